@@ -1,0 +1,108 @@
+"""Argument checks for the public edge: each names what was expected, what came, and the fix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["check_choice", "check_event", "check_finite", "check_int", "check_number", "fail"]
+
+
+def fail(name: str, expected: str, got: object, fix: str) -> ValueError:
+    """Build the one error every check raises, ``name: expected …, got …; fix``.
+
+    Example:
+        >>> str(fail("step", "a positive number", -1, "pass step=0.01"))
+        'step: expected a positive number, got -1; pass step=0.01'
+    """
+    return ValueError(f"{name}: expected {expected}, got {got}; {fix}")
+
+
+def check_number(
+    name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, open_low: bool = False, fix: str = ""
+) -> float:
+    """Return `value` as a float of [low, high], or (low, high] with `open_low`.
+
+    Raises:
+        ValueError: `value` is no real number, is NaN, or lies outside.
+
+    Example:
+        >>> check_number("step", 0.5, low=0, open_low=True)
+        0.5
+    """
+    bracket = "(" if open_low else "["
+    expected = f"a number of {bracket}{low:g}, {high:g}]"
+    fix = fix or f"pass a value of {bracket}{low:g}, {high:g}]"
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise fail(name, expected, repr(value), fix) from None
+    if math.isnan(number) or not low <= number <= high or (open_low and number == low):
+        raise fail(name, expected, repr(value), fix)
+    return number
+
+
+def check_int(name: str, value: Any, *, low: int = 1, fix: str = "") -> int:
+    """Return `value` as an int of at least `low`.
+
+    Raises:
+        ValueError: `value` is no whole number or lies below.
+
+    Example:
+        >>> check_int("n", 3)
+        3
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < low:
+        raise fail(name, f"a whole number of at least {low}", repr(value), fix or f"pass {name}={low} or more")
+    return int(value.__index__())
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
+    """Return `value` if it is one of `choices`.
+
+    Raises:
+        ValueError: it is not.
+
+    Example:
+        >>> check_choice("sampler", "snis", ["snis", "langevin"])
+        'snis'
+    """
+    if value not in choices:
+        raise fail(name, f"one of {', '.join(choices)}", repr(value), f"pass for example {name}={next(iter(choices))}")
+    return str(value)
+
+
+def check_finite(name: str, x: Tensor) -> Tensor:
+    """Return `x` if every entry is finite.
+
+    Raises:
+        ValueError: an entry is NaN or infinite.
+
+    Example:
+        >>> check_finite("x", torch.zeros(2))
+        tensor([0., 0.])
+    """
+    bad = int((~torch.isfinite(x)).sum())
+    if bad:
+        raise fail(name, "finite values", f"{bad} NaN or infinite of {x.numel()}", "remove or impute them first")
+    return x
+
+
+def check_event(name: str, x: Tensor, event_shape: tuple[int, ...]) -> Tensor:
+    """Return `x` if its shape is (N, \\*event_shape).
+
+    Raises:
+        ValueError: the shape differs.
+
+    Example:
+        >>> check_event("z", torch.zeros(3, 2), (2,)).shape
+        torch.Size([3, 2])
+    """
+    if x.ndim == 0 or tuple(x.shape[1:]) != tuple(event_shape):
+        want = ", ".join(["N", *map(str, event_shape)])
+        raise fail(name, f"shape ({want})", tuple(x.shape), "reshape it, or pass the model it was made for")
+    return x

@@ -1,0 +1,1 @@
+"""Arrays in: images, tables, biased and reference splits, missing-data mechanisms, minibatches."""

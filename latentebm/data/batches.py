@@ -1,0 +1,54 @@
+"""Minibatches of tensors already in memory, without workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from latentebm.checks import check_int, fail
+
+__all__ = ["Minibatches"]
+
+
+class Minibatches:
+    """Shuffled minibatches of aligned tensors over several epochs, reproducible from a generator.
+
+    The last, smaller batch of an epoch is dropped unless it is the only one: batches of one size keep the noise of
+    the gradient, and the speed, steady.
+
+    Arguments:
+        tensors: tensors of equal length N, (N, …).
+        batch_size: rows a batch; at most N are used.
+        epochs: passes over the data.
+        generator: source of the permutations (CPU).
+
+    Raises:
+        ValueError: lengths differ, or there are no rows.
+
+    Example:
+        >>> batches = Minibatches(torch.arange(6), batch_size=3, epochs=2, generator=torch.Generator().manual_seed(0))
+        >>> len(batches), sorted(torch.cat([b for (b,) in batches]).tolist())
+        (4, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5])
+    """
+
+    def __init__(self, *tensors: Tensor, batch_size: int, epochs: int, generator: torch.Generator) -> None:
+        lengths = {len(t) for t in tensors}
+        if len(lengths) != 1 or 0 in lengths:
+            raise fail("tensors", "one common length of at least 1", sorted(lengths), "pass aligned, non-empty tensors")
+        self.tensors = tensors
+        self.size = lengths.pop()
+        self.batch_size = min(check_int("batch_size", batch_size), self.size)
+        self.epochs = check_int("epochs", epochs)
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return self.epochs * (self.size // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        for _ in range(self.epochs):
+            order = torch.randperm(self.size, generator=self.generator)
+            for i in range(self.size // self.batch_size):
+                rows = order[i * self.batch_size : (i + 1) * self.batch_size].to(self.tensors[0].device)
+                yield tuple(t[rows] for t in self.tensors)

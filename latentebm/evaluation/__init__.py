@@ -1,0 +1,1 @@
+"""Judges: a classifier and the metrics of balance and quality."""

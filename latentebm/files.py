@@ -1,0 +1,99 @@
+"""Files that are whole or absent: a temporary name, fsync, then rename."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+__all__ = ["sha256", "write_atomic", "write_json", "write_text"]
+
+
+def write_atomic(path: Path | str, write: Callable[[Path], object]) -> Path:
+    """Let `write` fill a temporary file beside `path`, then rename it into place.
+
+    The temporary name keeps the suffix, since some writers choose their format by it. A failure leaves neither file.
+
+    Raises:
+        OSError: the folder cannot be written.
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_atomic(folder / "a.txt", lambda p: p.write_text("hello")).read_text()
+        'hello'
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        # mkstemp makes the file private; the umask decides, as for any other file the user writes.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_text(path: Path | str, text: str) -> Path:
+    """Write UTF-8 text atomically.
+
+    Raises:
+        OSError: the folder cannot be written.
+
+    Example:
+        >>> write_text(Path(tempfile.mkdtemp()) / "a.txt", "é").read_text(encoding="utf-8")
+        'é'
+    """
+    return write_atomic(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path | str, value: Any) -> Path:
+    """Write indented, strictly valid JSON atomically; NaN and infinities become null.
+
+    Raises:
+        OSError: the folder cannot be written.
+        TypeError: a value has no JSON form.
+
+    Example:
+        >>> write_json(Path(tempfile.mkdtemp()) / "a.json", {"k": float("nan")}).read_text()
+        '{\\n  "k": null\\n}\\n'
+    """
+    return write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN: null says "no number" where a reader would otherwise choke."""
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def sha256(path: Path | str) -> str:
+    """Hexadecimal SHA-256 of a file's bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+
+    Example:
+        >>> sha256(write_text(Path(tempfile.mkdtemp()) / "a.txt", ""))[:8]
+        'e3b0c442'
+    """
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Networks, likelihoods, the VAE, energies and the tilts built on them."""

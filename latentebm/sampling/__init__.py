@@ -1,0 +1,1 @@
+"""Samplers: all they need of a model is ``potential(x) -> (N,)``, or a base law and an energy."""

@@ -1,0 +1,71 @@
+"""What every sampler takes and gives: a tilted target, and draws with their diagnostics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from latentebm.progress import Track, silent
+
+__all__ = ["Draws", "Sampler", "Target"]
+
+
+@runtime_checkable
+class Target(Protocol):
+    r"""A base law times a tilt, :math:`p_E(u) \propto e^{-E(u)} p_0(u)`, all that a sampler may know of a model."""
+
+    def sample_base(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Draw (n, D) points of the base law."""
+        ...
+
+    def log_base(self, u: Tensor) -> Tensor:
+        """Log-density (N,) of the base law, in nats."""
+        ...
+
+    def energy(self, u: Tensor) -> Tensor:
+        """Tilt energy (N,), in nats; low energy is high probability."""
+        ...
+
+    def potential(self, u: Tensor) -> Tensor:
+        """Total potential (N,): energy minus log_base."""
+        ...
+
+    def decode(self, u: Tensor) -> Tensor:
+        """Data (N, *data_shape) of base points."""
+        ...
+
+
+@dataclass
+class Draws:
+    r"""Equally weighted draws of a tilted model.
+
+    Attributes:
+        x: decoded data, (n, *data_shape).
+        latent: base-space points, (n, D).
+        log_weight: log-weight :math:`-E(u)` of each draw against the base law, (n,), nats.
+        diagnostics: plain numbers about how the draws were made (``ess``, ``pareto_k``, ``log_z``, …).
+
+    Example:
+        >>> draws = Draws(torch.zeros(2, 1), torch.zeros(2, 3), torch.zeros(2))
+        >>> len(draws)
+        2
+    """
+
+    x: Tensor
+    latent: Tensor
+    log_weight: Tensor
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.latent)
+
+
+class Sampler(Protocol):
+    """Anything that draws from a tilted target."""
+
+    def draw(self, tilt: Target, n: int, *, generator: torch.Generator, track: Track = silent) -> Draws:
+        """Draw `n` points of the tilted law."""
+        ...

@@ -1,0 +1,50 @@
+"""The best state of a module so far, kept row by row for stacked members."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["BestState"]
+
+
+class BestState:
+    """Keeps the state of the lowest score.
+
+    A score of shape (M,) belongs to a module whose every parameter stacks M members along its first dimension;
+    each member's best rows are then kept on their own.
+
+    Arguments:
+        module: the module whose state is kept.
+
+    Example:
+        >>> net = nn.Linear(1, 1)
+        >>> keeper = BestState(net)
+        >>> keeper.update(torch.tensor(1.0)); w = net.weight.clone()
+        >>> _ = net.weight.data.fill_(9.0)
+        >>> keeper.update(torch.tensor(2.0)); keeper.restore()
+        >>> torch.equal(net.weight, w)
+        True
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.state = {k: v.detach().clone() for k, v in module.state_dict().items()}
+        self.best = torch.tensor(torch.inf)
+        self.stale = 0
+
+    def update(self, score: Tensor) -> None:
+        """Take the present state where `score`, () or (M,), is lower than the best; NaN never is."""
+        if self.best.shape != score.shape:
+            self.best = torch.full_like(score, torch.inf)
+        better = score < self.best
+        self.stale = 0 if bool(better.any()) else self.stale + 1
+        self.best = torch.where(better, score, self.best)
+        for name, value in self.module.state_dict().items():
+            kept = self.state[name]
+            mask = better.view(-1, *[1] * (value.ndim - 1)) if better.ndim else better
+            self.state[name] = torch.where(mask, value.detach(), kept)
+
+    def restore(self) -> None:
+        """Load the kept state into the module."""
+        self.module.load_state_dict(self.state)

@@ -1,0 +1,178 @@
+"""The one training loop, for the VAE, the tilt, the classifier and every energy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from latentebm.checks import check_choice, check_int, check_number
+from latentebm.progress import Track, silent
+from latentebm.training.best import BestState
+
+__all__ = ["Diverged", "FitResult", "fit"]
+
+SCHEDULES = ("constant", "cosine", "onecycle")
+
+
+class Diverged(RuntimeError):
+    """Training met a non-finite loss; the module holds its last good state.
+
+    Example:
+        >>> issubclass(Diverged, RuntimeError)
+        True
+    """
+
+
+@dataclass
+class FitResult:
+    """What a fit did: mean training losses and validation scores between checks, in the loss's units.
+
+    Attributes:
+        steps: optimizer steps taken.
+        losses: mean training loss since the check before, one a check.
+        scores: validation scores (lower is better), () or (M,) tensors, one a check; empty without `validate`.
+        best: the best score, () or (M,); NaN without `validate`.
+        stopped_early: whether patience ran out.
+
+    Example:
+        >>> FitResult(steps=1).stopped_early
+        False
+    """
+
+    steps: int = 0
+    losses: list[float] = field(default_factory=list)
+    scores: list[Tensor] = field(default_factory=list)
+    best: Tensor = field(default_factory=lambda: torch.tensor(math.nan))
+    stopped_early: bool = False
+
+
+def fit(
+    module: nn.Module,
+    loss: Callable[[Any], Tensor],
+    batches: Collection[Any],
+    *,
+    lr: float = 1e-3,
+    weight_decay: float = 0.0,
+    schedule: str = "constant",
+    clip: float | None = None,
+    validate: Callable[[], Tensor] | None = None,
+    every: int = 100,
+    patience: int | None = None,
+    track: Track = silent,
+    description: str = "fit",
+) -> FitResult:
+    r"""Minimise `loss` over `batches` by AdamW, keeping the state of the best validation score.
+
+    .. math:: \theta \leftarrow \theta - \eta_t\, \mathrm{AdamW}(\nabla_\theta\, \mathrm{loss}(\mathrm{batch}_t))
+
+    Arguments:
+        module: whose parameters are fitted, in place; frozen ones (``requires_grad=False``) stay.
+        loss: maps one item of `batches` to a scalar.
+        batches: sized iterable, one item a step.
+        lr: peak learning rate.
+        weight_decay: decoupled weight decay.
+        schedule: ``constant``, ``cosine`` (to zero) or ``onecycle`` (warm up for 10 %, then cosine).
+        clip: bound of the gradient's norm, or none.
+        validate: score without gradient, lower is better: scalar, or (M,) for a module of M stacked members, whose
+            best rows are then kept one by one.
+        every: steps between validations.
+        patience: validations without any improvement before stopping, or none.
+        track: shows progress.
+        description: name of the progress bar.
+
+    Returns:
+        The record of the fit.
+
+    Raises:
+        ValueError: an argument lies outside its range.
+        Diverged: the loss is NaN or infinite; the module is set back to its best or first state.
+
+    References:
+        Decoupled Weight Decay Regularization (Loshchilov and Hutter, 2019), https://arxiv.org/abs/1711.05101
+
+    Example:
+        >>> net = nn.Linear(1, 1)
+        >>> result = fit(net, lambda x: (net(x) - 3).square().mean(), [torch.ones(4, 1)] * 300, lr=0.1)
+        >>> abs(net(torch.ones(1, 1)).item() - 3) < 0.01
+        True
+    """
+    check_choice("schedule", schedule, SCHEDULES)
+    check_number("lr", lr, low=0, open_low=True)
+    check_int("every", every)
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, foreach=True)
+    scheduler = LambdaLR(optimizer, _multiplier(schedule, len(batches)))
+    keeper = BestState(module)
+    result = FitResult()
+    recent: list[Tensor] = []
+    for batch in track(batches, description):
+        value = loss(batch)
+        _step(value, parameters, optimizer, clip)
+        scheduler.step()
+        recent.append(value.detach())
+        result.steps += 1
+        if result.steps % every == 0 or result.steps == len(batches):
+            _record(result, recent, keeper)
+            if validate is not None and not _improving(result, keeper, module, validate, patience):
+                result.stopped_early = result.steps < len(batches)
+                break
+    if validate is not None:
+        keeper.restore()
+        result.best = keeper.best
+    return result
+
+
+def _multiplier(schedule: str, steps: int) -> Callable[[int], float]:
+    warm = max(1, steps // 10)
+
+    def cosine(done: float) -> float:
+        return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+    def onecycle(step: int) -> float:
+        if step < warm:
+            return (step + 1) / warm
+        return cosine((step - warm) / max(1, steps - warm))
+
+    shapes: dict[str, Callable[[int], float]] = {
+        "constant": lambda step: 1.0,
+        "cosine": lambda step: cosine(step / max(1, steps)),
+        "onecycle": onecycle,
+    }
+    return shapes[schedule]
+
+
+def _step(value: Tensor, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, clip: float | None) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    value.backward()
+    if clip is not None:
+        nn.utils.clip_grad_norm_(parameters, clip)
+    optimizer.step()
+
+
+def _record(result: FitResult, recent: list[Tensor], keeper: BestState) -> None:
+    mean = torch.stack(recent).mean().item()
+    recent.clear()
+    if not math.isfinite(mean):
+        keeper.restore()
+        raise Diverged(f"loss: expected a finite value, got {mean} by step {result.steps}; lower the learning rate")
+    result.losses.append(mean)
+
+
+def _improving(
+    result: FitResult, keeper: BestState, module: nn.Module, validate: Callable[[], Tensor], patience: int | None
+) -> bool:
+    """Validate, keep what is best, and say whether to go on."""
+    was_training = module.training
+    module.eval()
+    with torch.no_grad():
+        score = validate()
+    module.train(was_training)
+    result.scores.append(score)
+    keeper.update(score)
+    return patience is None or keeper.stale < patience
