@@ -93,7 +93,7 @@ def check_finite(name: str, x: Tensor) -> Tensor:
 
 
 def check_event(name: str, x: Tensor, event_shape: tuple[int, ...]) -> Tensor:
-    """Return `x` if its shape is (N, \\*event_shape).
+    """Return `x` if its shape is (N, event shape).
 
     Raises:
         ValueError: the shape differs.

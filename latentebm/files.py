@@ -67,8 +67,10 @@ def write_json(path: Path | str, value: Any) -> Path:
         TypeError: a value has no JSON form.
 
     Example:
-        >>> write_json(Path(tempfile.mkdtemp()) / "a.json", {"k": float("nan")}).read_text()
-        '{\\n  "k": null\\n}\\n'
+        >>> print(write_json(Path(tempfile.mkdtemp()) / "a.json", {"k": float("nan")}).read_text().strip())
+        {
+          "k": null
+        }
     """
     return write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 

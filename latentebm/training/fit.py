@@ -15,16 +15,16 @@ from latentebm.checks import check_choice, check_int, check_number
 from latentebm.progress import Track, silent
 from latentebm.training.best import BestState
 
-__all__ = ["Diverged", "FitResult", "fit"]
+__all__ = ["DivergedError", "FitResult", "fit"]
 
 SCHEDULES = ("constant", "cosine", "onecycle")
 
 
-class Diverged(RuntimeError):
+class DivergedError(RuntimeError):
     """Training met a non-finite loss; the module holds its last good state.
 
     Example:
-        >>> issubclass(Diverged, RuntimeError)
+        >>> issubclass(DivergedError, RuntimeError)
         True
     """
 
@@ -91,7 +91,7 @@ def fit(
 
     Raises:
         ValueError: an argument lies outside its range.
-        Diverged: the loss is NaN or infinite; the module is set back to its best or first state.
+        DivergedError: the loss is NaN or infinite; the module is set back to its best or first state.
 
     References:
         Decoupled Weight Decay Regularization (Loshchilov and Hutter, 2019), https://arxiv.org/abs/1711.05101
@@ -160,7 +160,9 @@ def _record(result: FitResult, recent: list[Tensor], keeper: BestState) -> None:
     recent.clear()
     if not math.isfinite(mean):
         keeper.restore()
-        raise Diverged(f"loss: expected a finite value, got {mean} by step {result.steps}; lower the learning rate")
+        raise DivergedError(
+            f"loss: expected a finite value, got {mean} by step {result.steps}; lower the learning rate"
+        )
     result.losses.append(mean)
 
 
