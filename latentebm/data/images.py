@@ -1,0 +1,214 @@
+"""Labelled images as one uint8 tensor: MNIST, Fashion-MNIST, an .npz file, or a folder of class folders."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import datasets
+from torchvision.datasets.mnist import read_image_file, read_label_file
+from torchvision.transforms.functional import pil_to_tensor
+
+from latentebm.checks import fail
+from latentebm.data.shipped import SHIPPED, shipped_file
+from latentebm.files import write_atomic
+
+__all__ = ["Images", "as_images", "load_images", "load_npz"]
+
+TORCHVISION = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images and, where known, their labels.
+
+    Attributes:
+        images: (N, C, H, W), uint8; `float01` gives them in [0, 1].
+        labels: (N,) class indices, int64, or None.
+        class_names: name of each class index.
+
+    Example:
+        >>> Images(torch.zeros(2, 1, 4, 4, dtype=torch.uint8)).float01().dtype
+        torch.float32
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+    class_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: Tensor) -> Images:
+        labels = None if self.labels is None else self.labels[rows]
+        return Images(self.images[rows], labels, self.class_names)
+
+    def float01(self) -> Tensor:
+        """Pixels as float32 in [0, 1], (N, C, H, W)."""
+        return self.images.float() / 255
+
+    def counts(self) -> list[int]:
+        """Images per class, in the order of `class_names`; empty without labels."""
+        return [] if self.labels is None else torch.bincount(self.labels, minlength=len(self.class_names)).tolist()
+
+
+def as_images(images: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None, name: str = "images") -> Images:
+    """Check arrays of images and labels and hold them as uint8.
+
+    Arguments:
+        images: uint8, or float in [0, 1]; (N, H, W) or (N, C, H, W) with C of 1 or 3.
+        labels: whole numbers from 0, (N,), or None.
+        name: what errors call the images.
+
+    Raises:
+        ValueError: shape, type, range, NaN, or labels that don't fit.
+
+    Example:
+        >>> as_images(np.ones((2, 4, 4))).images.max()
+        tensor(255, dtype=torch.uint8)
+    """
+    x = torch.as_tensor(images)
+    if x.ndim == 3:
+        x = x.unsqueeze(1)
+    if x.ndim != 4 or x.shape[1] not in (1, 3) or min(x.shape[2:]) < 1:
+        raise fail(name, "shape (N, H, W) or (N, C, H, W) with C 1 or 3", tuple(x.shape), "reshape or transpose them")
+    if x.dtype != torch.uint8:
+        x = _quantise(name, x)
+    if labels is None:
+        return Images(x)
+    y = _labels(name, torch.as_tensor(labels), len(x))
+    return Images(x, y, tuple(str(k) for k in range(int(y.max()) + 1 if len(y) else 0)))
+
+
+def _quantise(name: str, x: Tensor) -> Tensor:
+    if not x.is_floating_point():
+        raise fail(name, "uint8, or float in [0, 1]", str(x.dtype), "convert with .astype('uint8')")
+    if not bool(torch.isfinite(x).all()):
+        raise fail(name, "finite pixels", "NaN or infinite ones", "repair or drop those images")
+    if len(x) and (x.min() < 0 or x.max() > 1):
+        got = f"floats in [{x.min():.3g}, {x.max():.3g}]"
+        raise fail(name, "floats in [0, 1]", got, "divide by their maximum, or pass uint8")
+    return (x * 255).round().to(torch.uint8)
+
+
+def _labels(name: str, y: Tensor, n: int) -> Tensor:
+    if y.shape != (n,):
+        raise fail(f"{name} labels", f"shape ({n},), one an image", tuple(y.shape), "pass one label an image")
+    if y.is_floating_point() or y.is_complex() or (n and (y.min() < 0 or y.max() > 999)):
+        got = str(y.dtype) if y.is_floating_point() else f"[{int(y.min())}, {int(y.max())}]"
+        raise fail(f"{name} labels", "whole numbers in [0, 999]", got, "number the classes from 0")
+    return y.long()
+
+
+def load_npz(path: Path | str, name: str = "data") -> Images:
+    """Read `images` and optional `labels` of an .npz file, without unpickling anything.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no .npz, lacks `images`, or they don't pass `as_images`.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "x.npz"
+        >>> np.savez(path, images=np.zeros((3, 4, 4), np.uint8))
+        >>> len(load_npz(path))
+        3
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{name}: expected a file at {path}, found none; check the path")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise fail(name, "an .npz archive", "a single array", "save it with numpy.savez(path, images=…)")
+        with loaded as arrays:
+            if "images" not in arrays:
+                raise fail(name, "an array called 'images'", sorted(arrays), "save it with numpy.savez(path, images=…)")
+            return as_images(arrays["images"], arrays["labels"] if "labels" in arrays else None, name)
+    except (OSError, EOFError) as error:
+        raise fail(name, "a readable .npz archive", f"{type(error).__name__}: {error}", "save the file again") from error
+
+
+def load_images(data: str, *, root: Path | str | None = None, train: bool = True) -> Images:
+    """Load a data set by name or path.
+
+    Arguments:
+        data: ``mnist``, ``fashion-mnist``, an .npz file, or a folder with one folder of images a class.
+        root: where torchvision's files are or go; default ``LATENTEBM_DATA``, then the shipped MNIST.
+        train: training or test part; own data have one part only.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: the contents don't pass `as_images`.
+
+    Example:
+        >>> len(load_images("mnist", train=False))
+        10000
+    """
+    if data in TORCHVISION:
+        return _torchvision(data, root, train)
+    path = Path(data)
+    if path.is_dir():
+        return _load_folder(path)
+    if path.suffix == ".npz" or path.is_file():
+        return load_npz(path)
+    expected = "mnist, fashion-mnist, an .npz file or a folder of class folders"
+    raise FileNotFoundError(f"data: expected {expected}, got {data!r} which is none; check the path")
+
+
+def _torchvision(data: str, root: Path | str | None, train: bool) -> Images:
+    root = root or os.environ.get("LATENTEBM_DATA")
+    if root is None and data == "mnist":
+        return _shipped_mnist("train" if train else "t10k")
+    folder = Path(root) if root is not None else _cache()
+    try:
+        dataset = TORCHVISION[data](str(folder), train=train, download=True)
+    except (RuntimeError, OSError) as error:
+        raise FileNotFoundError(
+            f"data: expected {data} in {folder} or a network to fetch it, got {error}; pass --data-root"
+        ) from error
+    return Images(dataset.data.unsqueeze(1), dataset.targets.long(), tuple(map(str, dataset.classes)))
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "latentebm"
+
+
+def _shipped_mnist(part: str) -> Images:
+    images = read_image_file(str(_unpacked(f"MNIST/raw/{part}-images-idx3-ubyte.gz")))
+    labels = read_label_file(str(_unpacked(f"MNIST/raw/{part}-labels-idx1-ubyte.gz")))
+    return Images(images.unsqueeze(1), labels, tuple(map(str, range(10))))
+
+
+def _unpacked(name: str) -> Path:
+    """The shipped file, unpacked once; the digest in the cache's name ties it to those very bytes."""
+    target = _cache() / SHIPPED[name][:16] / Path(name).stem
+    if not target.is_file():
+        write_atomic(target, lambda p: p.write_bytes(gzip.decompress(shipped_file(name).read_bytes())))
+    return target
+
+
+def _load_folder(path: Path) -> Images:
+    try:
+        folder = datasets.ImageFolder(str(path), is_valid_file=lambda f: f.lower().endswith(IMAGE_SUFFIXES))
+    except FileNotFoundError as error:
+        raise fail("data", "a folder with one folder of images a class", str(error), "sort the images so") from None
+    shapes: set[tuple[int, ...]] = set()
+    tensors = []
+    for file, _ in folder.samples:
+        image = folder.loader(file)
+        tensors.append(pil_to_tensor(image))
+        shapes.add(tuple(tensors[-1].shape))
+    if len(shapes) != 1:
+        raise fail("data", "images of one size", sorted(shapes)[:3], "resize them to one height and width")
+    stacked = torch.stack(tensors)
+    # PIL opens every file as RGB; three equal channels are a grey image.
+    if bool((stacked[:, :1] == stacked).all()):
+        stacked = stacked[:, :1]
+    return Images(stacked, torch.tensor([label for _, label in folder.samples]), tuple(folder.classes))

@@ -1,0 +1,46 @@
+"""The data files that come with the package, found and checked by SHA-256."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from latentebm.checks import check_choice
+from latentebm.files import sha256
+
+__all__ = ["SHIPPED", "shipped_file"]
+
+SHIPPED = {
+    "MNIST/raw/train-images-idx3-ubyte.gz": "0b367032e93c5d0cea0925647cfdb18614af8ee15f83e6f2fc2ad904a6835971",
+    "MNIST/raw/train-labels-idx1-ubyte.gz": "1787548bbe0bff1ec2ecdc0ef292b02df999e2d1a6002d27500982c652b17203",
+    "MNIST/raw/t10k-images-idx3-ubyte.gz": "1a1a05eab793c14bb050b398624a11b0ffd1a2953baed553b1b9bd079e2a20be",
+    "MNIST/raw/t10k-labels-idx1-ubyte.gz": "b91679a0acfe4ba0e50a2437a903084cba1f5f92592b016a25a7dfd00455798b",
+    "default.csv": "d113590204485565bdd692b2d8430e7c2fcc72ec323df92314a745c99a0eefe9",
+}
+_PACKAGE = Path(__file__).resolve().parents[1]
+# A wheel carries the files inside the package, a checkout beside it.
+_FOLDERS = (_PACKAGE / "shipped", _PACKAGE.parent / "data")
+
+
+def shipped_file(name: str) -> Path:
+    """Path of a shipped data file whose bytes are what they should be.
+
+    Arguments:
+        name: one of `SHIPPED`, for example ``default.csv``.
+
+    Raises:
+        ValueError: the name is unknown.
+        FileNotFoundError: the installation lacks the file.
+        OSError: its SHA-256 differs.
+
+    Example:
+        >>> shipped_file("default.csv").name
+        'default.csv'
+    """
+    check_choice("name", name, SHIPPED)
+    for folder in _FOLDERS:
+        path = folder / name
+        if path.is_file():
+            if sha256(path) != SHIPPED[name]:
+                raise OSError(f"{path}: expected SHA-256 {SHIPPED[name]}, got {sha256(path)}; restore the file")
+            return path
+    raise FileNotFoundError(f"{name}: expected in {' or '.join(map(str, _FOLDERS))}, found in neither; reinstall")
