@@ -10,7 +10,9 @@ from torch import Tensor
 
 from latentebm.progress import Track, silent
 
-__all__ = ["Draws", "Sampler", "Target"]
+__all__ = ["Draws", "Sampler", "Target", "gather_draws"]
+
+DECODED_AT_ONCE = 16_384
 
 
 @runtime_checkable
@@ -47,6 +49,7 @@ class Draws:
         latent: base-space points, (n, D).
         log_weight: log-weight :math:`-E(u)` of each draw against the base law, (n,), nats.
         diagnostics: plain numbers about how the draws were made (``ess``, ``pareto_k``, ``log_z``, …).
+        trace: paths of some chains in base space, (steps, chains, D), where the sampler keeps any.
 
     Example:
         >>> draws = Draws(torch.zeros(2, 1), torch.zeros(2, 3), torch.zeros(2))
@@ -58,9 +61,24 @@ class Draws:
     latent: Tensor
     log_weight: Tensor
     diagnostics: dict[str, Any] = field(default_factory=dict)
+    trace: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.latent)
+
+
+def gather_draws(tilt: Target, latent: Tensor, log_weight: Tensor, diagnostics: dict[str, Any]) -> Draws:
+    """Decode base points, in chunks that bound the decoder's memory, and pack the draws.
+
+    Arguments:
+        tilt: decodes the points.
+        latent: base points, (n, D).
+        log_weight: log-weights, (n,).
+        diagnostics: plain numbers about the draws.
+    """
+    with torch.no_grad():
+        x = torch.cat([tilt.decode(u) for u in latent.split(DECODED_AT_ONCE)])
+    return Draws(x, latent, log_weight, diagnostics)
 
 
 class Sampler(Protocol):

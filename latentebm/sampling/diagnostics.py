@@ -1,0 +1,187 @@
+"""Are chains mixed, how many independent draws are they worth, and do two samplers agree."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from arviz_stats.base import array_stats
+from torch import Tensor
+
+from latentebm.checks import check_int, fail
+
+__all__ = ["Agreement", "agreement", "bfmi", "ess_bulk", "ess_tail", "max_rhat", "rhat"]
+
+
+def rhat(trace: Tensor) -> Tensor:
+    r"""Rank-normalised split :math:`\hat R` of each coordinate: the larger of the bulk's and the folded one.
+
+    Arguments:
+        trace: paths, (draws, chains, *event).
+
+    Returns:
+        One number a coordinate, shaped as the event; below 1.01 the chains agree.
+
+    Raises:
+        ValueError: fewer than 4 draws.
+
+    References:
+        Rank-normalization, folding, and localization: an improved R̂ (Vehtari et al., 2021),
+        https://arxiv.org/abs/1903.08008
+
+    Example:
+        >>> trace = torch.randn(200, 4, 3, generator=torch.Generator().manual_seed(0))
+        >>> bool((rhat(trace) < 1.02).all()), bool((rhat(trace + torch.arange(4.0)[:, None]) > 1.2).all())
+        (True, True)
+    """
+    return _per_coordinate(trace, "rhat")
+
+
+def ess_bulk(trace: Tensor) -> Tensor:
+    """Bulk effective sample size of each coordinate, in draws.
+
+    Arguments:
+        trace: paths, (draws, chains, *event).
+
+    Returns:
+        One number a coordinate, shaped as the event.
+
+    Raises:
+        ValueError: fewer than 4 draws.
+
+    References:
+        Rank-normalization, folding, and localization: an improved R̂ (Vehtari et al., 2021),
+        https://arxiv.org/abs/1903.08008
+
+    Example:
+        >>> trace = torch.randn(500, 4, 1, generator=torch.Generator().manual_seed(0))
+        >>> 1500 < ess_bulk(trace).item() < 2700
+        True
+    """
+    return _per_coordinate(trace, "ess", method="bulk")
+
+
+def ess_tail(trace: Tensor) -> Tensor:
+    """Effective sample size of each coordinate's 5 % and 95 % quantiles, the smaller, in draws.
+
+    Arguments:
+        trace: paths, (draws, chains, *event).
+
+    Returns:
+        One number a coordinate, shaped as the event.
+
+    Raises:
+        ValueError: fewer than 4 draws.
+
+    References:
+        Rank-normalization, folding, and localization: an improved R̂ (Vehtari et al., 2021),
+        https://arxiv.org/abs/1903.08008
+
+    Example:
+        >>> trace = torch.randn(500, 4, 1, generator=torch.Generator().manual_seed(0))
+        >>> 1200 < ess_tail(trace).item() < 2700
+        True
+    """
+    return _per_coordinate(trace, "ess", method="tail", prob=(0.05, 0.95))
+
+
+def bfmi(energy: Tensor) -> Tensor:
+    r"""Energy Bayesian fraction of missing information of each chain of a Hamiltonian sampler.
+
+    .. math:: \mathrm{BFMI} = \frac{\sum_t (H_t - H_{t-1})^2}{\sum_t (H_t - \bar H)^2}
+
+    Arguments:
+        energy: Hamiltonian at each draw, (draws, chains).
+
+    Returns:
+        One number a chain, (chains,); below 0.3 the momentum resampling explores the energies too slowly.
+
+    References:
+        Diagnosing suboptimal cotangent disintegrations in Hamiltonian Monte Carlo (Betancourt, 2016),
+        https://arxiv.org/abs/1604.00695
+
+    Example:
+        >>> 1.5 < bfmi(torch.randn(2000, 1, generator=torch.Generator().manual_seed(0))).item() < 2.5
+        True
+    """
+    return torch.from_numpy(array_stats.bfmi(energy.detach().double().cpu().numpy().T))
+
+
+def max_rhat(trace: Tensor) -> float:
+    """Largest R̂ over the coordinates; NaN where there are fewer than 4 draws or 2 chains.
+
+    Arguments:
+        trace: paths, (draws, chains, *event).
+
+    Example:
+        >>> max_rhat(torch.zeros(3, 2, 1))
+        nan
+    """
+    if trace.shape[0] < 4 or trace.shape[1] < 2:
+        return math.nan
+    return float(rhat(trace).max())
+
+
+class Agreement(NamedTuple):
+    """Energy distance of two samples and the permutation p-value of their having one law."""
+
+    distance: float
+    p_value: float
+
+
+def agreement(x: Tensor, y: Tensor, *, generator: torch.Generator, permutations: int = 999) -> Agreement:
+    r"""Test whether two samples have one law, by the energy distance under permutations of their labels.
+
+    .. math:: D^2 = 2 E|X - Y| - E|X - X'| - E|Y - Y'|
+
+    All pairwise distances are held: (n + m)² numbers; a few thousand draws of each suffice.
+
+    Arguments:
+        x: draws of one sampler, (n, D), independent.
+        y: draws of the other, (m, D), independent.
+        generator: source of the permutations (CPU).
+        permutations: how many; the least p-value is 1/(permutations + 1).
+
+    Raises:
+        ValueError: the samples' shapes do not match, or one has fewer than 2 draws.
+
+    References:
+        Energy statistics: a class of statistics based on distances (Székely and Rizzo, 2013)
+
+    Example:
+        >>> g = torch.Generator().manual_seed(0)
+        >>> x, y = torch.randn(300, 2, generator=g), torch.randn(300, 2, generator=g)
+        >>> agreement(x, y, generator=g).p_value > 0.01, agreement(x, y + 1, generator=g).p_value
+        (True, 0.001)
+    """
+    check_int("permutations", permutations)
+    if x.shape[1:] != y.shape[1:] or min(len(x), len(y)) < 2:
+        raise fail("samples", "(n, D) and (m, D), n and m ≥ 2", (tuple(x.shape), tuple(y.shape)), "pass matching draws")
+    pooled = torch.cat([x, y]).detach().cpu().flatten(1).float()
+    distance = torch.cdist(pooled, pooled)
+    order = torch.stack([torch.randperm(len(pooled), generator=generator) for _ in range(permutations)])
+    first = torch.zeros(len(pooled), permutations + 1)
+    first[: len(x), 0] = 1
+    first[:, 1:].scatter_(0, order[:, : len(x)].T, 1.0)
+    statistics = _energy_distance(distance, first)
+    p = (1 + int((statistics[1:] >= statistics[0]).sum())) / (permutations + 1)
+    return Agreement(float(statistics[0]), p)
+
+
+def _energy_distance(distance: Tensor, first: Tensor) -> Tensor:
+    """Energy distance for each column of memberships (n + m, P): quadratic forms in one matrix product each."""
+    second = 1 - first
+    n, m = first.sum(0), second.sum(0)
+    to_first, to_second = distance @ first, distance @ second
+    between = (second * to_first).sum(0) / (n * m)
+    return 2 * between - (first * to_first).sum(0) / (n * n) - (second * to_second).sum(0) / (m * m)
+
+
+def _per_coordinate(trace: Tensor, statistic: str, **options: object) -> Tensor:
+    if trace.ndim < 2 or trace.shape[0] < 4:
+        raise fail("trace", "shape (draws, chains, …) with 4 draws or more", tuple(trace.shape), "keep a longer path")
+    values = getattr(array_stats, statistic)(
+        trace.detach().double().cpu().numpy(), chain_axis=1, draw_axis=0, **options
+    )
+    return torch.as_tensor(values)

@@ -1,0 +1,272 @@
+"""Langevin kernels: one update rule, kernels that differ in its two scales and in being Metropolis-adjusted or not."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from latentebm.checks import check_number, fail
+
+__all__ = ["MALA", "SGLD", "ULA", "ImproperSGLD", "Kernel", "langevin_update", "log_acceptance"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel(ABC):
+    r"""A Langevin kernel: the drift and noise scales of each step.
+
+    .. math:: x' = x - d_t P \nabla U(x) + s_t P^{1/2} \xi, \quad \xi \sim N(0, I)
+
+    Its stationary law is, up to the step's discretisation, :math:`e^{-U/T}` with temperature :math:`T = s^2 / 2d`.
+
+    Arguments:
+        preconditioner: positive diagonal :math:`P`, shaped as one event or broadcast to it; none is the identity.
+        clip: bound of each chain's gradient norm, or none. An unadjusted chain that meets the bound is biased, and the
+            share of clipped gradients is reported; a Metropolis-adjusted one stays exact.
+
+    Raises:
+        ValueError: the preconditioner is not positive and finite, or `clip` is not positive.
+    """
+
+    preconditioner: Tensor | None = None
+    clip: float | None = None
+    adjusted: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.clip is not None:
+            check_number("clip", self.clip, low=0, open_low=True)
+        p = self.preconditioner
+        if p is not None and not bool((torch.isfinite(p) & (p > 0)).all()):
+            raise fail("preconditioner", "positive finite entries", p, "pass for example the variances of a pilot run")
+
+    @abstractmethod
+    def scales(self, t: int) -> tuple[float, float]:
+        """Drift and noise scales of step `t`, counted from 0."""
+
+    def with_step(self, step: float) -> Kernel:
+        """Return the same kernel at another step size."""
+        raise fail("kernel", "one with a step to adapt", type(self).__name__, "use ULA or MALA")
+
+
+@dataclass(frozen=True)
+class _Stepped(Kernel):
+    step: float
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("step", self.step, low=0, high=1e12, open_low=True, fix="pass a positive step size such as 0.01")
+        check_number("temperature", self.temperature, low=0, high=1e12)
+
+    def scales(self, t: int) -> tuple[float, float]:
+        return self.step, math.sqrt(2 * self.step * self.temperature)
+
+    def with_step(self, step: float) -> Kernel:
+        return replace(self, step=step)
+
+
+@dataclass(frozen=True)
+class ULA(_Stepped):
+    r"""Unadjusted Langevin algorithm.
+
+    .. math:: x' = x - \eta \nabla U(x) + \sqrt{2 \eta T}\, \xi
+
+    On :math:`N(0, s^2)` its variance is :math:`T s^2 / (1 - \eta / 2s^2)`: the bias is of the order of the step.
+
+    Arguments:
+        step: step size :math:`\eta > 0`.
+        temperature: :math:`T \ge 0`; 0 is gradient descent.
+        preconditioner: positive diagonal scaling of the event, or none.
+        clip: bound of each chain's gradient norm, or none.
+
+    Raises:
+        ValueError: an argument lies outside its range.
+
+    References:
+        Exponential convergence of Langevin distributions and their discrete approximations (Roberts and Tweedie, 1996)
+
+    Example:
+        >>> ULA(0.5).scales(0)
+        (0.5, 1.0)
+    """
+
+
+@dataclass(frozen=True)
+class MALA(_Stepped):
+    r"""Metropolis-adjusted Langevin algorithm: the ULA step as a proposal, then an accept–reject test; exact.
+
+    .. math::
+        \log \alpha = \frac{U(x) - U(y)}{T}
+        + \frac{|y - x + \eta \nabla U(x)|^2 - |x - y + \eta \nabla U(y)|^2}{4 \eta T}
+
+    Arguments:
+        step: step size :math:`\eta > 0`.
+        temperature: :math:`T > 0`.
+        preconditioner: positive diagonal scaling of the event, or none.
+        clip: bound of each chain's gradient norm, or none.
+
+    Raises:
+        ValueError: an argument lies outside its range.
+
+    References:
+        Exponential convergence of Langevin distributions and their discrete approximations (Roberts and Tweedie, 1996)
+
+    Example:
+        >>> MALA(0.5).adjusted
+        True
+    """
+
+    adjusted: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("temperature", self.temperature, low=0, high=1e12, open_low=True, fix="use ULA for temperature 0")
+
+
+@dataclass(frozen=True)
+class SGLD(Kernel):
+    r"""Stochastic gradient Langevin dynamics with a polynomially decreasing step; the noise's *variance* is the step.
+
+    .. math:: \epsilon_t = a (b + t)^{-\gamma}, \quad
+        x' = x - \tfrac12 \epsilon_t \nabla U(x) + \sqrt{\epsilon_t T}\, \xi
+
+    Arguments:
+        a: scale of the step, positive.
+        b: offset of the step count, positive.
+        gamma: rate of decrease, of [0, 1]; convergence to the exact law asks for (0.5, 1].
+        temperature: :math:`T \ge 0`.
+        preconditioner: positive diagonal scaling of the event, or none.
+        clip: bound of each chain's gradient norm, or none.
+
+    Raises:
+        ValueError: an argument lies outside its range.
+
+    References:
+        Bayesian learning via stochastic gradient Langevin dynamics (Welling and Teh, 2011)
+
+    Example:
+        >>> SGLD(a=8.0, b=4.0, gamma=0.5).scales(0)
+        (2.0, 2.0)
+    """
+
+    a: float = 0.01
+    b: float = 1.0
+    gamma: float = 0.55
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("a", self.a, low=0, high=1e12, open_low=True, fix="pass a positive scale such as 0.01")
+        check_number("b", self.b, low=0, high=1e12, open_low=True)
+        check_number("gamma", self.gamma, low=0, high=1)
+        check_number("temperature", self.temperature, low=0, high=1e12)
+
+    def scales(self, t: int) -> tuple[float, float]:
+        """Half the step epsilon_t, and the root of it times the temperature."""
+        epsilon = self.a * (self.b + t) ** -self.gamma
+        return epsilon / 2, math.sqrt(epsilon * self.temperature)
+
+
+@dataclass(frozen=True)
+class ImproperSGLD(Kernel):
+    r"""Langevin steps whose drift and noise are set apart, as is usual for image energies.
+
+    .. math:: x' = x - \tfrac12 \alpha \nabla U(x) + \sigma \xi, \quad T = \sigma^2 / \alpha
+
+    No scale suits every energy, so none is a default: at :math:`\alpha = 2` a unit-normal prior alone is mapped to 0
+    in one step.
+
+    Arguments:
+        alpha: twice the drift, :math:`\alpha > 0`.
+        sigma: standard deviation of the noise, :math:`\sigma \ge 0`.
+        preconditioner: positive diagonal scaling of the event, or none.
+        clip: bound of each chain's gradient norm, or none.
+
+    Raises:
+        ValueError: an argument lies outside its range.
+
+    References:
+        Your classifier is secretly an energy based model and you should treat it like one (Grathwohl et al., 2020),
+        https://arxiv.org/abs/1912.03263
+
+    Example:
+        >>> ImproperSGLD(alpha=2.0, sigma=0.01).scales(7)
+        (1.0, 0.01)
+    """
+
+    alpha: float
+    sigma: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("alpha", self.alpha, low=0, high=1e12, open_low=True, fix="pass a positive drift such as 0.1")
+        check_number("sigma", self.sigma, low=0, high=1e12, fix="pass a noise of 0 or more such as 0.1")
+
+    @property
+    def temperature(self) -> float:
+        """Temperature sigma²/alpha of the law it samples."""
+        return self.sigma**2 / self.alpha
+
+    def scales(self, t: int) -> tuple[float, float]:
+        """Drift alpha/2 and noise sigma, whatever the step."""
+        return self.alpha / 2, self.sigma
+
+
+def langevin_update(
+    x: Tensor, grad: Tensor, noise: Tensor, drift: float, scale: float, preconditioner: Tensor | None = None
+) -> Tensor:
+    r"""Make the one Langevin update, in place in `noise`.
+
+    .. math:: x' = x - d P \nabla U(x) + s P^{1/2} \xi
+
+    Arguments:
+        x: positions, (N, *event), or a parameter.
+        grad: gradient of the potential there, shaped as `x`.
+        noise: standard normal draws, shaped as `x`; overwritten by the result.
+        drift: drift scale :math:`d`.
+        scale: noise scale :math:`s`.
+        preconditioner: diagonal :math:`P`, broadcast to `x`, or none.
+
+    Example:
+        >>> langevin_update(torch.ones(1), torch.ones(1), torch.zeros(1), 0.25, 1.0)
+        tensor([0.7500])
+    """
+    if preconditioner is None:
+        return noise.mul_(scale).add_(x).add_(grad, alpha=-drift)
+    return noise.mul_(preconditioner.sqrt() * scale).add_(x).addcmul_(grad, preconditioner, value=-drift)
+
+
+def log_acceptance(
+    old: tuple[Tensor, Tensor, Tensor],
+    new: tuple[Tensor, Tensor, Tensor],
+    drift: float,
+    scale: float,
+    preconditioner: Tensor | None = None,
+) -> Tensor:
+    r"""Log Metropolis–Hastings ratio (N,) of a Langevin proposal.
+
+    .. math:: \log\frac{\pi(y)\, q(x|y)}{\pi(x)\, q(y|x)}, \quad
+        \pi \propto e^{-U/T}, \; q(y|x) = N(x - d P \nabla U(x), s^2 P), \; T = s^2 / 2d
+
+    Arguments:
+        old: position, potential and gradient, (N, *event), (N,) and (N, *event).
+        new: the same at the proposal.
+        drift: drift scale :math:`d`.
+        scale: noise scale :math:`s > 0`.
+        preconditioner: diagonal :math:`P`, broadcast to the event, or none.
+
+    Example:
+        >>> x, y = torch.tensor([[1.0]]), torch.tensor([[2.0]])  # U = x²/2: ratio η/4 (x² − y²)
+        >>> log_acceptance((x, x[:, 0] ** 2 / 2, x), (y, y[:, 0] ** 2 / 2, y), 0.5, 1.0)
+        tensor([-0.3750])
+    """
+    x, u_x, g_x = old
+    y, u_y, g_y = new
+    # With D = y − x, |D + dPg_x|² − |D − dPg_y|² over P is D·2d(g_x + g_y) + d²P(g_x² − g_y²): no division by P.
+    metric = g_x.square() - g_y.square() if preconditioner is None else (g_x.square() - g_y.square()) * preconditioner
+    quadratic = (2 * (y - x) * (g_x + g_y)).add_(metric, alpha=drift).flatten(1).sum(1)
+    return (2 * drift / scale**2) * (u_x - u_y) + (drift / (2 * scale**2)) * quadratic
