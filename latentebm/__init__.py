@@ -1,3 +1,5 @@
 """Debias a trained generator with an energy-based tilt and a small reference set, without retraining it."""
 
-__version__ = "0.1.0"
+from latentebm._version import __version__
+
+__all__ = ["__version__"]

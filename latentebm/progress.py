@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Protocol, TypeVar
 
 from tqdm.auto import tqdm
 
-__all__ = ["Track", "bars", "silent"]
+__all__ = ["Sized", "Track", "bars", "silent"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Sized(Protocol[T_co]):
+    """Something to walk over whose length is known.
+
+    Example:
+        >>> items: Sized[int] = [1, 2]
+    """
+
+    def __len__(self) -> int:
+        """How many items there are."""
+        ...
+
+    def __iter__(self) -> Iterator[T_co]:
+        """The items."""
+        ...
 
 
 class Track(Protocol):
-    """Yields the items of a sized collection while showing how far it is.
+    """Yields the items of something sized while showing how far it is.
 
     Example:
         >>> list(silent([1, 2], "count"))
         [1, 2]
     """
 
-    def __call__(self, items: Collection[T], description: str) -> Iterator[T]:
+    def __call__(self, items: Sized[T], description: str) -> Iterator[T]:
         """Walk over `items`."""
         ...
 
 
-def silent(items: Collection[T], description: str) -> Iterator[T]:
+def silent(items: Sized[T], description: str) -> Iterator[T]:
     """Walk over `items` and show nothing.
 
     Example:
@@ -35,7 +52,7 @@ def silent(items: Collection[T], description: str) -> Iterator[T]:
     yield from items
 
 
-def bars(items: Collection[T], description: str) -> Iterator[T]:
+def bars(items: Sized[T], description: str) -> Iterator[T]:
     """Walk over `items` with a tqdm bar, in terminals and notebooks.
 
     Example:

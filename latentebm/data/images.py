@@ -130,9 +130,11 @@ def load_npz(path: Path | str, name: str = "data") -> Images:
         with loaded as arrays:
             if "images" not in arrays:
                 raise fail(name, "an array called 'images'", sorted(arrays), "save it with numpy.savez(path, images=…)")
-            return as_images(arrays["images"], arrays["labels"] if "labels" in arrays else None, name)
+            return as_images(arrays["images"], arrays.get("labels", None), name)
     except (OSError, EOFError) as error:
-        raise fail(name, "a readable .npz archive", f"{type(error).__name__}: {error}", "save the file again") from error
+        raise fail(
+            name, "a readable .npz archive", f"{type(error).__name__}: {error}", "save the file again"
+        ) from error
 
 
 def load_images(data: str, *, root: Path | str | None = None, train: bool = True) -> Images:

@@ -79,8 +79,14 @@ class Classifier(nn.Module):
 
 
 def fit_classifier(
-    data: Images, *, epochs: int = 2, batch_size: int = 128, lr: float = 3e-3, generator: torch.Generator,
-    device: torch.device | str = "cpu", track: Track = silent,
+    data: Images,
+    *,
+    epochs: int = 2,
+    batch_size: int = 128,
+    lr: float = 3e-3,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+    track: Track = silent,
 ) -> Classifier:
     r"""Train the judge by cross-entropy.
 

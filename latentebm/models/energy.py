@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -55,7 +56,7 @@ class EnergyNet(nn.Module):
         self.n_members = members
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
-        for i, o in zip(sizes, sizes[1:], strict=False):
+        for i, o in itertools.pairwise(sizes):
             bound = 0.0 if o == 1 else 1 / math.sqrt(i)
             self.weights.append(_uniform((members, i, o), bound, generator))
             self.biases.append(_uniform((members, 1, o), bound, generator))

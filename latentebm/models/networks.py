@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from torch import nn
@@ -32,7 +33,7 @@ def mlp(sizes: tuple[int, ...]) -> nn.Sequential:
         3
     """
     layers: list[nn.Module] = []
-    for i, o in zip(sizes, sizes[1:], strict=False):
+    for i, o in itertools.pairwise(sizes):
         layers += [nn.Linear(i, o), nn.SiLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -74,7 +75,7 @@ def decoder(network: str, latent_dim: int, data_shape: tuple[int, ...], width: i
     """Network from codes (N, latent_dim) to the likelihood's parameter, (N, *data_shape).
 
     Arguments:
-        network: ``mlp`` or ``conv``, the mirror image of `encoder`.
+        network: ``mlp`` (three hidden layers: what a short code says takes more unfolding than reading) or ``conv``.
         latent_dim: code length.
         data_shape: (C, H, W).
         width: hidden units.
@@ -89,7 +90,7 @@ def decoder(network: str, latent_dim: int, data_shape: tuple[int, ...], width: i
     """
     check_choice("network", network, NETWORKS)
     if network == "mlp":
-        return nn.Sequential(mlp((latent_dim, width, width, math.prod(data_shape))), nn.Unflatten(1, data_shape))
+        return nn.Sequential(mlp((latent_dim, width, width, width, math.prod(data_shape))), nn.Unflatten(1, data_shape))
     channels, height, breadth = data_shape
     c1, c2 = _channels(width)
     small = (math.ceil(height / 4), math.ceil(breadth / 4))

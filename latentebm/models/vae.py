@@ -95,12 +95,13 @@ class VAE(nn.Module):
         with torch.no_grad():
             return torch.cat([self.likelihood.mean(self.decoder(part)) for part in z.split(chunk)])
 
-    def loss(self, x: Tensor, *, generator: torch.Generator, autocast: bool = False) -> Tensor:
+    def loss(self, x: Tensor, *, generator: torch.Generator, kl_weight: float = 1.0, autocast: bool = False) -> Tensor:
         """Negative ELBO (N,) of images in nats, by one reparametrised draw each.
 
         Arguments:
             x: images (N, *data_shape) in [0, 1].
             generator: source of the posterior noise.
+            kl_weight: weight of the KL term; 1 gives the ELBO.
             autocast: run the networks in bfloat16; the sums stay in float32.
 
         Raises:
@@ -112,7 +113,7 @@ class VAE(nn.Module):
             logits = self.decoder(mean + scale * _noise(mean, generator))
         # Closed-form KL(q || N(0, I)): no sampling noise, and cheaper than the general formula.
         kl = 0.5 * (mean.square() + scale.square() - 1 - 2 * scale.log()).sum(1)
-        return kl - self.likelihood.log_prob(x, logits.float())
+        return kl_weight * kl - self.likelihood.log_prob(x, logits.float())
 
 
 def _noise(like: Tensor, generator: torch.Generator) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from latentebm.checks import check_choice, check_int, check_number
-from latentebm.progress import Track, silent
+from latentebm.progress import Sized, Track, silent
 from latentebm.training.best import BestState
 
 __all__ = ["DivergedError", "FitResult", "fit"]
@@ -55,7 +55,7 @@ class FitResult:
 def fit(
     module: nn.Module,
     loss: Callable[[Any], Tensor],
-    batches: Collection[Any],
+    batches: Sized[Any],
     *,
     lr: float = 1e-3,
     weight_decay: float = 0.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from latentebm.checks import check_choice
+from latentebm.checks import check_choice, check_number
 from latentebm.data.batches import Minibatches
 from latentebm.models.vae import VAE
 from latentebm.progress import Track, silent
@@ -36,13 +36,14 @@ def fit_vae(
     epochs: int = 25,
     batch_size: int = 256,
     lr: float = 2e-3,
+    kl_weight: float = 1.0,
     precision: str = "auto",
     generator: torch.Generator,
     track: Track = silent,
 ) -> FitResult:
     r"""Maximise the ELBO of images by AdamW with a one-cycle learning rate.
 
-    .. math:: \max_\theta \mathrm{mean}_i\, \mathrm{ELBO}(x_i)
+    .. math:: \max_\theta \mathrm{mean}_i\, \big(E_q[\log p(x_i|z)] - \beta\,\mathrm{KL}(q(z|x_i)\,\|\,p_0)\big)
 
     Arguments:
         vae: fitted in place.
@@ -50,6 +51,8 @@ def fit_vae(
         epochs: passes over the images.
         batch_size: images a step.
         lr: peak learning rate.
+        kl_weight: weight β of the KL term in training; above 1 the codes of all images together come closer to the
+            prior, which is where the generator draws from.
         precision: ``fp32``, ``bf16`` autocast, or ``auto``: bf16 where the processor has it.
         generator: source of batch order and posterior noise (CPU).
         track: shows progress.
@@ -62,7 +65,8 @@ def fit_vae(
         DivergedError: the loss became NaN or infinite.
 
     References:
-        Auto-Encoding Variational Bayes (Kingma and Welling, 2014), https://arxiv.org/abs/1312.6114
+        Auto-Encoding Variational Bayes (Kingma and Welling, 2014), https://arxiv.org/abs/1312.6114;
+        beta-VAE (Higgins et al., 2017), https://openreview.net/forum?id=Sy2fzU9gl
 
     Example:
         >>> rng = torch.Generator().manual_seed(0)
@@ -72,12 +76,13 @@ def fit_vae(
         True
     """
     device = next(vae.parameters()).device
+    check_number("kl_weight", kl_weight, low=0, open_low=True)
     check_choice("precision", precision, PRECISIONS)
     autocast = precision == "bf16" or (precision == "auto" and bf16_pays(device))
     batches = Minibatches(images.to(device), batch_size=batch_size, epochs=epochs, generator=generator)
 
     def loss(batch: tuple[Tensor]) -> Tensor:
-        return vae.loss(batch[0].float() / 255, generator=generator, autocast=autocast).mean()
+        return vae.loss(batch[0].float() / 255, generator=generator, kl_weight=kl_weight, autocast=autocast).mean()
 
     vae.train()
     result = fit(vae, loss, batches, lr=lr, schedule="onecycle", track=track, description="VAE")

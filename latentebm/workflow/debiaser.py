@@ -1,0 +1,327 @@
+"""The estimator: fit a VAE to biased images, tilt it to a reference, draw."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from torch import Tensor
+
+from latentebm._version import __version__
+from latentebm.checks import check_choice, check_int, fail
+from latentebm.data.images import as_images
+from latentebm.files import sha256, write_json
+from latentebm.models.checkpoint import load_weights, save_weights
+from latentebm.models.energy import EnergyNet
+from latentebm.models.tilt import LatentTilt
+from latentebm.models.vae import VAE
+from latentebm.objectives.tilt import calibrated
+from latentebm.progress import Track, bars, silent
+from latentebm.sampling import SNIS, Draws, Langevin, Sampler
+from latentebm.training.energy import Codes, TiltRecipe, fit_energy, held_out_gain
+from latentebm.training.generator import fit_vae
+
+__all__ = ["POSTERIORS", "SAMPLERS", "Debiaser", "pick_device"]
+
+POSTERIORS = ("draws", "means")
+SAMPLERS = ("snis", "langevin")
+WEIGHTS = ("vae.safetensors", "energy.safetensors")
+
+
+def pick_device(name: str) -> torch.device:
+    """Resolve ``auto``, ``cpu`` or ``cuda``; a GPU is used when there is one.
+
+    Raises:
+        ValueError: an unknown name, or cuda where there is none.
+
+    Example:
+        >>> pick_device("cpu")
+        device(type='cpu')
+    """
+    check_choice("device", name, ("auto", "cpu", "cuda"))
+    if name == "cuda" and not torch.cuda.is_available():
+        raise fail("device", "a CUDA device", "none on this machine", "pass device=auto or cpu")
+    cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if cuda else "cpu")
+
+
+class Debiaser(BaseEstimator):
+    r"""Learns a biased generator, tilts its latent prior to a small unbiased reference, and draws from the result.
+
+    .. math:: p_E(z) \propto e^{-E(z)}\, N(z; 0, I), \qquad
+              E = \arg\max\; -E_{q_{ref}}[E(z)] - \log Z
+
+    Arguments:
+        latent_dim: length of the code.
+        network: ``mlp`` or ``conv``.
+        width: hidden units of the VAE.
+        likelihood: ``bernoulli`` or ``gaussian``.
+        kl_weight: weight of the ELBO's KL term in training; above 1 the codes fill the prior more evenly.
+        epochs: passes over the biased images.
+        objective: ``likelihood`` or ``jensen``.
+        energy_penalty: λ of the Jensen objective.
+        gradient_penalty: weight of the squared gradient norm; 0 for none.
+        calibrate: turn a Jensen energy into the log-ratio's by artanh.
+        posterior: fit on posterior ``draws`` or, as some published work did, on the ``means`` alone.
+        folds: ensemble members, each fitted without its own fold of the reference.
+        tilt_steps: most optimizer steps of the energy.
+        sampler: ``snis`` or ``langevin``.
+        pool: base draws of SNIS.
+        langevin_steps: steps of each Langevin chain.
+        precision: ``auto``, ``bf16`` or ``fp32`` in the VAE's training.
+        seed: of everything random.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        verbose: show progress bars.
+
+    Attributes:
+        vae_: the fitted VAE.
+        energy_: the fitted `EnergyNet`.
+        heldout_gain_: cross-validated gain of the tilt, nats an image.
+
+    Raises:
+        ValueError: in `fit`, where a setting or an image array is not as described.
+
+    References:
+        Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
+
+    Example:
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> biased, reference = rng.random((64, 8, 8)), rng.random((16, 8, 8))
+        >>> model = Debiaser(width=16, epochs=1, folds=2, tilt_steps=10, pool=1000).fit(biased, reference)
+        >>> model.sample(5).x.shape
+        torch.Size([5, 1, 8, 8])
+    """
+
+    def __init__(
+        self,
+        *,
+        latent_dim: int = 2,
+        network: str = "mlp",
+        width: int = 512,
+        likelihood: str = "bernoulli",
+        kl_weight: float = 1.0,
+        epochs: int = 25,
+        objective: str = "likelihood",
+        energy_penalty: float = 0.25,
+        gradient_penalty: float = 0.0,
+        calibrate: bool = False,
+        posterior: str = "draws",
+        folds: int = 5,
+        tilt_steps: int = 1500,
+        sampler: str = "snis",
+        pool: int = 1_000_000,
+        langevin_steps: int = 200,
+        precision: str = "auto",
+        seed: int = 0,
+        device: str = "auto",
+        verbose: bool = False,
+    ) -> None:
+        self.latent_dim = latent_dim
+        self.network = network
+        self.width = width
+        self.likelihood = likelihood
+        self.kl_weight = kl_weight
+        self.epochs = epochs
+        self.objective = objective
+        self.energy_penalty = energy_penalty
+        self.gradient_penalty = gradient_penalty
+        self.calibrate = calibrate
+        self.posterior = posterior
+        self.folds = folds
+        self.tilt_steps = tilt_steps
+        self.sampler = sampler
+        self.pool = pool
+        self.langevin_steps = langevin_steps
+        self.precision = precision
+        self.seed = seed
+        self.device = device
+        self.verbose = verbose
+
+    def fit(self, biased: np.ndarray | Tensor, reference: np.ndarray | Tensor) -> Debiaser:
+        """Fit the VAE to biased images, then the tilt to reference images; labels are never needed.
+
+        Arguments:
+            biased: uint8, or float in [0, 1]; (N, H, W) or (N, C, H, W).
+            reference: the same shape of image, at least two.
+
+        Raises:
+            ValueError: a setting or an array is not as described.
+        """
+        as_images(reference, name="reference")
+        return self.fit_vae(biased).fit_tilt(reference)
+
+    def fit_vae(self, biased: np.ndarray | Tensor, *, track: Track | None = None) -> Debiaser:
+        """Fit the VAE alone to biased images.
+
+        Raises:
+            ValueError: a setting or the array is not as described.
+        """
+        images = as_images(biased, name="biased").images
+        device, _ = pick_device(self.device), self._recipe()
+        rng = self._generator(1)
+        with torch.random.fork_rng(devices=[]):
+            # Layers initialise themselves from torch's global stream, which is seeded inside this fork only.
+            torch.manual_seed(int(torch.randint(2**31, (1,), generator=rng)))
+            vae = VAE(
+                tuple(images.shape[1:]),
+                self.latent_dim,
+                network=self.network,
+                width=self.width,
+                likelihood=self.likelihood,
+            ).to(device)
+        self.vae_log_ = fit_vae(
+            vae,
+            images,
+            epochs=self.epochs,
+            kl_weight=self.kl_weight,
+            precision=self.precision,
+            generator=rng,
+            track=track or self._track(),
+        )
+        self.vae_ = vae.requires_grad_(False)
+        return self
+
+    def fit_tilt(self, reference: np.ndarray | Tensor, *, track: Track | None = None) -> Debiaser:
+        """Fit the tilt alone to reference images, the VAE as it is.
+
+        Raises:
+            ValueError: a setting or the array is not as described, or there is no VAE yet.
+        """
+        images = self._reference(reference)
+        recipe, rng = self._recipe(), self._generator(2)
+        codes = self._codes(images, rng)
+        members = min(check_int("folds", self.folds), len(images))
+        # The weights are drawn on the CPU: a seed means the same on every device.
+        energy = EnergyNet(self.latent_dim, members=members, generator=rng).to(codes.mean.device)
+        self.energy_log_ = fit_energy(energy, codes, recipe, generator=rng, track=track or self._track())
+        self.energy_ = energy.requires_grad_(False)
+        self.heldout_gain_ = held_out_gain(energy, codes, self._transform(), generator=rng)
+        return self
+
+    def sample(self, n: int, *, seed: int | None = None, track: Track | None = None) -> Draws:
+        """Draw `n` debiased images.
+
+        Arguments:
+            n: images.
+            seed: of the draws; None takes the estimator's own.
+            track: shows progress.
+
+        Returns:
+            Draws with `x` (n, C, H, W) in [0, 1], `latent`, `log_weight` and `diagnostics`.
+
+        Raises:
+            ValueError: not fitted yet, or a setting is not as described.
+        """
+        check_int("n", n)
+        rng = self._generator(3, seed)
+        return self._sampler().draw(self.tilt(), n, generator=rng, track=track or self._track())
+
+    def tilt(self) -> LatentTilt:
+        """The fitted tilted model.
+
+        Raises:
+            ValueError: not fitted yet.
+        """
+        self._fitted("energy_")
+        return LatentTilt(self.vae_, self.energy_, self._transform())
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the weights and ``config.json`` into a folder, each file whole or not at all.
+
+        Raises:
+            ValueError: not fitted yet.
+            OSError: the folder cannot be written.
+        """
+        self._fitted("energy_")
+        folder = Path(folder)
+        for name, module in zip(WEIGHTS, (self.vae_, self.energy_), strict=True):
+            save_weights(folder / name, module)
+        config = {
+            "latentebm": __version__,
+            "debiaser": self.get_params(),
+            "models": {"vae": self.vae_.config, "energy": self.energy_.config},
+            "heldout_gain": self.heldout_gain_,
+            "manifest": {name: sha256(folder / name) for name in WEIGHTS},
+        }
+        write_json(folder / "config.json", config)
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path | str, *, device: str = "auto", verbose: bool = False) -> Debiaser:
+        """Read what `save` wrote, or a run folder, after checking every weight file's SHA-256.
+
+        Raises:
+            FileNotFoundError: the folder lacks ``config.json`` or a weight file.
+            ValueError: a weight file is not the one that was written.
+        """
+        folder = Path(folder)
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"run: expected config.json in {folder}, found none; pass a run folder")
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        for name in WEIGHTS:
+            if sha256(folder / name) != config["manifest"][name]:
+                raise fail("run", f"{name} as it was written", "other bytes", "restore the file or run again")
+        model = cls(**{**config["debiaser"], "device": device, "verbose": verbose})
+        shapes = config["models"]
+        model.vae_ = VAE(**{**shapes["vae"], "data_shape": tuple(shapes["vae"]["data_shape"])})
+        model.energy_ = EnergyNet(**{**shapes["energy"], "hidden": tuple(shapes["energy"]["hidden"])})
+        for name, module in zip(WEIGHTS, (model.vae_, model.energy_), strict=True):
+            load_weights(folder / name, module)
+            module.to(pick_device(device)).requires_grad_(False).eval()
+        model.heldout_gain_ = config["heldout_gain"]
+        return model
+
+    def _recipe(self) -> TiltRecipe:
+        """Every setting that a later stage would trip over is checked here, before any work."""
+        check_choice("posterior", self.posterior, POSTERIORS)
+        check_int("folds", self.folds)
+        self._sampler()
+        return TiltRecipe(
+            objective=self.objective,
+            energy_penalty=self.energy_penalty,
+            gradient_penalty=self.gradient_penalty,
+            steps=self.tilt_steps,
+        )
+
+    def _sampler(self) -> Sampler:
+        check_choice("sampler", self.sampler, SAMPLERS)
+        return SNIS(pool=self.pool) if self.sampler == "snis" else Langevin(n_steps=self.langevin_steps)
+
+    def _transform(self) -> functools.partial[Tensor] | None:
+        if self.objective == "jensen" and self.calibrate:
+            return functools.partial(calibrated, energy_penalty=self.energy_penalty)
+        return None
+
+    def _reference(self, reference: np.ndarray | Tensor) -> Tensor:
+        self._fitted("vae_")
+        images = as_images(reference, name="reference").images
+        if tuple(images.shape[1:]) != self.vae_.data_shape:
+            raise fail("reference", f"images of shape {self.vae_.data_shape}", tuple(images.shape[1:]), "resize them")
+        if len(images) < 2:
+            raise fail("reference", "at least 2 images", len(images), "pass more reference images")
+        return images
+
+    def _codes(self, images: Tensor, rng: torch.Generator) -> Codes:
+        device = next(self.vae_.parameters()).device
+        with torch.no_grad():
+            laws = [self.vae_.posterior(part.to(device).float() / 255).base_dist for part in images.split(4096)]
+        mean, scale = torch.cat([q.loc for q in laws]), torch.cat([q.scale for q in laws])
+        return Codes.split(mean, scale if self.posterior == "draws" else torch.zeros_like(scale), self.folds, rng)
+
+    def _fitted(self, name: str) -> None:
+        if not hasattr(self, name):
+            raise fail("Debiaser", "a fitted model", "one that is not fitted", "call fit(biased, reference) first")
+
+    def _generator(self, stage: int, seed: int | None = None) -> torch.Generator:
+        """A stream of its own for each stage, so that one stage's draws never shift another's."""
+        root = check_int("seed", self.seed if seed is None else seed, low=0)
+        state = np.random.SeedSequence([root, stage]).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+
+    def _track(self) -> Track:
+        return bars if self.verbose else silent
