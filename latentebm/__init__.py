@@ -1,5 +1,36 @@
 """Debias a trained generator with an energy-based tilt and a small reference set, without retraining it."""
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 from latentebm._version import __version__
 
-__all__ = ["__version__"]
+_HOME = {
+    "Debiaser": "latentebm.workflow.debiaser",
+    "Draws": "latentebm.sampling",
+    "EnergyNet": "latentebm.models.energy",
+    "Images": "latentebm.data.images",
+    "Langevin": "latentebm.sampling",
+    "LatentTilt": "latentebm.models.tilt",
+    "SNIS": "latentebm.sampling",
+    "Settings": "latentebm.workflow.settings",
+    "VAE": "latentebm.models.vae",
+    "biased_split": "latentebm.data.imbalance",
+    "debias": "latentebm.workflow.run",
+    "load_images": "latentebm.data.images",
+}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: torch takes seconds, and ``latentebm --help`` needs none of it."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'latentebm' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

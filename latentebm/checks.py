@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    # Not at run time: settings are checked before torch, which takes seconds to import, is needed.
+    from torch import Tensor
 
 __all__ = ["check_choice", "check_event", "check_finite", "check_int", "check_number", "fail"]
 
@@ -83,10 +84,11 @@ def check_finite(name: str, x: Tensor) -> Tensor:
         ValueError: an entry is NaN or infinite.
 
     Example:
+        >>> import torch
         >>> check_finite("x", torch.zeros(2))
         tensor([0., 0.])
     """
-    bad = int((~torch.isfinite(x)).sum())
+    bad = int((~x.isfinite()).sum())
     if bad:
         raise fail(name, "finite values", f"{bad} NaN or infinite of {x.numel()}", "remove or impute them first")
     return x
@@ -99,6 +101,7 @@ def check_event(name: str, x: Tensor, event_shape: tuple[int, ...]) -> Tensor:
         ValueError: the shape differs.
 
     Example:
+        >>> import torch
         >>> check_event("z", torch.zeros(3, 2), (2,)).shape
         torch.Size([3, 2])
     """

@@ -11,7 +11,7 @@ from latentebm.models.vae import VAE
 from latentebm.progress import Track, silent
 from latentebm.training.fit import FitResult, fit
 
-__all__ = ["bf16_pays", "fit_vae"]
+__all__ = ["PRECISIONS", "bf16_pays", "fit_vae"]
 
 PRECISIONS = ("auto", "bf16", "fp32")
 

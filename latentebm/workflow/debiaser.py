@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,18 +13,20 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from latentebm._version import __version__
-from latentebm.checks import check_choice, check_int, fail
+from latentebm.checks import check_choice, check_int, check_number, fail
 from latentebm.data.images import as_images
 from latentebm.files import sha256, write_json
 from latentebm.models.checkpoint import load_weights, save_weights
 from latentebm.models.energy import EnergyNet
+from latentebm.models.likelihoods import LIKELIHOODS
+from latentebm.models.networks import NETWORKS
 from latentebm.models.tilt import LatentTilt
 from latentebm.models.vae import VAE
 from latentebm.objectives.tilt import calibrated
 from latentebm.progress import Track, bars, silent
 from latentebm.sampling import SNIS, Draws, Langevin, Sampler
 from latentebm.training.energy import Codes, TiltRecipe, fit_energy, held_out_gain
-from latentebm.training.generator import fit_vae
+from latentebm.training.generator import PRECISIONS, fit_vae
 
 __all__ = ["POSTERIORS", "SAMPLERS", "Debiaser", "pick_device"]
 
@@ -155,6 +158,25 @@ class Debiaser(BaseEstimator):
         as_images(reference, name="reference")
         return self.fit_vae(biased).fit_tilt(reference)
 
+    def check(self) -> Debiaser:
+        """Check every setting, so that a mistake is known before any work.
+
+        Raises:
+            ValueError: a setting lies outside its range.
+        """
+        for name in ("latent_dim", "width", "epochs", "folds"):
+            check_int(name, getattr(self, name))
+        check_int("seed", self.seed, low=0)
+        check_number("kl_weight", self.kl_weight, low=0, open_low=True)
+        check_choice("network", self.network, NETWORKS)
+        check_choice("likelihood", self.likelihood, LIKELIHOODS)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("posterior", self.posterior, POSTERIORS)
+        pick_device(self.device)
+        self._sampler()
+        self._recipe()
+        return self
+
     def fit_vae(self, biased: np.ndarray | Tensor, *, track: Track | None = None) -> Debiaser:
         """Fit the VAE alone to biased images.
 
@@ -162,8 +184,7 @@ class Debiaser(BaseEstimator):
             ValueError: a setting or the array is not as described.
         """
         images = as_images(biased, name="biased").images
-        device, _ = pick_device(self.device), self._recipe()
-        rng = self._generator(1)
+        device, rng = pick_device(self.check().device), self._generator(1)
         with torch.random.fork_rng(devices=[]):
             # Layers initialise themselves from torch's global stream, which is seeded inside this fork only.
             torch.manual_seed(int(torch.randint(2**31, (1,), generator=rng)))
@@ -193,7 +214,7 @@ class Debiaser(BaseEstimator):
             ValueError: a setting or the array is not as described, or there is no VAE yet.
         """
         images = self._reference(reference)
-        recipe, rng = self._recipe(), self._generator(2)
+        recipe, rng = self.check()._recipe(), self._generator(2)
         codes = self._codes(images, rng)
         members = min(check_int("folds", self.folds), len(images))
         # The weights are drawn on the CPU: a seed means the same on every device.
@@ -220,6 +241,31 @@ class Debiaser(BaseEstimator):
         check_int("n", n)
         rng = self._generator(3, seed)
         return self._sampler().draw(self.tilt(), n, generator=rng, track=track or self._track())
+
+    def sample_prior(self, n: int, *, seed: int | None = None) -> Draws:
+        """Draw `n` images of the generator as it is, untilted.
+
+        Raises:
+            ValueError: no VAE yet, or n below one.
+        """
+        self._fitted("vae_")
+        shape = (check_int("n", n), self.latent_dim)
+        z = torch.randn(shape, generator=self._generator(4, seed)).to(next(self.vae_.parameters()))
+        return Draws(self.vae_.decode(z), z, torch.zeros(n), {"sampler": "prior"})
+
+    def weigh(self, pool: int = 200_000) -> dict[str, Any]:
+        """Health of the importance weights over a pool of prior draws, whatever the sampler.
+
+        Returns:
+            ``ess`` as a share of the pool, ``pareto_k`` and ``pareto_k_threshold``, ``log_z`` and ``log_z_se`` in
+            nats, and ``reliable``.
+
+        Raises:
+            ValueError: not fitted yet.
+        """
+        names = ("ess", "pareto_k", "pareto_k_threshold", "log_z", "log_z_se", "reliable")
+        report = SNIS(pool=pool).draw(self.tilt(), 1, generator=self._generator(5)).diagnostics
+        return {name: report[name] for name in names}
 
     def tilt(self) -> LatentTilt:
         """The fitted tilted model.
@@ -277,10 +323,6 @@ class Debiaser(BaseEstimator):
         return model
 
     def _recipe(self) -> TiltRecipe:
-        """Every setting that a later stage would trip over is checked here, before any work."""
-        check_choice("posterior", self.posterior, POSTERIORS)
-        check_int("folds", self.folds)
-        self._sampler()
         return TiltRecipe(
             objective=self.objective,
             energy_penalty=self.energy_penalty,

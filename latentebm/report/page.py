@@ -1,0 +1,217 @@
+"""Words and tables of a run's numbers, and the page that holds them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from latentebm.files import write_text
+
+__all__ = ["CAPTIONS", "Table", "finding", "metric_tables", "reliability", "render_report"]
+
+CAPTIONS = {
+    "counts": "What the generator learned from, and the small reference set it is tilted to.",
+    "latents": "Codes of reference images, coloured by class; labels serve the picture only, never the fit.",
+    "reference_latents": "Codes of the reference images.",
+    "prior_draws": "Images from the generator before the tilt.",
+    "energy": "The fitted tilt: draws move to where the energy is low.",
+    "tilted_draws": "Images from the same generator after the tilt, its weights unchanged.",
+    "overlay": "Where the reference's codes lie, and where prior and tilted draws fall.",
+    "paths": "Langevin chains, each from a prior draw (open circle) to a tilted one (filled).",
+    "shares": "Shares of classes among the draws, as the classifier sees them, beside the target.",
+}
+WIDE = ("counts", "prior_draws", "tilted_draws", "overlay")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with the sentence that says what it shows.
+
+    Example:
+        >>> Table("t", "s", ["a"], [["1"]]).title
+        't'
+    """
+
+    title: str
+    sentence: str
+    head: list[str]
+    rows: list[list[str]]
+
+
+def finding(metrics: dict[str, Any]) -> str:
+    """The run in one sentence.
+
+    Example:
+        >>> finding({"judged": False, "tilted": {"heldout_gain": 0.5}})
+        'The tilt adds 0.500 nats to the mean log-likelihood bound of a held-out reference image.'
+    """
+    if not metrics["judged"]:
+        gain = metrics["tilted"]["heldout_gain"]
+        return f"The tilt adds {gain:.3f} nats to the mean log-likelihood bound of a held-out reference image."
+    before, after = metrics["untilted"]["tv"], metrics["tilted"]["tv"]
+    low, high = metrics["tilted"]["tv_interval"]
+    verb = "falls" if after < before else "rises"
+    return (
+        f"The distance between the generator's class shares and the target {verb} from {before:.3f} to {after:.3f} "
+        f"(total variation, 95 % interval {low:.3f} to {high:.3f})."
+    )
+
+
+def reliability(metrics: dict[str, Any]) -> str:
+    """Whether the importance weights can be trusted, and why.
+
+    Example:
+        >>> reliability({"tilted": {"reliable": False, "ess": 0.001, "pareto_k": 0.9, "pareto_k_threshold": 0.7}})
+        'Importance weights collapsed: effective sample size 0.1 % (needs 1 %), Pareto k̂ 0.90 (needs below 0.70). ...'
+    """
+    t = metrics["tilted"]
+    size = f"effective sample size {100 * t['ess']:.3g} %"
+    if t["reliable"]:
+        return f"The importance weights are healthy: {size}, Pareto k̂ {t['pareto_k']:.2f}."
+    return (
+        f"Importance weights collapsed: {size} (needs 1 %), Pareto k̂ {t['pareto_k']:.2f} "
+        f"(needs below {t['pareto_k_threshold']:.2f}). A few draws stand for the whole; do not use these figures. "
+        "A calibrated objective, more reference images or more folds help."
+    )
+
+
+def metric_tables(metrics: dict[str, Any]) -> list[Table]:
+    """The run's numbers as tables: class shares, quality, weights, seconds.
+
+    Example:
+        >>> tables = metric_tables({"judged": False, "seconds": {"total": 1.0}, "generator": {"train_loss": 3.0},
+        ...     "tilted": {"heldout_gain": 0.5, "ess": 0.4, "pareto_k": 0.1, "log_z": 0.0, "log_z_se": 0.1,
+        ...                "duplicates": 0.0, "sampler": "snis"}})
+        >>> [t.title for t in tables]
+        ['Tilt and draws', 'Seconds']
+    """
+    tables = _judged_tables(metrics) if metrics["judged"] else []
+    seconds = [[stage, f"{value:.1f}"] for stage, value in metrics["seconds"].items()]
+    return [
+        *tables,
+        Table(
+            "Tilt and draws",
+            "How far the tilt goes from the prior, and how well the draws represent it.",
+            ["figure", "value"],
+            _weight_rows(metrics),
+        ),
+        Table("Seconds", "Wall-clock time of each stage.", ["stage", "seconds"], seconds),
+    ]
+
+
+def _judged_tables(metrics: dict[str, Any]) -> list[Table]:
+    before, after, data = metrics["untilted"], metrics["tilted"], metrics["data"]
+    rows = [
+        [name, f"{b:,}", "–" if r is None else f"{r:,}", f"{100 * t:.1f} %", f"{100 * u:.1f} %", f"{100 * v:.1f} %"]
+        for name, b, r, t, u, v in zip(
+            data["class_names"],
+            data["biased"],
+            data["reference"] or [None] * len(data["biased"]),
+            metrics["target"],
+            before["shares"],
+            after["shares"],
+            strict=True,
+        )
+    ]
+    rows.append(["none of these", "", "", "", f"{100 * before['other']:.1f} %", f"{100 * after['other']:.1f} %"])
+    accuracy = metrics["classifier"]["accuracy"]
+    shares = Table(
+        "Class shares",
+        f"{metrics['samples']:,} draws each, judged by a classifier that is right on {100 * accuracy:.2f} % "
+        "of the test images.",
+        ["class", "biased set", "reference set", "target", "untilted", "tilted"],
+        rows,
+    )
+    quality = Table(
+        "Balance and quality",
+        "Total variation and Fréchet distance: lower is better. Coverage: higher is better. Density: near one.",
+        ["measure", "untilted", "tilted"],
+        [_quality_row(title, key, before, after) for title, key in _QUALITY],
+    )
+    return [shares, quality]
+
+
+_QUALITY = (
+    ("total variation to target", "tv"),
+    ("95 % interval", "tv_interval"),
+    ("mean confidence", "confidence"),
+    ("Fréchet distance (classifier features)", "frechet"),
+    ("density", "density"),
+    ("coverage", "coverage"),
+)
+
+
+def _quality_row(title: str, key: str, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    def show(value: Any) -> str:
+        return "–".join(f"{v:.3f}" for v in value) if isinstance(value, list | tuple) else f"{value:.3f}"
+
+    return [title, show(before[key]), show(after[key])]
+
+
+def _weight_rows(metrics: dict[str, Any]) -> list[list[str]]:
+    t, generator = metrics["tilted"], metrics["generator"]
+    rows = [
+        ["held-out gain (nats an image)", f"{t['heldout_gain']:.3f}"],
+        ["log Z ± standard error (nats)", f"{t['log_z']:.4f} ± {t['log_z_se']:.4f}"],
+        ["effective sample size (share of the pool)", f"{100 * t['ess']:.1f} %"],
+        ["Pareto k̂", f"{t['pareto_k']:.2f}"],
+        ["sampler", str(t["sampler"])],
+    ]
+    if t.get("duplicates") is not None:
+        rows.append(["repeated draws", f"{100 * t['duplicates']:.1f} %"])
+    if t.get("acceptance") is not None:
+        rows.append(["acceptance", f"{100 * t['acceptance']:.1f} %"])
+    if generator.get("heldout_loss") is not None:
+        rows.append(["VAE −ELBO on test images, biased shares (nats)", f"{generator['heldout_loss']:.1f}"])
+        rows.append(["VAE −ELBO on test images, target shares (nats)", f"{generator['heldout_loss_target']:.1f}"])
+    return rows
+
+
+def render_report(run: Path | str) -> Path:
+    """Write ``report.html`` of a run folder from its ``metrics.json``, ``config.json`` and figures.
+
+    Raises:
+        FileNotFoundError: the folder is no run.
+
+    Example:
+        >>> render_report("nowhere")
+        Traceback (most recent call last):
+        FileNotFoundError: run: expected metrics.json in nowhere, found none; pass a run folder
+    """
+    run = Path(run)
+    for name in ("metrics.json", "config.json"):
+        if not (run / name).is_file():
+            raise FileNotFoundError(f"run: expected {name} in {run}, found none; pass a run folder")
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    environment = Environment(
+        loader=PackageLoader("latentebm", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    settings = config.get("settings", config["debiaser"])
+    page = environment.get_template("page.html").render(
+        title=f"latentebm: {settings.get('data', 'run')}, {settings['latent_dim']}-D, {settings['objective']}",
+        finding=finding(metrics),
+        reliable=metrics["tilted"]["reliable"],
+        reliability=reliability(metrics),
+        unjudged=metrics.get("unjudged", ""),
+        tables=metric_tables(metrics),
+        figures=_figures(run),
+        version=config["latentebm"],
+        settings=json.dumps(settings, indent=2, ensure_ascii=False),
+    )
+    return write_text(run / "report.html", page)
+
+
+def _figures(run: Path) -> list[dict[str, Any]]:
+    shown = []
+    for name, sentence in CAPTIONS.items():
+        path = run / "figures" / f"{name}.png"
+        if path.is_file():
+            data = base64.b64encode(path.read_bytes()).decode("ascii")
+            shown.append({"title": name.replace("_", " "), "data": data, "sentence": sentence, "wide": name in WIDE})
+    return shown

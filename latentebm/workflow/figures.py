@@ -1,0 +1,90 @@
+"""The figures of a run, by name."""
+
+from __future__ import annotations
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from latentebm import plots
+from latentebm.sampling import Draws
+from latentebm.workflow.debiaser import Debiaser
+from latentebm.workflow.measure import Verdict
+from latentebm.workflow.problem import Problem
+
+__all__ = ["run_figures"]
+
+SHOWN = 64  # images a grid
+POINTS = 2000  # points a scatter
+
+
+def run_figures(
+    problem: Problem,
+    model: Debiaser,
+    prior: Draws,
+    tilted: Draws,
+    verdict: Verdict | None,
+    generator: torch.Generator,
+) -> dict[str, Figure]:
+    """Every figure the run's data allow.
+
+    Arguments:
+        problem: the arrays of the run.
+        model: the fitted debiaser.
+        prior: untilted draws.
+        tilted: tilted draws.
+        verdict: what the judge said, or None without one.
+        generator: source of the points shown.
+
+    Example:
+        >>> run_figures.__name__
+        'run_figures'
+    """
+    device = next(model.vae_.parameters()).device
+    codes = model.vae_.encode(problem.reference.float01().to(device), generator=generator)
+    plane = plots.Plane(codes)
+    figures = {
+        **_data_figures(problem, plane, codes),
+        "prior_draws": plots.plot_image_grid(prior.x[:SHOWN], "Before: draws from the generator's prior"),
+        "energy": _energy(plane, model, tilted, generator),
+        "tilted_draws": plots.plot_image_grid(tilted.x[:SHOWN], "After: draws from the tilted prior"),
+        "overlay": plots.plot_overlay(
+            plane,
+            codes[:POINTS],
+            prior.latent[:POINTS],
+            tilted.latent[:POINTS],
+            "The tilt moves draws to where the reference lies",
+        ),
+    }
+    if tilted.trace is not None and tilted.trace.shape[1]:
+        figures["paths"] = plots.plot_paths(plane, tilted.trace[:, :12], "Twelve Langevin chains from prior to tilt")
+    if verdict is not None:
+        before, after = verdict.before, verdict.after
+        title = f"Distance to the target {_verb(before.tv, after.tv)} from {before.tv:.3f} to {after.tv:.3f}"
+        figures["shares"] = plots.plot_shares(before.shares, after.shares, problem.target, problem.class_names, title)
+    return figures
+
+
+def _verb(before: float, after: float) -> str:
+    return "falls" if after < before else "rises"
+
+
+def _data_figures(problem: Problem, plane: plots.Plane, codes: Tensor) -> dict[str, Figure]:
+    biased, reference = problem.counts(problem.biased), problem.counts(problem.reference)
+    figures = {}
+    if biased and reference and problem.class_names:
+        figures["counts"] = plots.plot_class_counts(biased, reference, problem.class_names)
+        figures["latents"] = plots.plot_latents(
+            plane, codes, problem.reference.labels, problem.classes, problem.class_names, "Codes of the reference"
+        )
+    else:
+        figures["reference_latents"] = plots.plot_latents(plane, codes, None, (), (), "Codes of the reference")
+    return figures
+
+
+def _energy(plane: plots.Plane, model: Debiaser, tilted: Draws, generator: torch.Generator) -> Figure:
+    tilt = model.tilt()
+    base = tilt.sample_base(200_000, generator=generator)
+    with torch.no_grad():
+        energy = torch.cat([tilt.energy(part) for part in base.split(16_384)])
+    return plots.plot_energy(plane, base, energy, tilted.latent, "The tilt favours what the reference has more of")

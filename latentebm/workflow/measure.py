@@ -1,0 +1,179 @@
+"""The numbers of a run: ``metrics.json`` before its times are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentebm.data.images import Images
+from latentebm.evaluation.classifier import Classifier, fit_classifier
+from latentebm.evaluation.metrics import Judgement, judge
+from latentebm.objectives.tilt import gain
+from latentebm.progress import Track, silent
+from latentebm.sampling import Draws
+from latentebm.workflow.debiaser import Debiaser
+from latentebm.workflow.problem import Problem
+
+__all__ = ["Verdict", "accuracy", "fit_judge", "generator_metrics", "judge_draws", "run_metrics"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge says of the draws before and after the tilt, and how good a judge it is.
+
+    Attributes:
+        accuracy: of the classifier on its test images.
+        before: judgement of untilted draws.
+        after: judgement of tilted draws.
+
+    Example:
+        >>> Verdict.__name__
+        'Verdict'
+    """
+
+    accuracy: float
+    before: Judgement
+    after: Judgement
+
+
+def fit_judge(
+    problem: Problem, generator: torch.Generator, device: torch.device, track: Track = silent
+) -> Classifier | None:
+    """Train the classifier on the problem's lessons, or return None where there are none.
+
+    Small data get more epochs, so that the judge sees some 120,000 images whatever their number.
+
+    Example:
+        >>> empty = Images(torch.zeros(0, 1, 8, 8, dtype=torch.uint8))
+        >>> fit_judge(Problem(empty, empty, unjudged="no labels"), torch.Generator(), torch.device("cpu")) is None
+        True
+    """
+    if problem.lessons is None or problem.unjudged:
+        return None
+    epochs = min(40, max(2, round(120_000 / len(problem.lessons))))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        return fit_classifier(problem.lessons, epochs=epochs, generator=generator, device=device, track=track)
+
+
+def accuracy(classifier: Classifier, exam: Images) -> float:
+    """Share of labelled images that the classifier gets right.
+
+    Raises:
+        ValueError: the images have no labels.
+
+    Example:
+        >>> exam = Images(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.long), ("a",))
+        >>> accuracy(Classifier((1, 8, 8), 1), exam)
+        1.0
+    """
+    if exam.labels is None:
+        raise ValueError("exam: expected labels, got none; pass labelled images")
+    device = next(classifier.parameters()).device
+    predicted = classifier.probabilities(classifier.embed(exam.float01().to(device))).argmax(1).cpu()
+    return float((predicted == exam.labels).double().mean())
+
+
+def generator_metrics(problem: Problem, model: Debiaser, generator: torch.Generator) -> dict[str, Any]:
+    """Training and held-out −ELBO in nats: held out over test images in the biased and in the target's shares.
+
+    Example:
+        >>> generator_metrics.__name__
+        'generator_metrics'
+    """
+    metrics: dict[str, Any] = {
+        "parameters": sum(p.numel() for p in model.vae_.parameters()),
+        "train_loss": model.vae_log_.losses[-1],
+        "heldout_loss": None,
+        "heldout_loss_target": None,
+    }
+    if problem.exam is None or problem.exam.labels is None or not problem.classes:
+        return metrics
+    rows = torch.isin(problem.exam.labels, torch.tensor(problem.classes))
+    exam = problem.exam[torch.nonzero(rows).flatten()]
+    device = next(model.vae_.parameters()).device
+    with torch.no_grad():
+        losses = [model.vae_.loss(x.to(device), generator=generator).cpu() for x in exam.float01().split(4096)]
+    loss = torch.cat(losses)
+    labels = exam.labels if exam.labels is not None else torch.empty(0)
+    by_class = torch.stack([loss[labels == k].mean() for k in problem.classes])
+    counts = torch.tensor(problem.counts(problem.biased), dtype=torch.float32)
+    metrics["heldout_loss"] = float((by_class * counts / counts.sum()).sum())
+    metrics["heldout_loss_target"] = float((by_class * torch.tensor(problem.target)).sum())
+    return metrics
+
+
+def run_metrics(
+    problem: Problem, model: Debiaser, tilted: Draws, verdict: Verdict | None, generator: torch.Generator
+) -> dict[str, Any]:
+    """All numbers of a run but its times.
+
+    Example:
+        >>> run_metrics.__name__
+        'run_metrics'
+    """
+    before = {} if verdict is None else verdict.before.as_dict()
+    after = {} if verdict is None else verdict.after.as_dict()
+    # Chains know nothing of weights; the pool's diagnostics speak of the tilt itself, whatever drew from it.
+    weights = {**model.weigh(), **tilted.diagnostics}
+    return {
+        "judged": verdict is not None,
+        "unjudged": problem.unjudged,
+        "samples": len(tilted),
+        "data": {
+            "class_names": list(problem.class_names),
+            "biased": problem.counts(problem.biased) if problem.classes else None,
+            "reference": problem.counts(problem.reference) if problem.classes else None,
+            "biased_total": len(problem.biased),
+            "reference_total": len(problem.reference),
+        },
+        "target": list(problem.target) or None,
+        "classifier": None if verdict is None else {"accuracy": verdict.accuracy},
+        "generator": generator_metrics(problem, model, generator),
+        "untilted": before or None,
+        "tilted": {
+            **after,
+            **weights,
+            "heldout_gain": model.heldout_gain_,
+            "test_gain": _test_gain(problem, model, generator),
+        },
+    }
+
+
+def _test_gain(problem: Problem, model: Debiaser, generator: torch.Generator) -> float | None:
+    """Gain of the whole ensemble on real images that nothing was fitted on."""
+    if problem.real is None:
+        return None
+    tilt = model.tilt()
+    device = next(model.vae_.parameters()).device
+    z = model.vae_.encode(problem.real.float01().to(device), generator=generator)
+    base = tilt.sample_base(200_000, generator=generator)
+    with torch.no_grad():
+        return float(gain(tilt.energy(z), torch.cat([tilt.energy(part) for part in base.split(16_384)])))
+
+
+def judge_draws(
+    problem: Problem,
+    classifier: Classifier | None,
+    prior: Tensor,
+    tilted: Tensor,
+    generator: torch.Generator,
+    track: Track = silent,
+) -> Verdict | None:
+    """Judge draws before and after, or return None where there is no judge.
+
+    Example:
+        >>> empty = Images(torch.zeros(0, 1, 8, 8, dtype=torch.uint8))
+        >>> judge_draws(Problem(empty, empty), None, torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8), torch.Generator())
+    """
+    if classifier is None or problem.real is None or problem.exam is None:
+        return None
+    real = problem.real.float01().to(prior.device)
+    before, after = (
+        judge(x, real, classifier, problem.classes, problem.target, generator=generator, track=track)
+        for x in (prior, tilted)
+    )
+    return Verdict(accuracy(classifier, problem.exam), before, after)

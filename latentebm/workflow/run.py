@@ -1,0 +1,152 @@
+"""The main job: from settings to a run folder with samples, metrics, figures and a report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from latentebm.checks import fail
+from latentebm.files import sha256, write_atomic, write_json, write_text
+from latentebm.progress import Track, silent
+from latentebm.report import render_report
+from latentebm.sampling import Draws
+from latentebm.workflow.debiaser import Debiaser
+from latentebm.workflow.figures import run_figures
+from latentebm.workflow.folder import check_out, run_folder
+from latentebm.workflow.measure import fit_judge, judge_draws, run_metrics
+from latentebm.workflow.problem import pose
+from latentebm.workflow.settings import Settings
+
+__all__ = ["RunResult", "debias", "save_samples"]
+
+
+@dataclass
+class RunResult:
+    """Where a run was written, and its numbers.
+
+    Attributes:
+        folder: the run folder.
+        metrics: the contents of its ``metrics.json``.
+
+    Example:
+        >>> RunResult(Path("runs/x"), {}).folder.name
+        'x'
+    """
+
+    folder: Path
+    metrics: dict[str, Any]
+
+
+@dataclass
+class _Clock:
+    """Seconds of each stage, in order, and a line of the log for each."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    lines: list[dict[str, Any]] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[dict[str, Any]]:
+        start, line = time.perf_counter(), {"stage": name}
+        yield line
+        self.seconds[name] = time.perf_counter() - start
+        self.lines.append({**line, "seconds": self.seconds[name]})
+
+
+def debias(settings: Settings, *, track: Track = silent) -> RunResult:
+    """Run the whole job: split, VAE, tilt, draws, judgement, figures, report.
+
+    Arguments:
+        settings: what to do.
+        track: shows progress.
+
+    Returns:
+        The run folder and its metrics.
+
+    Raises:
+        ValueError: settings or data are not as described; nothing is written then.
+        FileNotFoundError: data that are not there; nothing is written then.
+        DivergedError: a loss became NaN or infinite; nothing is written then.
+
+    References:
+        Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
+
+    Example:
+        >>> debias(Settings(data="nowhere.npz"))
+        Traceback (most recent call last):
+        FileNotFoundError: data: expected a file at nowhere.npz, found none; check the path
+    """
+    out = check_out(settings.out, settings.overwrite)
+    model, clock = Debiaser(**settings.debiaser()).check(), _Clock()
+    rng = torch.Generator().manual_seed(settings.seed)
+    with clock.stage("data"):
+        problem = pose(settings, rng)
+    with clock.stage("vae") as line:
+        line["losses"] = model.fit_vae(problem.biased.images, track=track).vae_log_.losses
+    with clock.stage("tilt") as line:
+        log = model.fit_tilt(problem.reference.images, track=track).energy_log_
+        line |= {"losses": log.losses, "scores": [score.tolist() for score in log.scores]}
+    with clock.stage("draw") as line:
+        prior, tilted = model.sample_prior(settings.samples), model.sample(settings.samples, track=track)
+        line |= tilted.diagnostics
+    with clock.stage("classifier"):
+        classifier = fit_judge(problem, rng, prior.x.device, track)
+    with clock.stage("judge"):
+        verdict = judge_draws(problem, classifier, prior.x, tilted.x, rng, track)
+        metrics = run_metrics(problem, model, tilted, verdict, rng)
+    with run_folder(out, settings.overwrite) as folder:
+        with clock.stage("figures"):
+            _write_figures(folder, run_figures(problem, model, prior, tilted, verdict, rng), track)
+        metrics["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
+        _write(folder, settings, model, tilted, metrics, clock)
+    return RunResult(out, metrics)
+
+
+def save_samples(path: Path | str, draws: Draws) -> Path:
+    """Write draws to an .npz: ``images`` float32 (n, C, H, W) in [0, 1], ``latent`` (n, d), ``log_weight`` (n,) nats.
+
+    Raises:
+        ValueError: the path does not end in .npz.
+        OSError: the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> draws = Draws(torch.zeros(2, 1, 4, 4), torch.zeros(2, 3), torch.zeros(2))
+        >>> with np.load(save_samples(Path(tempfile.mkdtemp()) / "x.npz", draws)) as saved:
+        ...     sorted(saved)
+        ['images', 'latent', 'log_weight']
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise fail("out", "a name ending in .npz", str(path), "pass for example out=samples.npz")
+    arrays = {"images": draws.x, "latent": draws.latent, "log_weight": draws.log_weight}
+    plain: dict[str, Any] = {k: v.detach().cpu().numpy().astype(np.float32) for k, v in arrays.items()}
+    return write_atomic(path, lambda temporary: np.savez_compressed(temporary, **plain))
+
+
+def _write_figures(folder: Path, figures: dict[str, Figure], track: Track) -> None:
+    for name in track(list(figures), "figures"):
+        write_atomic(folder / "figures" / f"{name}.png", figures[name].savefig)
+
+
+def _write(
+    folder: Path, settings: Settings, model: Debiaser, tilted: Draws, metrics: dict[str, Any], clock: _Clock
+) -> None:
+    save_samples(folder / "samples.npz", tilted)
+    model.save(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["settings"] = dataclasses.asdict(settings)
+    config["manifest"]["samples.npz"] = sha256(folder / "samples.npz")
+    write_json(folder / "config.json", config)
+    write_json(folder / "metrics.json", metrics)
+    write_text(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in clock.lines))
+    render_report(folder)
