@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,18 +124,23 @@ def load_npz(path: Path | str, name: str = "data") -> Images:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{name}: expected a file at {path}, found none; check the path")
+    arrays = _arrays(path, name)
+    if "images" not in arrays:
+        got = ", ".join(arrays) or "none"
+        raise fail(name, "an array called 'images'", got, "save it with numpy.savez(path, images=…)")
+    return as_images(arrays["images"], arrays.get("labels"), name)
+
+
+def _arrays(path: Path, name: str) -> dict[str, np.ndarray]:
+    """The arrays of an archive; a file that would need unpickling is refused like any other broken one."""
+    if not zipfile.is_zipfile(path):
+        raise fail(name, "an .npz archive", "another kind of file", "save it with numpy.savez(path, images=…)")
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise fail(name, "an .npz archive", "a single array", "save it with numpy.savez(path, images=…)")
-        with loaded as arrays:
-            if "images" not in arrays:
-                raise fail(name, "an array called 'images'", sorted(arrays), "save it with numpy.savez(path, images=…)")
-            return as_images(arrays["images"], arrays.get("labels", None), name)
-    except (OSError, EOFError) as error:
-        raise fail(
-            name, "a readable .npz archive", f"{type(error).__name__}: {error}", "save the file again"
-        ) from error
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise fail(name, "an .npz archive of plain arrays", got, "save it again with numpy.savez") from error
 
 
 def load_images(data: str, *, root: Path | str | None = None, train: bool = True) -> Images:

@@ -29,6 +29,7 @@ class TiltRecipe:
         gradient_penalty: weight of the squared gradient norm on interpolates; 0 for none.
         steps: most optimizer steps.
         lr: peak learning rate.
+        schedule: its course, as in `fit`.
         weight_decay: decoupled weight decay.
         batch: reference draws a step and member.
         base_batch: fresh base draws a step, K of the log Z estimate.
@@ -47,7 +48,8 @@ class TiltRecipe:
     energy_penalty: float = 0.25
     gradient_penalty: float = 0.0
     steps: int = 1500
-    lr: float = 1e-3
+    lr: float = 5e-3
+    schedule: str = "cosine"
     weight_decay: float = 1e-2
     batch: int = 512
     base_batch: int = 2048
@@ -158,6 +160,7 @@ def fit_energy(
         loss,
         range(recipe.steps),
         lr=recipe.lr,
+        schedule=recipe.schedule,
         weight_decay=recipe.weight_decay,
         validate=lambda: _by_fold(recipe.loss, energy, points, z0),
         every=recipe.every,

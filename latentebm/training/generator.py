@@ -35,7 +35,7 @@ def fit_vae(
     *,
     epochs: int = 25,
     batch_size: int = 256,
-    lr: float = 2e-3,
+    lr: float = 4e-3,
     kl_weight: float = 1.0,
     precision: str = "auto",
     generator: torch.Generator,

@@ -107,7 +107,7 @@ class Debiaser(BaseEstimator):
         network: str = "mlp",
         width: int = 512,
         likelihood: str = "bernoulli",
-        kl_weight: float = 1.0,
+        kl_weight: float = 1.5,
         epochs: int = 25,
         objective: str = "likelihood",
         energy_penalty: float = 0.25,

@@ -53,7 +53,7 @@ def fit_judge(
     """
     if problem.lessons is None or problem.unjudged:
         return None
-    epochs = min(40, max(2, round(120_000 / len(problem.lessons))))
+    epochs = min(20, max(2, round(120_000 / len(problem.lessons))))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         return fit_classifier(problem.lessons, epochs=epochs, generator=generator, device=device, track=track)

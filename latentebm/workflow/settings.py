@@ -66,7 +66,7 @@ class Settings:
     network: str = "mlp"
     width: int = 512
     likelihood: str = "bernoulli"
-    kl_weight: float = 1.0
+    kl_weight: float = 1.5
     epochs: int = 25
     objective: str = "likelihood"
     energy_penalty: float = 0.25

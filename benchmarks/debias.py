@@ -1,0 +1,127 @@
+"""Balance of the main job over dimensions, reference sizes, objectives and seeds: the table of the README.
+
+    python benchmarks/debias.py [--seeds 0 1 2] [--dims 2 10] [--json FILE]
+
+One VAE is trained for each dimension and seed, and one classifier in all; every row tilts the same VAE.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from latentebm.data.imbalance import draw_shares
+from latentebm.evaluation.metrics import Judgement, judge
+from latentebm.files import write_json
+from latentebm.workflow.debiaser import Debiaser
+from latentebm.workflow.measure import accuracy, fit_judge, generator_metrics
+from latentebm.workflow.problem import Problem, pose
+from latentebm.workflow.settings import Settings
+
+# Row name: reference images a class (None for all) and the settings that differ from the defaults.
+ROWS: dict[str, tuple[int | None, dict]] = {
+    "likelihood, 685 a class": (None, {}),
+    "likelihood, 685, Langevin": (None, {"sampler": "langevin"}),
+    "jensen λ=1/4, 685": (None, {"objective": "jensen"}),
+    "jensen λ=1/4, calibrated, 685": (None, {"objective": "jensen", "calibrate": True}),
+    "as published: jensen λ=.1, gradient penalty .1, means, 685": (
+        None,
+        {
+            "objective": "jensen",
+            "energy_penalty": 0.1,
+            "gradient_penalty": 0.1,
+            "posterior": "means",
+            "folds": 1,
+        },
+    ),
+    "likelihood, 10 a class": (10, {}),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--dims", type=int, nargs="+", default=[2, 10])
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--json", type=Path, default=None)
+    arguments = parser.parse_args()
+    results: list[dict] = []
+    classifier = None
+    for seed in arguments.seeds:
+        for dim in arguments.dims:
+            settings = Settings(latent_dim=dim, seed=seed)
+            rng = torch.Generator().manual_seed(seed)
+            problem = pose(settings, rng)
+            if classifier is None:
+                classifier = fit_judge(problem, torch.Generator().manual_seed(0), torch.device("cpu"))
+                print(f"classifier accuracy {accuracy(classifier, problem.exam):.4f}", flush=True)
+            results += study(problem, settings, classifier, arguments.rows, rng)
+            if arguments.json:
+                write_json(arguments.json, results)
+    print_table(results)
+
+
+def study(problem: Problem, settings: Settings, classifier: torch.nn.Module, rows: list[str], rng) -> list[dict]:
+    start = time.perf_counter()
+    fitted = Debiaser(**settings.debiaser()).fit_vae(problem.biased.images)
+    seconds, elbo = time.perf_counter() - start, generator_metrics(problem, fitted, rng)
+
+    def verdict(images: torch.Tensor) -> Judgement:
+        real = problem.real.float01()
+        return judge(images, real, classifier, problem.classes, problem.target, generator=rng)
+
+    common = {"dim": settings.latent_dim, "seed": settings.seed}
+    before = verdict(fitted.sample_prior(settings.samples).x)
+    found = [
+        {**common, "row": "untilted", **before.as_dict(), "heldout_loss": elbo["heldout_loss"], "seconds": seconds}
+    ]
+    for row in rows:
+        per_class, changes = ROWS[row]
+        model = Debiaser(**{**settings.debiaser(), **changes})
+        model.vae_, model.vae_log_ = fitted.vae_, fitted.vae_log_
+        start = time.perf_counter()
+        model.fit_tilt(reference(problem, per_class, settings.seed))
+        draws = model.sample(settings.samples)
+        line = {**common, "row": row, **model.weigh(), "heldout_gain": model.heldout_gain_}
+        line |= {"seconds": time.perf_counter() - start, **verdict(draws.x).as_dict()}
+        found.append(line)
+        print(json.dumps(line), flush=True)
+    return found
+
+
+def reference(problem: Problem, per_class: int | None, seed: int) -> torch.Tensor:
+    """All reference images, or a balanced few of them."""
+    if per_class is None:
+        return problem.reference.images
+    rng, classes = torch.Generator().manual_seed(1000 + seed), list(problem.classes)
+    total = per_class * len(classes)
+    rows = draw_shares(problem.reference.labels, classes, problem.target, total, generator=rng)
+    return problem.reference.images[rows]
+
+
+def print_table(results: list[dict]) -> None:
+    table = Table(title="Total variation to uniform (each seed; mean), ESS, Fréchet distance, coverage: means")
+    for head in ("d", "row", "TV", "mean TV", "ESS", "Fréchet", "coverage", "seconds"):
+        table.add_column(head)
+    keys = dict.fromkeys((r["dim"], r["row"]) for r in results)
+    for dim, row in sorted(keys, key=lambda k: k[0]):
+        lines = [r for r in results if (r["dim"], r["row"]) == (dim, row)]
+
+        def mean(name: str, lines: list[dict] = lines) -> float:
+            return statistics.fmean(line.get(name, 1.0) for line in lines)
+
+        each = " ".join(f"{line['tv']:.3f}" for line in lines)
+        cells = [f"{mean('tv'):.3f}", f"{100 * mean('ess'):.1f} %", f"{mean('frechet'):.0f}", f"{mean('coverage'):.3f}"]
+        table.add_row(str(dim), row, each, *cells, f"{mean('seconds'):.0f}")
+    Console(width=150).print(table)
+
+
+if __name__ == "__main__":
+    main()

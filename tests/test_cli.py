@@ -1,0 +1,161 @@
+"""The command line: what it answers, and that a mistake costs nothing but its message."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from latentebm.cli import app
+from latentebm.workflow.settings import Settings, read_config
+
+from .conftest import bars
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def options(settings):
+    return [part for k, v in settings.items() for part in (f"--{k.replace('_', '-')}", v)]
+
+
+def test_help_teaches_by_example():
+    text = call("debias", "--help").output
+    assert "latentebm debias --latent-dim 10" in text
+    assert all(f"--{name.replace('_', '-')}" in text for name in Settings.__dataclass_fields__)
+
+
+def test_a_run_from_the_shell(fast_settings, tmp_path):
+    out = tmp_path / "run"
+    result = call("debias", *options(fast_settings), "--out", out)
+    assert result.exit_code == 0, result.output
+    for text in ("Class shares", "untilted", "tilted", "report.html", "webbrowser"):
+        assert text in result.output
+    assert call("debias", *options(fast_settings), "--out", out).exit_code == 2
+    config = call("debias", "--config", out / "config.json", "--epochs", 1, "--out", tmp_path / "again")
+    assert config.exit_code == 0, config.output
+    settings = json.loads((tmp_path / "again" / "config.json").read_text())["settings"]
+    assert (settings["epochs"], settings["width"]) == (1, fast_settings["width"])
+
+
+def test_sample_and_report(run, tmp_path):
+    assert call("sample", run, "-n", 7, "--out", tmp_path / "x.npz").exit_code == 0
+    with np.load(tmp_path / "x.npz") as saved:
+        assert saved["images"].shape == (7, 1, 8, 8)
+    assert call("sample", run, "--out", tmp_path / "x.npz").exit_code == 2
+    before = (run / "report.html").read_text(encoding="utf-8")
+    assert call("report", run).exit_code == 0
+    assert (run / "report.html").read_text(encoding="utf-8") == before
+    assert before.count("data:image/png;base64,") == 7
+    assert 'src="http' not in before
+
+
+def test_names_from_outside_are_escaped(run, tmp_path):
+    """A class named like markup must stay text in the page."""
+    for name in ("config.json", "metrics.json"):
+        (tmp_path / name).write_text((run / name).read_text().replace('"left"', '"<script>alert(1)</script>"'))
+    text = (run / "metrics.json").read_text()
+    metrics = json.loads(text)
+    metrics["data"]["class_names"][0] = "<script>alert(1)</script>"
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    assert call("report", tmp_path).exit_code == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+@pytest.fixture
+def files(tmp_path):
+    data = bars(30, 0)
+    images, labels = data.images[:, 0].numpy(), data.labels.numpy()
+    holed = np.full((3, 4, 4), np.nan)
+    for name, arrays in {
+        "good": {"images": images, "labels": labels},
+        "flat": {"images": images.reshape(30, 64)},
+        "wide": {"images": images.astype(np.int32)},
+        "bright": {"images": images.astype(np.float32)},
+        "holed": {"images": holed},
+        "short": {"images": images, "labels": labels[:5]},
+        "negative": {"images": images, "labels": labels - 1},
+        "unlabelled": {"images": images},
+        "none": {"images": images[:0]},
+        "one": {"images": images[:1]},
+        "small": {"images": images[:, :4]},
+    }.items():
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+    (tmp_path / "bad.toml").write_text("latent_dim = ")
+    (tmp_path / "odd.toml").write_text("latent_size = 3")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "diary.txt").write_text("mine")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--data absent.npz", "data: expected a file"),
+        ("--data flat.npz", "shape (N, H, W)"),
+        ("--data wide.npz", "uint8, or float"),
+        ("--data bright.npz", "floats in [0, 1]"),
+        ("--data holed.npz", "finite pixels"),
+        ("--data short.npz", "one an image"),
+        ("--data negative.npz", "whole numbers"),
+        ("--data unlabelled.npz", "reference: expected an .npz"),
+        ("--data good.npz --reference none.npz", "at least 2 images, got 0"),
+        ("--data good.npz --reference one.npz", "at least 2 images, got 1"),
+        ("--data good.npz --reference small.npz", "images of the data's shape"),
+        ("--data good.npz --reference absent.npz", "reference: expected a file"),
+        ("--data good.npz --classes 0-7", "classes: expected"),
+        ("--data good.npz", "proportions: expected 3 shares"),
+        ("--data good.npz --proportions .5,.5", "proportions: expected 3 shares"),
+        ("--data good.npz --proportions .5,.5,.5", "sum to 1"),
+        ("--data good.npz --proportions .98,.01,.01 --biased-fraction 1", "at most"),
+        ("--data good.npz --proportions .3,.3,.4 --reference-per-class 500", "reference_per_class: expected"),
+        ("--target 0:.5,9:.5", "target: expected"),
+        ("--objective gan", "objective: expected one of likelihood, jensen"),
+        ("--sampler gibbs", "sampler: expected one of snis, langevin"),
+        ("--space pixel", "space: expected"),
+        ("--network transformer", "network: expected"),
+        ("--posterior modes", "posterior: expected"),
+        ("--latent-dim 0", "latent_dim: expected"),
+        ("--epochs 0", "epochs: expected"),
+        ("--samples 0", "samples: expected"),
+        ("--seed -1", "seed: expected"),
+        ("--energy-penalty 0", "energy_penalty: expected"),
+        ("--kl-weight nan", "kl_weight: expected"),
+        ("--biased-fraction 1.5", "biased_fraction: expected"),
+        ("--device tpu", "device: expected one of auto, cpu, cuda"),
+        ("--device cuda", "device: expected a CUDA device"),
+        ("--out run", "out: expected a folder that does not exist yet"),
+        ("--out run --overwrite", "out: expected an earlier run to overwrite"),
+        ("--out good.npz", "out: expected a folder"),
+        ("--config absent.toml", "config: expected a file"),
+        ("--config bad.toml", "config: expected valid TOML"),
+        ("--config odd.toml", "latent_size"),
+    ],
+)
+def test_mistakes_are_named_and_leave_nothing(files, monkeypatch, arguments, message):
+    monkeypatch.chdir(files)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    before = sorted(p.name for p in files.rglob("*"))
+    result = call("debias", *arguments.split())
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.stderr.split())
+    assert "; " in result.stderr  # the fix
+    assert sorted(p.name for p in files.rglob("*")) == before
+
+
+def test_commands_on_a_folder_that_is_no_run(tmp_path):
+    for command in ("sample", "report"):
+        result = call(command, tmp_path)
+        assert result.exit_code == 2
+        assert "pass a run folder" in result.stderr
+
+
+def test_config_files_in_both_forms(tmp_path):
+    (tmp_path / "a.toml").write_text('latent_dim = 3\nobjective = "jensen"')
+    (tmp_path / "a.json").write_text('{"latent_dim": 3, "objective": "jensen"}')
+    assert read_config(tmp_path / "a.toml") == read_config(tmp_path / "a.json")

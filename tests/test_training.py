@@ -1,0 +1,149 @@
+"""The fit loop, what it keeps, and the fit of an energy to a known ratio."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from latentebm.data.batches import Minibatches
+from latentebm.models.energy import EnergyNet
+from latentebm.models.vae import VAE
+from latentebm.training.best import BestState
+from latentebm.training.energy import Codes, TiltRecipe, fit_energy, held_out_gain
+from latentebm.training.fit import DivergedError, fit
+from latentebm.training.generator import fit_vae
+
+
+def test_best_state_is_kept_member_by_member():
+    net = EnergyNet(1, hidden=(2,), members=2)
+    keeper = BestState(net)
+    for step, score in enumerate([[3.0, 3.0], [1.0, 4.0], [2.0, 2.0]]):
+        for p in net.parameters():
+            p.data.fill_(float(step))
+        keeper.update(torch.tensor(score))
+    keeper.restore()
+    assert net.weights[0][0].unique().item() == 1
+    assert net.weights[0][1].unique().item() == 2
+    assert keeper.best.tolist() == [1.0, 2.0]
+
+
+def test_nan_scores_are_never_the_best():
+    net = nn.Linear(1, 1)
+    keeper = BestState(net)
+    keeper.update(torch.tensor(float("nan")))
+    assert keeper.best == torch.inf
+    assert keeper.stale == 1
+
+
+def test_early_stopping_returns_the_best_state():
+    net = nn.Linear(1, 1, bias=False)
+    scores = iter([3.0, 1.0, 2.0, 2.5, 9.0])
+    seen = []
+
+    def validate():
+        seen.append(net.weight.item())
+        return torch.tensor(next(scores))
+
+    result = fit(net, lambda _: net.weight.sum(), range(100), lr=0.1, validate=validate, every=10, patience=2)
+    assert result.stopped_early
+    assert result.steps == 40
+    assert net.weight.item() == pytest.approx(seen[1])
+
+
+def test_a_non_finite_loss_stops_with_the_best_state():
+    net = nn.Linear(1, 1, bias=False)
+    start = net.weight.item()
+    with pytest.raises(DivergedError, match="by step 10"):
+        fit(net, lambda i: net.weight.sum() * (float("nan") if i >= 5 else 1), range(20), every=10)
+    assert net.weight.item() == start
+
+
+@pytest.mark.parametrize(("schedule", "last"), [("constant", 1.0), ("cosine", 0.0), ("onecycle", 0.0)])
+def test_schedules_end_where_they_should(schedule, last):
+    """With one constant gradient AdamW moves by the learning rate: the last step shows it."""
+    net, trail = nn.Linear(1, 1, bias=False), []
+    fit(
+        net,
+        lambda _: (trail.append(net.weight.item()), net.weight.sum())[1],
+        range(200),
+        lr=0.01,
+        weight_decay=0.0,
+        schedule=schedule,
+    )
+    assert (trail[-2] - trail[-1]) / 0.01 == pytest.approx(last, abs=0.02)
+
+
+@pytest.mark.parametrize(("argument", "value"), [("lr", 0), ("lr", float("nan")), ("schedule", "linear"), ("every", 0)])
+def test_bad_arguments_are_named(argument, value):
+    with pytest.raises(ValueError, match=f"{argument}: expected"):
+        fit(nn.Linear(1, 1), lambda _: torch.zeros(()), [1], **{argument: value})
+
+
+def test_minibatches_cover_each_epoch_once(rng):
+    batches = list(Minibatches(torch.arange(10), batch_size=5, epochs=3, generator=rng))
+    for e in range(3):
+        assert sorted(torch.cat([b for (b,) in batches[2 * e : 2 * e + 2]]).tolist()) == list(range(10))
+
+
+def fitted_energy(seed, flip=False):
+    """Reference N(1, .8²) against the base N(0, 1): E* = -log q/p0 is a parabola."""
+    rng = torch.Generator().manual_seed(seed)
+    energy = EnergyNet(1, members=2, generator=rng)
+    codes = Codes.split(torch.full((4000, 1), -1.0 if flip else 1.0), torch.full((4000, 1), 0.8), 2, rng)
+    fit_energy(energy, codes, TiltRecipe(steps=300), generator=rng)
+    return energy, held_out_gain(energy, codes, generator=rng)
+
+
+def error_of(energy):
+    z = torch.linspace(-1, 2, 61).unsqueeze(1)
+    exact = 0.5 * ((z - 1) / 0.8).square() - 0.5 * z.square()
+    with torch.no_grad():
+        gap = energy(z) - exact.squeeze(1)
+    return (gap - gap.mean()).abs().max().item()
+
+
+def test_likelihood_fit_recovers_the_log_ratio():
+    energy, found = fitted_energy(0)
+    assert error_of(energy) < 0.2
+    # KL(N(1, .8²) || N(0, 1)) = (0.64 + 1 - 1)/2 - log 0.8
+    assert found == pytest.approx(0.32 + 0.22314, abs=0.05)
+
+
+def test_a_flipped_reference_is_caught():
+    assert error_of(fitted_energy(0, flip=True)[0]) > 0.2
+
+
+def test_members_never_train_on_their_own_fold(rng):
+    """Fold 1 holds outliers only: member 1 alone must not know them."""
+    mean = torch.zeros(100, 1)
+    codes = Codes(mean, torch.full((100, 1), 0.3), torch.arange(100) % 2)
+    mean[codes.fold == 1] = 3.0
+    energy = EnergyNet(1, members=2, generator=rng)
+    fit_energy(energy, codes, TiltRecipe(steps=60, patience=None, every=60), generator=rng)
+    with torch.no_grad():
+        at = energy.members(torch.tensor([[0.0], [3.0]]))
+    assert at[0, 1] < at[0, 0]  # member 0 saw the outliers
+    assert at[1, 0] < at[1, 1]  # member 1 saw the rest
+
+
+def test_the_same_seed_gives_the_same_vae():
+    images = torch.randint(0, 255, (64, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+    def weights(seed):
+        torch.manual_seed(7)
+        vae = VAE((1, 8, 8), 2, width=16)
+        fit_vae(vae, images, epochs=2, batch_size=16, generator=torch.Generator().manual_seed(seed))
+        return torch.cat([p.flatten() for p in vae.parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("objective", "adversarial"), ("energy_penalty", 0), ("gradient_penalty", -1), ("steps", 0), ("batch", 1.5)],
+)
+def test_bad_recipes_are_named(argument, value):
+    with pytest.raises(ValueError, match=f"{argument}: expected"):
+        TiltRecipe(**{argument: value})

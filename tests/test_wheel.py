@@ -1,0 +1,31 @@
+"""What is installed: a wheel holds the package, its page and its data, and nothing that runs on load."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from latentebm.data.shipped import SHIPPED
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_wheel_carries_the_data(tmp_path):
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {f"latentebm/shipped/{name}" for name in SHIPPED} <= names
+    assert {"latentebm/report/page.html", "latentebm/py.typed", "latentebm/cli.py"} <= names
+    assert not any(name.startswith(("tests", "notebooks")) for name in names)
+
+
+def test_no_pickle_anywhere():
+    for path in sorted((ROOT / "latentebm").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        assert "import pickle" not in text
+        assert "torch.load(" not in text
+        assert "allow_pickle=True" not in text

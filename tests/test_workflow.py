@@ -1,0 +1,201 @@
+"""The main job on a small world: what it writes, that it repeats, and that it debiases."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from latentebm.files import sha256, write_atomic
+from latentebm.workflow.debiaser import Debiaser
+from latentebm.workflow.run import debias
+from latentebm.workflow.settings import Settings, parse_classes, parse_proportions, parse_target
+
+from .conftest import FAST, bars
+
+FIGURES = {"counts", "latents", "prior_draws", "energy", "tilted_draws", "overlay", "shares"}
+
+
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def test_run_folder_is_complete(run):
+    names = {p.name for p in run.iterdir()}
+    assert names == {
+        *("config.json", "metrics.json", "vae.safetensors", "energy.safetensors", "samples.npz"),
+        *("figures", "report.html", "log.jsonl"),
+    }
+    assert {p.stem for p in (run / "figures").iterdir()} == FIGURES
+    with np.load(run / "samples.npz", allow_pickle=False) as samples:
+        assert samples["images"].shape == (1000, 1, 8, 8)
+        assert samples["images"].dtype == np.float32
+        assert 0 <= samples["images"].min() <= samples["images"].max() <= 1
+        assert samples["latent"].shape == (1000, 2)
+        assert samples["log_weight"].shape == (1000,)
+    manifest = json.loads((run / "config.json").read_text())["manifest"]
+    assert manifest == {n: sha256(run / n) for n in ("vae.safetensors", "energy.safetensors", "samples.npz")}
+    assert [json.loads(line)["stage"] for line in (run / "log.jsonl").read_text().splitlines()][:3] == [
+        "data",
+        "vae",
+        "tilt",
+    ]
+
+
+def test_metrics_hold_what_they_promise(run):
+    metrics = metrics_of(run)
+    assert metrics["data"]["biased"] == [445, 243, 121]
+    assert metrics["target"] == pytest.approx([1 / 3] * 3)
+    assert 0.9 < metrics["classifier"]["accuracy"] <= 1
+    for side in ("untilted", "tilted"):
+        assert {"shares", "tv", "tv_interval", "confidence", "frechet", "density", "coverage"} <= set(metrics[side])
+    assert {"ess", "pareto_k", "log_z", "log_z_se", "heldout_gain", "reliable"} <= set(metrics["tilted"])
+    stages = {k: v for k, v in metrics["seconds"].items() if k != "total"}
+    assert metrics["seconds"]["total"] == pytest.approx(sum(stages.values()))
+
+
+def test_the_tilt_debiases(run):
+    metrics = metrics_of(run)
+    assert metrics["tilted"]["tv"] < 0.6 * metrics["untilted"]["tv"]
+    assert metrics["tilted"]["heldout_gain"] > 0
+    assert metrics["tilted"]["reliable"]
+
+
+def test_the_same_seed_gives_the_same_metrics(run, fast_settings, tmp_path):
+    again = debias(Settings(**fast_settings, out=str(tmp_path / "again"))).folder
+    first, second = metrics_of(run), metrics_of(again)
+    first.pop("seconds"), second.pop("seconds")
+    assert first == second
+    assert sha256(run / "samples.npz") == sha256(again / "samples.npz")
+    other = metrics_of(debias(Settings(**fast_settings, seed=1, out=str(tmp_path / "other"))).folder)
+    assert other["tilted"]["shares"] != first["tilted"]["shares"]
+
+
+def test_a_loaded_run_draws_what_the_run_drew(run):
+    model = Debiaser.load(run)
+    with np.load(run / "samples.npz") as samples:
+        draws = model.sample(1000)
+        np.testing.assert_array_equal(samples["images"], draws.x.numpy())
+        np.testing.assert_allclose(samples["log_weight"], -model.tilt().energy(draws.latent), atol=1e-5)
+    assert not torch.equal(model.sample(10, seed=5).latent, model.sample(10, seed=6).latent)
+
+
+def test_tampered_weights_are_refused(run, tmp_path):
+    for name in ("config.json", "vae.safetensors", "energy.safetensors"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    data = bytearray((tmp_path / "energy.safetensors").read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "energy.safetensors").write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=r"energy\.safetensors as it was written"):
+        Debiaser.load(tmp_path)
+
+
+def test_langevin_agrees_with_snis(run):
+    model = Debiaser.load(run)
+    snis = model.sample(4000).latent
+    model.set_params(sampler="langevin")
+    draws = model.sample(4000)
+    assert draws.diagnostics["acceptance"] > 0.4
+    # Two independent samples of 4,000: Kolmogorov-Smirnov at α = 1e-6 on each coordinate.
+    for k in range(2):
+        a, b = snis[:, k].sort().values, draws.latent[:, k].sort().values
+        grid = torch.cat([a, b])
+        gap = (torch.searchsorted(a, grid, right=True) - torch.searchsorted(b, grid, right=True)).abs().max() / 4000
+        assert gap < 2.69 * (2 / 4000) ** 0.5
+
+
+def test_langevin_runs_report_weights_and_paths(fast_settings, tmp_path):
+    settings = Settings(**{**fast_settings, "sampler": "langevin", "samples": 300}, out=str(tmp_path / "run"))
+    folder = debias(settings).folder
+    tilted = metrics_of(folder)["tilted"]
+    assert {"acceptance", "ess", "pareto_k", "log_z", "log_z_se"} <= set(tilted)
+    assert (folder / "figures" / "paths.png").is_file()
+
+
+def test_without_labels_the_class_part_is_left_out(tmp_path):
+    data, fair = bars(600, 1), bars(60, 2)
+    np.savez(tmp_path / "all.npz", images=data.images.numpy())
+    np.savez(tmp_path / "fair.npz", images=fair.images.numpy())
+    settings = Settings(
+        **FAST, data=str(tmp_path / "all.npz"), reference=str(tmp_path / "fair.npz"), out=str(tmp_path / "run")
+    )
+    folder = debias(settings).folder
+    metrics = metrics_of(folder)
+    assert metrics["untilted"] is None
+    assert "no labels" in metrics["unjudged"]
+    assert metrics["tilted"]["ess"] > 0
+    assert "Class shares are left out" in (folder / "report.html").read_text(encoding="utf-8")
+    assert not (folder / "figures" / "shares.png").exists()
+
+
+def test_own_reference_with_labels_sets_the_target(tmp_path, bars_npz):
+    fair = bars(90, 3)
+    keep = torch.nonzero((fair.labels != 2) | (torch.arange(90) < 45)).flatten()
+    np.savez(tmp_path / "fair.npz", images=fair.images[keep].numpy(), labels=fair.labels[keep].numpy())
+    settings = Settings(**FAST, data=str(bars_npz), reference=str(tmp_path / "fair.npz"), out=str(tmp_path / "run"))
+    counts = torch.bincount(fair.labels[keep]).double()
+    assert metrics_of(debias(settings).folder)["target"] == pytest.approx((counts / counts.sum()).tolist())
+
+
+def test_collapse_is_called_unreliable(fast_settings, tmp_path):
+    """A tilt forty times too strong: its weights sit on a handful of draws."""
+    settings = {**fast_settings, "objective": "jensen", "energy_penalty": 0.004, "posterior": "means"}
+    folder = debias(Settings(**settings, out=str(tmp_path / "run"))).folder
+    assert metrics_of(folder)["tilted"]["reliable"] is False
+    assert "Unreliable" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_labels_never_reach_the_fit(bars_npz):
+    """Permuted labels leave the model as it is: the estimator has no way to see them."""
+    data = bars(300, 0)
+    fit = Debiaser(width=16, epochs=1, folds=2, tilt_steps=20, pool=1000).fit
+    assert torch.equal(
+        fit(data.images, data.images[:20]).sample(5).x, fit(data.images.numpy(), data.images[:20]).sample(5).x
+    )
+
+
+def test_nothing_is_written_when_a_run_fails(fast_settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("latentebm.workflow.run.render_report", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        debias(Settings(**{**fast_settings, "epochs": 1, "tilt_steps": 5}, out=str(tmp_path / "run")))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_atomic_write_leaves_the_old_file_on_failure(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def fails(temporary):
+        temporary.write_text("half")
+        raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        write_atomic(path, fails)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+    assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("text", ["0-9,1", "7", "a,b", "0-99"])
+def test_bad_classes(text):
+    with pytest.raises(ValueError, match="classes: expected"):
+        parse_classes(text, tuple("0123456789"), True)
+
+
+@pytest.mark.parametrize("text", [".5,.5", ".2,.3,x", ".4,.4,.4", "long-tail:no", "-1,1,1"])
+def test_bad_proportions(text):
+    with pytest.raises(ValueError, match="proportions: expected"):
+        parse_proportions(text, 3)
+
+
+@pytest.mark.parametrize("text", ["a:.5,z:.5", "a:.5,a:.5", "a:.5", "even", ".5,.6"])
+def test_bad_targets(text):
+    with pytest.raises(ValueError, match="target: expected"):
+        parse_target(text, ("a", "b"))
+
+
+def test_long_tail_has_its_ratio():
+    shares = parse_proportions("long-tail:50", 10)
+    assert shares[0] / shares[-1] == pytest.approx(50)
+    assert sum(shares) == pytest.approx(1)
