@@ -180,7 +180,7 @@ def _run(
             run = MCMC(kernel, length, warm_up, initial_params={"u": u}, disable_progbar=True)
             run.run()
             paths.append(run.get_samples()["u"])
-            reports.append(kernel.diagnostics() | {"step_size": float(kernel.step_size)})
+            reports.append(run.diagnostics() | {"step_size": float(kernel.step_size)})
             energies.append(torch.tensor(kernel.hamiltonians[-length:]))
     trace = torch.stack(paths, dim=1)
     latent = trace.flatten(0, 1)[torch.randperm(length * chains, generator=generator, device=generator.device)[:n]]
@@ -194,12 +194,12 @@ def _run(
 
 def _report(name: str, trace: Tensor, reports: list[dict[str, Any]], hamiltonians: Tensor) -> dict[str, Any]:
     long = len(trace) >= 4
-    rates = [float(r["acceptance rate"]) for r in reports]
+    rates = [r["acceptance rate"]["chain 0"] for r in reports]
     return {
         "sampler": name,
         "chains": trace.shape[1],
         "acceptance": sum(rates) / len(rates),
-        "divergences": sum(len(r["divergences"]) for r in reports),
+        "divergences": sum(len(r["divergences"]["chain 0"]) for r in reports),
         "step_size": sum(r["step_size"] for r in reports) / len(reports),
         "rhat": max_rhat(trace),
         "ess_bulk": float(ess_bulk(trace).min()) if long else math.nan,
