@@ -84,7 +84,7 @@ def test_posterior_of_sgld_is_that_of_nuts(monkeypatch):
 
     draws = sgld()
     assert accuracy(draws[::100], data) >= 0.965
-    assert agrees(draws, nuts.latent), (draws.flatten(0, 1).std(0) / nuts.latent.std(0))
+    assert agrees(draws, nuts.latent), draws.flatten(0, 1).std(0) / nuts.latent.std(0)
     # Planted fault: noise of standard deviation ε in place of variance ε, the wrong temperature.
     kernel = optim.kernels.SGLD
     monkeypatch.setattr(kernel, "scales", lambda k, t: (k.a * (k.b + t) ** -k.gamma / 2, k.a * (k.b + t) ** -k.gamma))

@@ -159,6 +159,8 @@ def run_chains(
     """
     _check_run(kernel, n_steps, trace, thin, chunk)
     state = start_chains(potential, state, chunk=chunk) if isinstance(state, Tensor) else _own(state)
+    if kernel.clip is not None:
+        state = state._replace(grad=clip_gradient(state.grad, kernel.clip)[0])
     n, trace = len(state.position), min(trace, len(state.position), chunk)
     tally = _Tally(n, state.position.device)
     path = [state.position.new_empty((0, trace, *state.position.shape[1:]))]

@@ -14,7 +14,16 @@ from torch import Tensor
 from latentebm.checks import fail
 from latentebm.sampling.kernels import langevin_update, log_acceptance
 
-__all__ = ["BLOCK", "MoveBlock", "Potential", "all_finite", "compiled_block", "move_block", "value_and_grad"]
+__all__ = [
+    "BLOCK",
+    "MoveBlock",
+    "Potential",
+    "all_finite",
+    "clip_gradient",
+    "compiled_block",
+    "move_block",
+    "value_and_grad",
+]
 
 Potential = Callable[[Tensor], Tensor]
 MoveBlock = Callable[..., Any]
@@ -96,7 +105,7 @@ def move_block(
         u, g = value_and_grad(potential, y)
         keep = _keepable(u, g)
         if clip is not None:
-            g, met = _clipped(g, clip)
+            g, met = clip_gradient(g, clip)
             counts[1] += met
         if keep is not None:
             counts[2] += (~keep).sum()
@@ -134,7 +143,14 @@ def _choose(keep: Tensor, new: Point, old: Point) -> Point:
     return torch.where(wide, new[0], old[0]), torch.where(keep, new[1], old[1]), torch.where(wide, new[2], old[2])
 
 
-def _clipped(grad: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+def clip_gradient(grad: Tensor, bound: float) -> tuple[Tensor, Tensor]:
+    """Scale each chain's gradient (N, *event) down to a norm of at most `bound`, and count those that were larger.
+
+    Example:
+        >>> clip_gradient(torch.tensor([[3.0, 4.0], [0.0, 1.0]]), 1.0)
+        (tensor([[0.6000, 0.8000],
+                [0.0000, 1.0000]]), tensor(1))
+    """
     norm = grad.flatten(1).norm(dim=1)
     factor = (bound / norm.clamp(min=bound)).view(-1, *[1] * (grad.ndim - 1))
     return grad * factor, (norm > bound).sum()
