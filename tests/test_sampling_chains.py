@@ -4,9 +4,26 @@ import math
 
 import pytest
 import torch
-from sampling_targets import GaussianTilt, assert_mean, gen
+from sampling_targets import A, GaussianTilt, MixtureTilt, assert_mean, gen
 
-from latentebm.sampling import MALA, ULA, Langevin, run_chains
+from latentebm.sampling import (
+    HMC,
+    MALA,
+    NUTS,
+    SGLD,
+    ULA,
+    FusedMLP,
+    ImproperSGLD,
+    Langevin,
+    agreement,
+    chains,
+    moves,
+    run_chains,
+    start_chains,
+    tune_step,
+)
+
+N = 200_000
 
 
 def gaussian(k):
@@ -14,25 +31,100 @@ def gaussian(k):
     return lambda x: 0.5 * k * x.square().sum(1)
 
 
-def variance_error(kernel, k=1.0, chains=200_000, steps=60, seed=0):
-    """Standard errors between the variance of chains started at the kernel's own stationary law, and that law's."""
-    d, s = kernel.scales(0)
-    expected = s**2 / (1 - (1 - d * k) ** 2)
-    x = math.sqrt(expected) * torch.randn(chains, 1, generator=gen(seed))
-    x = run_chains(gaussian(k), x, kernel, steps, generator=gen(seed + 1)).state.position
-    return (x.square().mean().item() / expected - 1) / math.sqrt(2 / chains), expected
+def check_variance(kernel, expected, k=1.0, steps=40):
+    """Chains started at the law the kernel should leave unchanged keep its variance."""
+    x = math.sqrt(expected) * torch.randn(N, 1, generator=gen(0))
+    x = run_chains(gaussian(k), x, kernel, steps, generator=gen(1)).state.position
+    assert abs(x.square().mean().item() / expected - 1) < 4.9 * math.sqrt(2 / N)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.5])
-@pytest.mark.parametrize("k", [1.0, 4.0])
-def test_ula_variance(k, temperature):
-    kernel = ULA(0.2, temperature=temperature)
-    z, expected = variance_error(kernel, k)
-    assert expected == pytest.approx(temperature / k / (1 - 0.2 * k / 2))
-    assert abs(z) < 4.9
+# Closed forms: ULA T s²/(1 − η/2s²); kernel form 1/(k(1 − εk/4)); ImproperSGLD σ²/(1 − (1 − ½αk)²).
+LAWS = [
+    (ULA(0.2), 1.0, 1 / (1 - 0.1)),
+    (ULA(0.2, temperature=0.5), 4.0, 0.5 / 4 / (1 - 0.4)),
+    (ULA(0.1, preconditioner=torch.tensor([2.0])), 1.0, 1 / (1 - 0.1)),
+    (SGLD(a=0.4, gamma=0.0), 2.0, 1 / (2 * (1 - 0.4 * 2 / 4))),
+    (ImproperSGLD(alpha=0.4, sigma=0.3), 2.0, 0.09 / (1 - (1 - 0.4) ** 2)),
+    (MALA(0.5), 2.0, 0.5),
+    (MALA(0.5, temperature=0.25), 2.0, 0.125),
+    (MALA(0.5, clip=0.3), 2.0, 0.5),
+    (MALA(0.25, preconditioner=torch.tensor([2.0])), 2.0, 0.5),
+]
 
 
-def test_langevin_default_reaches_the_gaussian_tilt():
+@pytest.mark.parametrize(("kernel", "k", "expected"), LAWS)
+def test_stationary_variance(kernel, k, expected):
+    check_variance(kernel, expected, k)
+
+
+def fails(monkeypatch, fault, check):
+    """Plant a fault and see the check fail."""
+    with monkeypatch.context() as m:
+        m.setattr(*fault)
+        with pytest.raises(AssertionError):
+            check()
+
+
+def test_planted_faults_in_the_kernels(monkeypatch):
+    halved = (ULA, "scales", lambda k, t: (k.step, math.sqrt(k.step)))  # noise √2 off
+    fails(monkeypatch, halved, lambda: check_variance(ULA(0.2), 1 / 0.9))
+    sd = (SGLD, "scales", lambda k, t: (k.a / 2, k.a))  # noise of sd ε in place of variance ε
+    fails(monkeypatch, sd, lambda: check_variance(SGLD(a=0.4, gamma=0.0), 1 / 0.9))
+    hot = (MALA, "scales", lambda k, t: (k.step, math.sqrt(2 * k.step) * k.temperature))
+    fails(monkeypatch, hot, lambda: check_variance(MALA(0.5, temperature=0.25), 0.125, 2.0))
+    free = (moves, "log_acceptance", lambda old, *rest: torch.zeros_like(old[1]))  # no Metropolis ratio
+    fails(monkeypatch, free, lambda: check_variance(MALA(0.5), 0.5, 2.0))
+
+
+def check_transient(temperature):
+    """Mean aᵗ x0 and variance v(1 − a²ᵗ), a = 1 − η, at t = 5."""
+    a, t = 0.8, 5
+    x = run_chains(gaussian(1.0), torch.full((N, 1), 3.0), ULA(0.2, temperature=temperature), t, generator=gen(2))
+    x = x.state.position
+    if temperature == 0:
+        torch.testing.assert_close(x, torch.full_like(x, 3 * a**t))
+        return
+    v = (1 - a ** (2 * t)) / (1 - 0.1)
+    assert abs(x.mean().item() - 3 * a**t) < 4.9 * math.sqrt(v / N)
+    assert abs(x.var().item() / v - 1) < 4.9 * math.sqrt(2 / N)
+
+
+def test_transient_and_steps_are_exact(monkeypatch):
+    check_transient(1.0)
+    check_transient(0.0)
+    fails(monkeypatch, (chains, "_blocks", lambda n, numel: [1] * (n - 1)), lambda: check_transient(0.0))
+
+
+def check_gradient_of_its_own(potential):
+    """A chain moves alike whether alone or one of many: energies are summed over the batch, never averaged."""
+    x = torch.randn(50, 2, generator=gen(3))
+    many = run_chains(potential, x, ULA(0.1, temperature=0.0), 4, generator=gen()).state.position
+    one = run_chains(potential, x[:1], ULA(0.1, temperature=0.0), 4, generator=gen()).state.position
+    torch.testing.assert_close(many[:1], one)
+
+
+def test_gradients_do_not_depend_on_the_batch(monkeypatch):
+    check_gradient_of_its_own(gaussian(1.0))
+    averaged = (moves, "_summed", lambda p: lambda x: (p(x).mean(), p(x)))
+    fails(monkeypatch, averaged, lambda: check_gradient_of_its_own(gaussian(1.0)))
+
+
+def test_log_ratio_closed_form():
+    x, y = torch.randn(2, 6, 2, generator=gen(4))
+    eta, value = 0.3, lambda z: 0.5 * ((z @ A) * z).sum(1)
+    ratio = moves.log_acceptance((x, value(x), x @ A), (y, value(y), y @ A), eta, math.sqrt(2 * eta))
+    torch.testing.assert_close(ratio, eta / 4 * ((x @ A).square().sum(1) - (y @ A).square().sum(1)))
+
+
+def test_mala_acceptance_closed_form():
+    eta = 0.5
+    x = torch.randn(N, 1, generator=gen(4))
+    run = run_chains(gaussian(1.0), x, MALA(eta), 5, generator=gen(5))
+    expected = 1 - 2 / math.pi * math.atan((eta / 2) ** 1.5)
+    assert abs(run.info.acceptance - expected) < 4.9 * 0.5 / math.sqrt(N)
+
+
+def test_langevin_default_reaches_both_laws():
     tilt = GaussianTilt()
     draws = Langevin().draw(tilt, 10_000, generator=gen(3))
     assert_mean(draws.latent, tilt.mean)
@@ -41,13 +133,157 @@ def test_langevin_default_reaches_the_gaussian_tilt():
     assert abs(d["acceptance"] - 0.574) < 0.1
     assert d["rhat"] < 1.05
     assert d["reverted"] == 0
+    assert draws.trace.shape == (200, 64, 2)
     torch.testing.assert_close(draws.log_weight, -tilt.energy(draws.latent))
+    same = Langevin().draw(tilt, 10_000, generator=gen(3))
+    assert torch.equal(draws.latent, same.latent)
+    mixture = MixtureTilt(centre=1.5, sd=0.6)
+    assert_mean(
+        (Langevin().draw(mixture, 10_000, generator=gen(4)).latent[:, 0] > 0).double(), 0.3 * 0.00621 + 0.7 * 0.99379
+    )
 
 
-def test_mala_acceptance_closed_form():
-    eta = 0.5
-    x = torch.randn(200_000, 1, generator=gen(4))
-    run = run_chains(gaussian(1.0), x, MALA(eta), 5, generator=gen(5))
-    expected = 1 - 2 / math.pi * math.atan((eta / 2) ** 1.5)
-    assert abs(run.info.acceptance - expected) < 4.9 * 0.5 / math.sqrt(200_000)
-    assert_mean(run.state.position.square(), torch.ones(1))
+@pytest.mark.parametrize("sampler", [NUTS(chains=2, warm_up=150), HMC(chains=2, warm_up=150)])
+def test_hamiltonian_samplers(sampler):
+    tilt = GaussianTilt()
+    draws = sampler.draw(tilt, 800, generator=gen(6))
+    d = draws.diagnostics
+    assert d["rhat"] < 1.05
+    assert d["divergences"] == 0
+    assert d["bfmi"] > 0.3
+    assert draws.trace.shape == (400, 2, 2)
+    assert_mean(draws.latent, tilt.mean, size=d["ess_bulk"])
+    state = torch.random.get_rng_state()
+    again = sampler.draw(tilt, 20, generator=gen(7))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(again.latent, sampler.draw(tilt, 20, generator=gen(7)).latent)
+
+
+def test_any_event_shape_chunks_and_traces():
+    x = torch.randn(10, 1, 3, 3, generator=gen(8))
+    potential = lambda x: x.square().flatten(1).sum(1) / 2  # noqa: E731
+    run = run_chains(potential, x, MALA(0.1), 7, generator=gen(9), trace=2, thin=3, chunk=4)
+    assert run.trace.shape == (2, 2, 1, 3, 3)
+    assert run.state.step == run.info.steps == 7
+    assert not torch.equal(run.state.position, x)
+    full = run_chains(potential, x, ULA(0.1), 9, generator=gen(9), trace=10)
+    assert torch.equal(full.trace[-1], full.state.position)
+    more = run_chains(potential, full.state, SGLD(a=1.0), 2, generator=gen(1))
+    assert more.state.step == 11
+    assert more.info.step_size == pytest.approx(0.5 * 11**-0.55)
+
+
+def test_no_parameter_gradients():
+    net = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.SiLU(), torch.nn.Linear(4, 1), torch.nn.Flatten(0))
+    run_chains(net, torch.randn(5, 2), MALA(0.1), 3, generator=gen())
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_compiled_and_fused_agree_with_plain(monkeypatch):
+    monkeypatch.setattr(chains, "BLOCK", 2)  # a short program compiles sooner
+    net = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.SiLU(), torch.nn.Linear(8, 1), torch.nn.Flatten(0))
+    x = torch.randn(64, 2, generator=gen())
+    runs = [
+        run_chains(p, x, MALA(0.5), 5, generator=gen(1), compile=c, trace=3)
+        for p, c in ((net, False), (FusedMLP(net), False), (FusedMLP(net), True))
+    ]
+    for run in runs[1:]:
+        torch.testing.assert_close(run.state.position, runs[0].state.position, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(run.trace, runs[0].trace, atol=1e-4, rtol=1e-4)
+        assert run.info.acceptance == pytest.approx(runs[0].info.acceptance, abs=1e-4)
+
+
+def test_without_a_compiler_the_plain_steps_run(monkeypatch):
+    monkeypatch.setattr(moves, "_why_not", lambda: "no C++ compiler")
+    with pytest.warns(RuntimeWarning, match="no C\\+\\+ compiler; the plain steps run"):
+        run_chains(gaussian(1.0), torch.zeros(2, 1), ULA(0.1), 8, generator=gen(), compile=True)
+
+
+def test_non_finite_proposals_are_reverted_and_counted():
+    def wall(x):
+        return torch.where(x[:, 0] > 0, x[:, 0], torch.inf)
+
+    run = run_chains(wall, torch.ones(500, 1), ULA(0.5), 50, generator=gen())
+    assert run.info.reverted > 0
+    assert bool((run.state.position > 0).all())
+    # The law of a Metropolis-adjusted chain behind a wall is exact: exponential of rate 1.
+    start = torch.empty(20_000, 1).exponential_(generator=gen(2))
+    assert_mean(run_chains(wall, start, MALA(0.5), 40, generator=gen(3)).state.position, torch.ones(1))
+
+
+def test_clipped_gradients_are_reported():
+    run = run_chains(gaussian(1.0), torch.full((4, 1), 50.0), ULA(0.1, clip=1.0), 5, generator=gen())
+    assert run.info.clipped == 1.0
+    assert bool((run.state.position > 45).all())
+
+
+def test_interrupt_keeps_what_is_done():
+    def track(items, description):
+        for k, item in enumerate(items):
+            if k == 2:
+                raise KeyboardInterrupt
+            yield item
+
+    run = run_chains(gaussian(1.0), torch.ones(3, 1), ULA(0.1), 100, generator=gen(), track=track, trace=3)
+    assert run.info.steps == run.state.step == len(run.trace) == 16
+
+
+def test_agreement_has_its_level_and_power():
+    x, y = torch.randn(400, 2, generator=gen(1)), torch.randn(300, 2, generator=gen(2))
+    assert agreement(x, y, generator=gen(3)).p_value > 0.01
+    assert agreement(x, 1.5 * y, generator=gen(3)).p_value < 0.005
+    levels = [agreement(x[i::40], y[i::40], generator=gen(i), permutations=39).p_value for i in range(40)]
+    assert 0.25 < sum(levels) / 40 < 0.8
+
+
+def nan_start(n, *, generator):
+    return torch.full((n, 2), torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ULA(0.0), r"step: expected a number of \(0"),
+        (lambda: MALA(math.nan), "step: expected"),
+        (lambda: MALA(0.1, temperature=0.0), "temperature: expected"),
+        (lambda: SGLD(a=-1.0), "a: expected"),
+        (lambda: SGLD(gamma=2.0), "gamma: expected"),
+        (lambda: ImproperSGLD(alpha=-0.1, sigma=0.1), "alpha: expected"),
+        (lambda: ImproperSGLD(alpha=0.1, sigma=-0.1), "sigma: expected"),
+        (lambda: ULA(0.1, clip=0.0), "clip: expected"),
+        (lambda: ULA(0.1, preconditioner=torch.tensor([1.0, 0.0])), "preconditioner: expected positive"),
+        (lambda: Langevin(kernel="mala"), r"kernel: expected ULA, SGLD, ImproperSGLD or MALA, got 'mala'"),
+        (lambda: Langevin(n_steps=0), "n_steps: expected a whole number of at least 1"),
+        (lambda: Langevin().draw(GaussianTilt(), 0, generator=gen()), "n: expected"),
+        (lambda: run_chains(gaussian(1.0), torch.ones(2, 1), ULA(0.1), 0, generator=gen()), "n_steps: expected"),
+        (
+            lambda: run_chains(gaussian(1.0), torch.ones(2, 1).long(), ULA(0.1), 1, generator=gen()),
+            "floating tensor, got",
+        ),
+        (
+            lambda: start_chains(lambda x: x, torch.ones(2, 1)),
+            r"expected shape \(2,\), got \(2, 1\); return one energy",
+        ),
+        (lambda: start_chains(lambda x: x.sum(), torch.ones(2, 1)), r"expected shape \(2,\), got \(\)"),
+        (lambda: start_chains(gaussian(1.0), torch.ones(0, 1)), "N ≥ 1"),
+        (lambda: start_chains(gaussian(1.0), torch.tensor([[1.0], [math.nan]])), "got nan at chain 1; start"),
+        (
+            lambda: start_chains(gaussian(1.0), torch.tensor([[math.nan]]), lambda k: torch.full((k, 1), math.nan)),
+            "at chain 0 after 100 redraws",
+        ),
+        (lambda: tune_step(gaussian(1.0), torch.ones(2, 1), ULA(0.1), 5, generator=gen()), "use MALA"),
+        (lambda: FusedMLP(torch.nn.Sequential(torch.nn.Linear(2, 3))), "net: expected Linear, SiLU"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_redraws_and_minus_infinity():
+    state = start_chains(gaussian(1.0), torch.tensor([[math.nan], [1.0]]), lambda k: torch.full((k, 1), 3.0))
+    assert state.position.tolist() == [[3.0], [1.0]]
+    sink = lambda x: torch.where(x[:, 0] > 1, -torch.inf, x[:, 0])  # noqa: E731
+    for kernel in (ULA(1.0), MALA(1.0)):
+        with pytest.raises(FloatingPointError, match="got -inf at chain"):
+            run_chains(sink, torch.zeros(50, 1), kernel, 50, generator=gen())

@@ -1,30 +1,172 @@
-"""SNIS and resampling against the closed forms of a Gaussian and of a two-mode tilt."""
+"""SNIS, resampling, rejection and i-SIR against the closed forms of a Gaussian and of a two-mode tilt."""
+
+import math
 
 import pytest
 import torch
+from arviz_stats.base import array_stats
 from sampling_targets import GaussianTilt, MixtureTilt, assert_mean, gen
 
-from latentebm.sampling import SNIS
+from latentebm.sampling import ISIR, MALA, NUTS, PMC, SNIS, ULA, Langevin, Rejection, WeightSums, resample, weights
+
+METHODS = ["multinomial", "systematic", "residual", "without_replacement"]
 
 
-@pytest.mark.parametrize("resampling", ["multinomial", "systematic", "residual", "without_replacement"])
+@pytest.mark.parametrize("resampling", METHODS)
 def test_snis_gaussian(resampling):
     tilt = GaussianTilt()
     draws = SNIS(pool=300_000, chunk=7_000, resampling=resampling).draw(tilt, 5_000, generator=gen(1))
     d = draws.diagnostics
     assert abs(d["log_z"] - tilt.log_z) < 4.9 * d["log_z_se"]
+    assert d["log_z_se"] == pytest.approx(math.sqrt((1 / tilt.rho - 1) / 300_000), rel=0.02)
     assert abs(d["ess"] - tilt.rho) < 0.01
     assert d["reliable"]
     assert_mean(draws.latent, tilt.mean)
     assert_mean((draws.latent[:, 0] - tilt.mean[0]) * (draws.latent[:, 1] - tilt.mean[1]), tilt.covariance[0, 1])
+    assert_mean(draws.latent[:500], tilt.mean)  # a prefix is a fair sample
     assert torch.equal(draws.x, 2 * draws.latent)
     torch.testing.assert_close(draws.log_weight, -tilt.energy(draws.latent))
-    assert_mean(draws.latent[:500], tilt.mean)  # a prefix is a fair sample
+    assert d["duplicates"] == pytest.approx(1 - len(draws.latent.unique(dim=0)) / 5_000)
+    assert resampling != "without_replacement" or d["duplicates"] == 0
 
 
-def test_snis_mixture_mode_mass():
+SAMPLERS = [
+    SNIS(pool=300_000),
+    Rejection(pilot=20_000),
+    ISIR(n_steps=20),
+    Langevin(kernel=MALA(0.5), warm_up=0, n_steps=300),
+    Langevin(kernel=ULA(0.02), n_steps=1_500, trace=0),
+    PMC(MALA(0.5), n_steps=300, size=10_000),
+]
+
+
+def mode_mass(sampler, n=10_000, seed=2):
+    """Error of the right mode's mass in standard errors, on a mixture all samplers can cross."""
+    tilt = MixtureTilt(centre=1.5, sd=0.6)
+    exact = 0.3 * 0.0062097 + 0.7 * 0.9937903
+    draws = sampler.draw(tilt, n, generator=gen(seed))
+    size = draws.diagnostics.get("ess_bulk", n)
+    return abs((draws.latent[:, 0] > 0).double().mean().item() - exact) / math.sqrt(exact * (1 - exact) / size)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: type(s).__name__)
+def test_mode_masses_agree(sampler):
+    assert mode_mass(sampler) < 3
+
+
+def test_nuts_mode_mass():
+    assert mode_mass(NUTS(chains=2, warm_up=150), n=1_000) < 3
+
+
+def test_hard_mixture():
+    """Modes 4 apart: weights and proposals from the base law cross what short Langevin chains cannot."""
     tilt = MixtureTilt()
-    d = SNIS(pool=400_000).draw(tilt, 10_000, generator=gen(2))
-    assert_mean((d.latent[:, 0] > 0).double(), tilt.positive)
-    assert abs(d.diagnostics["ess"] - tilt.rho) < 0.004
-    assert abs(d.diagnostics["log_z"]) < 4.9 * d.diagnostics["log_z_se"]
+    draws = SNIS(pool=400_000).draw(tilt, 10_000, generator=gen(2))
+    assert abs(draws.diagnostics["ess"] - tilt.rho) < 0.004
+    assert abs(draws.diagnostics["log_z"]) < 4.9 * draws.diagnostics["log_z_se"]
+    for d in (draws, Rejection().draw(tilt, 5_000, generator=gen(3)), ISIR().draw(tilt, 5_000, generator=gen(4))):
+        assert_mean((d.latent[:, 0] > 0).double(), tilt.positive)
+
+
+def test_rejection_is_exact_when_the_pilot_bound_was_too_low():
+    tilt = GaussianTilt()
+    draws = Rejection(pilot=1, chunk=500).draw(tilt, 20_000, generator=gen(5))
+    assert draws.diagnostics["bound_raised"] > 1
+    assert_mean(draws.latent, tilt.mean)
+    assert_mean((draws.latent - tilt.mean).square(), tilt.covariance.diag())
+    assert abs(draws.diagnostics["log_z"] - tilt.log_z) < 4.9 * draws.diagnostics["log_z_se"]
+    with pytest.raises(ValueError, match="max_proposals: expected enough for 100 draws"):
+        Rejection(pilot=10, chunk=10, max_proposals=20).draw(tilt, 100, generator=gen())
+
+
+@pytest.mark.parametrize("resampling", METHODS[:3])
+@pytest.mark.parametrize("chunks", [1, 4])
+def test_resampling_is_unbiased(resampling, chunks):
+    log_weight = torch.randn(40, generator=gen(6)).double() * 2
+    p = log_weight.softmax(0)
+    n, repeats = 25, 400
+    counts = torch.zeros(repeats, 40)
+    for i in range(repeats):
+        r = weights.make_resampler(resampling, n, gen(i))
+        if r.passes == 2:
+            r.start(float(log_weight.logsumexp(0)))
+        for part in log_weight.chunk(chunks):
+            r.update(part)
+        counts[i] = torch.bincount(r.index, minlength=40)
+    error = (counts.mean(0) - n * p).abs()
+    assert bool((error < 4.9 * (n * p / repeats).sqrt() + 0.02).all())
+    assert bool((counts.sum(1) == n).all())
+    if resampling == "systematic":
+        assert bool(((counts - n * p).abs() < 1 + 1e-9).all())
+    if resampling == "residual":
+        assert bool((counts >= (n * p).floor()).all())
+
+
+def test_without_replacement_follows_successive_sampling():
+    log_weight = torch.tensor([0.5, 0.3, 0.2]).log()
+    draws = torch.stack(
+        [resample(log_weight, 2, resampling="without_replacement", generator=gen(i)) for i in range(4_000)]
+    )
+    assert bool((draws[:, 0] != draws[:, 1]).all())
+    assert_mean((draws[:, 0] == 0).double(), 0.5)
+    assert_mean(((draws[:, 0] == 0) & (draws[:, 1] == 1)).double(), 0.5 * 0.3 / 0.5)
+
+
+def test_pareto_k_matches_arviz():
+    for scale in (0.5, 2.0, 5.0):
+        log_weight = torch.randn(20_000, generator=gen(8)).double() * scale
+        sums = WeightSums(20_000)
+        for part in log_weight.split(3_000):
+            sums.add(part)
+        _, k = array_stats.psislw(-log_weight.numpy())
+        assert sums.pareto_k == pytest.approx(float(k), abs=0.02)
+    assert WeightSums(100).pareto_k_threshold == 0.0
+    sums.count = 10_000
+    assert sums.pareto_k_threshold == 0.7
+
+
+def test_collapse_is_refused():
+    class Collapsed(GaussianTilt):
+        def energy(self, u):
+            return 200 * (u - 4).square().sum(1)
+
+    d = SNIS(pool=20_000).draw(Collapsed(), 1_000, generator=gen()).diagnostics
+    assert d["ess"] < 0.01
+    assert d["duplicates"] > 0.9
+    assert not d["reliable"]
+
+
+def constant_energy(value):
+    class Constant(GaussianTilt):
+        def energy(self, u):
+            return torch.full((len(u),), value)
+
+    return Constant()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: SNIS(pool=100).draw(constant_energy(math.inf), 5, generator=gen()), "at least one weight above zero"),
+        (lambda: SNIS(pool=100).draw(constant_energy(math.nan), 5, generator=gen()), "numbers below infinity"),
+        (lambda: SNIS(pool=100).draw(constant_energy(-math.inf), 5, generator=gen()), "numbers below infinity"),
+        (
+            lambda: Rejection(pilot=50).draw(constant_energy(math.inf), 5, generator=gen()),
+            "at least one weight above zero",
+        ),
+        (lambda: ISIR().draw(constant_energy(math.inf), 5, generator=gen()), "at least one weight above zero"),
+        (lambda: SNIS(resampling="bootstrap"), "resampling: expected one of multinomial"),
+        (lambda: SNIS(pool=0), "pool: expected"),
+        (
+            lambda: SNIS(pool=9, resampling="without_replacement").draw(GaussianTilt(), 10, generator=gen()),
+            "n: expected at most pool=9 distinct draws, got 10",
+        ),
+        (
+            lambda: resample(torch.tensor([0.0, -math.inf]), 2, resampling="without_replacement", generator=gen()),
+            "got 1 points of positive weight",
+        ),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from latentebm.checks import check_int, check_number, fail
 from latentebm.progress import Track, silent
-from latentebm.sampling.kernels import Kernel, langevin_update, log_acceptance
+from latentebm.sampling.kernels import Kernel
+from latentebm.sampling.moves import BLOCK, MoveBlock, Potential, all_finite, compiled_block, move_block, value_and_grad
 
 __all__ = [
     "ChainInfo",
@@ -24,8 +25,8 @@ __all__ = [
     "tune_step",
 ]
 
-Potential = Callable[[Tensor], Tensor]
 REDRAWS = 100
+CHUNK = 4_096
 
 
 class ChainState(NamedTuple):
@@ -64,7 +65,7 @@ class ChainRun(NamedTuple):
 
 
 def start_chains(
-    potential: Potential, position: Tensor, redraw: Callable[[int], Tensor] | None = None, *, chunk: int = 16_384
+    potential: Potential, position: Tensor, redraw: Callable[[int], Tensor] | None = None, *, chunk: int = CHUNK
 ) -> ChainState:
     """Evaluate the potential at the start; chains of non-finite energy are redrawn up to 100 times.
 
@@ -86,15 +87,15 @@ def start_chains(
     if position.ndim == 0 or len(position) == 0:
         raise fail("position", "shape (N, …) with N ≥ 1", tuple(position.shape), "start at least one chain")
     position = position.detach().clone()
-    parts = [_value_and_grad(potential, part) for part in position.split(chunk)]
+    parts = [value_and_grad(potential, part) for part in position.split(chunk)]
     energy, grad = (torch.cat(both) for both in zip(*parts, strict=True))
     for _ in range(REDRAWS if redraw is not None else 0):
-        bad = (~_finite(energy, grad)).nonzero()[:, 0]
+        bad = (~all_finite(energy, grad)).nonzero()[:, 0]
         if not len(bad):
             break
         position[bad] = redraw(len(bad))  # type: ignore[misc]
-        energy[bad], grad[bad] = _value_and_grad(potential, position[bad])
-    bad = (~_finite(energy, grad)).nonzero()[:, 0]
+        energy[bad], grad[bad] = value_and_grad(potential, position[bad])
+    bad = (~all_finite(energy, grad)).nonzero()[:, 0]
     if len(bad):
         chain = int(bad[0])
         raise fail(
@@ -116,7 +117,8 @@ def run_chains(
     generator: torch.Generator,
     trace: int = 0,
     thin: int = 1,
-    chunk: int = 16_384,
+    chunk: int = CHUNK,
+    compile: bool = False,  # noqa: A002 - the name torch users know
     track: Track = silent,
 ) -> ChainRun:
     r"""Advance every chain `n_steps` by the kernel.
@@ -130,9 +132,11 @@ def run_chains(
         kernel: a Langevin kernel.
         n_steps: steps to take.
         generator: source of the noise, on the device of the positions.
-        trace: how many chains, from the first, have their path kept.
+        trace: how many chains, from the first, have their path kept; at most `chunk`.
         thin: keep every `thin`-th step of those paths.
-        chunk: chains evaluated at once, which bounds the memory of the potential's activations.
+        chunk: chains evaluated at once, which bounds the memory of the potential's activations and keeps them in cache.
+        compile: compile blocks of steps with ``torch.compile``; takes some ten seconds once, and pays for long runs of
+            few chains. Without a C++ compiler a warning is given and the plain steps run.
         track: shows progress.
 
     Returns:
@@ -155,23 +159,28 @@ def run_chains(
     """
     _check_run(kernel, n_steps, trace, thin, chunk)
     state = start_chains(potential, state, chunk=chunk) if isinstance(state, Tensor) else _own(state)
-    tally = _Tally(len(state.position))
-    path: list[Tensor] = []
+    if kernel.clip is not None:
+        state = state._replace(grad=clip_gradient(state.grad, kernel.clip)[0])
+    n, trace = len(state.position), min(trace, len(state.position), chunk)
+    tally = _Tally(n, state.position.device)
+    path = [state.position.new_empty((0, trace, *state.position.shape[1:]))]
+    move = compiled_block() if compile else move_block
     steps = 0
     try:
-        for _ in track(range(n_steps), "chains"):
-            scales = kernel.scales(state.step + steps)
-            for start in range(0, len(state.position), chunk):
-                _advance(potential, state, slice(start, start + chunk), kernel, scales, generator, tally)
-            steps += 1
-            if trace and steps % thin == 0:
-                path.append(state.position[:trace].clone())
+        for block in track(_blocks(n_steps, state.position[:chunk].numel()), "chains"):
+            scales = [kernel.scales(state.step + steps + k) for k in range(block)]
+            for start in range(0, n, chunk):
+                rows, kept = slice(start, start + chunk), trace if start == 0 else 0
+                # Odd blocks and a last, smaller chunk are not worth a program of their own.
+                chosen = move if block == BLOCK and (start + chunk <= n or start == 0) else move_block
+                part = _advance(potential, state, rows, kernel, scales, generator, tally, kept, chosen)
+                if kept:
+                    path.append(part)
+            steps += block
     except KeyboardInterrupt:
         pass  # what is done is worth keeping; info.steps tells how far it came
-    event = state.position.shape[1:]
-    kept = torch.stack(path) if path else state.position.new_empty((0, min(trace, len(state.position)), *event))
     info = tally.info(kernel, kernel.scales(max(0, state.step + steps - 1))[0], steps)
-    return ChainRun(state._replace(step=state.step + steps), info, kept)
+    return ChainRun(state._replace(step=state.step + steps), info, torch.cat(path)[thin - 1 :: thin])
 
 
 def tune_step(
@@ -231,94 +240,6 @@ def tune_step(
     return kernel.with_step(math.exp(sum(later) / len(later))), state
 
 
-class _Tally:
-    """Counts over a run; acceptance is summed on the device, to be read once."""
-
-    def __init__(self, chains: int) -> None:
-        self.chains = chains
-        self.accepted: Tensor | float = 0.0
-        self.clipped: Tensor | float = 0.0
-        self.reverted = 0
-
-    def info(self, kernel: Kernel, step_size: float, steps: int) -> ChainInfo:
-        moves = max(1, self.chains * steps)
-        acceptance = float(self.accepted) / moves if kernel.adjusted else 1.0
-        return ChainInfo(acceptance, step_size, self.reverted, float(self.clipped) / moves, steps)
-
-
-def _advance(
-    potential: Potential,
-    state: ChainState,
-    rows: slice,
-    kernel: Kernel,
-    scales: tuple[float, float],
-    generator: torch.Generator,
-    tally: _Tally,
-) -> None:
-    """One step of one chunk of chains, written into `state`."""
-    x, energy, grad = state.position[rows], state.energy[rows], state.grad[rows]
-    noise = torch.empty_like(x).normal_(generator=generator)
-    y = langevin_update(x, grad, noise, *scales, kernel.preconditioner)
-    u, g = _value_and_grad(potential, y)
-    keep = _reverting(u, g, tally, rows.start)
-    if kernel.clip is not None:
-        g, met = _clipped(g, kernel.clip)
-        tally.clipped = tally.clipped + met
-    if kernel.adjusted:
-        log_ratio = log_acceptance((x, energy, grad), (y, u, g), *scales, kernel.preconditioner)
-        alpha = log_ratio.clamp_(max=0).exp_()
-        if keep is not None:
-            alpha = torch.where(keep, alpha, torch.zeros_like(alpha))
-        tally.accepted = tally.accepted + alpha.sum(dtype=torch.float64)
-        keep = torch.empty_like(alpha).uniform_(generator=generator) < alpha
-    if keep is not None:
-        wide = keep.view(-1, *[1] * (x.ndim - 1))
-        y, u, g = torch.where(wide, y, x), torch.where(keep, u, energy), torch.where(wide, g, grad)
-    x.copy_(y), energy.copy_(u), grad.copy_(g)
-
-
-def _value_and_grad(potential: Potential, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Potential and its gradient in the position alone; the sum keeps each chain's gradient its own."""
-    fused = getattr(potential, "value_and_grad", None)
-    if fused is not None:
-        energy, grad = fused(x)
-        return energy, grad
-    with torch.enable_grad():
-        leaf = x.detach().requires_grad_()
-        energy = potential(leaf)
-        if not isinstance(energy, Tensor) or energy.shape != leaf.shape[:1]:
-            got = tuple(energy.shape) if isinstance(energy, Tensor) else type(energy).__name__
-            raise fail("potential", f"shape ({len(x)},)", got, "return one energy a chain, for example .squeeze(-1)")
-        (grad,) = torch.autograd.grad(energy.sum(), leaf)
-    return energy.detach(), grad
-
-
-def _finite(energy: Tensor, grad: Tensor) -> Tensor:
-    return torch.isfinite(energy) & torch.isfinite(grad).flatten(1).all(1)
-
-
-def _reverting(energy: Tensor, grad: Tensor, tally: _Tally, first: int) -> Tensor | None:
-    """Mask (N,) of proposals fit to be kept, or none if all are: one cheap sum settles the usual case."""
-    if math.isfinite((energy.sum() + grad.sum()).item()):
-        return None
-    if bool((energy == -math.inf).any()):
-        chain = first + int((energy == -math.inf).nonzero()[0, 0])
-        raise FloatingPointError(f"potential: expected finite energies, got -inf at chain {chain}; bound it from below")
-    keep = _finite(energy, grad)
-    tally.reverted += int((~keep).sum())
-    return keep
-
-
-def _clipped(grad: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    norm = grad.flatten(1).norm(dim=1)
-    factor = (bound / norm.clamp(min=bound)).view(-1, *[1] * (grad.ndim - 1))
-    return grad * factor, (norm > bound).sum()
-
-
-def _own(state: ChainState) -> ChainState:
-    return ChainState(state.position.clone(), state.energy.clone(), state.grad.clone(), state.step)
-
-
 def check_kernel(kernel: Kernel) -> Kernel:
     """Return `kernel` if it is one.
 
@@ -333,6 +254,56 @@ def check_kernel(kernel: Kernel) -> Kernel:
     if not isinstance(kernel, Kernel):
         raise fail("kernel", "ULA, SGLD, ImproperSGLD or MALA", repr(kernel), "pass for example MALA(0.1)")
     return kernel
+
+
+class _Tally:
+    """Counts over a run, summed on the device and read once at the end."""
+
+    def __init__(self, chains: int, device: torch.device) -> None:
+        self.chains = chains
+        self.counts = torch.zeros(3, dtype=torch.float64, device=device)
+
+    def info(self, kernel: Kernel, step_size: float, steps: int) -> ChainInfo:
+        accepted, clipped, reverted = self.counts.tolist()
+        moves = max(1, self.chains * steps)
+        acceptance = accepted / moves if kernel.adjusted else 1.0
+        return ChainInfo(acceptance, step_size, int(reverted), clipped / moves, steps)
+
+
+def _blocks(n_steps: int, numel: int) -> list[int]:
+    """Steps cut into blocks whose noise is drawn at once; one by one where that noise would be large."""
+    block = BLOCK if numel <= 1 << 20 else 1
+    return [block] * (n_steps // block) + [1] * (n_steps % block)
+
+
+def _advance(
+    potential: Potential,
+    state: ChainState,
+    rows: slice,
+    kernel: Kernel,
+    scales: list[tuple[float, float]],
+    generator: torch.Generator,
+    tally: _Tally,
+    trace: int,
+    move: MoveBlock,
+) -> Tensor:
+    """Move one chunk of chains by a block of steps, written into `state`; return the path of its first `trace`."""
+    x, energy, grad = state.position[rows], state.energy[rows], state.grad[rows]
+    noise = x.new_empty((len(scales), *x.shape)).normal_(generator=generator)
+    uniform = x.new_empty((len(scales), len(x))).uniform_(generator=generator) if kernel.adjusted else None
+    moved = move(potential, (x, energy, grad), noise, uniform, scales, kernel.preconditioner, kernel.clip, trace)
+    (y, u, g), counts, path = moved
+    x.copy_(y), energy.copy_(u), grad.copy_(g)
+    tally.counts += counts
+    sunk = torch.isneginf(u)
+    if bool(sunk.any()):
+        chain = rows.start + int(sunk.nonzero()[0, 0])
+        raise FloatingPointError(f"potential: expected finite energies, got -inf at chain {chain}; bound it from below")
+    return path
+
+
+def _own(state: ChainState) -> ChainState:
+    return ChainState(state.position.clone(), state.energy.clone(), state.grad.clone(), state.step)
 
 
 def _check_run(kernel: Kernel, n_steps: int, trace: int, thin: int, chunk: int) -> None:

@@ -12,7 +12,16 @@ from torch import Tensor
 
 from latentebm.checks import check_number, fail
 
-__all__ = ["MALA", "SGLD", "ULA", "ImproperSGLD", "Kernel", "langevin_update", "log_acceptance"]
+__all__ = [
+    "MALA",
+    "SGLD",
+    "ULA",
+    "ImproperSGLD",
+    "Kernel",
+    "langevin_update",
+    "langevin_update_foreach",
+    "log_acceptance",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +226,12 @@ class ImproperSGLD(Kernel):
 
 
 def langevin_update(
-    x: Tensor, grad: Tensor, noise: Tensor, drift: float, scale: float, preconditioner: Tensor | None = None
+    x: Tensor,
+    grad: Tensor,
+    noise: Tensor,
+    drift: float | Tensor,
+    scale: float | Tensor,
+    preconditioner: Tensor | None = None,
 ) -> Tensor:
     r"""Make the one Langevin update, in place in `noise`.
 
@@ -227,8 +241,8 @@ def langevin_update(
         x: positions, (N, *event), or a parameter.
         grad: gradient of the potential there, shaped as `x`.
         noise: standard normal draws, shaped as `x`; overwritten by the result.
-        drift: drift scale :math:`d`.
-        scale: noise scale :math:`s`.
+        drift: drift scale :math:`d`, a number or a scalar tensor.
+        scale: noise scale :math:`s`, likewise.
         preconditioner: diagonal :math:`P`, broadcast to `x`, or none.
 
     Example:
@@ -236,15 +250,37 @@ def langevin_update(
         tensor([0.7500])
     """
     if preconditioner is None:
-        return noise.mul_(scale).add_(x).add_(grad, alpha=-drift)
-    return noise.mul_(preconditioner.sqrt() * scale).add_(x).addcmul_(grad, preconditioner, value=-drift)
+        return noise.mul_(scale).add_(x).sub_(grad * drift)
+    return noise.mul_(preconditioner.sqrt() * scale).add_(x).sub_(grad * (preconditioner * drift))
+
+
+def langevin_update_foreach(
+    xs: list[Tensor], grads: list[Tensor], noise: list[Tensor], drift: float, scale: float
+) -> None:
+    """Make the same update for a list of parameters, in place in `xs`, by fused operations.
+
+    Arguments:
+        xs: parameters, moved in place.
+        grads: their gradients.
+        noise: standard normal draws; overwritten.
+        drift: drift scale.
+        scale: noise scale.
+
+    Example:
+        >>> x = torch.ones(1)
+        >>> langevin_update_foreach([x], [torch.ones(1)], [torch.zeros(1)], 0.25, 1.0); x
+        tensor([0.7500])
+    """
+    torch._foreach_mul_(noise, scale)
+    torch._foreach_add_(noise, grads, alpha=-drift)
+    torch._foreach_add_(xs, noise)
 
 
 def log_acceptance(
     old: tuple[Tensor, Tensor, Tensor],
     new: tuple[Tensor, Tensor, Tensor],
-    drift: float,
-    scale: float,
+    drift: float | Tensor,
+    scale: float | Tensor,
     preconditioner: Tensor | None = None,
 ) -> Tensor:
     r"""Log Metropolis–Hastings ratio (N,) of a Langevin proposal.
@@ -268,5 +304,5 @@ def log_acceptance(
     y, u_y, g_y = new
     # With D = y − x, |D + dPg_x|² − |D − dPg_y|² over P is D·2d(g_x + g_y) + d²P(g_x² − g_y²): no division by P.
     metric = g_x.square() - g_y.square() if preconditioner is None else (g_x.square() - g_y.square()) * preconditioner
-    quadratic = (2 * (y - x) * (g_x + g_y)).add_(metric, alpha=drift).flatten(1).sum(1)
+    quadratic = (2 * (y - x) * (g_x + g_y) + metric * drift).flatten(1).sum(1)
     return (2 * drift / scale**2) * (u_x - u_y) + (drift / (2 * scale**2)) * quadratic

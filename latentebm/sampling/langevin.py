@@ -33,6 +33,7 @@ class Langevin:
         trace: chains whose path is kept in ``Draws.trace``, the second half of which gives ``rhat``.
         thin: keep every `thin`-th step of the path.
         chunk: chains at once, which bounds the memory.
+        compile: compile the steps, as in :func:`run_chains`.
 
     Raises:
         ValueError: an argument lies outside its range.
@@ -51,7 +52,8 @@ class Langevin:
     target: float = 0.574
     trace: int = 64
     thin: int = 1
-    chunk: int = 16_384
+    chunk: int = 4_096
+    compile: bool = False
 
     def __post_init__(self) -> None:
         check_kernel(self.kernel)
@@ -96,6 +98,7 @@ class Langevin:
             trace=min(self.trace, n),
             thin=self.thin,
             chunk=self.chunk,
+            compile=self.compile,
             track=track,
         )
         with torch.no_grad():
