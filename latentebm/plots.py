@@ -100,6 +100,7 @@ def plot_class_counts(biased: Sequence[int], reference: Sequence[int], names: Se
     for ax, counts, colour, title in zip(axes, (biased, reference), (BEFORE, AFTER), titles, strict=True):
         bars = ax.bar(range(len(names)), counts, color=colour)
         ax.bar_label(bars, [f"{c:,}" for c in counts], fontsize=8)
+        ax.margins(y=0.12)
         ax.set_xticks(range(len(names)), names)
         ax.set_xlabel("class")
         ax.set_ylabel("images")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,9 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from latentebm._version import __version__
 from latentebm.checks import check_choice, check_int, check_number, fail
 from latentebm.data.images import as_images
-from latentebm.files import sha256, write_json
-from latentebm.models.checkpoint import load_weights, save_weights
+from latentebm.models.checkpoint import load_weights
 from latentebm.models.energy import EnergyNet
 from latentebm.models.likelihoods import LIKELIHOODS
 from latentebm.models.networks import NETWORKS
@@ -27,12 +24,12 @@ from latentebm.progress import Track, bars, silent
 from latentebm.sampling import SNIS, Draws, Langevin, Sampler
 from latentebm.training.energy import Codes, TiltRecipe, fit_energy, held_out_gain
 from latentebm.training.generator import PRECISIONS, fit_vae
+from latentebm.workflow.folder import load_config, save_model
 
 __all__ = ["POSTERIORS", "SAMPLERS", "Debiaser", "pick_device"]
 
 POSTERIORS = ("draws", "means")
 SAMPLERS = ("snis", "langevin")
-WEIGHTS = ("vae.safetensors", "energy.safetensors")
 
 
 def pick_device(name: str) -> torch.device:
@@ -284,18 +281,8 @@ class Debiaser(BaseEstimator):
             OSError: the folder cannot be written.
         """
         self._fitted("energy_")
-        folder = Path(folder)
-        for name, module in zip(WEIGHTS, (self.vae_, self.energy_), strict=True):
-            save_weights(folder / name, module)
-        config = {
-            "latentebm": __version__,
-            "debiaser": self.get_params(),
-            "models": {"vae": self.vae_.config, "energy": self.energy_.config},
-            "heldout_gain": self.heldout_gain_,
-            "manifest": {name: sha256(folder / name) for name in WEIGHTS},
-        }
-        write_json(folder / "config.json", config)
-        return folder
+        modules = {"vae": self.vae_, "energy": self.energy_}
+        return save_model(folder, self.get_params(), modules, {"heldout_gain": self.heldout_gain_})
 
     @classmethod
     def load(cls, folder: Path | str, *, device: str = "auto", verbose: bool = False) -> Debiaser:
@@ -305,21 +292,15 @@ class Debiaser(BaseEstimator):
             FileNotFoundError: the folder lacks ``config.json`` or a weight file.
             ValueError: a weight file is not the one that was written.
         """
-        folder = Path(folder)
-        if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"run: expected config.json in {folder}, found none; pass a run folder")
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        for name in WEIGHTS:
-            if sha256(folder / name) != config["manifest"][name]:
-                raise fail("run", f"{name} as it was written", "other bytes", "restore the file or run again")
+        config = load_config(folder)
         model = cls(**{**config["debiaser"], "device": device, "verbose": verbose})
         shapes = config["models"]
         model.vae_ = VAE(**{**shapes["vae"], "data_shape": tuple(shapes["vae"]["data_shape"])})
         model.energy_ = EnergyNet(**{**shapes["energy"], "hidden": tuple(shapes["energy"]["hidden"])})
-        for name, module in zip(WEIGHTS, (model.vae_, model.energy_), strict=True):
-            load_weights(folder / name, module)
+        for name, module in {"vae": model.vae_, "energy": model.energy_}.items():
+            load_weights(Path(folder) / f"{name}.safetensors", module)
             module.to(pick_device(device)).requires_grad_(False).eval()
-        model.heldout_gain_ = config["heldout_gain"]
+        model.heldout_gain_ = config["learned"]["heldout_gain"]
         return model
 
     def _recipe(self) -> TiltRecipe:

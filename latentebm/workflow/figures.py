@@ -70,15 +70,21 @@ def _verb(before: float, after: float) -> str:
 
 
 def _data_figures(problem: Problem, plane: plots.Plane, codes: Tensor) -> dict[str, Figure]:
+    title = f"Codes of {len(codes):,} reference images"
     biased, reference = problem.counts(problem.biased), problem.counts(problem.reference)
     figures = {}
     if biased and reference and problem.class_names:
         figures["counts"] = plots.plot_class_counts(biased, reference, problem.class_names)
         figures["latents"] = plots.plot_latents(
-            plane, codes, problem.reference.labels, problem.classes, problem.class_names, "Codes of the reference"
+            plane,
+            codes,
+            problem.reference.labels,
+            problem.classes,
+            problem.class_names,
+            f"Codes of {len(codes):,} reference images",
         )
     else:
-        figures["reference_latents"] = plots.plot_latents(plane, codes, None, (), (), "Codes of the reference")
+        figures["reference_latents"] = plots.plot_latents(plane, codes, None, (), (), title)
     return figures
 
 

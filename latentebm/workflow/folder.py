@@ -1,16 +1,23 @@
-"""Run folders that appear whole: built under a hidden name beside their place, then renamed."""
+"""Run folders: they appear whole, built under a hidden name and renamed, and know the digests of their files."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from torch import nn
+
+from latentebm._version import __version__
 from latentebm.checks import fail
+from latentebm.files import sha256, write_json
+from latentebm.models.checkpoint import save_weights
 
-__all__ = ["check_out", "run_folder"]
+__all__ = ["check_out", "load_config", "run_folder", "save_model"]
 
 
 def check_out(out: Path | str, overwrite: bool) -> Path:
@@ -66,3 +73,65 @@ def run_folder(out: Path, overwrite: bool) -> Iterator[Path]:
                 old.rename(out)
             raise
         shutil.rmtree(old, ignore_errors=True)
+
+
+def save_model(
+    folder: Path | str, parameters: Mapping[str, Any], modules: Mapping[str, nn.Module], learned: Mapping[str, Any]
+) -> Path:
+    """Write each module to ``NAME.safetensors``, and ``config.json`` with their shapes and SHA-256.
+
+    Arguments:
+        folder: created if need be.
+        parameters: constructor arguments of the estimator.
+        modules: networks that have a `config`, by name.
+        learned: plain numbers that were learned beside the weights.
+
+    Raises:
+        OSError: the folder cannot be written.
+
+    Example:
+        >>> net = nn.Linear(1, 1)
+        >>> net.config = {"in": 1}
+        >>> folder = save_model(tempfile.mkdtemp(), {"a": 1}, {"net": net}, {})
+        >>> load_config(folder)["models"]
+        {'net': {'in': 1}}
+    """
+    folder = Path(folder)
+    manifest = {}
+    for name, module in modules.items():
+        path = save_weights(folder / f"{name}.safetensors", module)
+        manifest[path.name] = sha256(path)
+    config = {
+        "latentebm": __version__,
+        "debiaser": dict(parameters),
+        "models": {name: module.config for name, module in modules.items()},
+        "learned": dict(learned),
+        "manifest": manifest,
+    }
+    write_json(folder / "config.json", config)
+    return folder
+
+
+def load_config(folder: Path | str) -> dict[str, Any]:
+    """Read ``config.json`` after checking the SHA-256 of every weight file it names.
+
+    Raises:
+        FileNotFoundError: the folder lacks ``config.json`` or a weight file.
+        ValueError: a weight file is not the one that was written.
+
+    Example:
+        >>> load_config("nowhere")
+        Traceback (most recent call last):
+        FileNotFoundError: run: expected config.json in nowhere, found none; pass a run folder
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"run: expected config.json in {folder}, found none; pass a run folder")
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for name in config["models"]:
+        path = folder / f"{name}.safetensors"
+        if not path.is_file():
+            raise FileNotFoundError(f"run: expected {path.name} in {folder}, found none; restore it or run again")
+        if sha256(path) != config["manifest"][path.name]:
+            raise fail("run", f"{path.name} as it was written", "other bytes", "restore the file or run again")
+    return config
