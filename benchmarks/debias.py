@@ -8,6 +8,7 @@ One VAE is trained for each dimension and seed, and one classifier in all; every
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import time
@@ -84,8 +85,7 @@ def study(problem: Problem, settings: Settings, classifier: torch.nn.Module, row
     ]
     for row in rows:
         per_class, changes = ROWS[row]
-        model = Debiaser(**{**settings.debiaser(), **changes})
-        model.vae_, model.vae_log_ = fitted.vae_, fitted.vae_log_
+        model = copy.copy(fitted).set_params(**changes)
         start = time.perf_counter()
         model.fit_tilt(reference(problem, per_class, settings.seed))
         draws = model.sample(settings.samples)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentebm.checks import check_event, check_int
+from latentebm.models.mixture import MixtureEnergy
 
 __all__ = ["EnergyNet"]
 
@@ -18,7 +19,7 @@ __all__ = ["EnergyNet"]
 class EnergyNet(nn.Module):
     r"""Mean energy of M independent perceptrons, evaluated together by batched products.
 
-    .. math:: E(z) = \frac1M \sum_m w_m^\top h_m(z) + b_m
+    .. math:: E(z) = \frac1M \sum_m \big(E^{mix}_m(z) + w_m^\top h_m(z) + b_m\big)
 
     The mean of energies is the logarithm of a geometric mean of tilts: it keeps what the members agree on and lets
     go of what only one saw in its part of a small reference set.
@@ -27,6 +28,7 @@ class EnergyNet(nn.Module):
         dim: length of the input.
         hidden: widths of the hidden layers.
         members: ensemble size M.
+        mixture: a coarse tilt of as many members that the perceptrons refine, or None.
         generator: source of the initial weights; the last layer starts at zero, i.e. at no tilt.
 
     Raises:
@@ -48,18 +50,28 @@ class EnergyNet(nn.Module):
         *,
         hidden: tuple[int, ...] = (128, 64),
         members: int = 1,
+        mixture: MixtureEnergy | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         sizes = [check_int("dim", dim), *(check_int("hidden", h) for h in hidden), 1]
-        self.config: dict[str, Any] = {"dim": dim, "hidden": list(hidden), "members": check_int("members", members)}
-        self.n_members = members
+        self.n_members = check_int("members", members)
+        self.config: dict[str, Any] = {"dim": dim, "hidden": list(hidden), "members": members}
+        self.config["clusters"] = 0 if mixture is None else mixture.config["clusters"]
+        self.mixture = mixture
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for i, o in itertools.pairwise(sizes):
             bound = 0.0 if o == 1 else 1 / math.sqrt(i)
             self.weights.append(_uniform((members, i, o), bound, generator))
             self.biases.append(_uniform((members, 1, o), bound, generator))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> EnergyNet:
+        """An energy of the same shape as one that had this `config`, its weights not yet loaded."""
+        dim, members, clusters = config["dim"], config["members"], config["clusters"]
+        mixture = MixtureEnergy(dim, clusters, members) if clusters else None
+        return cls(dim, hidden=tuple(config["hidden"]), members=members, mixture=mixture)
 
     def forward(self, z: Tensor) -> Tensor:
         """Energies (N,) of points (N, dim), in nats.
@@ -81,7 +93,8 @@ class EnergyNet(nn.Module):
         for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = torch.baddbmm(bias, h, weight)
             h = h if k == last else F.silu(h)
-        return h.squeeze(-1)
+        refined = h.squeeze(-1)
+        return refined if self.mixture is None else refined + self.mixture.members(z)
 
 
 def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator | None) -> nn.Parameter:

@@ -40,10 +40,13 @@ class BestState:
         better = score < self.best
         self.stale = 0 if bool(better.any()) else self.stale + 1
         self.best = torch.where(better, score, self.best)
-        for name, value in self.module.state_dict().items():
-            kept = self.state[name]
-            mask = better.view(-1, *[1] * (value.ndim - 1)) if better.ndim else better
-            self.state[name] = torch.where(mask, value.detach(), kept)
+        if not better.ndim:
+            if better:
+                self.state = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
+            return
+        for name, value in self.module.named_parameters():
+            mask = better.view(-1, *[1] * (value.ndim - 1))
+            self.state[name] = torch.where(mask, value.detach(), self.state[name])
 
     def restore(self) -> None:
         """Load the kept state into the module."""

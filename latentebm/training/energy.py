@@ -51,8 +51,8 @@ class TiltRecipe:
     lr: float = 5e-3
     schedule: str = "cosine"
     weight_decay: float = 1e-2
-    batch: int = 512
-    base_batch: int = 2048
+    batch: int = 256
+    base_batch: int = 1024
     every: int = 25
     patience: int | None = 12
 

@@ -36,7 +36,7 @@ class FitResult:
     Attributes:
         steps: optimizer steps taken.
         losses: mean training loss since the check before, one a check.
-        scores: validation scores (lower is better), () or (M,) tensors, one a check; empty without `validate`.
+        scores: validation scores (lower is better), () or (M,) tensors: of the start, then one a check.
         best: the best score, () or (M,); NaN without `validate`.
         stopped_early: whether patience ran out.
 
@@ -111,6 +111,9 @@ def fit(
     keeper = BestState(module)
     result = FitResult()
     recent: list[Tensor] = []
+    if validate is not None:
+        # Where training helps nobody, the start is the best state.
+        _improving(result, keeper, module, validate, None)
     for batch in track(batches, description):
         value = loss(batch)
         _step(value, parameters, optimizer, clip)

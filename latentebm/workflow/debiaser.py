@@ -16,6 +16,7 @@ from latentebm.data.images import as_images
 from latentebm.models.checkpoint import load_weights
 from latentebm.models.energy import EnergyNet
 from latentebm.models.likelihoods import LIKELIHOODS
+from latentebm.models.mixture import MixtureEnergy
 from latentebm.models.networks import NETWORKS
 from latentebm.models.tilt import LatentTilt
 from latentebm.models.vae import VAE
@@ -24,6 +25,7 @@ from latentebm.progress import Track, bars, silent
 from latentebm.sampling import SNIS, Draws, Langevin, Sampler
 from latentebm.training.energy import Codes, TiltRecipe, fit_energy, held_out_gain
 from latentebm.training.generator import PRECISIONS, fit_vae
+from latentebm.training.mixture import fit_mixture
 from latentebm.workflow.folder import load_config, save_model
 
 __all__ = ["POSTERIORS", "SAMPLERS", "Debiaser", "pick_device"]
@@ -68,6 +70,8 @@ class Debiaser(BaseEstimator):
         calibrate: turn a Jensen energy into the log-ratio's by artanh.
         posterior: fit on posterior ``draws`` or, as some published work did, on the ``means`` alone.
         folds: ensemble members, each fitted without its own fold of the reference.
+        clusters: soft clusters of the biased codes whose weights the reference sets before the perceptrons refine
+            the tilt (likelihood objective); what little a small reference says is said there. 0 for none.
         tilt_steps: most optimizer steps of the energy.
         sampler: ``snis`` or ``langevin``.
         pool: base draws of SNIS.
@@ -79,6 +83,7 @@ class Debiaser(BaseEstimator):
 
     Attributes:
         vae_: the fitted VAE.
+        biased_codes_: one posterior draw of each biased image, (N, d).
         energy_: the fitted `EnergyNet`.
         heldout_gain_: cross-validated gain of the tilt, nats an image.
 
@@ -112,6 +117,7 @@ class Debiaser(BaseEstimator):
         calibrate: bool = False,
         posterior: str = "draws",
         folds: int = 5,
+        clusters: int = 30,
         tilt_steps: int = 1500,
         sampler: str = "snis",
         pool: int = 1_000_000,
@@ -133,6 +139,7 @@ class Debiaser(BaseEstimator):
         self.calibrate = calibrate
         self.posterior = posterior
         self.folds = folds
+        self.clusters = clusters
         self.tilt_steps = tilt_steps
         self.sampler = sampler
         self.pool = pool
@@ -164,6 +171,7 @@ class Debiaser(BaseEstimator):
         for name in ("latent_dim", "width", "epochs", "folds"):
             check_int(name, getattr(self, name))
         check_int("seed", self.seed, low=0)
+        check_int("clusters", self.clusters, low=0)
         check_number("kl_weight", self.kl_weight, low=0, open_low=True)
         check_choice("network", self.network, NETWORKS)
         check_choice("likelihood", self.likelihood, LIKELIHOODS)
@@ -202,6 +210,8 @@ class Debiaser(BaseEstimator):
             track=track or self._track(),
         )
         self.vae_ = vae.requires_grad_(False)
+        parts = images.split(4096)
+        self.biased_codes_ = torch.cat([vae.encode(p.to(device).float() / 255, generator=rng) for p in parts])
         return self
 
     def fit_tilt(self, reference: np.ndarray | Tensor, *, track: Track | None = None) -> Debiaser:
@@ -214,8 +224,9 @@ class Debiaser(BaseEstimator):
         recipe, rng = self.check()._recipe(), self._generator(2)
         codes = self._codes(images, rng)
         members = min(check_int("folds", self.folds), len(images))
+        mixture = self._mixture(codes, members, rng)
         # The weights are drawn on the CPU: a seed means the same on every device.
-        energy = EnergyNet(self.latent_dim, members=members, generator=rng).to(codes.mean.device)
+        energy = EnergyNet(self.latent_dim, members=members, mixture=mixture, generator=rng).to(codes.mean.device)
         self.energy_log_ = fit_energy(energy, codes, recipe, generator=rng, track=track or self._track())
         self.energy_ = energy.requires_grad_(False)
         self.heldout_gain_ = held_out_gain(energy, codes, self._transform(), generator=rng)
@@ -296,7 +307,7 @@ class Debiaser(BaseEstimator):
         model = cls(**{**config["debiaser"], "device": device, "verbose": verbose})
         shapes = config["models"]
         model.vae_ = VAE(**{**shapes["vae"], "data_shape": tuple(shapes["vae"]["data_shape"])})
-        model.energy_ = EnergyNet(**{**shapes["energy"], "hidden": tuple(shapes["energy"]["hidden"])})
+        model.energy_ = EnergyNet.from_config(shapes["energy"])
         for name, module in {"vae": model.vae_, "energy": model.energy_}.items():
             load_weights(Path(folder) / f"{name}.safetensors", module)
             module.to(pick_device(device)).requires_grad_(False).eval()
@@ -335,6 +346,11 @@ class Debiaser(BaseEstimator):
             laws = [self.vae_.posterior(part.to(device).float() / 255).base_dist for part in images.split(4096)]
         mean, scale = torch.cat([q.loc for q in laws]), torch.cat([q.scale for q in laws])
         return Codes.split(mean, scale if self.posterior == "draws" else torch.zeros_like(scale), self.folds, rng)
+
+    def _mixture(self, codes: Codes, members: int, rng: torch.Generator) -> MixtureEnergy | None:
+        if self.objective != "likelihood" or not self.clusters:
+            return None
+        return fit_mixture(self.biased_codes_, codes, clusters=self.clusters, members=members, generator=rng)
 
     def _fitted(self, name: str) -> None:
         if not hasattr(self, name):

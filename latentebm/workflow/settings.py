@@ -21,7 +21,17 @@ __all__ = ["Settings", "parse_classes", "parse_proportions", "parse_target", "re
 LITERATURE = {5: (0.12, 0.33, 0.28, 0.20, 0.07)}  # the published split of five classes
 DEBIASER_FIELDS = (
     *("latent_dim", "network", "width", "likelihood", "kl_weight", "epochs", "objective", "energy_penalty"),
-    *("gradient_penalty", "calibrate", "posterior", "folds", "tilt_steps", "sampler", "pool", "langevin_steps"),
+    *(
+        "gradient_penalty",
+        "calibrate",
+        "posterior",
+        "folds",
+        "clusters",
+        "tilt_steps",
+        "sampler",
+        "pool",
+        "langevin_steps",
+    ),
     *("precision", "seed", "device"),
 )
 
@@ -74,6 +84,7 @@ class Settings:
     calibrate: bool = False
     posterior: str = "draws"
     folds: int = 5
+    clusters: int = 30
     tilt_steps: int = 1500
     sampler: str = "snis"
     pool: int = 1_000_000
