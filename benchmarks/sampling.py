@@ -1,6 +1,6 @@
 """Time, memory and efficiency of the samplers, peers side by side; prints tables and writes JSON.
 
-Run from the repository: ``python benchmarks/sampling.py [--parts speed linear memory ess] [--out benchmarks/sampling.json]``
+Run from the repository: ``python benchmarks/sampling.py [--parts speed linear memory ess] [--out FILE]``
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from latentebm.files import write_json
 from latentebm.sampling import (
     HMC,
     ISIR,
-    MALA,
     NUTS,
     SNIS,
     ULA,
@@ -74,21 +73,21 @@ def torchebm_loop(net: nn.Module) -> Callable[[torch.Tensor, int], Any]:
 def pyro_hmc(net: nn.Module) -> Callable[[torch.Tensor, int], Any]:
     """Pyro's HMC with one leapfrog step, which is MALA, on all chains as one state of dimension N·D."""
     from pyro.infer import MCMC
-    from pyro.infer.mcmc import HMC as Kernel
+    from pyro.infer import mcmc as kernels
 
-    def run(x: torch.Tensor, steps: int) -> Any:
-        kernel = Kernel(
+    def chain(x: torch.Tensor, steps: int) -> Any:
+        kernel = kernels.HMC(
             potential_fn=lambda site: net(site["u"]).sum(),
             step_size=0.14,
             num_steps=1,
             adapt_step_size=False,
             adapt_mass_matrix=False,
         )
-        mcmc = MCMC(kernel, steps, 0, initial_params={"u": x}, disable_progbar=True)
-        mcmc.run()
-        return mcmc
+        run = MCMC(kernel, steps, 0, initial_params={"u": x}, disable_progbar=True)
+        run.run()
+        return run
 
-    return run
+    return chain
 
 
 def gemm_limit(dim: int, chains: int) -> float:
@@ -106,26 +105,30 @@ def timed(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def speed(rounds: int = 9) -> list[dict[str, Any]]:
-    """Microseconds a step; contenders take turns, and the median over rounds counts, so that all share the weather."""
+def contenders(dim: int, chains: int, steps: int) -> dict[str, Callable[[], Any]]:
+    """Calls that take `steps` Langevin steps of one energy."""
+    net, x, g = perceptron(dim), torch.randn(chains, dim), torch.Generator().manual_seed(0)
+    fused, peer, hmc, chunk = FusedMLP(net), torchebm_loop(net), pyro_hmc(net), min(chains, 2_500)
+
+    def ours(potential: Any, compile: bool = False) -> Callable[[], Any]:  # noqa: A002
+        return lambda: run_chains(potential, x, ULA(0.01), steps, generator=g, chunk=chunk, compile=compile)
+
+    return {
+        "plain loop": lambda: plain_loop(net, x, steps),
+        "torchebm": lambda: peer(x, steps),
+        "pyro hmc, 1 leapfrog": lambda: hmc(x, steps),
+        "ours": ours(net),
+        "ours, fused": ours(fused),
+        "ours, fused + compile": ours(fused, compile=True),
+    }
+
+
+def speed(rounds: int = 11) -> list[dict[str, Any]]:
+    """Microseconds a step; contenders take turns, so that a busy machine slows all alike, and medians count."""
     rows = []
     for dim, chains in SPEED:
-        net, x, g = perceptron(dim), torch.randn(chains, dim), torch.Generator().manual_seed(0)
-        fused, peer = FusedMLP(net), torchebm_loop(net)
-        chunk = 2_500 if chains > 2_500 else chains
         steps = max(16, 16_000 // chains // 8 * 8)
-        calls: dict[str, Callable[[], Any]] = {
-            "plain loop": lambda n=net, x=x, s=steps: plain_loop(n, x, s),
-            "torchebm": lambda p=peer, x=x, s=steps: p(x, s),
-            "pyro hmc(1)": lambda n=net, x=x, s=steps: pyro_hmc(n)(x, s),
-            "ours": lambda n=net, x=x, s=steps, c=chunk: run_chains(n, x, ULA(0.01), s, generator=g, chunk=c),
-            "ours, fused": lambda n=fused, x=x, s=steps, c=chunk: run_chains(
-                n, x, ULA(0.01), s, generator=g, chunk=c
-            ),
-            "ours, fused + compile": lambda n=fused, x=x, s=steps, c=chunk: run_chains(
-                n, x, ULA(0.01), s, generator=g, chunk=c, compile=True
-            ),
-        }
+        calls = contenders(dim, chains, steps)
         first = {name: timed(call) for name, call in calls.items()}
         times: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(rounds):
@@ -133,19 +136,19 @@ def speed(rounds: int = 9) -> list[dict[str, Any]]:
                 times[name].append(1e6 * timed(call) / steps)
         limit = gemm_limit(dim, chains)
         micro = {name: statistics.median(values) for name, values in times.items()}
-        for name, value in micro.items():
-            rows.append(
-                {
-                    "chains": chains,
-                    "dim": dim,
-                    "contender": name,
-                    "us_per_step": value,
-                    "best_us_per_step": min(times[name]),
-                    "times_gemm_limit": value / limit,
-                    "faster_than_torchebm": micro["torchebm"] / value,
-                    "first_call_s": first[name],
-                }
-            )
+        rows += [
+            {
+                "chains": chains,
+                "dim": dim,
+                "contender": name,
+                "us_per_step": value,
+                "best_us_per_step": min(times[name]),
+                "times_gemm_limit": value / limit,
+                "faster_than_torchebm": micro["torchebm"] / value,
+                "first_call_s": first[name],
+            }
+            for name, value in micro.items()
+        ]
     return rows
 
 
@@ -220,14 +223,12 @@ def ess_table(epochs: int) -> list[dict[str, Any]]:
     """Effective draws a second of every sampler on fitted MNIST tilts of 2 and 10 dimensions."""
     from latentebm import Debiaser, biased_split, load_images
 
-    shares = [0.12, 0.33, 0.28, 0.20, 0.07]
-    images = load_images("mnist")
-    images = images[images.labels < 5]
-    rows = []
+    images, rows = load_images("mnist"), []
+    shares, split = [0.12, 0.33, 0.28, 0.20, 0.07], torch.Generator().manual_seed(0)
+    biased, reference = biased_split(images.labels, range(5), shares, generator=split)
     for dim in (2, 10):
-        biased, reference = fit_sets(images, shares, biased_split)
-        model = Debiaser(latent_dim=dim, epochs=epochs, device="cpu").fit(biased.images, reference.images)
-        tilt = model.tilt()
+        model = Debiaser(latent_dim=dim, epochs=epochs, device="cpu")
+        tilt = model.fit(images[biased].images, images[reference].images).tilt()
         samplers = {
             "snis": (SNIS(pool=200_000), 10_000),
             "rejection": (Rejection(), 10_000),
@@ -254,11 +255,6 @@ def ess_table(epochs: int) -> list[dict[str, Any]]:
                 }
             )
     return rows
-
-
-def fit_sets(images: Any, shares: list[float], split: Callable[..., Any]) -> tuple[Any, Any]:
-    """The biased and the reference set of the main job."""
-    return split(images, shares, generator=torch.Generator().manual_seed(0))  # type: ignore[no-any-return]
 
 
 def effective_draws(name: str, draws: Any, n: int) -> float:

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from sampling_targets import GaussianTilt, assert_mean, gen
 from torch import nn
 from torch.nn import functional as F
 
@@ -23,6 +22,7 @@ from latentebm.sampling import (
     energy_penalty,
 )
 from latentebm.training.fit import fit
+from tests.sampling_targets import GaussianTilt, assert_mean, gen
 
 CENTRES = torch.tensor([[-2.0, -1.0], [2.0, 1.0]])
 
