@@ -50,3 +50,11 @@ def fast_settings(bars_npz) -> dict:
 def run(fast_settings, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "first"
     return debias(Settings(**fast_settings, out=str(out)), track=silent).folder
+
+
+@pytest.fixture(scope="session")
+def mnist_run(tmp_path_factory) -> Path:
+    """Run folder of the main job on real MNIST, shortened."""
+    out = tmp_path_factory.mktemp("mnist") / "run"
+    short = {"epochs": 8, "tilt_steps": 400, "folds": 2, "pool": 200_000, "samples": 5000, "latent_dim": 2}
+    return debias(Settings(**short, out=str(out))).folder

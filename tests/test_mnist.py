@@ -6,16 +6,10 @@ import json
 
 import pytest
 
-from latentebm.workflow.run import debias
-from latentebm.workflow.settings import Settings
-
 
 @pytest.fixture(scope="module")
-def metrics(tmp_path_factory):
-    settings = Settings(epochs=8, tilt_steps=400, folds=2, pool=200_000, samples=5000, latent_dim=2)
-    out = tmp_path_factory.mktemp("mnist") / "run"
-    folder = debias(Settings(**{**settings.__dict__, "out": str(out)})).folder
-    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+def metrics(mnist_run):
+    return json.loads((mnist_run / "metrics.json").read_text(encoding="utf-8"))
 
 
 def test_digits_are_balanced(metrics):

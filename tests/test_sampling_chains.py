@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from sampling_targets import A, GaussianTilt, MixtureTilt, assert_mean, gen
 
 from latentebm.sampling import (
     HMC,
@@ -22,6 +21,7 @@ from latentebm.sampling import (
     start_chains,
     tune_step,
 )
+from tests.sampling_targets import A, GaussianTilt, MixtureTilt, assert_mean, gen
 
 N = 200_000
 

@@ -3,11 +3,11 @@
 import math
 
 import torch
-from sampling_targets import gen
 from torch.nn import functional as F
 
 from latentebm.data.tabular import load_default
 from latentebm.sampling import NUTS, optim
+from tests.sampling_targets import gen
 
 CHAINS = 64
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 from arviz_stats.base import array_stats
-from sampling_targets import GaussianTilt, MixtureTilt, assert_mean, gen
 
 from latentebm.sampling import ISIR, MALA, NUTS, PMC, SNIS, ULA, Langevin, Rejection, WeightSums, resample, weights
+from tests.sampling_targets import GaussianTilt, MixtureTilt, assert_mean, gen
 
 METHODS = ["multinomial", "systematic", "residual", "without_replacement"]
 

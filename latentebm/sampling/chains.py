@@ -12,7 +12,16 @@ from torch import Tensor
 from latentebm.checks import check_int, check_number, fail
 from latentebm.progress import Track, silent
 from latentebm.sampling.kernels import Kernel
-from latentebm.sampling.moves import BLOCK, MoveBlock, Potential, all_finite, compiled_block, move_block, value_and_grad
+from latentebm.sampling.moves import (
+    BLOCK,
+    MoveBlock,
+    Potential,
+    all_finite,
+    clip_gradient,
+    compiled_block,
+    move_block,
+    value_and_grad,
+)
 
 __all__ = [
     "ChainInfo",

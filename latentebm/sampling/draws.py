@@ -66,6 +66,28 @@ class Draws:
     def __len__(self) -> int:
         return len(self.latent)
 
+    def to_arviz(self) -> Any:
+        """Convert to an ArviZ DataTree: the paths of `trace` as chains, or else the draws as one chain.
+
+        Raises:
+            ImportError: arviz-base is not installed.
+
+        Example:
+            >>> tree = Draws(torch.zeros(5, 1), torch.zeros(5, 3), torch.zeros(5)).to_arviz()
+            >>> dict(tree.posterior.sizes)
+            {'chain': 1, 'draw': 5, 'u_dim_0': 3}
+        """
+        try:
+            from arviz_base import from_dict
+        except ImportError as error:
+            raise ImportError("arviz-base: expected for Draws.to_arviz, not found; pip install arviz-base") from error
+        whole = self.trace is None or not len(self.trace)
+        chains = self.latent[None] if whole or self.trace is None else self.trace.transpose(0, 1)
+        numbers = {k: v for k, v in self.diagnostics.items() if isinstance(v, int | float | str)}
+        tree = from_dict({"posterior": {"u": chains.detach().cpu().numpy()}})
+        tree.attrs.update(numbers)
+        return tree
+
 
 def gather_draws(tilt: Target, latent: Tensor, log_weight: Tensor, diagnostics: dict[str, Any]) -> Draws:
     """Decode base points, in chunks that bound the decoder's memory, and pack the draws.
