@@ -98,8 +98,9 @@ def debias(
     posterior: Annotated[str, _option(TILT, "fit on posterior draws or means")] = Settings.posterior,
     folds: Annotated[int, _option(TILT, "ensemble members, each without its fold")] = Settings.folds,
     clusters: Annotated[
-        int, _option(TILT, "soft clusters that are reweighted first; 0: none")
-    ] = Settings.clusters,
+        Optional[int],  # noqa: UP045
+        _option(TILT, "soft clusters that are reweighted first; 15 for small references by default; 0: none"),
+    ] = None,
     tilt_steps: Annotated[int, _option(TILT, "most optimizer steps")] = Settings.tilt_steps,
     sampler: Annotated[str, _option(DRAWS, "snis or langevin")] = Settings.sampler,
     pool: Annotated[int, _option(DRAWS, "prior draws of snis")] = Settings.pool,

@@ -13,7 +13,16 @@ from latentebm.progress import silent
 from latentebm.workflow.run import debias
 from latentebm.workflow.settings import Settings
 
-FAST = {"width": 32, "epochs": 12, "tilt_steps": 300, "folds": 2, "pool": 20_000, "samples": 1000, "precision": "fp32"}
+FAST = {
+    "width": 32,
+    "epochs": 100,
+    "tilt_steps": 150,
+    "folds": 2,
+    "pool": 20_000,
+    "samples": 1000,
+    "clusters": 4,
+    "precision": "fp32",
+}
 
 
 def bars(n: int, seed: int) -> Images:

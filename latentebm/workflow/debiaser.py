@@ -32,6 +32,7 @@ __all__ = ["POSTERIORS", "SAMPLERS", "Debiaser", "pick_device"]
 
 POSTERIORS = ("draws", "means")
 SAMPLERS = ("snis", "langevin")
+FEW, CLUSTERS = 1000, 15  # below FEW reference images the tilt starts from CLUSTERS soft clusters
 
 
 def pick_device(name: str) -> torch.device:
@@ -71,7 +72,8 @@ class Debiaser(BaseEstimator):
         posterior: fit on posterior ``draws`` or, as some published work did, on the ``means`` alone.
         folds: ensemble members, each fitted without its own fold of the reference.
         clusters: soft clusters of the biased codes whose weights the reference sets before the perceptrons refine
-            the tilt (likelihood objective); what little a small reference says is said there. 0 for none.
+            the tilt (likelihood objective); what little a small reference says is said there. None takes 15 below
+            1,000 reference images and none above, where perceptrons alone fit better; 0 for none.
         tilt_steps: most optimizer steps of the energy.
         sampler: ``snis`` or ``langevin``.
         pool: base draws of SNIS.
@@ -117,7 +119,7 @@ class Debiaser(BaseEstimator):
         calibrate: bool = False,
         posterior: str = "draws",
         folds: int = 5,
-        clusters: int = 30,
+        clusters: int | None = None,
         tilt_steps: int = 1500,
         sampler: str = "snis",
         pool: int = 1_000_000,
@@ -171,7 +173,8 @@ class Debiaser(BaseEstimator):
         for name in ("latent_dim", "width", "epochs", "folds"):
             check_int(name, getattr(self, name))
         check_int("seed", self.seed, low=0)
-        check_int("clusters", self.clusters, low=0)
+        if self.clusters is not None:
+            check_int("clusters", self.clusters, low=0)
         check_number("kl_weight", self.kl_weight, low=0, open_low=True)
         check_choice("network", self.network, NETWORKS)
         check_choice("likelihood", self.likelihood, LIKELIHOODS)
@@ -348,9 +351,11 @@ class Debiaser(BaseEstimator):
         return Codes.split(mean, scale if self.posterior == "draws" else torch.zeros_like(scale), self.folds, rng)
 
     def _mixture(self, codes: Codes, members: int, rng: torch.Generator) -> MixtureEnergy | None:
-        if self.objective != "likelihood" or not self.clusters:
+        few = CLUSTERS if len(codes.mean) < FEW else 0
+        clusters = few if self.clusters is None else self.clusters
+        if self.objective != "likelihood" or not clusters:
             return None
-        return fit_mixture(self.biased_codes_, codes, clusters=self.clusters, members=members, generator=rng)
+        return fit_mixture(self.biased_codes_, codes, clusters=clusters, members=members, generator=rng)
 
     def _fitted(self, name: str) -> None:
         if not hasattr(self, name):

@@ -84,7 +84,7 @@ class Settings:
     calibrate: bool = False
     posterior: str = "draws"
     folds: int = 5
-    clusters: int = 30
+    clusters: int | None = None
     tilt_steps: int = 1500
     sampler: str = "snis"
     pool: int = 1_000_000
