@@ -6,7 +6,8 @@ import pytest
 import torch
 from arviz_stats.base import array_stats
 
-from latentebm.sampling import ISIR, MALA, NUTS, PMC, SNIS, ULA, Langevin, Rejection, WeightSums, resample, weights
+from latentebm.sampling import ISIR, MALA, NUTS, PMC, SNIS, ULA, Langevin, Rejection, WeightSums, resample
+from latentebm.sampling import resampling as methods
 from tests.sampling_targets import GaussianTilt, MixtureTilt, assert_mean, gen
 
 METHODS = ["multinomial", "systematic", "residual", "without_replacement"]
@@ -87,7 +88,7 @@ def test_resampling_is_unbiased(resampling, chunks):
     n, repeats = 25, 400
     counts = torch.zeros(repeats, 40)
     for i in range(repeats):
-        r = weights.make_resampler(resampling, n, gen(i))
+        r = methods.make_resampler(resampling, n, gen(i))
         if r.passes == 2:
             r.start(float(log_weight.logsumexp(0)))
         for part in log_weight.chunk(chunks):
