@@ -42,6 +42,7 @@ def jem_loss(
         https://arxiv.org/abs/1912.03263
 
     Example:
+        >>> import torch
         >>> jem_loss(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([-1.0]), torch.tensor([2.0]))
         tensor(-2.3069)
     """
