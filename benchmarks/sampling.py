@@ -219,6 +219,7 @@ def memory() -> dict[str, Any]:
         growth, seconds = queue.get()
         process.join()
         found[name] = {"peak_growth_mb": growth, "seconds": seconds}
+        print(name, found[name], flush=True)
     return found
 
 

@@ -59,7 +59,7 @@ def train_jem(x, y, steps, pretraining):
         x, y = batch
         x = x + 0.03 * torch.randn(x.shape, generator=g)
         fake = pmc.sample(sampler, len(x), generator=g, y=torch.arange(len(x)) % 10)
-        return jem_loss(net(x), y, sampler.energy(x, y), sampler.energy(*fake), weight=0.3, penalty=1e-3)
+        return jem_loss(net(x), y, sampler.energy(x, y), sampler.energy(*fake), weight=0.1, penalty=1e-3)
 
     batches = Minibatches(x[: steps * 50], y[: steps * 50], batch_size=50, epochs=1, generator=gen(3))
     result = fit(net, loss, batches, lr=5e-4, schedule="cosine", clip=1.0)
@@ -67,7 +67,7 @@ def train_jem(x, y, steps, pretraining):
 
 
 def test_jem_of_mnist():
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     x, y = digits(True, 40_000)
     x_test, y_test = digits(False, 10_000)
     judge = convnet(nn.ReLU, 24, seed=9)
