@@ -97,9 +97,7 @@ def debias(
     calibrate: Annotated[bool, _option(TILT, "artanh calibration of jensen")] = Settings.calibrate,
     posterior: Annotated[str, _option(TILT, "fit on posterior draws or means")] = Settings.posterior,
     folds: Annotated[int, _option(TILT, "ensemble members, each without its fold")] = Settings.folds,
-    clusters: Annotated[
-        int, _option(TILT, "soft clusters that are reweighted first; 0: none")
-    ] = Settings.clusters,
+    clusters: Annotated[int, _option(TILT, "soft clusters that are reweighted first; 0: none")] = Settings.clusters,
     tilt_steps: Annotated[int, _option(TILT, "most optimizer steps")] = Settings.tilt_steps,
     sampler: Annotated[str, _option(DRAWS, "snis or langevin")] = Settings.sampler,
     pool: Annotated[int, _option(DRAWS, "prior draws of snis")] = Settings.pool,
