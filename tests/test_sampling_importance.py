@@ -37,11 +37,11 @@ SAMPLERS = [
     ISIR(n_steps=20),
     Langevin(kernel=MALA(0.5), warm_up=0, n_steps=300),
     Langevin(kernel=ULA(0.02), n_steps=1_500, trace=0),
-    PMC(MALA(0.5), n_steps=300, size=10_000),
+    PMC(MALA(0.5), n_steps=300, size=4_000),
 ]
 
 
-def mode_mass(sampler, n=10_000, seed=2):
+def mode_mass(sampler, n=4_000, seed=2):
     """Error of the right mode's mass in standard errors, on a mixture all samplers can cross."""
     tilt = MixtureTilt(centre=1.5, sd=0.6)
     exact = 0.3 * 0.0062097 + 0.7 * 0.9937903
@@ -56,7 +56,7 @@ def test_mode_masses_agree(sampler):
 
 
 def test_nuts_mode_mass():
-    assert mode_mass(NUTS(chains=2, warm_up=150), n=1_000) < 3
+    assert mode_mass(NUTS(chains=2, warm_up=120), n=600) < 3
 
 
 def test_hard_mixture():
