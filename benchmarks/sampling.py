@@ -123,20 +123,21 @@ def contenders(dim: int, chains: int, steps: int) -> dict[str, Callable[[], Any]
     }
 
 
-def speed(rounds: int = 11) -> list[dict[str, Any]]:
+def speed(rounds: int = 7) -> list[dict[str, Any]]:
     """Microseconds a step; contenders take turns, so that a busy machine slows all alike, and medians count."""
     rows = []
     for dim, chains in SPEED:
-        steps = max(16, 16_000 // chains // 8 * 8)
+        steps = max(16, 8_000 // chains // 8 * 8)
         calls = contenders(dim, chains, steps)
         first = {name: timed(call) for name, call in calls.items()}
+        print(f"{chains} chains, first calls: {first}", file=sys.stderr, flush=True)
         times: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(rounds):
             for name, call in calls.items():
                 times[name].append(1e6 * timed(call) / steps)
         limit = gemm_limit(dim, chains)
         micro = {name: statistics.median(values) for name, values in times.items()}
-        rows += [
+        found = [
             {
                 "chains": chains,
                 "dim": dim,
@@ -149,6 +150,8 @@ def speed(rounds: int = 11) -> list[dict[str, Any]]:
             }
             for name, value in micro.items()
         ]
+        show(found)
+        rows += found
     return rows
 
 
@@ -216,6 +219,7 @@ def memory() -> dict[str, Any]:
         growth, seconds = queue.get()
         process.join()
         found[name] = {"peak_growth_mb": growth, "seconds": seconds}
+        print(name, found[name], flush=True)
     return found
 
 

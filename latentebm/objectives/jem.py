@@ -42,8 +42,9 @@ def jem_loss(
         https://arxiv.org/abs/1912.03263
 
     Example:
-        >>> jem_loss(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([-1.0]), torch.tensor([2.0])).item()
-        -2.3068528175354004
+        >>> import torch
+        >>> jem_loss(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([-1.0]), torch.tensor([2.0]))
+        tensor(-2.3069)
     """
     check_number("weight", weight, low=0)
     check_number("penalty", penalty, low=0)

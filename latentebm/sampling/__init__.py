@@ -19,7 +19,8 @@ from latentebm.sampling.langevin import Langevin
 from latentebm.sampling.nuts import HMC, NUTS
 from latentebm.sampling.persistent import PMC, ReplayBuffer
 from latentebm.sampling.rejection import ISIR, Rejection
-from latentebm.sampling.weights import WeightSums, resample
+from latentebm.sampling.resampling import resample
+from latentebm.sampling.weights import WeightSums
 
 __all__ = [
     "HMC",

@@ -11,14 +11,8 @@ from torch import Tensor
 from latentebm.checks import check_choice, check_int, fail
 from latentebm.progress import Track, silent
 from latentebm.sampling.draws import Draws, Target, gather_draws
-from latentebm.sampling.weights import (
-    RESAMPLING,
-    Resampler,
-    WeightSums,
-    check_filled,
-    check_weights,
-    make_resampler,
-)
+from latentebm.sampling.resampling import RESAMPLING, Resampler, check_filled, make_resampler
+from latentebm.sampling.weights import WeightSums, check_weights
 
 __all__ = ["SNIS", "child_generator", "pool_chunks"]
 

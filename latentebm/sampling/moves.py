@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import fail
-from latentebm.sampling.kernels import langevin_update, log_acceptance
+from latentebm.sampling.update import langevin_update, log_acceptance
 
 __all__ = [
     "BLOCK",

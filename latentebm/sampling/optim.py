@@ -11,7 +11,8 @@ from torch.optim import Optimizer
 
 from latentebm.checks import fail
 from latentebm.sampling import kernels
-from latentebm.sampling.kernels import Kernel, langevin_update, langevin_update_foreach
+from latentebm.sampling.kernels import Kernel
+from latentebm.sampling.update import langevin_update, langevin_update_foreach
 
 __all__ = ["SGLD", "ImproperSGLD"]
 
