@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from latentebm.checks import check_choice, check_event, check_int, fail
 from latentebm.models.missing import MissingModel
 from latentebm.models.mixed_likelihoods import MixedLikelihood
-from latentebm.models.networks import mlp
 
 __all__ = ["DECODERS", "MIWAE", "Terms"]
 
@@ -30,8 +29,7 @@ class Terms(NamedTuple):
         log_proposal: (K, N).
         log_missing: of the mask given the completed row, (K, N); zeros without a missing model.
         parameter: decoder output, (K, N, P).
-        completed: features of the rows completed by draws, (K, N, F); without a missing model the decoder is asked
-            for no draws and missing cells hold zeros.
+        completed: features of the rows, missing cells drawn from p(x | z), (K, N, F).
     """
 
     z: Tensor
@@ -108,13 +106,13 @@ class MIWAE(nn.Module):
             "signs": None if signs is None else [int(s) for s in signs],
         }  # fmt: skip
         like = self.likelihood
-        self.encoder = mlp((like.n_features, width, width, 2 * latent_dim))
+        self.encoder = _tanh_mlp((like.n_features, width, width, 2 * latent_dim))
         if decoder == "linear":
             if set(families) != {"gaussian"}:
                 raise fail("decoder", "gaussian columns with decoder='linear'", list(families), "use decoder='mlp'")
             self.decoder: nn.Module = LinearDecoder(latent_dim, like.n_columns)
         else:
-            self.decoder = mlp((latent_dim, width, width, like.n_parameters))
+            self.decoder = _tanh_mlp((latent_dim, width, width, like.n_parameters))
         self.missing = None if missing_model is None else MissingModel(missing_model, like, signs)
 
     def posterior(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,10 +144,9 @@ class MIWAE(nn.Module):
         parameter = self.decoder(z)
         mask = mask.to(observed)
         cells = self.likelihood.log_prob(_filled(x, mask), parameter)
-        completed, log_missing = observed.expand(k, *observed.shape), cells.new_zeros(cells.shape[:-1])
+        completed = self._complete(observed, mask, parameter, generator)
+        log_missing = cells.new_zeros(cells.shape[:-1])
         if self.missing is not None:
-            seen = mask[:, self.missing.column]
-            completed = completed + (1 - seen) * self.likelihood.sample(parameter, generator)
             log_missing = self.missing.log_prob(mask, completed)
         return Terms(
             z, (cells * mask).sum(-1), _log_normal(z), _log_normal(noise) - scale.log().sum(-1), log_missing,
@@ -176,6 +173,10 @@ class MIWAE(nn.Module):
         with torch.no_grad():
             return self.likelihood.point(self.likelihood.sample(self.decoder(z), generator))
 
+    def _complete(self, observed: Tensor, mask: Tensor, parameter: Tensor, generator: torch.Generator) -> Tensor:
+        seen = mask[:, self.likelihood.feature_column.to(mask.device)]
+        return observed + (1 - seen) * self.likelihood.sample(parameter, generator)
+
     def _posterior(self, observed: Tensor) -> tuple[Tensor, Tensor]:
         mean, raw = self.encoder(observed).chunk(2, -1)
         # Bounded away from 0, where log-weights lose their meaning in float32.
@@ -189,6 +190,17 @@ class MIWAE(nn.Module):
             )
         seen = mask.to(x)[:, self.likelihood.feature_column.to(mask.device)]
         return self.likelihood.features(_filled(x, mask)) * seen
+
+
+def _tanh_mlp(sizes: tuple[int, ...]) -> nn.Sequential:
+    """Perceptron with bounded units: standardised tables have outliers, which unbounded ones would carry to the code."""
+    layers: list[nn.Module] = []
+    for i, o in zip(sizes, sizes[1:], strict=False):
+        linear = nn.Linear(i, o)
+        nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.Tanh()]
+    return nn.Sequential(*layers[:-1])
 
 
 def _filled(x: Tensor, mask: Tensor) -> Tensor:
