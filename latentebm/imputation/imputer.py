@@ -160,15 +160,14 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return torch.tensor(values, dtype=torch.float32), torch.tensor(mask, dtype=torch.float32)
 
     def _table(self, X: Any, *, reset: bool) -> pd.DataFrame:
+        if not isinstance(X, pd.DataFrame):
+            values = check_array(X, dtype=np.float64, ensure_all_finite="allow-nan", estimator=self, input_name="X")
+            validate_data(self, values, skip_check_array=True, reset=reset)
+            return pd.DataFrame(values)
         validate_data(self, X, skip_check_array=True, reset=reset)
-        if isinstance(X, pd.DataFrame) and not all(pd.api.types.is_numeric_dtype(t) for t in X.dtypes):
-            if X.empty:
-                raise fail("X", "at least one row and one column", X.shape, "pass data")
-            return X
-        values = check_array(X, dtype=np.float64, ensure_all_finite="allow-nan", estimator=self, input_name="X")
-        if reset and isinstance(self.likelihood, str):
-            return pd.DataFrame(values, columns=getattr(X, "columns", None), index=getattr(X, "index", None))
-        return pd.DataFrame(values, columns=getattr(X, "columns", None), index=getattr(X, "index", None))
+        if X.empty:
+            raise fail("X", "at least one row and one column", X.shape, "pass data")
+        return X
 
     def _signs(self, table: pd.DataFrame) -> list[int] | None:
         if self.missing_model != "self-masking-known":

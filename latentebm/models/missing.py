@@ -69,7 +69,7 @@ class MissingModel(nn.Module):
     def _drive(self, features: Tensor) -> Tensor:
         if self.kind == "agnostic":
             return features @ self.weight
-        weight = self.weight
+        weight: Tensor = self.weight
         if self.kind == "self-masking-known":
             weight = F.softplus(weight) * self.signs[self.column]
         drive = features.new_zeros(*features.shape[:-1], len(self.bias))

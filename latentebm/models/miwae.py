@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -193,9 +194,9 @@ class MIWAE(nn.Module):
 
 
 def _tanh_mlp(sizes: tuple[int, ...]) -> nn.Sequential:
-    """Perceptron with bounded units: standardised tables have outliers, which unbounded ones would carry to the code."""
+    """Perceptron with bounded units, which keep the outliers of standardised tables from reaching the code whole."""
     layers: list[nn.Module] = []
-    for i, o in zip(sizes, sizes[1:], strict=False):
+    for i, o in pairwise(sizes):
         linear = nn.Linear(i, o)
         nn.init.xavier_uniform_(linear.weight)
         nn.init.zeros_(linear.bias)

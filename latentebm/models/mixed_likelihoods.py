@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -225,7 +225,8 @@ def _build(family: str | tuple[str, int]) -> Family:
     check_choice("likelihood", name, FAMILIES)
     if name == "categorical":
         return Classes(classes)
-    return {"gaussian": Gaussian, "student_t": StudentsT, "bernoulli": Binary}[name]()
+    plain: dict[str, Callable[[], Family]] = {"gaussian": Gaussian, "student_t": StudentsT, "bernoulli": Binary}
+    return plain[name]()
 
 
 def _scale(raw: Tensor) -> Tensor:
