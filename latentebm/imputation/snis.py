@@ -110,7 +110,7 @@ def _impute_rows(
     left = draws
     while left:
         k = min(left, 200)
-        terms = model.terms(x, mask, k, generator=generator)
+        terms = model.terms(x, mask, k, complete=multiple > 0 or energy is not None, generator=generator)
         log_weight = log_weights(model, terms)
         sums.add(log_weight if energy is None else log_weight - energy(terms), terms, model, generator)
         left -= k

@@ -30,7 +30,8 @@ class Terms(NamedTuple):
         log_proposal: (K, N).
         log_missing: of the mask given the completed row, (K, N); zeros without a missing model.
         parameter: decoder output, (K, N, P).
-        completed: features of the rows, missing cells drawn from p(x | z), (K, N, F).
+        completed: features of the rows, missing cells drawn from p(x | z), (K, N, F), where asked for; else those
+            observed, zeros at missing cells, (N, F).
     """
 
     z: Tensor
@@ -124,13 +125,16 @@ class MIWAE(nn.Module):
         """
         return self._posterior(self._observed(x, mask))
 
-    def terms(self, x: Tensor, mask: Tensor, k: int, *, generator: torch.Generator) -> Terms:
+    def terms(
+        self, x: Tensor, mask: Tensor, k: int, *, complete: bool = False, generator: torch.Generator
+    ) -> Terms:  # fmt: skip
         """Draw k latents a row and evaluate every term of the bound.
 
         Arguments:
             x: values (N, D); what missing cells hold is never read.
             mask: 1 = observed, (N, D).
             k: draws.
+            complete: draw the missing cells even where no missing model asks for them.
             generator: source of all draws.
 
         Raises:
@@ -145,8 +149,9 @@ class MIWAE(nn.Module):
         parameter = self.decoder(z)
         mask = mask.to(observed)
         cells = self.likelihood.log_prob(_filled(x, mask), parameter)
-        completed = self._complete(observed, mask, parameter, generator)
-        log_missing = cells.new_zeros(cells.shape[:-1])
+        completed, log_missing = observed, cells.new_zeros(cells.shape[:-1])
+        if complete or self.missing is not None:
+            completed = self._complete(observed, mask, parameter, generator)
         if self.missing is not None:
             log_missing = self.missing.log_prob(mask, completed)
         return Terms(
