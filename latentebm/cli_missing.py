@@ -66,6 +66,8 @@ def impute(
         method, table, families=_families(likelihood, table), missing_model=missing_model, direction=direction,
         decoder=decoder, latent_dim=latent_dim, steps=steps, draws=draws, seed=seed,
     )  # fmt: skip
+    if multiple and not hasattr(imputer, "multiple"):
+        raise fail("multiple", f"0 with method {method}, which draws nothing", multiple, "use miwae or not-miwae")
     done = _complete(imputer, table)
     write_table(out, done)
     for i, copy in enumerate(imputer.multiple(table, multiple) if multiple else []):
@@ -180,7 +182,9 @@ def _imputer(method: str, table: pd.DataFrame, *, families: dict[Any, str], seed
 
 
 def _complete(imputer: Any, table: pd.DataFrame) -> pd.DataFrame:
-    done = imputer.fit(table).transform(table)
+    # Some imputers write into what they are given; a frame's own memory may be read-only.
+    X = table if hasattr(imputer, "multiple") else table.to_numpy(dtype=np.float64, copy=True)
+    done = imputer.fit(X).transform(X)
     return done if isinstance(done, pd.DataFrame) else pd.DataFrame(done, columns=table.columns, index=table.index)
 
 

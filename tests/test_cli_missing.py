@@ -47,6 +47,7 @@ def test_ampute_then_impute_a_csv(table):
     assert "cells imputed by not-miwae" in page
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("method", ["mean", "knn", "iterative"])
 def test_classical_methods_and_npz(table, method):
     x = pd.read_csv(table / "whole.csv")[["a", "b", "d"]].to_numpy()
@@ -70,6 +71,7 @@ def test_classical_methods_and_npz(table, method):
         (["impute", "whole.csv", "--out", "o.npz"], "out: expected a name ending in .csv"),
         (["impute", "whole.csv", "--out", "o.csv", "--method", "magic"], "method: expected one of"),
         (["impute", "whole.csv", "--out", "o.csv", "--method", "mean"], "method: expected miwae or not-miwae"),
+        (["impute", "ab.csv", "--out", "o.csv", "--method", "knn", "--multiple", "2"], "multiple: expected 0"),
         (["impute", "whole.csv", "--out", "o.csv", "--likelihood", "z=gaussian"], "likelihood: expected COLUMN=FAMILY"),
         (["ampute", "whole.csv", "--out", "o.csv", "--mechanism", "mar"], "driver: expected the column"),
         (["ampute", "whole.csv", "--out", "o.csv", "--rate", "1"], "rate: expected"),
@@ -79,6 +81,7 @@ def test_classical_methods_and_npz(table, method):
 )
 def test_bad_input_names_the_fix(table, monkeypatch, words, message):
     monkeypatch.chdir(table)
+    (table / "ab.csv").write_text("a,b\n1,2\n3,\n")
     (table / "whole.txt").write_text("a\n1\n")
     result = run(*words)
     assert isinstance(result.exception, ValueError)

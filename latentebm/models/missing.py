@@ -55,6 +55,7 @@ class MissingModel(nn.Module):
             raise fail("signs", f"{columns} of +1 or -1", signs, "+1 where large values go missing")
         self.register_buffer("signs", torch.tensor(signs, dtype=torch.get_default_dtype()))
         self.register_buffer("column", likelihood.feature_column)
+        self.in_order = bool((likelihood.feature_column.diff() > 0).all())
         shape = (features, columns) if kind == "agnostic" else (features,)
         # A known direction is believed from the start: a slope of 3 a standard deviation, learned from there on.
         start = 3.0 if kind == "self-masking-known" else 0.0
@@ -72,5 +73,9 @@ class MissingModel(nn.Module):
         weight: Tensor = self.weight
         if self.kind == "self-masking-known":
             weight = F.softplus(weight) * self.signs[self.column]
+        if len(weight) == len(self.bias):
+            # One feature a column: summing over the features of a column has nothing to sum.
+            drive = features * weight
+            return drive if self.in_order else drive[..., self.column.argsort()]
         drive = features.new_zeros(*features.shape[:-1], len(self.bias))
         return drive.index_add(-1, self.column, features * weight)

@@ -177,7 +177,8 @@ class MixedLikelihood:
         self.n_parameters = sum(f.parameters for f in self.families)
         self.n_features = sum(f.width for f in self.families)
         order = [j for group in self.groups for j in group]
-        self._inverse = [order.index(j) for j in range(self.n_columns)]
+        # Picking columns copies every draw: a slice where they are in order already.
+        self._inverse = slice(None) if order == sorted(order) else [order.index(j) for j in range(self.n_columns)]
         self.feature_column = torch.tensor([j for j in order for _ in range(self.families[j].width)])
 
     def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
