@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from latentebm.data.mnar import (
     ColumnDriven,
     ImagePixels,
     Mechanism,
+    MissingDataWarning,
     Patterns,
     SelfMasking,
     make_missing,
@@ -27,7 +29,7 @@ SEEN, GONE = "#0072B2", "#D55E00"
 def people(n: int = 600) -> tuple[np.ndarray, np.ndarray]:
     """Age in years and income in thousands, correlated, and a class for every person."""
     rng = np.random.default_rng(0)
-    age = rng.normal(45, 12, n)
+    age = np.clip(rng.normal(45, 13, n), 18, 85)
     income = 20 + 0.6 * age + rng.normal(0, 8, n)
     return np.stack([age, income], 1), (rng.random(n) < 0.4).astype(int)
 
@@ -53,14 +55,14 @@ def scatter(name: str, title: str, mechanism: Mechanism, rate: float | None) -> 
     points, side = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1))
     for label, marker in ((0, "o"), (1, "^")) if isinstance(mechanism, ByClass) else ((None, "o"),):
         here = np.ones(len(X), dtype=bool) if label is None else y == label
-        points.scatter(*X[here & seen].T, s=9, c=SEEN, marker=marker, linewidths=0)
-        points.scatter(*X[here & ~seen].T, s=9, c=GONE, marker=marker, linewidths=0)
+        points.scatter(*X[here & seen].T, s=12, c=SEEN, marker=marker, linewidths=0)
+        points.scatter(*X[here & ~seen].T, s=12, c=GONE, marker=marker, linewidths=0)
     edges = np.linspace(X[:, 1].min(), X[:, 1].max(), 25)
     side.hist([X[seen, 1], X[~seen, 1]], edges, orientation="horizontal", stacked=True, color=[SEEN, GONE])
     side.axhline(X[:, 1].mean(), color="black", lw=1, ls=":")
-    side.axhline(X[seen, 1].mean(), color=SEEN, lw=1.5)
+    side.axhline(X[seen, 1].mean(), color="black", lw=1.5)
     side.set_xlabel("people")
-    side.set_title(f"seen mean {X[seen, 1].mean() - X[:, 1].mean():+.1f}", fontsize=9)
+    side.set_title(f"mean seen (line)\n{X[seen, 1].mean() - X[:, 1].mean():+.1f} off", fontsize=9)
     points.set(xlabel="age, years", ylabel="income, thousands")
     points.set_title(title, fontsize=10)
     points.text(0.02, 0.98, "seen", color=SEEN, transform=points.transAxes, va="top", fontsize=9)
@@ -87,6 +89,8 @@ def digits() -> None:
 
 
 if __name__ == "__main__":
+    # That rows of two columns are emptied is what some of these pictures show.
+    warnings.simplefilter("ignore", MissingDataWarning)
     HERE.mkdir(exist_ok=True)
     for picture in PICTURES:
         scatter(*picture)
