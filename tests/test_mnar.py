@@ -8,6 +8,8 @@ import pytest
 import torch
 from scipy.stats import norm
 from torch.utils.data import DataLoader, TensorDataset
+from torchvision.datasets import FakeData
+from torchvision.transforms import ToTensor
 
 from latentebm.data.mnar import (
     MAR,
@@ -170,6 +172,15 @@ def test_dataset_is_deterministic_for_any_loading(workers):
     same, other = (MNARDataset(x, MCAR(), rate=0.5, seed=s, fill=0.0)[7] for s in (4, 4))
     assert torch.equal(same[0], other[0])
     assert (same[0][~same[1]] == 0).all()
+
+
+def test_dataset_over_torchvision():
+    fake = FakeData(20, (1, 8, 8), 3, transform=ToTensor(), random_offset=5)
+    items = MNARDataset(fake, ByClass({0: 0.5, 1: 0.1}), seed=0)
+    x, mask, y = items[3]
+    assert torch.equal(x[mask], fake[3][0][mask])
+    assert int(y) == int(fake[3][1])
+    assert all(items[i][1].all() for i in range(20) if int(fake[i][1]) == 2)
 
 
 BAD = [
