@@ -130,6 +130,21 @@ def test_nan_already_present_stays_and_does_not_count():
     assert not mask[: N // 2, 1].any()
     assert abs((~mask[N // 2 :, 1]).mean() - 0.5) < 4 * np.sqrt(0.25 / (N / 2))
     assert (np.isnan(out) == ~mask).all()
+    half = slice(N // 2, None)
+    assert X[half, 1][~mask[half, 1]].mean() > X[half, 1][mask[half, 1]].mean() + 0.5
+
+
+@pytest.mark.parametrize("kind", ["hard", "probit", "logistic"])
+def test_directions_remove_what_they_say(kind):
+    z = np.random.default_rng(3).normal(size=(N, 2))
+    lost = {}
+    for direction in ("high", "low", "tails", "middle"):
+        _, mask = make_missing(z, SelfMasking(kind, direction, [0], slope=4.0), 0.3, random_state=0)
+        lost[direction] = z[~mask[:, 0], 0]
+    assert lost["high"].mean() > 0.8
+    assert lost["low"].mean() < -0.8
+    assert abs(lost["tails"].mean()) < 0.2 < 1.0 < np.abs(lost["tails"]).mean()
+    assert np.abs(lost["middle"]).mean() < 0.5
 
 
 def test_image_pixels_and_classes():
