@@ -108,6 +108,13 @@ def test_values_behind_the_mask_are_never_read(ppca):
         assert torch.equal(a, b)
 
 
+def test_completed_rows_keep_what_was_seen(ppca):
+    model, x, mask = ppca
+    completed = model.terms(x, mask, 4, complete=True, generator=rng()).completed
+    assert torch.equal(completed[:, mask.bool()], x[mask.bool()].expand(4, -1))
+    assert (completed[:, ~mask.bool()].std(0) > 0).all()
+
+
 def test_likelihoods_match_torch_and_their_samples():
     families = ["student_t", ("categorical", 3), "gaussian", "bernoulli", ("categorical", 3), "gaussian"]
     like = MixedLikelihood(families)
