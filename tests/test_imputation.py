@@ -1,5 +1,6 @@
 """MIWAEImputer in scikit-learn's manners, table codes, and the tilted MIWAE."""
 
+import math
 import warnings
 
 import numpy as np
@@ -10,7 +11,8 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from latentebm.data.mnar import MCAR, MissingDataWarning, make_missing
 from latentebm.imputation import MIWAEImputer, tilt_miwae
-from latentebm.models.miwae import MIWAE
+from latentebm.imputation.snis import _Sums
+from latentebm.models.miwae import MIWAE, Terms
 from latentebm.training.energy import TiltRecipe
 from latentebm.training.miwae import MIWAERecipe, fit_miwae
 
@@ -180,6 +182,18 @@ def test_tilt_moves_a_biased_model_to_the_reference(space):
     assert 0.1 < ess <= 1
     x, m = torch.tensor([[float("nan")] * 3]), torch.zeros(1, 3)
     assert abs(tilt.impute(x, m, draws=20_000, generator=generator).x.mean().item()) < 0.15
+
+
+def test_streaming_resampling_weighs_chunks_by_their_sums():
+    # Two chunks of equal size, the second of a ninth of the weight: it must hold a tenth of the draws.
+    model, sums = MIWAE(["gaussian"], 1, width=4), _Sums(1, 40_000)
+    for chunk, log_weight in ((0.0, 0.0), (1.0, -math.log(9))):
+        z = torch.full((5, 1, 1), chunk)
+        ones = torch.zeros(5, 1)
+        terms = Terms(z, ones, ones, ones, ones, torch.cat([z, z], -1), z)
+        sums.add(ones + log_weight, terms, model, torch.Generator().manual_seed(int(chunk)))
+    assert abs(sums.latent.mean().item() - 0.1) < 5 * math.sqrt(0.09 / 40_000)
+    assert sums.mean.item() == pytest.approx(0.1, abs=1e-6)
 
 
 def test_tilt_refuses_bad_input():
