@@ -53,7 +53,7 @@ def impute(
     multiple: int = 0,
     energy: TermsEnergy | None = None,
     generator: torch.Generator,
-    cells: int = 4_000_000,
+    cells: int = 8_000_000,
     track: Track = silent,
 ) -> Imputation:
     r"""Single imputation by SNIS and multiple imputation by resampling.
@@ -71,7 +71,7 @@ def impute(
         multiple: completed rows to draw, M.
         energy: tilt energies (K, N) of posterior draws, or none.
         generator: source of all draws (CPU).
-        cells: bound of the numbers held at once, draws × rows × columns.
+        cells: bound of the numbers held at once, draws × rows × columns or hidden units.
         track: shows progress.
 
     Raises:
@@ -90,7 +90,7 @@ def impute(
         (5.0, torch.Size([3, 1, 2]))
     """
     check_int("draws", draws)
-    rows = max(1, min(len(x), cells // (x.shape[1] * min(draws, 200))))
+    rows = max(1, min(len(x), cells // (max(x.shape[1], 128) * min(draws, 200))))
     parts = [
         _impute_rows(model, a, b, draws, multiple, energy, generator)
         for a, b in track(list(zip(x.split(rows), mask.split(rows), strict=True)), "impute")
