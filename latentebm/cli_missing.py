@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,16 +21,27 @@ METHODS = ("miwae", "not-miwae", "mean", "knn", "iterative")
 MECHANISMS = ("mcar", "mar", "self-masking", "column-driven")
 
 
-def register(app: typer.Typer) -> None:
-    """Add both commands to `app`.
+def register(app: typer.Typer, *, errors_exit: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
+    """Add both commands to `app`, each run inside `errors_exit()`, which turns mistakes into messages.
 
     Example:
         >>> app = typer.Typer()
         >>> register(app); [c.name for c in app.registered_commands]
         ['impute', 'ampute']
     """
-    app.command("impute")(impute)
-    app.command("ampute")(ampute)
+    for command in (impute, ampute):
+        app.command(command.__name__)(_inside(errors_exit, command))
+
+
+def _inside(
+    context: Callable[[], AbstractContextManager[Any]], command: Callable[..., None]
+) -> Callable[..., None]:  # fmt: skip
+    @wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        with context():
+            command(*args, **options)
+
+    return run
 
 
 def impute(
