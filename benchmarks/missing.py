@@ -73,15 +73,19 @@ MCAR_METHODS: dict[str, Impute] = classical() | {
     "MIWAE, Gaussian": deep(steps=2000),
 }
 # The linear decoder's steps are cheaper, and it takes more of them to carry the slope of the mask to its end.
-KNOWN = {"latent_dim": 29, "steps": 2000, "lr": 3e-3, "draws": 4000}
-LINEAR = {"latent_dim": 29, "steps": 8000, "lr": 5e-3, "draws": 4000, "decoder": "linear"}
+# As published, the table comes standardised by its full columns, whose mean is the threshold of this mask.
+KNOWN = {"latent_dim": 29, "steps": 2000, "lr": 3e-3, "standardize": False}
+LINEAR = {"latent_dim": 29, "steps": 8000, "lr": 5e-3, "decoder": "linear", "standardize": False}
 MNAR_METHODS: dict[str, Impute] = classical() | {
-    "MIWAE (published 1.20)": deep(latent_dim=29, steps=2000),
+    "MIWAE (published 1.20)": deep(latent_dim=29, steps=2000, standardize=False),
     "MIWAE, PPCA form": deep(**LINEAR | {"steps": 2000}),
     "not-MIWAE, agnostic": deep(**KNOWN, missing_model="agnostic"),
     "not-MIWAE, self-masking": deep(**KNOWN, missing_model="self-masking"),
     "not-MIWAE, self-masking known (published .76)": deep(**KNOWN, missing_model="self-masking-known"),
-    "not-MIWAE, known, PPCA form (published .72)": deep(**LINEAR, missing_model="self-masking-known", decoder="linear"),
+    "not-MIWAE, known, scale of the seen part only": deep(
+        **KNOWN | {"standardize": True}, missing_model="self-masking-known"
+    ),
+    "not-MIWAE, known, PPCA form (published .72)": deep(**LINEAR, missing_model="self-masking-known"),
 }
 
 

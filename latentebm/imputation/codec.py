@@ -51,6 +51,7 @@ class TableCodec:
 
     Arguments:
         likelihood: one family for all columns, or column to family; numeric columns left out are ``gaussian``.
+        standardize: by the observed cells of each numeric column; without, numbers are taken as they are.
 
     Raises:
         ValueError: an unknown family, text without a declared ``categorical``, values outside {0, 1} of a
@@ -63,8 +64,9 @@ class TableCodec:
         (array([-1.,  1.,  0.]), array([ True,  True, False]))
     """
 
-    def __init__(self, likelihood: Likelihood = "gaussian") -> None:
+    def __init__(self, likelihood: Likelihood = "gaussian", *, standardize: bool = True) -> None:
         self.likelihood = likelihood
+        self.standardize = standardize
         self.codes: list[ColumnCode] = []
 
     @property
@@ -132,7 +134,7 @@ class TableCodec:
         if scale <= 1e-12 * max(1.0, abs(centre)):
             warnings.warn(f"column {name!r} is constant: it is imputed by its constant", MissingDataWarning, 6)
             return ColumnCode(family, centre, 0.0)
-        return ColumnCode(family, centre, scale)
+        return ColumnCode(family, centre, scale) if self.standardize else ColumnCode(family)
 
     def _values(self, name: Any, column: pd.Series, code: ColumnCode) -> NDArray[np.float64]:
         if code.family != "categorical":

@@ -43,6 +43,8 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             ``agnostic`` for a not-MIWAE.
         direction: which values go missing, with ``self-masking-known``: ``high`` or ``low``, or column to either.
         decoder: ``mlp``, or ``linear`` for the probabilistic-PCA form.
+        standardize: by the observed cells of each numeric column. Where these are a biased part and the columns'
+            true scale is known, scale X by it and pass False.
         width: hidden units of each hidden layer.
         k: importance draws a row in training.
         steps: optimizer steps.
@@ -85,6 +87,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         missing_model: str | None = None,
         direction: str | Mapping[Any, str] = "high",
         decoder: str = "mlp",
+        standardize: bool = True,
         width: int = 128,
         k: int = 20,
         steps: int = 4000,
@@ -99,6 +102,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.missing_model = missing_model
         self.direction = direction
         self.decoder = decoder
+        self.standardize = standardize
         self.width = width
         self.k = k
         self.steps = steps
@@ -113,7 +117,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         table = self._table(X, reset=True)
         recipe = MIWAERecipe(k=self.k, steps=self.steps, batch_size=self.batch_size, lr=self.lr)
         check_int("draws", self.draws)
-        self.codec_ = TableCodec(self.likelihood).fit(table)
+        self.codec_ = TableCodec(self.likelihood, standardize=self.standardize).fit(table)
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         generator = torch.Generator().manual_seed(self.seed_)
         # Layers draw their initial weights from torch's global state, which is borrowed and given back.
