@@ -292,10 +292,12 @@ def main() -> None:
         ampute_once(words.ampute_once, words.seed)
         return
     warnings.simplefilter("ignore", ConvergenceWarning)
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for part in words.parts or PARTS:
         for seed in range(words.seeds) if words.seed is None else [words.seed]:
-            results.setdefault(part, {}).setdefault(str(seed), {}).update(PARTS[part](seed))
+            found = PARTS[part](seed)
+            # Read late: another part may have been written meanwhile.
+            results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+            results.setdefault(part, {}).setdefault(str(seed), {}).update(found)
             write_json(RESULTS, results)
     show(results)
 
