@@ -70,7 +70,7 @@ def impute(
 
     Example: latentebm impute patients.csv --method not-miwae --direction high --out patients-complete.csv
     """
-    from latentebm.report_missing import write_imputation_report
+    from latentebm.report.missing import write_imputation_report
 
     check_choice("method", method, METHODS)
     check_suffix(out, file)

@@ -12,7 +12,7 @@ from jinja2 import Environment
 from matplotlib.figure import Figure
 
 from latentebm.files import write_text
-from latentebm.plots_missing import marginals, missingness_map
+from latentebm.report.missing_figures import marginals, missingness_map
 
 __all__ = ["write_imputation_report"]
 
