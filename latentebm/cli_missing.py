@@ -6,14 +6,16 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import pandas as pd
 import typer
 
 from latentebm.checks import check_choice, fail
 from latentebm.files import write_atomic
+
+if TYPE_CHECKING:
+    # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
+    import pandas as pd
 
 __all__ = ["ampute", "impute", "register"]
 
@@ -128,6 +130,9 @@ def read_table(file: Path) -> pd.DataFrame:
     Raises:
         ValueError: no such file, another suffix, or no single two-dimensional array.
     """
+    import numpy as np
+    import pandas as pd
+
     if not file.is_file():
         raise fail("FILE", "an existing file", str(file), "check the path")
     if file.suffix == ".csv":
@@ -143,6 +148,8 @@ def read_table(file: Path) -> pd.DataFrame:
 
 def write_table(out: Path, table: pd.DataFrame) -> None:
     """Write a .csv, or an .npz with the array ``x``, whole or not at all."""
+    import numpy as np
+
     if out.suffix == ".csv":
         write_atomic(out, lambda p: table.to_csv(p, index=False))
     else:
@@ -160,9 +167,11 @@ def check_suffix(out: Path, file: Path) -> None:
 
 
 def _families(likelihood: list[str] | None, table: pd.DataFrame) -> dict[Any, str]:
+    from pandas.api.types import is_numeric_dtype
+
     names = {str(c): c for c in table.columns}
     # A text column of a file can be nothing else: reading it from a .csv is what declares it.
-    families: dict[Any, str] = {c: "categorical" for c in table if not pd.api.types.is_numeric_dtype(table[c])}
+    families: dict[Any, str] = {c: "categorical" for c in table if not is_numeric_dtype(table[c])}
     for entry in likelihood or []:
         column, _, family = entry.partition("=")
         if column not in names or not family:
@@ -174,6 +183,8 @@ def _families(likelihood: list[str] | None, table: pd.DataFrame) -> dict[Any, st
 
 
 def _imputer(method: str, table: pd.DataFrame, *, families: dict[Any, str], seed: int, **settings: Any) -> Any:
+    from pandas.api.types import is_numeric_dtype
+
     if method in ("miwae", "not-miwae"):
         from latentebm.imputation import MIWAEImputer
         from latentebm.progress import bars
@@ -181,7 +192,7 @@ def _imputer(method: str, table: pd.DataFrame, *, families: dict[Any, str], seed
         if method == "miwae":
             settings["missing_model"] = None
         return MIWAEImputer(likelihood=families, random_state=seed, track=bars, **settings)
-    text = [c for c in table if not pd.api.types.is_numeric_dtype(table[c])]
+    text = [c for c in table if not is_numeric_dtype(table[c])]
     if text:
         raise fail("method", "miwae or not-miwae for a table with text", method, f"drop {text}, or change the method")
     from sklearn.experimental import enable_iterative_imputer  # noqa: F401
@@ -196,6 +207,9 @@ def _imputer(method: str, table: pd.DataFrame, *, families: dict[Any, str], seed
 
 
 def _complete(imputer: Any, table: pd.DataFrame) -> pd.DataFrame:
+    import numpy as np
+    import pandas as pd
+
     # Some imputers write into what they are given; a frame's own memory may be read-only.
     X = table if hasattr(imputer, "multiple") else table.to_numpy(dtype=np.float64, copy=True)
     done = imputer.fit(X).transform(X)
