@@ -104,8 +104,9 @@ def tilt_miwae(
 
     .. math:: \max_E\; -\mathrm{mean}_i\, \mathrm{E}_{p_E(z|x_{i,obs})}[E(z)] - \log Z
 
-    Each round draws the reference rows' latents (or completed rows) under the present tilt, by SNIS, and fits a fresh
-    ensemble to them: the expectation and maximisation steps of EM. Every member is held to its own fold of rows.
+    Each round draws the reference rows' latents under the present tilt, by SNIS, and fits a fresh
+    ensemble to them: the expectation and maximisation steps of EM. In data space the rows are generated from those
+    latents, so that both sides are the model's own. Every member is held to its own fold of rows.
 
     Arguments:
         model: fitted MIWAE; frozen.
@@ -143,7 +144,7 @@ def tilt_miwae(
         done = impute(
             model, x, mask, draws=draws, multiple=copies, energy=tilt.of_terms if tilt else None, generator=generator
         )  # fmt: skip
-        points = done.latent if space == "latent" else model.likelihood.features(done.draws)
+        points = done.latent if space == "latent" else _generated(model, done.latent, generator)
         energy = EnergyNet(points.shape[-1], members=members, generator=generator)
         train = _fit_latent if space == "latent" else _data_fitter(model)
         train(energy, points.detach(), recipe, generator, track)
@@ -151,6 +152,12 @@ def tilt_miwae(
     if tilt is None:
         raise RuntimeError("no round was run")
     return tilt
+
+
+@torch.no_grad()
+def _generated(model: MIWAE, z: Tensor, generator: torch.Generator) -> Tensor:
+    """Features of rows drawn from p(x | z): real rows beside these would be told apart by what the model misses."""
+    return model.likelihood.sample(model.decoder(z), generator)
 
 
 def _folds(rows: int, copies: int, members: int, generator: torch.Generator) -> Tensor:
@@ -171,9 +178,8 @@ def _fit_latent(
 def _data_fitter(model: MIWAE) -> Callable[[EnergyNet, Tensor, TiltRecipe, torch.Generator, Track], None]:
     """As the latent fit, the base draws being rows the model generates."""
 
-    @torch.no_grad()
     def base(k: int, generator: torch.Generator) -> Tensor:
-        return model.likelihood.sample(model.decoder(torch.randn(k, model.latent_dim, generator=generator)), generator)
+        return _generated(model, torch.randn(k, model.latent_dim, generator=generator), generator)
 
     def train(energy: EnergyNet, points: Tensor, recipe: TiltRecipe, generator: torch.Generator, track: Track) -> None:
         copies, rows, _ = points.shape
