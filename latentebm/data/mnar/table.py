@@ -1,0 +1,132 @@
+"""One view of numpy arrays, torch tensors and pandas frames: rows by columns, read one column at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from latentebm.checks import fail
+
+__all__ = ["Columns", "Table"]
+
+Columns = Sequence[int | str] | int | str | None
+BLOCK = 8  # columns; 8 float64 fill one cache line
+
+
+class Table:
+    """Rows by columns behind numpy, torch or pandas data; columns are read one at a time to keep memory low.
+
+    Arguments:
+        X: array or tensor (N, …), flattened to (N, D), or a DataFrame of D columns.
+        y: labels (N,), where a mechanism needs them.
+
+    Raises:
+        ValueError: X has no rows or fewer than two dimensions, holds infinite values, or y has another length.
+
+    Example:
+        >>> Table(np.zeros((3, 2, 2))).shape
+        (3, 4)
+    """
+
+    def __init__(self, X: Any, y: Any = None) -> None:
+        self.X = X
+        self.frame = isinstance(X, pd.DataFrame)
+        if not self.frame and not isinstance(X, np.ndarray | torch.Tensor):
+            raise fail("X", "a numpy array, torch tensor or pandas DataFrame", type(X).__name__, "convert it first")
+        if X.ndim < 2 or 0 in X.shape:
+            raise fail("X", "at least one row and one column", tuple(X.shape), "pass data of shape (N, D)")
+        self.event_shape = tuple(X.shape[1:])
+        self.shape = (len(X), int(np.prod(self.event_shape)))
+        self.values = None if self.frame else np.asarray(X.detach().cpu() if torch.is_tensor(X) else X)
+        self.flat = None if self.values is None else self.values.reshape(self.shape)
+        self.y = None if y is None else np.asarray(y)
+        if self.y is not None and self.y.shape != self.shape[:1]:
+            raise fail("y", f"labels of shape ({len(X)},)", self.y.shape, "pass one label a row")
+        self._block: tuple[int, NDArray[Any]] = (-1, np.empty(0))
+        for j in range(self.shape[1]):
+            column = self.raw(j)
+            if column.dtype.kind == "f" and np.isinf(column).any():
+                raise fail("X", "finite values or NaN", f"infinite values in column {j}", "remove them first")
+
+    def raw(self, j: int) -> NDArray[Any]:
+        """Column `j` as it is, (N,)."""
+        if self.flat is None:
+            return self.X.iloc[:, j].to_numpy()
+        # Columns of a large row-major table are far apart: a few at a time are laid out contiguously.
+        if self._block[0] != j // BLOCK:
+            part = self.flat[:, j // BLOCK * BLOCK : (j // BLOCK + 1) * BLOCK]
+            self._block = (j // BLOCK, np.ascontiguousarray(part.T))
+        return self._block[1][j % BLOCK]
+
+    def numeric(self, j: int) -> NDArray[np.float64]:
+        """Column `j` as float64 (N,), NaN where missing; categories and strings have no order to depend on."""
+        column = self.raw(j)
+        if column.dtype.kind not in "fiub":
+            try:
+                column = pd.to_numeric(pd.Series(column)).to_numpy(dtype=np.float64, na_value=np.nan)
+            except (ValueError, TypeError):
+                name = self.X.columns[j] if self.frame else j
+                raise fail(
+                    "X",
+                    "numbers in the columns a mechanism depends on",
+                    f"text in {name!r}",
+                    "encode it, or leave it out",
+                ) from None
+        return column.astype(np.float64, copy=False)
+
+    def observed(self, j: int) -> NDArray[np.bool_]:
+        """Which cells of column `j` hold a value, (N,)."""
+        column = self.raw(j)
+        if column.dtype.kind in "iub":
+            return np.ones(len(column), dtype=bool)
+        return ~np.isnan(column) if column.dtype.kind == "f" else ~pd.isna(column)
+
+    def indices(self, columns: Columns) -> list[int]:
+        """Column numbers of names, numbers (negative from the end) or None for all.
+
+        Raises:
+            ValueError: a column does not exist.
+        """
+        if columns is None:
+            return list(range(self.shape[1]))
+        chosen = [columns] if isinstance(columns, int | str | np.integer) else list(columns)
+        return [self._index(c) for c in chosen]
+
+    def _index(self, column: Any) -> int:
+        if self.frame and column in self.X.columns:
+            where = self.X.columns.get_loc(column)
+            if not isinstance(where, int):
+                raise fail("X", "unique column names", f"{column!r} more than once", "rename the columns")
+            return where
+        if isinstance(column, int | np.integer) and -self.shape[1] <= column < self.shape[1]:
+            return int(column) % self.shape[1]
+        raise fail("columns", f"names or numbers of {self.shape[1]} columns", repr(column), "pass columns X has")
+
+    def labels(self, mechanism: str) -> NDArray[Any]:
+        """Labels (N,).
+
+        Raises:
+            ValueError: none were passed.
+        """
+        if self.y is None:
+            raise fail("y", f"labels, which {mechanism} depends on", None, "pass y=labels of shape (N,)")
+        return self.y
+
+    def rebuild(self, mask: NDArray[np.bool_]) -> tuple[Any, Any]:
+        """Data of the kind that came in, NaN where `mask` (N, D) is False, and the mask in the same kind."""
+        if self.frame:
+            table_mask = pd.DataFrame(mask, index=self.X.index, columns=self.X.columns)
+            return self.X.where(table_mask), table_mask
+        if torch.is_tensor(self.X):
+            kept = torch.from_numpy(mask).reshape(self.X.shape).to(self.X.device)
+            floats = self.X if self.X.is_floating_point() else self.X.to(torch.get_default_dtype())
+            return floats.detach().masked_fill(~kept, float("nan")), kept
+        kind = self.X.dtype if self.X.dtype.kind in "fO" else np.dtype(np.float64)
+        out = np.array(self.X, dtype=kind)
+        out.reshape(self.shape)[~mask] = np.nan
+        return out, mask.reshape(self.X.shape)

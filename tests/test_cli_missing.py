@@ -1,0 +1,89 @@
+"""The commands impute and ampute, end to end on small files."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from latentebm.cli_missing import register
+
+APP = typer.Typer()
+register(APP)
+
+
+def run(*words):
+    return CliRunner().invoke(APP, [str(w) for w in words])
+
+
+@pytest.fixture
+def table(tmp_path):
+    g = np.random.default_rng(0)
+    z = g.normal(size=200)
+    frame = pd.DataFrame({"a": z, "b": 2 * z + 1, "c": np.where(z > 0, "x", "y"), "d": z + g.normal(size=200)})
+    frame.to_csv(tmp_path / "whole.csv", index=False)
+    return tmp_path
+
+
+def test_ampute_then_impute_a_csv(table):
+    words = ["--mechanism", "self-masking", "--column", "b", "--rate", 0.3]
+    result = run("ampute", table / "whole.csv", "--out", table / "holed.csv", *words)
+    assert result.exit_code == 0, result.output
+    whole, holed = pd.read_csv(table / "whole.csv"), pd.read_csv(table / "holed.csv")
+    assert 0.15 < holed["b"].isna().mean() < 0.45
+    assert holed.drop(columns="b").equals(whole.drop(columns="b"))
+    settings = ["--latent-dim", 1, "--steps", 200, "--draws", 50, "--multiple", 2]
+    result = run("impute", table / "holed.csv", "--out", table / "done.csv", "--method", "not-miwae", *settings)
+    assert result.exit_code == 0, result.output
+    done = pd.read_csv(table / "done.csv")
+    seen = holed["b"].notna()
+    assert not done.isna().any(axis=None)
+    assert np.allclose(done["b"][seen], holed["b"][seen])
+    assert np.corrcoef(done["b"][~seen], whole["b"][~seen])[0, 1] > 0.5
+    first, second = (pd.read_csv(table / f"done-{i}.csv") for i in (1, 2))
+    assert not np.allclose(first["b"], second["b"])
+    page = (table / "done.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png") == 2
+    assert "cells imputed by not-miwae" in page
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("method", ["mean", "knn", "iterative"])
+def test_classical_methods_and_npz(table, method):
+    x = pd.read_csv(table / "whole.csv")[["a", "b", "d"]].to_numpy()
+    np.savez(table / "whole.npz", x=x)
+    words = ["--mechanism", "mar", "--driver", 0, "--column", 1]
+    result = run("ampute", table / "whole.npz", "--out", table / "holed.npz", *words)
+    assert result.exit_code == 0, result.output
+    result = run("impute", table / "holed.npz", "--out", table / "done.npz", "--method", method)
+    assert result.exit_code == 0, result.output
+    with np.load(table / "done.npz") as done, np.load(table / "holed.npz") as holed:
+        seen = ~np.isnan(holed["x"])
+        assert np.isfinite(done["x"]).all()
+        assert np.allclose(done["x"][seen], x[seen])
+        assert not seen.all()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["impute", "none.csv", "--out", "o.csv"], "FILE: expected an existing file"),
+        (["impute", "whole.csv", "--out", "o.npz"], "out: expected a name ending in .csv"),
+        (["impute", "whole.csv", "--out", "o.csv", "--method", "magic"], "method: expected one of"),
+        (["impute", "whole.csv", "--out", "o.csv", "--method", "mean"], "method: expected miwae or not-miwae"),
+        (["impute", "ab.csv", "--out", "o.csv", "--method", "knn", "--multiple", "2"], "multiple: expected 0"),
+        (["impute", "whole.csv", "--out", "o.csv", "--likelihood", "z=gaussian"], "likelihood: expected COLUMN=FAMILY"),
+        (["ampute", "whole.csv", "--out", "o.csv", "--mechanism", "mar"], "driver: expected the column"),
+        (["ampute", "whole.csv", "--out", "o.csv", "--rate", "1"], "rate: expected"),
+        (["ampute", "whole.csv", "--out", "o.csv", "--mechanism", "self-masking"], "text in 'c'"),
+        (["ampute", "whole.txt", "--out", "o.txt"], "FILE: expected .csv or .npz"),
+    ],
+)
+def test_bad_input_names_the_fix(table, monkeypatch, words, message):
+    monkeypatch.chdir(table)
+    (table / "ab.csv").write_text("a,b\n1,2\n3,\n")
+    (table / "whole.txt").write_text("a\n1\n")
+    result = run(*words)
+    assert isinstance(result.exception, ValueError)
+    assert message in str(result.exception)
+    assert not (table / "o.csv").exists()
