@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentebm.checks import check_event, check_int
+from latentebm.checks import check_event, check_int, check_number
 from latentebm.models.mixture import MixtureEnergy
 
 __all__ = ["EnergyNet"]
@@ -29,6 +29,8 @@ class EnergyNet(nn.Module):
         hidden: widths of the hidden layers.
         members: ensemble size M.
         mixture: a coarse tilt of as many members that the perceptrons refine, or None.
+        limit: bound L of each perceptron's output, in nats, by :math:`L\tanh(\cdot/L)`; None for none. Far from all
+            codes a free perceptron goes on falling, and a handful of remote draws would carry the weights.
         generator: source of the initial weights; the last layer starts at zero, i.e. at no tilt.
 
     Raises:
@@ -51,6 +53,7 @@ class EnergyNet(nn.Module):
         hidden: tuple[int, ...] = (128, 64),
         members: int = 1,
         mixture: MixtureEnergy | None = None,
+        limit: float | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -59,6 +62,8 @@ class EnergyNet(nn.Module):
         self.config: dict[str, Any] = {"dim": dim, "hidden": list(hidden), "members": members}
         self.config["clusters"] = 0 if mixture is None else mixture.config["clusters"]
         self.mixture = mixture
+        self.config["limit"] = limit
+        self.limit = None if limit is None else check_number("limit", limit, low=0, open_low=True)
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for i, o in itertools.pairwise(sizes):
@@ -71,7 +76,7 @@ class EnergyNet(nn.Module):
         """An energy of the same shape as one that had this `config`, its weights not yet loaded."""
         dim, members, clusters = config["dim"], config["members"], config["clusters"]
         mixture = MixtureEnergy(dim, clusters, members) if clusters else None
-        return cls(dim, hidden=tuple(config["hidden"]), members=members, mixture=mixture)
+        return cls(dim, hidden=tuple(config["hidden"]), members=members, mixture=mixture, limit=config["limit"])
 
     def forward(self, z: Tensor) -> Tensor:
         """Energies (N,) of points (N, dim), in nats.
@@ -93,7 +98,7 @@ class EnergyNet(nn.Module):
         for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = torch.baddbmm(bias, h, weight)
             h = h if k == last else F.silu(h)
-        refined = h.squeeze(-1)
+        refined = h.squeeze(-1) if self.limit is None else self.limit * torch.tanh(h.squeeze(-1) / self.limit)
         return refined if self.mixture is None else refined + self.mixture.members(z)
 
 

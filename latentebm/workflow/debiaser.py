@@ -32,6 +32,7 @@ __all__ = ["POSTERIORS", "SAMPLERS", "Debiaser", "pick_device"]
 
 POSTERIORS = ("draws", "means")
 SAMPLERS = ("snis", "langevin")
+LIMIT = 4.0  # nats: the likelihood's log-ratios stay within ±4; the Jensen optimum is bounded by its penalty
 FEW, CLUSTERS = 1000, 15  # below FEW reference images the tilt starts from CLUSTERS soft clusters
 
 
@@ -229,7 +230,9 @@ class Debiaser(BaseEstimator):
         members = min(check_int("folds", self.folds), len(images))
         mixture = self._mixture(codes, members, rng)
         # The weights are drawn on the CPU: a seed means the same on every device.
-        energy = EnergyNet(self.latent_dim, members=members, mixture=mixture, generator=rng).to(codes.mean.device)
+        limit = LIMIT if self.objective == "likelihood" else None
+        energy = EnergyNet(self.latent_dim, members=members, mixture=mixture, limit=limit, generator=rng)
+        energy.to(codes.mean.device)
         self.energy_log_ = fit_energy(energy, codes, recipe, generator=rng, track=track or self._track())
         self.energy_ = energy.requires_grad_(False)
         self.heldout_gain_ = held_out_gain(energy, codes, self._transform(), generator=rng)
