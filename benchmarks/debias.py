@@ -83,11 +83,17 @@ def study(problem: Problem, settings: Settings, classifier: torch.nn.Module, row
     found = [
         {**common, "row": "untilted", **before.as_dict(), "heldout_loss": elbo["heldout_loss"], "seconds": seconds}
     ]
+    fitted_tilt: Debiaser | None = None
     for row in rows:
         per_class, changes = ROWS[row]
         model = copy.copy(fitted).set_params(**changes)
         start = time.perf_counter()
-        model.fit_tilt(reference(problem, per_class, settings.seed))
+        if "sampler" in changes and fitted_tilt is not None:
+            # The same tilt, drawn from otherwise.
+            model.energy_, model.heldout_gain_ = fitted_tilt.energy_, fitted_tilt.heldout_gain_
+        else:
+            model.fit_tilt(reference(problem, per_class, settings.seed))
+        fitted_tilt = model
         draws = model.sample(settings.samples)
         line = {**common, "row": row, **model.weigh(), "heldout_gain": model.heldout_gain_}
         line |= {"seconds": time.perf_counter() - start, **verdict(draws.x).as_dict()}

@@ -8,6 +8,15 @@ from typing import Any
 from latentebm._version import __version__
 
 _HOME = {
+    **dict.fromkeys(
+        (
+            *("ByClass", "ColumnDriven", "ImagePixels", "MAR", "MCAR", "MNARDataset", "MissingDataWarning", "Patterns"),
+            *("SelfMasking", "make_missing", "make_missing_values"),
+        ),
+        "latentebm.data.mnar",
+    ),
+    **dict.fromkeys(("MIWAEImputer", "MIWAETilt", "tilt_miwae"), "latentebm.imputation"),
+    "MIWAE": "latentebm.models.miwae",
     "Debiaser": "latentebm.workflow.debiaser",
     "Draws": "latentebm.sampling",
     "EnergyNet": "latentebm.models.energy",

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table as RichTable
 
 from latentebm._version import __version__
+from latentebm.cli_missing import register
 from latentebm.progress import Sized, T
 from latentebm.workflow.settings import Settings, read_config
 
@@ -87,7 +88,10 @@ def debias(
     network: Annotated[str, _option(MODEL, "mlp or conv")] = Settings.network,
     width: Annotated[int, _option(MODEL, "hidden units")] = Settings.width,
     likelihood: Annotated[str, _option(MODEL, "bernoulli or gaussian")] = Settings.likelihood,
-    kl_weight: Annotated[float, _option(MODEL, "weight of the KL term in training")] = Settings.kl_weight,
+    kl_weight: Annotated[
+        Optional[float],  # noqa: UP045
+        _option(MODEL, "weight of the KL term in training; 1 up to three dimensions, else 1.5 by default"),
+    ] = None,
     epochs: Annotated[int, _option(MODEL, "passes over the biased images")] = Settings.epochs,
     precision: Annotated[str, _option(MODEL, "auto, bf16 or fp32")] = Settings.precision,
     space: Annotated[str, _option(TILT, "where the energy lives: latent")] = Settings.space,
@@ -240,6 +244,9 @@ def _print_run(folder: Path, metrics: dict[str, Any]) -> None:
     console.print(f"{metrics['seconds']['total']:.0f} s; run folder {escape(str(folder))}", highlight=False)
     opener = f"python -m webbrowser {page.resolve().as_uri()}"
     console.print(f"Report: {escape(str(page))}\nOpen it:  {escape(opener)}", highlight=False, soft_wrap=True)
+
+
+register(app, errors_exit=_errors_exit)
 
 
 def main() -> None:

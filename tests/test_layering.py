@@ -17,11 +17,13 @@ ALLOWED = {
     "sampling": set(),
     "objectives": set(),
     "training": {"data", "models", "objectives"},
+    "imputation": {"data", "models", "objectives", "training"},
     "evaluation": {"data", "models", "sampling", "training"},
     "plots": set(),
     "report": set(),
     "workflow": {"data", "models", "sampling", "objectives", "training", "evaluation", "plots", "report"},
-    "cli": {"workflow", "report"},
+    "cli_missing": {"data", "imputation", "report"},
+    "cli": {"workflow", "report", "cli_missing"},
 }
 GROUND = {"checks", "files", "progress", "_version"}
 

@@ -33,7 +33,7 @@ def fit_vae(
     vae: VAE,
     images: Tensor,
     *,
-    epochs: int = 25,
+    epochs: int = 40,
     batch_size: int = 256,
     lr: float = 4e-3,
     kl_weight: float = 1.0,

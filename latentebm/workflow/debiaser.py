@@ -64,7 +64,8 @@ class Debiaser(BaseEstimator):
         network: ``mlp`` or ``conv``.
         width: hidden units of the VAE.
         likelihood: ``bernoulli`` or ``gaussian``.
-        kl_weight: weight of the ELBO's KL term in training; above 1 the codes fill the prior more evenly.
+        kl_weight: weight of the ELBO's KL term in training; above 1 the codes fill the prior more evenly, which many
+            dimensions need. None takes 1 up to three dimensions and 1.5 above.
         epochs: passes over the biased images.
         objective: ``likelihood`` or ``jensen``.
         energy_penalty: λ of the Jensen objective.
@@ -112,8 +113,8 @@ class Debiaser(BaseEstimator):
         network: str = "mlp",
         width: int = 512,
         likelihood: str = "bernoulli",
-        kl_weight: float = 1.5,
-        epochs: int = 25,
+        kl_weight: float | None = None,
+        epochs: int = 40,
         objective: str = "likelihood",
         energy_penalty: float = 0.25,
         gradient_penalty: float = 0.0,
@@ -176,7 +177,7 @@ class Debiaser(BaseEstimator):
         check_int("seed", self.seed, low=0)
         if self.clusters is not None:
             check_int("clusters", self.clusters, low=0)
-        check_number("kl_weight", self.kl_weight, low=0, open_low=True)
+        check_number("kl_weight", self._kl_weight(), low=0, open_low=True)
         check_choice("network", self.network, NETWORKS)
         check_choice("likelihood", self.likelihood, LIKELIHOODS)
         check_choice("precision", self.precision, PRECISIONS)
@@ -208,7 +209,7 @@ class Debiaser(BaseEstimator):
             vae,
             images,
             epochs=self.epochs,
-            kl_weight=self.kl_weight,
+            kl_weight=self._kl_weight(),
             precision=self.precision,
             generator=rng,
             track=track or self._track(),
@@ -327,6 +328,11 @@ class Debiaser(BaseEstimator):
             gradient_penalty=self.gradient_penalty,
             steps=self.tilt_steps,
         )
+
+    def _kl_weight(self) -> float:
+        if self.kl_weight is None:
+            return 1.0 if self.latent_dim <= 3 else 1.5
+        return self.kl_weight
 
     def _sampler(self) -> Sampler:
         check_choice("sampler", self.sampler, SAMPLERS)

@@ -76,8 +76,8 @@ class Settings:
     network: str = "mlp"
     width: int = 512
     likelihood: str = "bernoulli"
-    kl_weight: float = 1.5
-    epochs: int = 25
+    kl_weight: float | None = None
+    epochs: int = 40
     objective: str = "likelihood"
     energy_penalty: float = 0.25
     gradient_penalty: float = 0.0
