@@ -43,6 +43,7 @@ class Plane:
         ValueError: fewer than two points.
 
     Example:
+        >>> import torch
         >>> Plane(torch.randn(10, 5))(torch.randn(3, 5)).shape
         (3, 2)
     """
@@ -122,6 +123,7 @@ def plot_latents(
         title: the finding.
 
     Example:
+        >>> import torch
         >>> z = torch.randn(9, 2)
         >>> len(plot_latents(Plane(z), z, torch.arange(9) % 2, [0, 1], ["a", "b"], "two classes").axes)
         1
@@ -150,6 +152,7 @@ def plot_image_grid(images: Tensor, title: str, columns: int = 16) -> Figure:
     """Grid of images (N, C, H, W) in [0, 1].
 
     Example:
+        >>> import torch
         >>> plot_image_grid(torch.rand(4, 1, 8, 8), "noise", columns=2).axes[0].get_title()
         'noise'
     """
@@ -180,6 +183,7 @@ def plot_energy(
         shown: most draws shown.
 
     Example:
+        >>> import torch
         >>> z = torch.randn(2000, 2)
         >>> len(plot_energy(Plane(z), z, z[:, 0], z[:9], "tilt to the left", bins=10).axes)
         2
@@ -221,6 +225,7 @@ def plot_overlay(plane: Plane, reference: Tensor, prior: Tensor, tilted: Tensor,
         title: the finding.
 
     Example:
+        >>> import torch
         >>> z = torch.randn(9, 2)
         >>> len(plot_overlay(Plane(z), z, z, z, "alike").axes)
         2
@@ -246,6 +251,7 @@ def plot_paths(plane: Plane, trace: Tensor, title: str) -> Figure:
         title: the finding.
 
     Example:
+        >>> import torch
         >>> z = torch.randn(5, 3, 2)
         >>> len(plot_paths(Plane(z.flatten(0, 1)), z, "three walks").axes)
         1
