@@ -280,7 +280,7 @@ def plot_shares(
     x, width = np.arange(len(names)), 0.38
     for offset, shares, colour, label in ((-0.5, before, BEFORE, "untilted"), (0.5, after, AFTER, "tilted")):
         bars = ax.bar(x + offset * width, 100 * np.array(shares), width, color=colour, label=label)
-        ax.bar_label(bars, fmt="%.0f", fontsize=8)
+        ax.bar_label(bars, fmt="%.0f", fontsize=8, label_type="center", color="white")
     lows, highs = x - width * 1.1, x + width * 1.1
     ax.hlines(100 * np.array(target), lows, highs, colors="black", linestyles="--", lw=1.2, label="target")
     ax.set_xticks(x, names)
