@@ -113,6 +113,8 @@ def test_without_replacement_follows_successive_sampling():
     assert_mean(((draws[:, 0] == 0) & (draws[:, 1] == 1)).double(), 0.5 * 0.3 / 0.5)
 
 
+# The releases of arviz-stats for Python 3.10 lack psislw: there is nothing to compare with.
+@pytest.mark.skipif(not hasattr(array_stats, "psislw"), reason="arviz-stats for Python 3.10 has no psislw")
 def test_pareto_k_matches_arviz():
     for scale in (0.5, 2.0, 5.0):
         log_weight = torch.randn(20_000, generator=gen(8)).double() * scale

@@ -105,7 +105,8 @@ def bfmi(energy: Tensor) -> Tensor:
         >>> 1.5 < bfmi(torch.randn(2000, 1, generator=torch.Generator().manual_seed(0))).item() < 2.5
         True
     """
-    return torch.from_numpy(array_stats.bfmi(energy.detach().double().cpu().numpy().T))
+    h = energy.detach().double()
+    return h.diff(dim=0).square().sum(0) / (h - h.mean(0)).square().sum(0)
 
 
 def max_rhat(trace: Tensor) -> float:

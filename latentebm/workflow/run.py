@@ -81,7 +81,7 @@ def debias(settings: Settings, *, track: Track = silent) -> RunResult:
         Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
 
     Example:
-        >>> debias(Settings(data="nowhere.npz"))
+        >>> debias(Settings(data="nowhere.npz", out="runs/nowhere"))
         Traceback (most recent call last):
         FileNotFoundError: data: expected a file at nowhere.npz, found none; check the path
     """
