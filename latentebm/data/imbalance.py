@@ -95,8 +95,7 @@ def biased_split(
     Raises:
         ValueError: a class is absent, proportions can't be met, or too little is left for the reference.
 
-    References:
-        Prototype of the split on MNIST digits 0–4: proportions .12/.33/.28/.20/.07 leave 685 a class.
+    MNIST digits 0–4 at the shares .12/.33/.28/.20/.07 leave 685 reference images a class.
 
     Example:
         >>> y = torch.arange(2).repeat(50)
