@@ -57,7 +57,7 @@ def run_figures(
         ),
     }
     if tilted.trace is not None and tilted.trace.shape[1]:
-        figures["paths"] = plots.plot_paths(plane, tilted.trace[:, :12], "Twelve Langevin chains from prior to tilt")
+        figures["paths"] = plots.plot_paths(plane, tilted.trace[:25, :6], "The first 25 steps of six Langevin chains")
     if verdict is not None:
         before, after = verdict.before, verdict.after
         title = f"Distance to the target {_verb(before.tv, after.tv)} from {before.tv:.3f} to {after.tv:.3f}"
