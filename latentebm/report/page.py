@@ -22,7 +22,7 @@ CAPTIONS = {
     "energy": "The fitted tilt: draws move to where the energy is low.",
     "tilted_draws": "Images from the same generator after the tilt, its weights unchanged.",
     "overlay": "Where the reference's codes lie, and where prior and tilted draws fall.",
-    "paths": "First steps of some Langevin chains, each from a prior draw (open circle) on its way to the tilt (filled).",
+    "paths": "First steps of some Langevin chains, from prior draws (open circles) on their way to the tilt (filled).",
     "shares": "Shares of classes among the draws, as the classifier sees them, beside the target.",
 }
 WIDE = ("counts", "prior_draws", "tilted_draws", "overlay")
