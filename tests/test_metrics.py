@@ -53,7 +53,7 @@ def test_density_and_coverage_of_equal_and_of_distant_sets(rng):
     real, same = torch.randn(2000, 4, generator=rng), torch.randn(2000, 4, generator=rng)
     density, coverage = density_coverage(same, real)
     assert density == pytest.approx(1, abs=0.1)  # its expectation for equal laws
-    assert coverage == pytest.approx(1 - 0.5**5, abs=0.03)  # 1 - C(N-1, k)... for N = M large and k = 5
+    assert coverage == pytest.approx(1 - 0.5**5, abs=0.03)  # the limit for equal laws, equal sizes, k = 5
     assert density_coverage(same + 100, real) == (0.0, 0.0)
     half = real[real[:, 0] > 0]
     assert density_coverage(half, real)[1] < 0.75

@@ -83,11 +83,11 @@ def test_ensemble_is_its_members_apart(rng):
 
 
 def test_tilt_signs_and_base_law(rng):
-    tilt = LatentTilt(VAE((1, 4, 4), 2, width=8), lambda_energy := _Quadratic())
+    tilt = LatentTilt(VAE((1, 4, 4), 2, width=8), energy := _Quadratic())
     z = torch.randn(6, 2, generator=rng)
     exact = MultivariateNormal(torch.zeros(2), torch.eye(2)).log_prob(z)
     torch.testing.assert_close(tilt.log_base(z), exact)
-    torch.testing.assert_close(tilt.potential(z), lambda_energy(z) - exact)
+    torch.testing.assert_close(tilt.potential(z), energy(z) - exact)
     assert tilt.sample_base(7, generator=rng).shape == (7, 2)
 
 

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from latentebm.files import write_text
 
-__all__ = ["CAPTIONS", "Table", "finding", "metric_tables", "reliability", "render_report"]
+__all__ = ["CAPTIONS", "Table", "course", "finding", "metric_tables", "reliability", "render_report"]
 
 CAPTIONS = {
     "counts": "What the generator learned from, and the small reference set it is tilted to.",
@@ -43,6 +43,17 @@ class Table:
     rows: list[list[str]]
 
 
+def course(before: float, after: float) -> str:
+    """How a figure went, at the three decimals it is printed with.
+
+    Example:
+        >>> course(0.2, 0.1), course(0.1, 0.2), course(0.1981, 0.1979)
+        ('falls', 'rises', 'stays')
+    """
+    step = round(after, 3) - round(before, 3)
+    return "stays" if step == 0 else "falls" if step < 0 else "rises"
+
+
 def finding(metrics: dict[str, Any]) -> str:
     """The run in one sentence.
 
@@ -55,10 +66,9 @@ def finding(metrics: dict[str, Any]) -> str:
         return f"The tilt adds {gain:.3f} nats to the mean log-likelihood bound of a held-out reference image."
     before, after = metrics["untilted"]["tv"], metrics["tilted"]["tv"]
     low, high = metrics["tilted"]["tv_interval"]
-    verb = "falls" if after < before else "rises"
     return (
-        f"The distance between the generator's class shares and the target {verb} from {before:.3f} to {after:.3f} "
-        f"(total variation, 95 % interval {low:.3f} to {high:.3f})."
+        f"The distance between the generator's class shares and the target {course(before, after)} from "
+        f"{before:.3f} to {after:.3f} (total variation, 95 % interval {low:.3f} to {high:.3f})."
     )
 
 

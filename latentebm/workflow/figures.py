@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from latentebm import plots
+from latentebm.report.page import course
 from latentebm.sampling import Draws
 from latentebm.workflow.debiaser import Debiaser
 from latentebm.workflow.measure import Verdict
@@ -60,13 +61,9 @@ def run_figures(
         figures["paths"] = plots.plot_paths(plane, tilted.trace[:25, :6], "The first 25 steps of six Langevin chains")
     if verdict is not None:
         before, after = verdict.before, verdict.after
-        title = f"Distance to the target {_verb(before.tv, after.tv)} from {before.tv:.3f} to {after.tv:.3f}"
+        title = f"Distance to the target {course(before.tv, after.tv)} from {before.tv:.3f} to {after.tv:.3f}"
         figures["shares"] = plots.plot_shares(before.shares, after.shares, problem.target, problem.class_names, title)
     return figures
-
-
-def _verb(before: float, after: float) -> str:
-    return "falls" if after < before else "rises"
 
 
 def _data_figures(problem: Problem, plane: plots.Plane, codes: Tensor) -> dict[str, Figure]:
