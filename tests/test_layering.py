@@ -16,14 +16,15 @@ ALLOWED = {
     "models": set(),
     "sampling": set(),
     "objectives": set(),
-    "training": {"data", "models", "objectives"},
+    "training": {"data", "models", "sampling", "objectives"},
     "imputation": {"data", "models", "objectives", "training"},
-    "evaluation": {"data", "models", "sampling", "training"},
+    "evaluation": {"data", "models", "sampling", "objectives", "training"},
     "plots": set(),
     "report": set(),
     "workflow": {"data", "models", "sampling", "objectives", "training", "evaluation", "plots", "report"},
     "cli_missing": {"data", "imputation", "report"},
-    "cli": {"workflow", "report", "cli_missing"},
+    "cli_plan": {"workflow"},
+    "cli": {"workflow", "report", "cli_missing", "cli_plan"},
 }
 GROUND = {"checks", "files", "progress", "_version"}
 
