@@ -25,17 +25,21 @@ _HOME = {
     ),
     **dict.fromkeys(("MIWAEImputer", "MIWAETilt", "tilt_miwae"), "latentebm.imputation"),
     "MIWAE": "latentebm.models.miwae",
+    "Attribute": "latentebm.models.attribute",
     "Debiaser": "latentebm.workflow.debiaser",
     "EnergyNet": "latentebm.models.energy",
     "Images": "latentebm.data.images",
     "LatentTilt": "latentebm.models.tilt",
+    "ScaledTilt": "latentebm.models.strength",
     "Settings": "latentebm.workflow.settings",
     "VAE": "latentebm.models.vae",
+    "WrappedGenerator": "latentebm.models.generators",
     "biased_split": "latentebm.data.imbalance",
     "debias": "latentebm.workflow.run",
     "jem_loss": "latentebm.objectives.jem",
     "load_default": "latentebm.data.tabular",
     "load_images": "latentebm.data.images",
+    **dict.fromkeys(("expected_shares", "tilt_attributes"), "latentebm.training.attributes"),
 }
 
 __all__ = ["__version__", *_HOME]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latentebm.checks import check_int, check_number, fail
 
-__all__ = ["biased_split", "check_shares", "draw_shares"]
+__all__ = ["biased_split", "check_shares", "draw_shares", "within_classes"]
 
 
 def check_shares(name: str, shares: Sequence[float], n_classes: int) -> list[float]:
@@ -62,6 +62,33 @@ def draw_shares(
             raise fail("proportions", f"at most {len(rows)} images of class {k}", f"{wanted}", fix)
         chosen.append(rows[torch.randperm(len(rows), generator=generator)[:wanted]])
     return torch.cat(chosen).sort().values
+
+
+def within_classes(labels: Tensor, classes: Sequence[int], proportions: Sequence[float], fraction: float) -> float:
+    r"""The largest share of all rows, up to `fraction`, that asks no class for more than `fraction` of its own rows.
+
+    .. math:: f' = f \min\big(1, \min_k N_k / (p_k N)\big)
+
+    A long tail over many classes takes most of its rows from the first ones: at the full fraction of all rows these
+    would be asked for more than they have. What is left over is kept for the reference.
+
+    Arguments:
+        labels: class indices, (N,).
+        classes: the classes that `proportions` speak of.
+        proportions: class shares of the biased set.
+        fraction: f in (0, 1].
+
+    References:
+        Class-Balanced Loss Based on Effective Number of Samples (Cui et al., 2019), https://arxiv.org/abs/1901.05555
+
+    Example:
+        >>> y = torch.arange(4).repeat(50)
+        >>> within_classes(y, range(4), [0.5, 0.3, 0.1, 0.1], 0.8)
+        0.4
+    """
+    counts = [int((labels == k).sum()) for k in classes]
+    room = min(n / (p * sum(counts)) for n, p in zip(counts, proportions, strict=True) if p > 0)
+    return fraction * min(1.0, room)
 
 
 def biased_split(

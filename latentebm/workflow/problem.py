@@ -10,8 +10,8 @@ from torch import Tensor
 
 from latentebm.checks import fail
 from latentebm.data.images import TORCHVISION, Images, load_images, load_npz
-from latentebm.data.imbalance import biased_split, draw_shares
-from latentebm.workflow.settings import Settings, parse_classes, parse_proportions, parse_target
+from latentebm.data.imbalance import biased_split, draw_shares, within_classes
+from latentebm.workflow.settings import Settings, is_long_tail, parse_classes, parse_proportions, parse_target
 
 __all__ = ["Problem", "pose"]
 
@@ -87,16 +87,28 @@ def pose(settings: Settings, generator: torch.Generator) -> Problem:
     names = tuple(data.class_names[k] for k in classes)
     target = parse_target(_cut_target(settings), names)
     shares = parse_proportions(settings.proportions, len(classes))
+    labels, fraction = _labels(pool), settings.biased_fraction
+    if is_long_tail(settings.proportions):
+        fraction = within_classes(labels, classes, shares, fraction)
     biased, reference = biased_split(
-        pool.labels if pool.labels is not None else torch.empty(0),
+        labels,
         classes,
         shares,
-        biased_fraction=settings.biased_fraction,
+        biased_fraction=fraction,
         reference_per_class=settings.reference_per_class,
         target=target,
         generator=generator,
     )
+    _made(labels[biased], classes, names, target)
     return _judged(Problem(pool[biased], pool[reference]), pool, exam, classes, target, generator)
+
+
+def _made(labels: Tensor, classes: list[int], names: tuple[str, ...], target: list[float]) -> None:
+    """A tilt reweights what the generator makes; it makes nothing of a class it never saw."""
+    unseen = [n for k, n, t in zip(classes, names, target, strict=True) if t > 0 and not bool((labels == k).any())]
+    if unseen:
+        got = f"{', '.join(unseen)}, of which the biased set has no image"
+        raise fail("target", "classes that the generator makes", got, "leave them out, or give them a proportion")
 
 
 def _cut_target(settings: Settings) -> str:

@@ -16,7 +16,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Settings", "parse_classes", "parse_proportions", "parse_target", "read_config"]
+__all__ = ["Settings", "is_long_tail", "parse_classes", "parse_proportions", "parse_target", "read_config"]
 
 LITERATURE = {5: (0.12, 0.33, 0.28, 0.20, 0.07)}  # the published split of five classes
 DEBIASER_FIELDS = (
@@ -45,7 +45,7 @@ class Settings:
         data_root: folder of torchvision's files.
         classes: ``0-4``, ``0,2,7``, class names, or ``all``; None for 0-4 of the built-in data, else all.
         proportions: class shares of the biased set: numbers, or ``long-tail:R`` for an exponential tail in which
-            the largest class is R times the smallest.
+            the first class is R times the last, cut so that no class gives more than `biased_fraction` of its images.
         biased_fraction: share of the images that the biased set is cut from, in (0, 1].
         reference_per_class: mean reference images a class; None for all there is.
         reference: .npz of reference images; all of `data` is then the biased set.
@@ -180,6 +180,16 @@ def parse_classes(text: str | None, names: tuple[str, ...], built_in: bool) -> l
     return chosen
 
 
+def is_long_tail(proportions: str | None) -> bool:
+    """Whether proportions are asked for as ``long-tail:R``.
+
+    Example:
+        >>> is_long_tail("long-tail:50"), is_long_tail(None)
+        (True, False)
+    """
+    return proportions is not None and proportions.startswith("long-tail:")
+
+
 def parse_proportions(text: str | None, n_classes: int) -> list[float]:
     """Biased shares from numbers, ``long-tail:R``, or the published split of five classes.
 
@@ -195,7 +205,7 @@ def parse_proportions(text: str | None, n_classes: int) -> list[float]:
             fix = "pass --proportions with one share a class, or --reference"
             raise fail("proportions", f"{n_classes} shares", "none", fix)
         return list(LITERATURE[n_classes])
-    if text.startswith("long-tail:"):
+    if is_long_tail(text):
         ratio = check_number("proportions", text.partition(":")[2], low=1, high=1e9, fix="pass long-tail:50")
         sizes = [ratio ** (-k / (n_classes - 1)) for k in range(n_classes)]
         return [s / sum(sizes) for s in sizes]
