@@ -15,6 +15,7 @@ from rich.table import Table as RichTable
 
 from latentebm._version import __version__
 from latentebm.cli_missing import register
+from latentebm.cli_plan import register as register_plan
 from latentebm.progress import Sized, T
 from latentebm.workflow.settings import Settings, read_config
 
@@ -247,6 +248,7 @@ def _print_run(folder: Path, metrics: dict[str, Any]) -> None:
 
 
 register(app, errors_exit=_errors_exit)
+register_plan(app, errors_exit=_errors_exit, bars=_bars)
 
 
 def main() -> None:

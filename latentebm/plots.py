@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -25,6 +26,7 @@ __all__ = [
     "plot_overlay",
     "plot_paths",
     "plot_shares",
+    "plot_study",
 ]
 
 # Okabe and Ito (2008), colour-blind safe; further classes repeat with other markers.
@@ -289,6 +291,43 @@ def plot_shares(
     ax.set_ylim(0, 118 * max(*before, *after, *target))
     ax.legend(fontsize=8, ncols=3, loc="upper right")
     ax.set_title(title, fontsize=10)
+    return figure
+
+
+def plot_study(
+    table: pd.DataFrame, x: str, panels: Mapping[str, str], *, before: Mapping[str, Any], title: str, x_label: str
+) -> Figure:
+    """Curves of several measures over one setting: a dot each repeat, a line through the means, bars of one sd.
+
+    Arguments:
+        table: one row a value of `x` and repeat.
+        x: column of the setting; drawn evenly spaced, since reference sizes and strengths are few and uneven.
+        panels: column and label of each measure.
+        before: the same measures without a tilt, drawn as a dashed line where known.
+        title: the finding.
+        x_label: name of the setting.
+
+    Example:
+        >>> table = pd.DataFrame({"size": [5, 5, 10], "tv": [0.2, 0.1, 0.05]})
+        >>> figure = plot_study(table, "size", {"tv": "TV"}, before={"tv": 0.3}, title="more is better", x_label="size")
+        >>> figure.axes[0].get_ylabel()
+        'TV'
+    """
+    figure, axes = _axes(2.6 * len(panels) + 0.4, 3.0, columns=len(panels))
+    values = sorted(table[x].unique())
+    place = table[x].map({v: i for i, v in enumerate(values)})
+    for ax, (column, label) in zip(axes, panels.items(), strict=True):
+        by = table.astype({column: float}).groupby(x)[column]
+        ax.plot(place, table[column], "o", ms=3, alpha=0.35, color=AFTER, mew=0)
+        ax.errorbar(range(len(values)), by.mean(), by.std().fillna(0), color=AFTER, marker="o", ms=4, capsize=2, lw=1.4)
+        if column in before:
+            ax.axhline(before[column], color="black", ls="--", lw=1)
+            ax.annotate("untilted", (0, before[column]), xytext=(0, 3), textcoords="offset points", fontsize=7)
+        ax.set_xticks(range(len(values)), [f"{v:g}" for v in values], fontsize=8)
+        ax.set_ylim(0, 1.15 * max(float(table[column].max()), before.get(column, 0.0)))
+        ax.set_xlabel(x_label, fontsize=8)
+        ax.set_ylabel(label, fontsize=9)
+    figure.suptitle(title, fontsize=10)
     return figure
 
 

@@ -1,0 +1,68 @@
+"""The reference-size planner on the small run."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from latentebm.cli import app
+from latentebm.workflow.plan import plan
+from latentebm.workflow.reopen import reopen
+
+
+def invoke(*words):
+    return CliRunner().invoke(app, [str(w) for w in words])
+
+
+@pytest.fixture(scope="module")
+def opened(run):
+    return reopen(run)
+
+
+def test_plan_writes_its_table_and_figure(run, tmp_path):
+    words = ["plan", run, "--sizes", "4,40", "--seeds", 2, "--samples", 800, "--pool", 5000, "--out", tmp_path]
+    result = invoke(*words)
+    assert result.exit_code == 0, result.output
+    assert "Mean ± sd over seeds" in result.output
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["plan.csv", "plan.png"]
+    table = pd.read_csv(tmp_path / "plan.csv")
+    assert table[["size", "seed", "images"]].to_numpy().tolist() == [[4, 0, 12], [4, 1, 12], [40, 0, 120], [40, 1, 120]]
+    before = json.loads((run / "metrics.json").read_text())["untilted"]["tv"]
+    assert table.loc[table["size"] == 40, "tv"].mean() < 0.7 * before
+    refused = invoke(*words)
+    assert refused.exit_code == 2
+    assert "pass --overwrite" in refused.output
+    again = plan(run, sizes=[4], seeds=1, samples=800, pool=5000, out=tmp_path / "again").drop(columns="seconds")
+    pd.testing.assert_frame_equal(again, table.drop(columns="seconds").iloc[:1])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--sizes", "5,x"], "sizes: expected whole numbers"),
+        (["--sizes", "5,100000"], "sizes: expected at most"),
+        (["--seeds", "0"], "seeds: expected"),
+    ],
+)
+def test_plans_that_cannot_be(run, tmp_path, words, message):
+    result = invoke("plan", run, "--out", tmp_path, *words)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_saved_alone_cannot_be_planned(opened, tmp_path):
+    opened.model.save(tmp_path / "alone")
+    result = invoke("plan", tmp_path / "alone")
+    assert "a folder written by latentebm debias" in result.output
+
+
+def test_reopening_finds_the_same_judge(run, opened):
+    metrics = json.loads((run / "metrics.json").read_text())
+    with np.load(run / "samples.npz") as samples:
+        judged = opened.judge(opened.model.sample(len(samples["images"])).x)
+    assert judged.shares == metrics["tilted"]["shares"]
