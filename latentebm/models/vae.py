@@ -95,7 +95,19 @@ class VAE(nn.Module):
         with torch.no_grad():
             return torch.cat([self.likelihood.mean(self.decoder(part)) for part in z.split(chunk)])
 
-    def loss(self, x: Tensor, *, generator: torch.Generator, kl_weight: float = 1.0, autocast: bool = False) -> Tensor:
+    def logits(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Decoder output (N, *data_shape) of codes (N, d); labels serve a `ConditionalVAE` only."""
+        return self.decoder(z)  # type: ignore[no-any-return]
+
+    def loss(
+        self,
+        x: Tensor,
+        *,
+        generator: torch.Generator,
+        kl_weight: float = 1.0,
+        autocast: bool = False,
+        labels: Tensor | None = None,
+    ) -> Tensor:
         """Negative ELBO (N,) of images in nats, by one reparametrised draw each.
 
         Arguments:
@@ -103,6 +115,7 @@ class VAE(nn.Module):
             generator: source of the posterior noise.
             kl_weight: weight of the KL term; 1 gives the ELBO.
             autocast: run the networks in bfloat16; the sums stay in float32.
+            labels: class of each image, (N,), for a `ConditionalVAE`.
 
         Raises:
             ValueError: another image shape.
@@ -110,7 +123,7 @@ class VAE(nn.Module):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
             q = self.posterior(x)
             mean, scale = q.base_dist.loc, q.base_dist.scale
-            logits = self.decoder(mean + scale * _noise(mean, generator))
+            logits = self.logits(mean + scale * _noise(mean, generator), labels)
         # Closed-form KL(q || N(0, I)): no sampling noise, and cheaper than the general formula.
         kl = 0.5 * (mean.square() + scale.square() - 1 - 2 * scale.log()).sum(1)
         return kl_weight * kl - self.likelihood.log_prob(x, logits.float())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -38,12 +40,16 @@ def fit_vae(
     lr: float = 4e-3,
     kl_weight: float = 1.0,
     precision: str = "auto",
+    weights: Tensor | None = None,
+    labels: Tensor | None = None,
+    held_out: Tensor | None = None,
+    patience: int = 5,
     generator: torch.Generator,
     track: Track = silent,
 ) -> FitResult:
     r"""Maximise the ELBO of images by AdamW with a one-cycle learning rate.
 
-    .. math:: \max_\theta \mathrm{mean}_i\, \big(E_q[\log p(x_i|z)] - \beta\,\mathrm{KL}(q(z|x_i)\,\|\,p_0)\big)
+    .. math:: \max_\theta \mathrm{mean}_i\, w_i \big(E_q[\log p(x_i|z)] - \beta\,\mathrm{KL}(q(z|x_i)\,\|\,p_0)\big)
 
     Arguments:
         vae: fitted in place.
@@ -54,6 +60,10 @@ def fit_vae(
         kl_weight: weight β of the KL term in training; above 1 the codes of all images together come closer to the
             prior, which is where the generator draws from.
         precision: ``fp32``, ``bf16`` autocast, or ``auto``: bf16 where the processor has it.
+        weights: weight w of each image's loss, (N,); None for ones.
+        labels: class of each image, (N,), for a `ConditionalVAE`.
+        held_out: images (M, C, H, W), uint8, whose ELBO stops the fit and picks its best state; None for neither.
+        patience: checks of the held-out ELBO without improvement, 25 steps apart, before stopping.
         generator: source of batch order and posterior noise (CPU).
         track: shows progress.
 
@@ -79,12 +89,35 @@ def fit_vae(
     check_number("kl_weight", kl_weight, low=0, open_low=True)
     check_choice("precision", precision, PRECISIONS)
     autocast = precision == "bf16" or (precision == "auto" and bf16_pays(device))
-    batches = Minibatches(images.to(device), batch_size=batch_size, epochs=epochs, generator=generator)
+    tensors = [images, torch.ones(len(images)) if weights is None else weights, *([] if labels is None else [labels])]
+    batches = Minibatches(*(t.to(device) for t in tensors), batch_size=batch_size, epochs=epochs, generator=generator)
 
-    def loss(batch: tuple[Tensor]) -> Tensor:
-        return vae.loss(batch[0].float() / 255, generator=generator, kl_weight=kl_weight, autocast=autocast).mean()
+    def loss(batch: tuple[Tensor, ...]) -> Tensor:
+        x, weight, *label = batch
+        known = {"labels": label[0]} if label else {}
+        nats = vae.loss(x.float() / 255, generator=generator, kl_weight=kl_weight, autocast=autocast, **known)
+        return (weight * nats).mean()
 
     vae.train()
-    result = fit(vae, loss, batches, lr=lr, schedule="onecycle", track=track, description="VAE")
+    result = fit(
+        vae,
+        loss,
+        batches,
+        lr=lr,
+        schedule="onecycle",
+        validate=None if held_out is None else _held_out_score(vae, held_out.to(device), kl_weight),
+        every=100 if held_out is None else 25,
+        patience=patience,
+        track=track,
+        description="VAE",
+    )
     vae.eval()
     return result
+
+
+def _held_out_score(vae: VAE, images: Tensor, kl_weight: float) -> Callable[[], Tensor]:
+    """Mean negative ELBO of held-out images under the same posterior noise at every check."""
+    x = images.float() / 255
+    # A few images are scored by several posterior draws each.
+    x = x.repeat(max(1, 256 // len(x)), *[1] * (x.ndim - 1))
+    return lambda: vae.loss(x, generator=torch.Generator().manual_seed(0), kl_weight=kl_weight).mean()

@@ -1,0 +1,126 @@
+"""Fidelity and diversity of generated images in a judge's features: Fréchet distance and neighbourhoods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from latentebm.checks import fail
+
+__all__ = ["Neighbourhoods", "frechet_distance", "neighbourhoods"]
+
+CHUNK = 1000
+
+
+@dataclass(frozen=True)
+class Neighbourhoods:
+    """How two sets of features fill each other's neighbourhoods; 1 is ideal everywhere.
+
+    Attributes:
+        precision: share of generated images within some real one's ball.
+        recall: share of real images within some generated one's ball.
+        density: mean count of real balls around a generated image, relative to its expectation.
+        coverage: share of real images with a generated one in their ball.
+
+    Example:
+        >>> Neighbourhoods(1.0, 1.0, 1.0, 0.97).coverage
+        0.97
+    """
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def frechet_distance(features: Tensor, real: Tensor) -> float:
+    r"""Fréchet distance between Gaussians fitted to two sets of features.
+
+    .. math:: |\mu - \mu_r|^2 + \mathrm{tr}(\Sigma + \Sigma_r - 2(\Sigma \Sigma_r)^{1/2})
+
+    Arguments:
+        features: (N, F).
+        real: (M, F).
+
+    Raises:
+        ValueError: fewer than two rows on a side.
+
+    References:
+        GANs Trained by a Two Time-Scale Update Rule (Heusel et al., 2017), https://arxiv.org/abs/1706.08500
+
+    Example:
+        >>> x = torch.randn(5000, 2, generator=torch.Generator().manual_seed(0))
+        >>> round(frechet_distance(x + 1, x), 2)
+        2.0
+    """
+    if min(len(features), len(real)) < 2:
+        raise fail("features", "at least 2 rows on each side", min(len(features), len(real)), "draw more images")
+    identity = nn.Identity()
+    identity.num_features = features.shape[1]  # type: ignore[assignment]
+    metric = FrechetInceptionDistance(feature=identity, input_img_size=(1, 1, features.shape[1]))
+    metric.set_dtype(torch.float64)
+    metric.update(real.double().cpu(), real=True)
+    metric.update(features.double().cpu(), real=False)
+    return float(metric.compute())
+
+
+def neighbourhoods(features: Tensor, real: Tensor, *, k: int = 5) -> Neighbourhoods:
+    r"""Improved precision and recall, density and coverage, with balls reaching to the k-th neighbour in its own set.
+
+    .. math:: \mathrm{precision} = \tfrac1N \sum_i 1[\exists j: x_i \in B_j], \qquad
+              \mathrm{recall} = \tfrac1M \sum_j 1[\exists i: y_j \in B'_i]
+
+    .. math:: \mathrm{density} = \tfrac{1}{kN} \sum_{ij} 1[x_i \in B_j], \qquad
+              \mathrm{coverage} = \tfrac1M \sum_j 1[\exists i: x_i \in B_j]
+
+    B are balls around real images y, B' around generated ones x.
+
+    Arguments:
+        features: of generated images, (N, F).
+        real: of real images, (M, F).
+        k: neighbours.
+
+    Raises:
+        ValueError: k neighbours do not exist on both sides.
+
+    References:
+        Improved Precision and Recall Metric for Assessing Generative Models (Kynkäänniemi et al., 2019),
+        https://arxiv.org/abs/1904.06991; Reliable Fidelity and Diversity Metrics for Generative Models (Naeem et al.,
+        2020), https://arxiv.org/abs/2002.09797
+
+    Example:
+        >>> x = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
+        >>> neighbourhoods(x, x + 100)
+        Neighbourhoods(precision=0.0, recall=0.0, density=0.0, coverage=0.0)
+    """
+    for name, rows in (("features", features), ("real", real)):
+        if len(rows) <= k:
+            raise fail(name, f"more than k={k} rows", len(rows), "pass more images or lower k")
+    fake, true = features.cpu(), real.cpu()
+    around_fake, around_real = _radius(fake, k), _radius(true, k)
+    holders = torch.zeros(len(true), dtype=torch.long)  # generated images in each real ball
+    recalled = torch.zeros(len(true), dtype=torch.bool)
+    precise = 0
+    for part, radius in zip(fake.split(CHUNK), around_fake.split(CHUNK), strict=True):
+        distance = torch.cdist(part, true)
+        inside = distance <= around_real
+        precise += int(inside.any(1).sum())
+        holders += inside.sum(0)
+        recalled |= (distance <= radius[:, None]).any(0)
+    return Neighbourhoods(
+        precision=precise / len(fake),
+        recall=float(recalled.double().mean()),
+        density=float(holders.sum() / (k * len(fake))),
+        coverage=float((holders > 0).double().mean()),
+    )
+
+
+def _radius(x: Tensor, k: int) -> Tensor:
+    """Distance of each row to its k-th neighbour, itself left out."""
+    found = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(x.numpy())
+    return torch.from_numpy(np.ascontiguousarray(found.kneighbors(x.numpy())[0][:, -1])).to(x)

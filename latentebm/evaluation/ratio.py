@@ -1,0 +1,133 @@
+"""Density ratio of two sets of images, read off a classifier that tells them apart."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from latentebm.checks import fail
+from latentebm.models.networks import encoder
+from latentebm.progress import Track, silent
+from latentebm.training.fit import fit
+
+__all__ = ["Ratio", "fit_ratio", "held_out_fifth"]
+
+WIDTH, STEPS, BATCH = 128, 800, 128
+TEMPERATURES = torch.arange(1, 21) / 10  # factors of the logit that the held-out fifth chooses among
+
+
+class Ratio(nn.Module):
+    r"""A convnet whose logit is the log-ratio of two densities.
+
+    .. math:: \mathrm{logit}(x) = \log p_a(x) - \log p_b(x)
+
+    Arguments:
+        data_shape: (C, H, W).
+
+    Example:
+        >>> Ratio((1, 8, 8)).log_ratio(torch.zeros(3, 1, 8, 8)).shape
+        torch.Size([3])
+    """
+
+    temperature: Tensor
+
+    def __init__(self, data_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.net = encoder("conv", data_shape, 1, WIDTH)
+        self.register_buffer("temperature", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N,) of images in [0, 1] before the temperature."""
+        return self.net(x).squeeze(1)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def log_ratio(self, images: Tensor, *, chunk: int = 512) -> Tensor:
+        """Calibrated log-ratios (N,), nats, of images: uint8, or float in [0, 1]."""
+        return torch.cat([self(_unit(part)) for part in images.split(chunk)]) * self.temperature
+
+
+def fit_ratio(a: Tensor, b: Tensor, *, steps: int = STEPS, generator: torch.Generator, track: Track = silent) -> Ratio:
+    r"""Tell a from b in balanced batches, keep the best state on a held-out fifth of each, and calibrate there.
+
+    .. math:: \min \mathrm{mean}_{x \in a} \mathrm{softplus}(-f(x)) + \mathrm{mean}_{x \in b} \mathrm{softplus}(f(x))
+
+    Arguments:
+        a: images of the numerator, (N, C, H, W), uint8 or float in [0, 1]; at least five.
+        b: images of the denominator, (M, C, H, W); at least five.
+        steps: most optimizer steps.
+        generator: source of batches and first weights (CPU).
+        track: shows progress.
+
+    Raises:
+        ValueError: fewer than five images on a side.
+
+    References:
+        Learning in Implicit Generative Models (Mohamed and Lakshminarayanan, 2016), https://arxiv.org/abs/1610.03483;
+        On Calibration of Modern Neural Networks (Guo et al., 2017), https://arxiv.org/abs/1706.04599
+
+    Example:
+        >>> dark, light = torch.rand(200, 1, 8, 8) / 2, torch.rand(200, 1, 8, 8)
+        >>> ratio = fit_ratio(light, dark, steps=50, generator=torch.Generator().manual_seed(0))
+        >>> bool(ratio.log_ratio(torch.ones(1, 1, 8, 8)) > ratio.log_ratio(torch.zeros(1, 1, 8, 8)))
+        True
+    """
+    sides = [held_out_fifth(x, generator) for x in (a, b)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        ratio = Ratio(tuple(a.shape[1:])).to(a.device)
+    aside = [_unit(side[1]) for side in sides]
+
+    def loss(step: int) -> Tensor:
+        return _cross_entropy(*(ratio(_unit(x[_rows(len(x), generator)])) for x, _ in sides))
+
+    def score() -> Tensor:
+        return _cross_entropy(*(torch.cat([ratio(part) for part in x.split(512)]) for x in aside))
+
+    fit(
+        ratio,
+        loss,
+        range(steps),
+        weight_decay=1e-2,
+        schedule="cosine",
+        validate=score,
+        every=25,
+        patience=8,
+        track=track,
+        description="ratio",
+    )
+    ratio.requires_grad_(False).eval()
+    logits = [ratio.log_ratio(x) for x in aside]
+    values = torch.stack([_cross_entropy(*(t * x for x in logits)) for t in TEMPERATURES.to(a.device)])
+    ratio.temperature.copy_(TEMPERATURES[values.argmin().cpu()])
+    return ratio
+
+
+def held_out_fifth(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Cut images at random into four fifths to fit and one to watch.
+
+    Raises:
+        ValueError: fewer than five images.
+
+    Example:
+        >>> fitted, aside = held_out_fifth(torch.arange(10), torch.Generator().manual_seed(0))
+        >>> len(fitted), len(aside)
+        (8, 2)
+    """
+    if len(images) < 5:
+        raise fail("images", "at least 5", len(images), "a fifth of them is held out; pass more")
+    order = torch.randperm(len(images), generator=generator).to(images.device)
+    cut = len(images) // 5
+    return images[order[cut:]], images[order[:cut]]
+
+
+def _rows(n: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(n, (BATCH,), generator=generator)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x.float() / 255 if x.dtype == torch.uint8 else x
+
+
+def _cross_entropy(a: Tensor, b: Tensor) -> Tensor:
+    return F.softplus(-a).mean() + F.softplus(b).mean()

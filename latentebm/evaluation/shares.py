@@ -1,0 +1,239 @@
+"""Class shares of generated images: what a judge sees, what it must have seen, and their distance to a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+from torchmetrics.functional.regression import kl_divergence
+
+from latentebm.checks import check_int, fail
+
+__all__ = [
+    "bootstrap_interval",
+    "class_shares",
+    "confusion_rates",
+    "corrected_shares",
+    "kl_to_target",
+    "l2_to_target",
+    "total_variation",
+]
+
+WEAK = 0.1  # directions of the confusion matrix with a smaller singular value are left as observed
+
+
+def class_shares(predicted: Tensor, classes: Sequence[int]) -> list[float]:
+    """Share of predictions in each of `classes`; what is missing to one lies in other classes.
+
+    Arguments:
+        predicted: class indices, (N,).
+        classes: the classes of interest; one that is never predicted has share 0.
+
+    Raises:
+        ValueError: there are no predictions.
+
+    Example:
+        >>> class_shares(torch.tensor([0, 0, 1, 7]), [0, 1])
+        [0.5, 0.25]
+    """
+    if not len(predicted):
+        raise fail("predicted", "at least one prediction", 0, "draw some images first")
+    return [float((predicted == k).double().mean()) for k in classes]
+
+
+def confusion_rates(predicted: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+    r"""How often a judge reads class i as class j, from labelled images.
+
+    .. math:: C_{ij} = P(\text{read } j \mid \text{true } i)
+
+    Arguments:
+        predicted: the judge's readings, (N,).
+        labels: true classes, (N,).
+        n_classes: K.
+
+    Returns:
+        C, (K, K); a class without a labelled image counts as always read rightly.
+
+    Raises:
+        ValueError: lengths differ.
+
+    Example:
+        >>> confusion_rates(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]), 2).tolist()
+        [[0.5, 0.5], [0.0, 1.0]]
+    """
+    if len(predicted) != len(labels):
+        raise fail("predicted", f"{len(labels)} readings, one a label", len(predicted), "pass one reading a label")
+    counts = multiclass_confusion_matrix(predicted.cpu(), labels.cpu(), n_classes).double()
+    seen = counts.sum(1, keepdim=True)
+    return torch.where(seen > 0, counts / seen.clamp_min(1), torch.eye(n_classes, dtype=torch.double))
+
+
+def corrected_shares(observed: Sequence[float], confusion: Tensor) -> list[float]:
+    r"""Shares that a judge with known confusions must have seen to read the observed ones.
+
+    .. math:: \min_{s \ge 0,\ \sum_i s_i = 1} \big|C^\top s - p\big|
+
+    It takes generated images to be confused as often as the labelled real ones were. Where the judge can hardly tell
+    classes apart (singular values of C below 0.1), the difference can't be recovered from its readings: that direction
+    is left as observed, so that an ill-conditioned C falls back on the raw shares instead of magnifying their noise.
+
+    Arguments:
+        observed: share p of the readings in every class the judge knows, (K,), summing to one.
+        confusion: C as from `confusion_rates`, (K, K), rows summing to one.
+
+    Returns:
+        s, (K,), on the simplex.
+
+    Raises:
+        ValueError: lengths differ.
+
+    References:
+        Adjusting the Outputs of a Classifier to New a Priori Probabilities (Saerens et al., 2002); Counting Positives
+        Accurately Despite Inaccurate Classification (Forman, 2005)
+
+    Example:
+        >>> confusion = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+        >>> [round(s, 6) for s in corrected_shares([0.55, 0.45], confusion)]
+        [0.5, 0.5]
+    """
+    p, c = np.asarray(observed, dtype=np.float64), confusion.double().cpu().numpy()
+    if c.shape != (len(p), len(p)):
+        raise fail("confusion", f"shape ({len(p)}, {len(p)})", c.shape, "pass rates of the judge's own classes")
+    left, size, right = np.linalg.svd(c.T)
+    weak = size < WEAK
+    # The system in its singular directions; weak ones say "as observed". The last row holds the sum at one.
+    system = np.where(weak[:, None], right, size[:, None] * right)
+    wanted = np.where(weak, right @ p, left.T @ p)
+    heavy = 1e3
+    solution, _ = nnls(np.vstack([system, np.full((1, len(p)), heavy)]), np.append(wanted, heavy))
+    return (solution / solution.sum()).tolist()  # type: ignore[no-any-return]
+
+
+def total_variation(shares: Sequence[float], target: Sequence[float]) -> float:
+    r"""Total variation between class shares and a target, mass outside the target's classes included.
+
+    .. math:: \mathrm{TV} = \tfrac12 \Big(\sum_k |p_k - t_k| + 1 - \sum_k p_k\Big)
+
+    Arguments:
+        shares: share of each target class, summing to at most one.
+        target: wanted shares, summing to one.
+
+    Raises:
+        ValueError: lengths differ.
+
+    References:
+        Markov Chains and Mixing Times, chapter 4 (Levin, Peres and Wilmer, 2009).
+
+    Example:
+        >>> total_variation([0.5, 0.25], [0.5, 0.5])
+        0.25
+    """
+    p, t = _aligned(shares, target)
+    return 0.5 * float((p - t).abs().sum() + _rest(p))
+
+
+def l2_to_target(shares: Sequence[float], target: Sequence[float]) -> float:
+    r"""Euclidean distance between class shares and a target, mass outside the target's classes as one more class.
+
+    .. math:: \sqrt{\sum_k (p_k - t_k)^2 + \big(1 - \sum_k p_k\big)^2}
+
+    Arguments:
+        shares: share of each target class, summing to at most one.
+        target: wanted shares, summing to one.
+
+    Raises:
+        ValueError: lengths differ.
+
+    References:
+        Fair Generative Modeling via Weak Supervision (Choi et al., 2020), https://arxiv.org/abs/1910.12008
+
+    Example:
+        >>> l2_to_target([0.5, 0.0], [0.5, 0.5]) ** 2
+        0.5
+    """
+    p, t = _aligned(shares, target)
+    return float(((p - t).square().sum() + _rest(p).square()).sqrt())
+
+
+def kl_to_target(shares: Sequence[float], target: Sequence[float], n: int) -> float:
+    r"""Kullback–Leibler divergence of the target from the shares of `n` draws, finite where a class is absent.
+
+    .. math:: \mathrm{KL}(t \,\|\, \tilde p) = \sum_k t_k \log \frac{t_k}{\tilde p_k}, \qquad
+              \tilde p_k = \frac{n p_k + \frac12}{n + \frac{K + 1}{2}}
+
+    Half a draw is added to each of the K classes and to the rest (Jeffreys' prior), so that a class without draws costs
+    about :math:`t_k \log(2 n t_k)` nats instead of infinitely many; classes of target zero cost nothing.
+
+    Arguments:
+        shares: share of each target class, summing to at most one.
+        target: wanted shares, summing to one.
+        n: draws behind the shares.
+
+    Raises:
+        ValueError: n below one or lengths differ.
+
+    References:
+        On Information and Sufficiency (Kullback and Leibler, 1951); An Invariant Form for the Prior Probability in
+        Estimation Problems (Jeffreys, 1946)
+
+    Example:
+        >>> round(kl_to_target([0.5, 0.5], [0.5, 0.5], 10**6), 5), round(kl_to_target([1.0, 0.0], [0.5, 0.5], 100), 2)
+        (0.0, 1.97)
+    """
+    p, t = _aligned(shares, target)
+    check_int("n", n)
+    smooth = (n * torch.cat([p, _rest(p)[None]]) + 0.5) / (n + (len(p) + 1) / 2)
+    return float(kl_divergence(torch.cat([t, t.new_zeros(1)])[None], smooth[None]))
+
+
+def bootstrap_interval(
+    observed: Sequence[float],
+    n: int,
+    statistic: Callable[[np.ndarray], float],
+    *,
+    generator: torch.Generator,
+    resamples: int = 1000,
+) -> tuple[float, float]:
+    r"""Percentile bootstrap interval (95 %) of a statistic of the shares of `n` draws.
+
+    .. math:: [T^*_{(2.5\%)}, T^*_{(97.5\%)}], \quad T^* = T(p^*), \quad n p^* \sim \mathrm{Multinomial}(n, p)
+
+    Arguments:
+        observed: observed shares, all classes, summing to one, (K,).
+        n: draws behind them.
+        statistic: T, from shares (K,) to a number.
+        generator: seeds the bootstrap.
+        resamples: bootstrap samples.
+
+    Raises:
+        ValueError: n below one.
+
+    References:
+        An Introduction to the Bootstrap (Efron and Tibshirani, 1993).
+
+    Example:
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> low, high = bootstrap_interval([0.6, 0.4], 10_000, lambda p: total_variation(p, [0.5, 0.5]), generator=rng)
+        >>> low < 0.1 < high
+        True
+    """
+    check_int("n", n)
+    rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+    full = np.asarray(observed, dtype=np.float64)
+    samples = rng.multinomial(n, full / full.sum(), size=resamples) / n
+    low, high = np.quantile([statistic(row) for row in samples], [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _aligned(shares: Sequence[float], target: Sequence[float]) -> tuple[Tensor, Tensor]:
+    if len(shares) != len(target):
+        raise fail("shares", f"{len(target)} values, one a target class", len(shares), "pass one share a class")
+    return torch.as_tensor(shares, dtype=torch.double), torch.as_tensor(target, dtype=torch.double)
+
+
+def _rest(shares: Tensor) -> Tensor:
+    return (1 - shares.sum()).clamp_min(0)
