@@ -25,10 +25,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latentebm.data.imbalance import draw_shares
-from latentebm.evaluation.baselines import BASELINES, Task
+from latentebm.evaluation.baselines import BASELINES
 from latentebm.evaluation.classifier import Classifier
 from latentebm.evaluation.fidelity import frechet_distance, neighbourhoods
 from latentebm.evaluation.shares import class_shares, confusion_rates, corrected_shares, kl_to_target, total_variation
+from latentebm.evaluation.task import Task
 from latentebm.files import write_atomic, write_json
 from latentebm.models.checkpoint import load_weights, save_weights
 from latentebm.models.vae import VAE

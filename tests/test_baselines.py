@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from latentebm.evaluation import baselines
-from latentebm.evaluation.baselines import BASELINES, Sampled, Task, conditional, importance_weighted, oversampled
+from latentebm.evaluation.baselines import BASELINES, conditional, importance_weighted, oversampled
 from latentebm.evaluation.ratio import Ratio, fit_ratio, held_out_fifth
+from latentebm.evaluation.task import Sampled, Task
 from latentebm.models.conditional import ConditionalVAE
 from latentebm.models.vae import VAE
 from latentebm.training.generator import fit_vae
@@ -78,7 +79,7 @@ def test_every_method_balances_within_the_budget(name, task):
 @pytest.mark.parametrize(("size", "steps"), [(1000, 7), (1000, 55), (40, 400), (3, 2), (1001, 400)])
 def test_the_budget_is_kept_and_nearly_spent(size, steps, task, monkeypatch):
     asked = {}
-    monkeypatch.setattr(baselines, "fit_vae", lambda vae, images, **kw: asked.update(kw))
+    monkeypatch.setattr("latentebm.evaluation.task.fit_vae", lambda vae, images, **kw: asked.update(kw))
     dataclasses.replace(task, steps=steps).fit(task.vae, torch.zeros(size, 1, 8, 8))
     taken = asked["epochs"] * (size // asked["batch_size"])
     assert 0.8 * steps <= taken <= steps

@@ -51,6 +51,8 @@ def test_metrics_hold_what_they_promise(run):
     assert 0.9 < metrics["classifier"]["accuracy"] <= 1
     for side in ("untilted", "tilted"):
         assert {"shares", "tv", "tv_interval", "confidence", "frechet", "density", "coverage"} <= set(metrics[side])
+        assert {"tv_corrected", "kl", "l2", "absent", "precision", "recall", "by_class"} <= set(metrics[side])
+        assert sum(metrics[side]["shares_corrected"]) == pytest.approx(1)
     assert {"ess", "pareto_k", "log_z", "log_z_se", "heldout_gain", "reliable"} <= set(metrics["tilted"])
     stages = {k: v for k, v in metrics["seconds"].items() if k != "total"}
     assert metrics["seconds"]["total"] == pytest.approx(sum(stages.values()))

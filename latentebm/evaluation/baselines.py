@@ -8,28 +8,22 @@ held-out fifth of the reference chooses it.
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_int, fail
+from latentebm.checks import fail
 from latentebm.data.imbalance import check_shares
 from latentebm.evaluation.ratio import Ratio, fit_ratio, held_out_fifth
+from latentebm.evaluation.task import Sampled, Task
 from latentebm.models.conditional import ConditionalVAE
 from latentebm.models.tilt import LatentTilt
 from latentebm.models.vae import VAE
-from latentebm.progress import Track, silent
 from latentebm.sampling import SNIS, Draws
-from latentebm.training.fit import FitResult
-from latentebm.training.generator import fit_vae
 
 __all__ = [
     "BASELINES",
-    "Sampled",
-    "Task",
     "conditional",
     "fine_tuned",
     "importance_weighted",
@@ -42,114 +36,6 @@ __all__ = [
 FINE_TUNING = 0.25  # of the learning rate that trains from scratch
 TARGET_ESS = 0.1  # likelihood-free weights are flattened until this share of the pool counts
 FLOOR = 1e-3  # and clipped from below here
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """What every method is given.
-
-    Attributes:
-        vae: trained on the biased images; never changed.
-        biased: its images, (N, C, H, W), uint8.
-        reference: the unbiased images, (M, C, H, W), uint8.
-        steps: most VAE gradient steps; those that trained `vae`.
-        batch_size: images a step.
-        lr: peak learning rate of a VAE trained from scratch.
-        kl_weight: weight of the ELBO's KL term.
-        precision: as in `fit_vae`.
-        pool: draws that the likelihood-free weights resample.
-        labels: class of each biased image, (N,), from 0; the oracle's alone.
-        target: wanted share of each class; the oracle's alone.
-        seed: of everything random.
-        track: shows progress.
-
-    Raises:
-        ValueError: a number below one, or fewer than five reference images.
-
-    Example:
-        >>> images = torch.zeros(8, 1, 8, 8, dtype=torch.uint8)
-        >>> Task(vae=VAE((1, 8, 8), 2, width=16), biased=images, reference=images, steps=10).seed
-        0
-    """
-
-    vae: VAE
-    biased: Tensor
-    reference: Tensor
-    steps: int
-    batch_size: int = 256
-    lr: float = 4e-3
-    kl_weight: float = 1.0
-    precision: str = "auto"
-    pool: int = 50_000
-    labels: Tensor | None = None
-    target: Sequence[float] = ()
-    seed: int = 0
-    track: Track = silent
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "pool"):
-            check_int(name, getattr(self, name))
-        if len(self.reference) < 5:
-            raise fail("reference", "at least 5 images", len(self.reference), "a fifth of them is held out")
-
-    def generator(self) -> torch.Generator:
-        """A fresh stream from the seed."""
-        return torch.Generator().manual_seed(self.seed)
-
-    def fit(self, vae: VAE, images: Tensor, *, lr: float | None = None, **settings: Tensor | None) -> FitResult:
-        """Fit a VAE within the budget, by batches that spend it in whole passes."""
-        epochs = min(self.steps, math.ceil(self.steps * self.batch_size / len(images)))
-        return fit_vae(
-            vae,
-            images,
-            epochs=epochs,
-            batch_size=max(1, len(images) // (self.steps // epochs)),
-            lr=lr or self.lr,
-            kl_weight=self.kl_weight,
-            precision=self.precision,
-            generator=self.generator(),
-            track=self.track,
-            **settings,  # type: ignore[arg-type]
-        )
-
-    def fresh(self) -> VAE:
-        """An untrained VAE of the biased one's shape, on its device."""
-        return self.seeded(lambda: VAE(self.vae.data_shape, self.vae.latent_dim, **self.settings()))
-
-    def seeded(self, build: Callable[[], VAE]) -> VAE:
-        """Build a VAE whose first weights follow from the seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            return build().to(next(self.vae.parameters()).device)
-
-    def settings(self) -> dict[str, object]:
-        """What a VAE of the biased one's kind is built with, sizes aside."""
-        return {k: v for k, v in self.vae.config.items() if k not in ("data_shape", "latent_dim")}
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """A fitted method.
-
-    Attributes:
-        draw: draws n images from a generator.
-        steps: VAE gradient steps taken.
-
-    Example:
-        >>> Sampled(lambda n, g: Draws(torch.zeros(n, 1), torch.zeros(n, 2), torch.zeros(n))).steps
-        0
-    """
-
-    draw: Callable[[int, torch.Generator], Draws]
-    steps: int = 0
-
-    def sample(self, n: int, *, generator: torch.Generator) -> Draws:
-        """Draw `n` images.
-
-        Raises:
-            ValueError: n below one.
-        """
-        return self.draw(check_int("n", n), generator)
 
 
 def untilted(task: Task) -> Sampled:
@@ -226,8 +112,8 @@ def oversampled(task: Task) -> Sampled:
 def importance_weighted(task: Task, *, flattening: float = 1.0) -> Sampled:
     r"""A VAE trained on the union, biased images weighted by the density ratio that a classifier reads.
 
-    .. math:: \max_\theta \mathrm{mean}_i\, w_i\, \mathrm{ELBO}_\theta(x_i), \qquad
-              w_i = \Big(\frac{p_{ref}(x_i)}{p_{biased}(x_i)}\Big)^{\alpha} \text{ (biased)}, \quad 1 \text{ (reference)}
+    .. math:: \max_\theta \mathrm{mean}_i\, w_i\, \mathrm{ELBO}_\theta(x_i),
+              w_i = \Big(\frac{p_{ref}(x_i)}{p_{biased}(x_i)}\Big)^{\alpha} \text{ (biased)},\ 1 \text{ (reference)}
 
     The classifier is stopped and its temperature set on a held-out fifth of both sets.
 
@@ -258,8 +144,8 @@ def likelihood_free(task: Task) -> Sampled:
 
     .. math:: w(x) = \max\Big(\frac{c(x)}{1 - c(x)},\, \beta\Big)^{\alpha}
 
-    c tells reference images from generated ones. Weights are clipped from below at β = .001 and flattened by the largest
-    α of 1, .9, …, .1 that leaves an effective sample size of a tenth of the pool.
+    c tells reference images from generated ones. Weights are clipped from below at β = .001 and flattened by the
+    largest α of 1, .9, …, .1 that leaves an effective sample size of a tenth of the pool.
 
     Arguments:
         task: what there is.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -113,14 +114,17 @@ def judge(
         >>> 0 <= judgement.tv <= 1
         True
     """
-    parts = list(track(images.split(2048), "judge"))
-    features, truth = torch.cat([classifier.embed(part) for part in parts]), classifier.embed(real)
+    parts = [classifier.embed(part) for part in track(list(images.split(2048)), "judge")]
+    features, truth = torch.cat(parts), classifier.embed(real)
     probabilities = classifier.probabilities(features)
     read, read_real = probabilities.argmax(1).cpu(), classifier.probabilities(truth).argmax(1).cpu()
-    return Judgement(
+    values: dict[str, Any] = {
         **_balance(read, probabilities.shape[1], classes, target, confusion, generator),
-        confidence=float(probabilities.max(1).values.mean()),
         **_quality(features, truth),
+    }
+    return Judgement(
+        **values,
+        confidence=float(probabilities.max(1).values.mean()),
         by_class=[_class_quality(features[read == k], truth[read_real == k]) for k in classes],
     )
 
@@ -137,7 +141,7 @@ def _balance(
     chosen, full = list(classes), class_shares(read, range(n_known))
     shares = [full[k] for k in chosen]
 
-    def corrected(p: Sequence[float]) -> list[float]:
+    def corrected(p: Sequence[float] | np.ndarray) -> list[float]:
         s = corrected_shares(p, rates)
         return [s[k] for k in chosen]
 

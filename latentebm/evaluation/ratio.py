@@ -39,7 +39,7 @@ class Ratio(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N,) of images in [0, 1] before the temperature."""
-        return self.net(x).squeeze(1)  # type: ignore[no-any-return]
+        return self.net(x).squeeze(1)
 
     @torch.no_grad()
     def log_ratio(self, images: Tensor, *, chunk: int = 512) -> Tensor:

@@ -72,7 +72,7 @@ def confusion_rates(predicted: Tensor, labels: Tensor, n_classes: int) -> Tensor
     return torch.where(seen > 0, counts / seen.clamp_min(1), torch.eye(n_classes, dtype=torch.double))
 
 
-def corrected_shares(observed: Sequence[float], confusion: Tensor) -> list[float]:
+def corrected_shares(observed: Sequence[float] | np.ndarray, confusion: Tensor) -> list[float]:
     r"""Shares that a judge with known confusions must have seen to read the observed ones.
 
     .. math:: \min_{s \ge 0,\ \sum_i s_i = 1} \big|C^\top s - p\big|
@@ -110,10 +110,10 @@ def corrected_shares(observed: Sequence[float], confusion: Tensor) -> list[float
     wanted = np.where(weak, right @ p, left.T @ p)
     heavy = 1e3
     solution, _ = nnls(np.vstack([system, np.full((1, len(p)), heavy)]), np.append(wanted, heavy))
-    return (solution / solution.sum()).tolist()  # type: ignore[no-any-return]
+    return (solution / solution.sum()).tolist()
 
 
-def total_variation(shares: Sequence[float], target: Sequence[float]) -> float:
+def total_variation(shares: Sequence[float] | np.ndarray, target: Sequence[float]) -> float:
     r"""Total variation between class shares and a target, mass outside the target's classes included.
 
     .. math:: \mathrm{TV} = \tfrac12 \Big(\sum_k |p_k - t_k| + 1 - \sum_k p_k\Big)
@@ -152,8 +152,8 @@ def l2_to_target(shares: Sequence[float], target: Sequence[float]) -> float:
         Fair Generative Modeling via Weak Supervision (Choi et al., 2020), https://arxiv.org/abs/1910.12008
 
     Example:
-        >>> l2_to_target([0.5, 0.0], [0.5, 0.5]) ** 2
-        0.5
+        >>> round(l2_to_target([0.5, 0.0], [0.5, 0.5]), 4)
+        0.7071
     """
     p, t = _aligned(shares, target)
     return float(((p - t).square().sum() + _rest(p).square()).sqrt())
@@ -229,7 +229,7 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def _aligned(shares: Sequence[float], target: Sequence[float]) -> tuple[Tensor, Tensor]:
+def _aligned(shares: Sequence[float] | np.ndarray, target: Sequence[float]) -> tuple[Tensor, Tensor]:
     if len(shares) != len(target):
         raise fail("shares", f"{len(target)} values, one a target class", len(shares), "pass one share a class")
     return torch.as_tensor(shares, dtype=torch.double), torch.as_tensor(target, dtype=torch.double)

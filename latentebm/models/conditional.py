@@ -53,7 +53,7 @@ class ConditionalVAE(VAE):
         """
         if labels is None:
             raise fail("labels", "the class of each code", "none", "pass labels")
-        return self.decoder(torch.cat([z, F.one_hot(labels, self.n_classes).to(z)], 1))  # type: ignore[no-any-return]
+        return self.decoder(torch.cat([z, F.one_hot(labels, self.n_classes).to(z)], 1))
 
     def decode(self, z: Tensor, *, chunk: int = 8192, labels: Tensor | None = None) -> Tensor:
         """Mean images (N, *data_shape) of codes (N, d) and their classes (N,), without gradient.

@@ -117,50 +117,70 @@ def metric_tables(metrics: dict[str, Any]) -> list[Table]:
 def _judged_tables(metrics: dict[str, Any]) -> list[Table]:
     before, after, data = metrics["untilted"], metrics["tilted"], metrics["data"]
     rows = [
-        [name, f"{b:,}", "–" if r is None else f"{r:,}", f"{100 * t:.1f} %", f"{100 * u:.1f} %", f"{100 * v:.1f} %"]
-        for name, b, r, t, u, v in zip(
+        [name, f"{b:,}", "–" if r is None else f"{r:,}", *(f"{100 * share:.1f} %" for share in shares)]
+        for name, b, r, *shares in zip(
             data["class_names"],
             data["biased"],
             data["reference"] or [None] * len(data["biased"]),
             metrics["target"],
             before["shares"],
             after["shares"],
+            after["shares_corrected"],
             strict=True,
         )
     ]
-    rows.append(["none of these", "", "", "", f"{100 * before['other']:.1f} %", f"{100 * after['other']:.1f} %"])
+    rest = (before["other"], after["other"], 1 - sum(after["shares_corrected"]))
+    rows.append(["none of these", "", "", "", *(f"{100 * share:.1f} %" for share in rest)])
     accuracy = metrics["classifier"]["accuracy"]
     shares = Table(
         "Class shares",
         f"{metrics['samples']:,} draws each, judged by a classifier that is right on {100 * accuracy:.2f} % "
-        "of the test images.",
-        ["class", "biased set", "reference set", "target", "untilted", "tilted"],
+        "of the test images; the last column takes out the confusions it is known for.",
+        ["class", "biased set", "reference set", "target", "untilted", "tilted", "tilted, corrected"],
         rows,
     )
     quality = Table(
         "Balance and quality",
-        "Total variation and Fréchet distance: lower is better. Coverage: higher is better. Density: near one.",
+        "Distances: lower is better (TV, KL and L2 to the target; KL counts half a draw more in each class). "
+        "The others are best near one.",
         ["measure", "untilted", "tilted"],
-        [_quality_row(title, key, before, after) for title, key in _QUALITY],
+        [[title, *(_show(side, *keys) for side in (before, after))] for title, *keys in _QUALITY],
     )
-    return [shares, quality]
+    return [shares, quality, _by_class(data["class_names"], after["by_class"])]
 
 
 _QUALITY = (
-    ("total variation to target", "tv"),
-    ("95 % interval", "tv_interval"),
+    ("total variation (95 % interval)", "tv", "tv_interval"),
+    ("the same of corrected shares", "tv_corrected", "tv_corrected_interval"),
+    ("KL divergence (nats)", "kl"),
+    ("L2 distance", "l2"),
+    ("classes without a draw", "absent"),
     ("mean confidence", "confidence"),
     ("Fréchet distance (classifier features)", "frechet"),
+    ("precision", "precision"),
+    ("recall", "recall"),
     ("density", "density"),
     ("coverage", "coverage"),
 )
+_BY_CLASS = ("frechet", "precision", "recall", "density", "coverage")
 
 
-def _quality_row(title: str, key: str, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    def show(value: Any) -> str:
-        return "–".join(f"{v:.3f}" for v in value) if isinstance(value, list | tuple) else f"{value:.3f}"
+def _show(side: dict[str, Any], key: str, interval: str | None = None) -> str:
+    value = f"{side[key]:.3f}" if isinstance(side[key], float) else str(side[key])
+    return value if interval is None else f"{value} ({side[interval][0]:.3f}–{side[interval][1]:.3f})"
 
-    return [title, show(before[key]), show(after[key])]
+
+def _by_class(names: list[str], rows: list[dict[str, float] | None]) -> Table:
+    return Table(
+        "Quality by class",
+        "Tilted draws against real images within each class, as the classifier reads both; a dash stands for a class "
+        "with too few images.",
+        ["class", "Fréchet distance", *_BY_CLASS[1:]],
+        [
+            [name, *("–" if row is None else f"{row[key]:.3f}" for key in _BY_CLASS)]
+            for name, row in zip(names, rows, strict=True)
+        ],
+    )
 
 
 def _weight_rows(metrics: dict[str, Any]) -> list[list[str]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from latentebm.data.images import Images
 from latentebm.evaluation.classifier import Classifier, fit_classifier
 from latentebm.evaluation.metrics import Judgement, judge
+from latentebm.evaluation.shares import confusion_rates
 from latentebm.objectives.tilt import gain
 from latentebm.progress import Track, silent
 from latentebm.sampling import Draws
@@ -70,11 +71,16 @@ def accuracy(classifier: Classifier, exam: Images) -> float:
         >>> accuracy(Classifier((1, 8, 8), 1), exam)
         1.0
     """
+    read, labels = _read(classifier, exam)
+    return float((read == labels).double().mean())
+
+
+def _read(classifier: Classifier, exam: Images) -> tuple[Tensor, Tensor]:
+    """What the classifier takes labelled images for, and what they are."""
     if exam.labels is None:
         raise ValueError("exam: expected labels, got none; pass labelled images")
     device = next(classifier.parameters()).device
-    predicted = classifier.probabilities(classifier.embed(exam.float01().to(device))).argmax(1).cpu()
-    return float((predicted == exam.labels).double().mean())
+    return classifier.probabilities(classifier.embed(exam.float01().to(device))).argmax(1).cpu(), exam.labels
 
 
 def generator_metrics(problem: Problem, model: Debiaser, generator: torch.Generator) -> dict[str, Any]:
@@ -171,9 +177,10 @@ def judge_draws(
     """
     if classifier is None or problem.real is None or problem.exam is None:
         return None
-    real = problem.real.float01().to(prior.device)
+    real, (read, labels) = problem.real.float01().to(prior.device), _read(classifier, problem.exam)
+    rates = confusion_rates(read, labels, classifier.head.out_features)
     before, after = (
-        judge(x, real, classifier, problem.classes, problem.target, generator=generator, track=track)
+        judge(x, real, classifier, problem.classes, problem.target, confusion=rates, generator=generator, track=track)
         for x in (prior, tilted)
     )
-    return Verdict(accuracy(classifier, problem.exam), before, after)
+    return Verdict(float((read == labels).double().mean()), before, after)
