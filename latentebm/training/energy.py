@@ -103,7 +103,13 @@ class Codes:
 
 
 def fit_energy(
-    energy: EnergyNet, codes: Codes, recipe: TiltRecipe, *, generator: torch.Generator, track: Track = silent
+    energy: EnergyNet,
+    codes: Codes,
+    recipe: TiltRecipe,
+    *,
+    base: Callable[[int], Tensor] | None = None,
+    generator: torch.Generator,
+    track: Track = silent,
 ) -> FitResult:
     r"""Fit every member on its folds and keep each at its best held-out score.
 
@@ -116,6 +122,7 @@ def fit_energy(
         energy: fitted in place.
         codes: posterior laws and folds of the reference, d dimensions, with at least as many folds as members.
         recipe: objective and optimizer settings.
+        base: gives (K, d) draws of the base law where that is not N(0, I).
         generator: source of all draws (CPU).
         track: shows progress.
 
@@ -139,11 +146,8 @@ def fit_energy(
     """
     if len(codes.mean) < 2:
         raise fail("reference", "at least 2 images", len(codes.mean), "pass more reference images")
-    dim, members = codes.mean.shape[1], energy.n_members
+    members, base = energy.n_members, base or _normal(codes, generator)
     training = [torch.nonzero(codes.fold != m).flatten() for m in range(members)]
-
-    def base(k: int) -> Tensor:
-        return torch.randn(k, dim, generator=generator).to(codes.mean)
 
     def loss(step: int) -> Tensor:
         picks = [rows[torch.randint(len(rows), (recipe.batch,), generator=generator)] for rows in training]
@@ -154,7 +158,7 @@ def fit_energy(
         # The sum leaves each member the gradient of its own loss.
         return value.sum()
 
-    points, z0 = _held_out_draws(codes, members, generator)
+    points, z0 = _held_out_draws(codes, members, base, generator)
     return fit(
         energy,
         loss,
@@ -175,6 +179,7 @@ def held_out_gain(
     codes: Codes,
     transform: Callable[[Tensor], Tensor] | None = None,
     *,
+    base: Callable[[int], Tensor] | None = None,
     generator: torch.Generator,
 ) -> float:
     r"""Cross-validated gain: each member on the fold it never trained on, averaged, in nats an image.
@@ -187,6 +192,7 @@ def held_out_gain(
         energy: fitted ensemble.
         codes: the posterior laws and folds it was fitted with.
         transform: elementwise map of the energies, such as `calibrated`.
+        base: as in `fit_energy`.
         generator: source of the draws (CPU).
 
     Raises:
@@ -201,20 +207,29 @@ def held_out_gain(
         >>> held_out_gain(EnergyNet(2, members=2), codes, generator=rng)
         0.0
     """
-    points, z0 = _held_out_draws(codes, energy.n_members, generator)
+    points, z0 = _held_out_draws(codes, energy.n_members, base or _normal(codes, generator), generator)
     apply = transform or (lambda e: e)
     with torch.no_grad():
         return float(_by_fold(lambda q, p: gain(apply(q), apply(p)), energy, points, z0).mean())
 
 
+def _normal(codes: Codes, generator: torch.Generator) -> Callable[[int], Tensor]:
+    return lambda k: torch.randn(k, codes.mean.shape[1], generator=generator).to(codes.mean)
+
+
 def _held_out_draws(
-    codes: Codes, members: int, generator: torch.Generator, draws: int = 8192, base_draws: int = 20_000
+    codes: Codes,
+    members: int,
+    base: Callable[[int], Tensor],
+    generator: torch.Generator,
+    draws: int = 8192,
+    base_draws: int = 20_000,
 ) -> tuple[list[Tensor], Tensor]:
     """Posterior draws of each fold and base draws: drawn once, so that only the energy changes a score."""
     repeats = max(1, draws // len(codes.mean))
     rows = [torch.nonzero(codes.fold == m).flatten().repeat(repeats) for m in range(members)]
-    base = torch.randn(base_draws, codes.mean.shape[1], generator=generator).to(codes.mean)
-    return [codes.draw(r, generator) for r in rows], base
+    z0 = base(base_draws)
+    return [codes.draw(r, generator) for r in rows], z0
 
 
 def _by_fold(

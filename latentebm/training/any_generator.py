@@ -1,0 +1,217 @@
+"""Tilt a generator that is not ours to a reference set, by its codes or by features of what it makes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from latentebm.checks import check_int, fail
+from latentebm.models.energy import EnergyNet
+from latentebm.models.feature_energy import FeatureEnergy, checked_features, decoded_features
+from latentebm.models.generators import check_generator
+from latentebm.models.tilt import Generator, LatentTilt
+from latentebm.progress import Track, silent
+from latentebm.sampling.weights import WeightSums
+from latentebm.training.energy import Codes, TiltRecipe, fit_energy
+
+__all__ = ["Standardised", "SupportWarning", "tilt_generator"]
+
+LIMIT = 4.0  # nats, as in the estimator
+CHUNK = 1024
+DRAWS = 4096  # of the check for collapse
+COLLAPSED = 0.01  # effective share of the draws below which a tilt rests on too few of them
+
+
+class SupportWarning(UserWarning):
+    """The energy tells real from generated instead of what the tilt is for, and its weights collapsed.
+
+    Example:
+        >>> issubclass(SupportWarning, UserWarning)
+        True
+    """
+
+
+class Standardised(nn.Module):
+    r"""An energy of features that are first centred and scaled.
+
+    .. math:: E(\phi) = e\big((\phi - m) / s\big)
+
+    Arguments:
+        energy: module from (N, F) to (N,).
+        mean: m, (F,).
+        scale: s, (F,), positive.
+
+    Example:
+        >>> Standardised(nn.Flatten(0), torch.ones(1), torch.full((1,), 2.0))(torch.tensor([[5.0]]))
+        tensor([2.])
+    """
+
+    def __init__(self, energy: nn.Module, mean: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.energy = energy
+        self.mean: Tensor
+        self.scale: Tensor
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Energies (N,) of features (N, F)."""
+        return cast(Tensor, self.energy((features - self.mean) / self.scale))
+
+
+def tilt_generator(
+    model: Generator,
+    reference: Tensor,
+    *,
+    features: Callable[[Tensor], Tensor] | None = None,
+    recipe: TiltRecipe | None = None,
+    folds: int = 5,
+    pool: int = 20_000,
+    generator: torch.Generator,
+    track: Track = silent,
+) -> LatentTilt:
+    r"""Tilt any generator's normal latent so that what it makes is distributed as a reference set.
+
+    .. math:: \max_E\; -\mathrm{mean}_i\, E(\phi(x_i)) - \log E_{p_0}\big[e^{-E(\phi(\mathrm{decode}(z)))}\big]
+
+    With `features` the energy is a function of features φ of the data. Without them it is one of the code, if the
+    model can ``encode``; otherwise one of the data themselves, and there lies a trap: an energy that sees any
+    difference between real and generated data fits that, and its weights collapse onto the few draws that look most
+    real (a `SupportWarning` says so). Prefer an encoder, or features that see what should be balanced and little else.
+
+    Arguments:
+        model: anything with `latent_dim` and `decode` (see :class:`latentebm.models.generators.WrappedGenerator`), and
+            optionally ``encode`` to codes; it is not changed.
+        reference: the reference set, (M, *data_shape), on the scale of the model's output.
+        features: data to features (N, F).
+        recipe: objective and optimizer settings; None for the defaults.
+        folds: ensemble members, each fitted without its own fold of the reference.
+        pool: draws of the model whose features stand for its law in the fit.
+        generator: source of all draws (CPU).
+        track: shows progress.
+
+    Returns:
+        The tilt, for any sampler. Samplers by gradient need a differentiable ``decode`` and features.
+
+    Raises:
+        ValueError: a reference or features of another shape than the model's output needs, or a model that lacks
+            something.
+        DivergedError: the loss became NaN or infinite.
+
+    References:
+        Your GAN is Secretly an Energy-based Model and You Should Use Discriminator Driven Latent Sampling (Che et al.,
+        2020), https://arxiv.org/abs/2003.06060
+
+    Example:
+        >>> from latentebm.models.generators import WrappedGenerator
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> model, reference = WrappedGenerator(nn.Identity(), 1), 1 + torch.randn(500, 1, generator=rng)
+        >>> tilt = tilt_generator(model, reference, features=lambda x: x, recipe=TiltRecipe(steps=50), generator=rng)
+        >>> low, high = tilt.energy(torch.tensor([[-1.0], [1.0]])).tolist()
+        >>> high < low
+        True
+    """
+    check_generator("model", model)
+    _matching(model, reference, generator)
+    recipe, members = recipe or TiltRecipe(), min(check_int("folds", folds), len(reference))
+    if features is None and _can_encode(model):
+        codes = _codes(model, reference, members, generator)
+        energy: nn.Module = _fitted(codes, members, recipe, None, generator, track)
+    else:
+        energy = _of_features(model, reference, features or _flat, recipe, (members, pool), generator, track)
+    tilt = LatentTilt(model, energy)
+    _warn_if_collapsed(tilt, generator)
+    return tilt
+
+
+def _matching(model: Generator, reference: Tensor, generator: torch.Generator) -> None:
+    """The reference must be such as the model makes."""
+    if not isinstance(reference, Tensor) or not reference.is_floating_point():
+        got = str(reference.dtype) if isinstance(reference, Tensor) else type(reference).__name__
+        raise fail("reference", "a float tensor on the scale of the model's output", got, "convert and scale it")
+    if len(reference) < 2:
+        raise fail("reference", "at least 2 items", len(reference), "pass more of them")
+    with torch.no_grad():
+        made = model.decode(torch.randn(2, model.latent_dim, generator=generator).to(reference.device))
+    if made.shape[1:] != reference.shape[1:]:
+        got = f"{tuple(made.shape[1:])}, the reference {tuple(reference.shape[1:])}"
+        raise fail("decode", "data of the reference's shape", got, "reshape one to the other")
+
+
+def _can_encode(model: Generator) -> bool:
+    return hasattr(model, "encode") and getattr(model, "encoder", model) is not None
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.flatten(1)
+
+
+@torch.no_grad()
+def _codes(model: Generator, reference: Tensor, members: int, generator: torch.Generator) -> Codes:
+    """Posterior laws where the model has them, else its codes as points."""
+    if hasattr(model, "posterior"):
+        law = model.posterior(reference).base_dist
+        return Codes.split(law.loc, law.scale, members, generator)
+    z = cast(Tensor, model.encode(reference))  # type: ignore[attr-defined]
+    if z.shape != (len(reference), model.latent_dim):
+        raise fail("encode", f"shape {(len(reference), model.latent_dim)}", tuple(z.shape), "return one code an item")
+    return Codes.split(z, torch.zeros_like(z), members, generator)
+
+
+def _fitted(
+    codes: Codes,
+    members: int,
+    recipe: TiltRecipe,
+    base: Callable[[int], Tensor] | None,
+    generator: torch.Generator,
+    track: Track,
+) -> EnergyNet:
+    limit = LIMIT if recipe.objective != "jensen" else None
+    energy = EnergyNet(codes.mean.shape[1], members=members, limit=limit, generator=generator).to(codes.mean.device)
+    fit_energy(energy, codes, recipe, base=base, generator=generator, track=track)
+    return energy.requires_grad_(False)
+
+
+def _of_features(
+    model: Generator,
+    reference: Tensor,
+    features: Callable[[Tensor], Tensor],
+    recipe: TiltRecipe,
+    sizes: tuple[int, int],
+    generator: torch.Generator,
+    track: Track,
+) -> FeatureEnergy:
+    members, pool = sizes
+    with torch.no_grad():
+        real = torch.cat([checked_features(features, part) for part in reference.split(CHUNK)])
+        draws = torch.randn(check_int("pool", pool), model.latent_dim, generator=generator).to(reference.device)
+        parts = track(draws.split(CHUNK), "features")
+        made = torch.cat([decoded_features(model, features, part) for part in parts])
+    if made.shape[1] != real.shape[1]:
+        got = f"{made.shape[1]} of generated data, {real.shape[1]} of the reference"
+        raise fail("features", "as many of each item", got, "mend the callable")
+    # Constant features say nothing; a unit scale keeps them out of the way.
+    mean, scale = made.mean(0), made.std(0)
+    scale = torch.where(scale > 1e-6 * scale.max(), scale, torch.ones_like(scale))
+    made = (made - mean) / scale
+
+    def base(k: int) -> Tensor:
+        return made[torch.randint(len(made), (k,), generator=generator).to(made.device)]
+
+    codes = Codes.split((real - mean) / scale, torch.zeros_like(real), members, generator)
+    energy = _fitted(codes, members, recipe, base, generator, track)
+    return FeatureEnergy(model, features, Standardised(energy, mean, scale))
+
+
+@torch.no_grad()
+def _warn_if_collapsed(tilt: LatentTilt, generator: torch.Generator) -> None:
+    weights = WeightSums(DRAWS)
+    weights.add(-tilt.energy(tilt.sample_base(DRAWS, generator=generator)))
+    if (share := weights.ess) < COLLAPSED:
+        text = f"tilt: expected an effective share of at least {COLLAPSED:.0%} of the draws, got {share:.2%}; "
+        fix = "the energy may tell real from generated: pass features that see only what should be balanced"
+        warnings.warn(text + fix, SupportWarning, stacklevel=3)
