@@ -39,6 +39,7 @@ _HOME = {
     "jem_loss": "latentebm.objectives.jem",
     "load_default": "latentebm.data.tabular",
     "load_images": "latentebm.data.images",
+    "tilt_generator": "latentebm.training.any_generator",
     **dict.fromkeys(("expected_shares", "tilt_attributes"), "latentebm.training.attributes"),
 }
 

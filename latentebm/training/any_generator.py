@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import cast
@@ -117,12 +118,16 @@ def tilt_generator(
     """
     check_generator("model", model)
     _matching(model, reference, generator)
-    recipe, members = recipe or TiltRecipe(), min(check_int("folds", folds), len(reference))
+    members = min(check_int("folds", folds), len(reference))
+    fitted = functools.partial(
+        _fitted, recipe=recipe or TiltRecipe(), members=members, generator=generator, track=track
+    )
     if features is None and _can_encode(model):
-        codes = _codes(model, reference, members, generator)
-        energy: nn.Module = _fitted(codes, members, recipe, None, generator, track)
+        energy: nn.Module = fitted(*_codes(model, reference))
     else:
-        energy = _of_features(model, reference, features or _flat, recipe, (members, pool), generator, track)
+        features = features or _flat
+        real, made = _both(model, reference, features, pool, generator)
+        energy = FeatureEnergy(model, features, _of_features(real, made, fitted, generator))
     tilt = LatentTilt(model, energy)
     _warn_if_collapsed(tilt, generator)
     return tilt
@@ -151,60 +156,60 @@ def _flat(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _codes(model: Generator, reference: Tensor, members: int, generator: torch.Generator) -> Codes:
-    """Posterior laws where the model has them, else its codes as points."""
+def _codes(model: Generator, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and scales of the posterior laws where the model has them, else its codes as points."""
     if hasattr(model, "posterior"):
         law = model.posterior(reference).base_dist
-        return Codes.split(law.loc, law.scale, members, generator)
+        return law.loc, law.scale
     z = cast(Tensor, model.encode(reference))  # type: ignore[attr-defined]
     if z.shape != (len(reference), model.latent_dim):
         raise fail("encode", f"shape {(len(reference), model.latent_dim)}", tuple(z.shape), "return one code an item")
-    return Codes.split(z, torch.zeros_like(z), members, generator)
+    return z, torch.zeros_like(z)
 
 
-def _fitted(
-    codes: Codes,
-    members: int,
-    recipe: TiltRecipe,
-    base: Callable[[int], Tensor] | None,
-    generator: torch.Generator,
-    track: Track,
-) -> EnergyNet:
-    limit = LIMIT if recipe.objective != "jensen" else None
-    energy = EnergyNet(codes.mean.shape[1], members=members, limit=limit, generator=generator).to(codes.mean.device)
-    fit_energy(energy, codes, recipe, base=base, generator=generator, track=track)
-    return energy.requires_grad_(False)
+@torch.no_grad()
+def _both(
+    model: Generator, reference: Tensor, features: Callable[[Tensor], Tensor], pool: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Features of the reference (M, F) and of draws of the model (pool, F)."""
+    draws = torch.randn(check_int("pool", pool), model.latent_dim, generator=generator).to(reference.device)
+    real = [checked_features(features, part) for part in reference.split(CHUNK)]
+    made = [decoded_features(model, features, part) for part in draws.split(CHUNK)]
+    widths = sorted({part.shape[1] for part in real + made})
+    if len(widths) > 1:
+        raise fail("features", "as many of each item", widths, "mend the callable")
+    return torch.cat(real), torch.cat(made)
 
 
-def _of_features(
-    model: Generator,
-    reference: Tensor,
-    features: Callable[[Tensor], Tensor],
-    recipe: TiltRecipe,
-    sizes: tuple[int, int],
-    generator: torch.Generator,
-    track: Track,
-) -> FeatureEnergy:
-    members, pool = sizes
-    with torch.no_grad():
-        real = torch.cat([checked_features(features, part) for part in reference.split(CHUNK)])
-        draws = torch.randn(check_int("pool", pool), model.latent_dim, generator=generator).to(reference.device)
-        parts = track(draws.split(CHUNK), "features")
-        made = torch.cat([decoded_features(model, features, part) for part in parts])
-    if made.shape[1] != real.shape[1]:
-        got = f"{made.shape[1]} of generated data, {real.shape[1]} of the reference"
-        raise fail("features", "as many of each item", got, "mend the callable")
-    # Constant features say nothing; a unit scale keeps them out of the way.
+def _of_features(real: Tensor, made: Tensor, fitted: Callable[..., EnergyNet], generator: torch.Generator) -> nn.Module:
+    """An energy of features, fitted on standardised ones."""
     mean, scale = made.mean(0), made.std(0)
+    # Constant features say nothing; a unit scale keeps them out of the way.
     scale = torch.where(scale > 1e-6 * scale.max(), scale, torch.ones_like(scale))
     made = (made - mean) / scale
 
     def base(k: int) -> Tensor:
         return made[torch.randint(len(made), (k,), generator=generator).to(made.device)]
 
-    codes = Codes.split((real - mean) / scale, torch.zeros_like(real), members, generator)
-    energy = _fitted(codes, members, recipe, base, generator, track)
-    return FeatureEnergy(model, features, Standardised(energy, mean, scale))
+    return Standardised(fitted((real - mean) / scale, torch.zeros_like(real), base=base), mean, scale)
+
+
+def _fitted(
+    mean: Tensor,
+    scale: Tensor,
+    *,
+    base: Callable[[int], Tensor] | None = None,
+    recipe: TiltRecipe,
+    members: int,
+    generator: torch.Generator,
+    track: Track,
+) -> EnergyNet:
+    """An ensemble fitted to reference points N(mean, scale²)."""
+    limit = LIMIT if recipe.objective != "jensen" else None
+    energy = EnergyNet(mean.shape[1], members=members, limit=limit, generator=generator).to(mean.device)
+    codes = Codes.split(mean, scale, members, generator)
+    fit_energy(energy, codes, recipe, base=base, generator=generator, track=track)
+    return energy.requires_grad_(False)
 
 
 @torch.no_grad()

@@ -1,0 +1,122 @@
+"""Generators that are not ours, tilted to a reference: closed forms on a Gaussian latent, a pythae model, bad input."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from latentebm.models.generators import WrappedGenerator
+from latentebm.models.vae import VAE
+from latentebm.sampling import SNIS, Langevin
+from latentebm.training.any_generator import SupportWarning, tilt_generator
+from latentebm.training.energy import TiltRecipe
+
+QUICK = TiltRecipe(steps=150, batch=128, base_batch=512)
+SHIFT = 1.0
+
+
+def shifted(encoder=None) -> tuple[WrappedGenerator, torch.Tensor]:
+    """A generator that widens N(0, I) threefold, and a reference shifted along the first coordinate."""
+    model = WrappedGenerator(lambda z: 3 * z, 2, encoder=encoder)
+    reference = 3 * torch.randn(2000, 2, generator=torch.Generator().manual_seed(1))
+    return model, reference + torch.tensor([3 * SHIFT, 0.0])
+
+
+ROUTES = {
+    "features": (None, lambda x: x[:, :1]),
+    "data": (None, None),
+    "encoder": (lambda x: x / 3, None),
+}
+
+
+def check_shift(tilt, rng) -> None:
+    """The exact energy is −s z₁ + s²/2: tilted draws are N(s, 1) along z₁ and N(0, 1) along z₂."""
+    draws = SNIS(pool=50_000).draw(tilt, 5000, generator=rng)
+    assert draws.latent.mean(0).tolist() == pytest.approx([SHIFT, 0.0], abs=0.15)
+    low, high = tilt.energy(torch.tensor([[-0.5, 0.0], [1.5, 0.0]])).tolist()
+    assert low - high == pytest.approx(2 * SHIFT, abs=0.6)
+    # The gain is the KL divergence s²/2, and log Z of the normalised energy 0.
+    z = torch.randn(5000, 2, generator=rng) + torch.tensor([SHIFT, 0.0])
+    gain = -tilt.energy(z).mean() - draws.diagnostics["log_z"]
+    assert float(gain) == pytest.approx(SHIFT**2 / 2, abs=0.12)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_route_finds_the_shift(route, rng):
+    encoder, features = ROUTES[route]
+    model, reference = shifted(encoder)
+    check_shift(tilt_generator(model, reference, features=features, recipe=QUICK, folds=2, generator=rng), rng)
+
+
+@pytest.mark.parametrize("fault", ["features of the other coordinate", "an encoder on another scale"])
+def test_faults_are_caught(fault, rng):
+    model, reference = shifted((lambda x: x) if "encoder" in fault else None)
+    features = (lambda x: x[:, 1:]) if "features" in fault else None
+    tilt = tilt_generator(model, reference, features=features, recipe=QUICK, folds=2, generator=rng)
+    with pytest.raises(AssertionError):
+        check_shift(tilt, rng)
+
+
+def test_langevin_follows_features_through_the_decoder(rng):
+    model, reference = shifted()
+    tilt = tilt_generator(model, reference, features=lambda x: x, recipe=QUICK, folds=2, generator=rng)
+    draws = Langevin(n_steps=60).draw(tilt, 1000, generator=rng)
+    assert draws.latent.mean(0).tolist() == pytest.approx([SHIFT, 0.0], abs=0.25)
+
+
+def test_our_vae_gives_its_posteriors(rng):
+    vae = VAE((1, 4, 4), 2, width=16).requires_grad_(False)
+    tilt = tilt_generator(vae, torch.rand(20, 1, 4, 4), recipe=QUICK, folds=2, generator=rng)
+    assert tilt.net.n_members == 2
+
+
+def test_other_supports_are_called_out(rng):
+    """Real data with noise that the generator never makes: an energy of the data sees the noise, and collapses."""
+    flat = WrappedGenerator(lambda z: torch.cat([z, torch.zeros(len(z), 3)], 1), 2)
+    reference = torch.randn(500, 5, generator=rng) * 4
+    steep = TiltRecipe(objective="jensen", energy_penalty=1e-3, steps=100, batch=128, base_batch=512)
+    with pytest.warns(SupportWarning, match="pass features"):
+        tilt_generator(flat, reference, recipe=steep, folds=2, generator=rng)
+
+
+def test_a_pythae_vae_is_tilted(rng):
+    """The library's own objects where it is installed: `decoder(z)` gives a dictionary, `encoder(x)` another."""
+    models = pytest.importorskip("pythae.models", reason="pip install pythae")
+    torch.manual_seed(0)
+    vae = models.VAE(models.VAEConfig(input_dim=(1, 4, 4), latent_dim=2)).eval().requires_grad_(False)
+    model = WrappedGenerator(vae.decoder, 2, key="reconstruction", encoder=lambda x: vae.encoder(x)["embedding"])
+    assert model.data_shape == (1, 4, 4)
+    tilt = tilt_generator(model, torch.rand(50, 1, 4, 4), recipe=QUICK, folds=2, generator=rng)
+    assert SNIS(pool=1000).draw(tilt, 5, generator=rng).x.shape == (5, 1, 4, 4)
+
+
+def bad(model=None, reference=None, **options):
+    default = shifted()
+    rng = torch.Generator().manual_seed(0)
+    reference = default[1] if reference is None else reference
+    tilt_generator(model or default[0], reference, recipe=QUICK, generator=rng, **options)
+
+
+class Sizeless(nn.Module):
+    def decode(self, z):
+        return z
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reference": torch.zeros(9, 3)}, "decode: expected data of the reference's shape"),
+        ({"reference": torch.zeros(1, 2)}, "reference: expected at least 2 items"),
+        ({"reference": torch.zeros(9, 2, dtype=torch.uint8)}, "reference: expected a float tensor"),
+        ({"model": Sizeless()}, "got Sizeless without latent_dim"),
+        ({"features": lambda x: x.mean()}, r"features: expected shape \(1024, F\), got \(\)"),
+        ({"features": lambda x: x[:1]}, r"features: expected shape \(1024, F\), got \(1, 2\)"),
+        ({"features": lambda x: x / 0}, "features: expected finite numbers"),
+        ({"features": lambda x: x[:, : 1 + (len(x) == 976)]}, "features: expected as many of each item"),
+        ({"model": shifted(encoder=lambda x: x[:, :1])[0]}, r"encoder: expected codes of shape \(2000, 2\)"),
+    ],
+)
+def test_bad_input(options, message):
+    with pytest.raises(ValueError, match=message):
+        bad(**options)
