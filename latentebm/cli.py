@@ -137,6 +137,7 @@ def sample(
     run: Annotated[Path, typer.Argument(help="run folder of latentebm debias")],
     n: Annotated[int, typer.Option("-n", "--samples", help="images to draw")] = 1000,
     out: Annotated[Path, typer.Option(help=".npz file to write")] = Path("samples.npz"),
+    strength: Annotated[float, typer.Option(help="factor of the energy, 0 (untilted) to 1.5")] = 1.0,
     seed: Annotated[Optional[int], typer.Option(help="of the draws; the run's own by default")] = None,  # noqa: UP045
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     overwrite: Annotated[bool, typer.Option(help="replace an existing file")] = False,
@@ -157,7 +158,7 @@ def sample(
 
         model = Debiaser.load(run, device=device)
         with _bars() as track:
-            draws = model.sample(n, seed=seed, track=track)
+            draws = model.sample(n, strength=strength, seed=seed, track=track)
         save_samples(out, draws)
     console.print(f"{n:,} images in [bold]{escape(str(out))}[/bold]", highlight=False)
 

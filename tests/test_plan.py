@@ -1,4 +1,4 @@
-"""The reference-size planner on the small run."""
+"""The reference-size planner and the strength curve, on the small run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from latentebm.cli import app
 from latentebm.workflow.plan import plan
 from latentebm.workflow.reopen import reopen
+from latentebm.workflow.strength import plot_strength, strength_curve
 
 
 def invoke(*words):
@@ -66,3 +67,21 @@ def test_reopening_finds_the_same_judge(run, opened):
     with np.load(run / "samples.npz") as samples:
         judged = opened.judge(opened.model.sample(len(samples["images"])).x)
     assert judged.shares == metrics["tilted"]["shares"]
+
+
+def test_strength_trades_ess_for_balance(opened):
+    table = strength_curve(opened, strengths=(0, 0.5, 1), samples=1500)
+    tv, ess = table["tv"].tolist(), table["ess"].tolist()
+    assert tv[0] > tv[1] > tv[2]
+    assert ess[0] == pytest.approx(1)
+    assert ess[1] > ess[2]
+    assert len(plot_strength(table).axes) == 4
+
+
+def test_sample_takes_a_strength(run, tmp_path):
+    assert invoke("sample", run, "-n", 5, "--strength", 0.5, "--out", tmp_path / "a.npz").exit_code == 0
+    with np.load(tmp_path / "a.npz") as drawn:
+        assert drawn["images"].shape == (5, 1, 8, 8)
+    result = invoke("sample", run, "-n", 5, "--strength", 2, "--out", tmp_path / "b.npz")
+    assert result.exit_code == 2
+    assert "strength: expected a number of [0, 1.5]" in result.output

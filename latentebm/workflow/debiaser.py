@@ -18,7 +18,8 @@ from latentebm.models.energy import EnergyNet
 from latentebm.models.likelihoods import LIKELIHOODS
 from latentebm.models.mixture import MixtureEnergy
 from latentebm.models.networks import NETWORKS
-from latentebm.models.tilt import LatentTilt
+from latentebm.models.strength import ScaledTilt
+from latentebm.models.tilt import LatentTilt, Tilt
 from latentebm.models.vae import VAE
 from latentebm.objectives.tilt import calibrated
 from latentebm.progress import Track, bars, silent
@@ -239,11 +240,12 @@ class Debiaser(BaseEstimator):
         self.heldout_gain_ = held_out_gain(energy, codes, self._transform(), generator=rng)
         return self
 
-    def sample(self, n: int, *, seed: int | None = None, track: Track | None = None) -> Draws:
+    def sample(self, n: int, *, strength: float = 1.0, seed: int | None = None, track: Track | None = None) -> Draws:
         """Draw `n` debiased images.
 
         Arguments:
             n: images.
+            strength: factor λ of the energy in [0, 1.5]: 0 draws from the generator as it is, 1 from the fitted tilt.
             seed: of the draws; None takes the estimator's own.
             track: shows progress.
 
@@ -255,7 +257,7 @@ class Debiaser(BaseEstimator):
         """
         check_int("n", n)
         rng = self._generator(3, seed)
-        return self._sampler().draw(self.tilt(), n, generator=rng, track=track or self._track())
+        return self._sampler().draw(self.tilt(strength), n, generator=rng, track=track or self._track())
 
     def sample_prior(self, n: int, *, seed: int | None = None) -> Draws:
         """Draw `n` images of the generator as it is, untilted.
@@ -282,14 +284,15 @@ class Debiaser(BaseEstimator):
         report = SNIS(pool=pool).draw(self.tilt(), 1, generator=self._generator(5)).diagnostics
         return {name: report[name] for name in names}
 
-    def tilt(self) -> LatentTilt:
-        """The fitted tilted model.
+    def tilt(self, strength: float = 1.0) -> Tilt:
+        """The fitted tilted model, its energy multiplied by a strength in [0, 1.5].
 
         Raises:
-            ValueError: not fitted yet.
+            ValueError: not fitted yet, or another strength.
         """
         self._fitted("energy_")
-        return LatentTilt(self.vae_, self.energy_, self._transform())
+        tilt = LatentTilt(self.vae_, self.energy_, self._transform())
+        return tilt if strength == 1 else ScaledTilt(tilt, strength)
 
     def save(self, folder: Path | str) -> Path:
         """Write the weights and ``config.json`` into a folder, each file whole or not at all.
