@@ -158,6 +158,22 @@ def test_missing_model_formulas(kind):
     assert torch.allclose(model.log_prob(mask, features), expected, atol=1e-5)
 
 
+def test_not_miwae_imputes_the_mean_of_what_is_lost():
+    # One column x ~ N(0, s²) whatever the code, lost with chance sigmoid(3 x): E[x | lost] by a fine sum.
+    model = MIWAE(["gaussian"], 1, width=4, decoder="linear", missing_model="self-masking")
+    with torch.no_grad():
+        for parameter in (*model.decoder.mean.parameters(), model.missing.bias):
+            parameter.zero_()
+        model.missing.weight.fill_(3.0)
+    scale = (F.softplus(model.decoder.raw_scale) + MIN_SCALE).item()
+    x = torch.linspace(-8 * scale, 8 * scale, 10_001)
+    law = (-0.5 * (x / scale) ** 2).exp() * torch.sigmoid(3 * x)
+    expected = ((x * law).sum() / law.sum()).item()
+    done = impute(model, torch.zeros(1, 1), torch.zeros(1, 1), draws=50_000, generator=rng())
+    assert expected > 0.3
+    assert abs(done.x.item() - expected) < 6 * scale / math.sqrt(50_000 * done.ess.item())
+
+
 def test_not_miwae_learns_the_mechanism_and_lifts_the_imputation():
     # Two correlated columns, the first self-masked above 0: blind imputation pulls towards what is seen.
     g = np.random.default_rng(0)

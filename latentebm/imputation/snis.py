@@ -52,6 +52,7 @@ def impute(
     draws: int = 1000,
     multiple: int = 0,
     energy: TermsEnergy | None = None,
+    of_rows: bool = False,
     generator: torch.Generator,
     cells: int = 8_000_000,
     track: Track = silent,
@@ -61,7 +62,9 @@ def impute(
     .. math:: \mathrm{E}[x_{mis}|x_{obs}] \approx \sum_k \frac{w_k}{\sum_l w_l}\, \mathrm{E}[x_{mis}|z_k], \qquad
               x_{mis}^{(m)} = \tilde x_{mis,k},\; P(k) \propto w_k
 
-    With a not-MIWAE the weights include p(s|x); with a tilt they include :math:`e^{-E}`.
+    With a not-MIWAE the weights include p(s|x); with a tilt they include :math:`e^{-E}`. Where weights depend on the
+    drawn cells :math:`\tilde x_{mis,k}` themselves, as these two's do, the draws are averaged instead of their means
+    given the latent: the weights move the cells within that law, too.
 
     Arguments:
         model: fitted MIWAE or not-MIWAE.
@@ -70,6 +73,7 @@ def impute(
         draws: importance draws a row.
         multiple: completed rows to draw, M.
         energy: tilt energies (K, N) of posterior draws, or none.
+        of_rows: whether that energy depends on the completed rows, and not on the latent alone.
         generator: source of all draws (CPU).
         cells: bound of the numbers held at once, draws × rows × columns or hidden units.
         track: shows progress.
@@ -92,7 +96,7 @@ def impute(
     check_int("draws", draws)
     rows = max(1, min(len(x), cells // (max(x.shape[1], 128) * min(draws, 200))))
     parts = [
-        _impute_rows(model, a, b, draws, multiple, energy, generator)
+        _impute_rows(model, a, b, draws, multiple, energy, of_rows, generator)
         for a, b in track(list(zip(x.split(rows), mask.split(rows), strict=True)), "impute")
     ]
     joined = [torch.cat([getattr(p, n) for p in parts], 1 if n in ("draws", "latent") else 0) for n in _FIELDS]
@@ -104,15 +108,16 @@ _FIELDS = ("x", "draws", "latent", "ess", "bound")
 
 def _impute_rows(
     model: MIWAE, x: Tensor, mask: Tensor, draws: int, multiple: int, energy: TermsEnergy | None,
-    generator: torch.Generator,
+    of_rows: bool, generator: torch.Generator,
 ) -> Imputation:  # fmt: skip
-    sums = _Sums(len(x), multiple)
+    sums, drawn = _Sums(len(x), multiple), of_rows or model.missing is not None
     left = draws
     while left:
         k = min(left, 200)
-        terms = model.terms(x, mask, k, complete=multiple > 0 or energy is not None, generator=generator)
+        terms = model.terms(x, mask, k, complete=multiple > 0 or drawn, generator=generator)
         log_weight = log_weights(model, terms)
-        sums.add(log_weight if energy is None else log_weight - energy(terms), terms, model, generator)
+        features = terms.completed if drawn else model.likelihood.mean(terms.parameter)
+        sums.add(log_weight if energy is None else log_weight - energy(terms), features, terms, generator)
         left -= k
     keep = mask.bool()
     like = model.likelihood
@@ -132,10 +137,10 @@ class _Sums:
         self.multiple = multiple
         self.mean, self.completed, self.latent = torch.zeros(()), torch.zeros(()), torch.zeros(multiple, n, 0)
 
-    def add(self, log_weight: Tensor, terms: Terms, model: MIWAE, generator: torch.Generator) -> None:
+    def add(self, log_weight: Tensor, features: Tensor, terms: Terms, generator: torch.Generator) -> None:
         total = torch.logaddexp(self.log_sum, torch.logsumexp(log_weight, 0))
         share = (log_weight - total).exp()
-        fresh = (share.unsqueeze(-1) * model.likelihood.mean(terms.parameter)).sum(0)
+        fresh = (share.unsqueeze(-1) * features).sum(0)
         old = (self.log_sum - total).exp()
         self.mean = old.unsqueeze(-1) * self.mean + fresh
         self.log_sum = total

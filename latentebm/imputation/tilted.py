@@ -58,7 +58,8 @@ class MIWAETilt:
             ValueError: shapes disagree, or no draws are asked for.
         """
         return impute(
-            self.model, x, mask, draws=draws, multiple=multiple, energy=self.of_terms, generator=generator
+            self.model, x, mask, draws=draws, multiple=multiple, energy=self.of_terms, of_rows=self.space == "data",
+            generator=generator,
         )  # fmt: skip
 
     def latent_tilt(self) -> LatentTilt:

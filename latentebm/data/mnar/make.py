@@ -61,9 +61,7 @@ def make_missing(
     if rate is not None and check_number("rate", rate, low=0, high=1, fix="pass a share of [0, 1)") == 1:
         raise fail("rate", "a share of [0, 1)", rate, "leave something observed")
     table = Table(X, y)
-    by_column = np.empty(table.shape[::-1], dtype=bool)
-    for j in range(table.shape[1]):
-        by_column[j] = table.observed(j)
+    by_column = table.seen.copy()
     for columns, rows in mechanism.remove(table, rate, np.random.default_rng(random_state)):
         for j in columns:
             by_column[j] &= ~rows

@@ -85,10 +85,10 @@ def solve_link(score: Array, kind: str, slope: float, rate: float) -> Array:
         return np.zeros_like(score)
     if kind == "hard":
         return _top_share(score, rate)
-    # A thinned table brings Newton's method within a step or two of the full one's answer.
-    thin = score[:: max(1, len(score) // 10_000)]
-    start, _ = _newton(thin, kind, slope, rate, -slope * float(np.median(thin)))
-    return _newton(score, kind, slope, rate, start)[1]
+    # Binned scores bring Newton's method to the answer, so that the many are mostly gone through once.
+    bins, counts = _binned(score)
+    start, _ = _newton(bins, counts, kind, slope, rate, -slope * float(np.average(bins, weights=counts)))
+    return _newton(score, None, kind, slope, rate, start)[1]
 
 
 def link(logit: Array, kind: str) -> Array:
@@ -103,19 +103,30 @@ def _top_share(score: Array, rate: float) -> Array:
     return above + tied * ((wanted - above.sum()) / tied.sum())
 
 
-def _newton(score: Array, kind: str, slope: float, rate: float, a: float) -> tuple[float, Array]:
-    """Intercept and probabilities by Newton's method inside a shrinking bracket: the mean rises with it."""
+def _binned(score: Array, bins: int = 4096) -> tuple[Array, Array]:
+    """Mean score and count of each bin that holds any."""
+    low = float(score.min())
+    place = ((score - low) * ((bins - 1) / max(float(score.max()) - low, 1e-300))).astype(np.intp)
+    counts, sums = np.bincount(place), np.bincount(place, score)
+    full = counts > 0
+    return sums[full] / counts[full], counts[full].astype(np.float64)
+
+
+def _newton(
+    score: Array, weight: Array | None, kind: str, slope: float, rate: float, a: float
+) -> tuple[float, Array]:  # fmt: skip
+    """Intercept and probabilities by Newton's method inside a shrinking bracket: the weighted mean rises with it."""
     reach = 40.0 + abs(slope) * float(np.abs(score).max())
     low, high = -reach, reach
     for _ in range(100):
         p = link(a + slope * score, kind)
-        gap = float(p.mean()) - rate
+        gap = float(np.average(p, weights=weight)) - rate
         # Far below the binomial error of any table that fits in memory.
-        if abs(gap) < 1e-7:
+        if abs(gap) < 1e-6:
             break
         low, high = (low, a) if gap > 0 else (a, high)
         density = p * (1 - p) if kind == "logistic" else np.exp(-0.5 * (a + slope * score) ** 2) / np.sqrt(2 * np.pi)
-        grade = float(density.mean())
+        grade = float(np.average(density, weights=weight))
         step = a - gap / grade if grade > 0 else np.inf
         a = step if low < step < high else 0.5 * (low + high)
     return a, p

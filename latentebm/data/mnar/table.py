@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ __all__ = ["Columns", "Table"]
 
 Columns = Sequence[int | str] | int | str | None
 BLOCK = 8  # columns; 8 float64 fill one cache line
+ROWS = 4096  # rows looked at together; 50 columns of them fit in the second-level cache
 
 
 class Table:
@@ -48,10 +49,23 @@ class Table:
         if self.y is not None and self.y.shape != self.shape[:1]:
             raise fail("y", f"labels of shape ({len(X)},)", self.y.shape, "pass one label a row")
         self._block: tuple[int, NDArray[Any]] = (-1, np.empty(0))
-        for j in range(self.shape[1]):
-            column = self.raw(j)
-            if column.dtype.kind == "f" and np.isinf(column).any():
+        self.seen = np.empty(self.shape[::-1], dtype=bool)
+        for rows, columns, part in self._parts():
+            missing = part != part if part.dtype.kind == "f" else pd.isna(part)
+            if part.dtype.kind == "f" and not np.isfinite(part).all() and np.isinf(part).any():
+                j = columns.start + int(np.isinf(part).any(axis=0).argmax())
                 raise fail("X", "finite values or NaN", f"infinite values in column {j}", "remove them first")
+            self.seen[columns, rows] = ~missing.T
+
+    def _parts(self) -> Iterator[tuple[slice, slice, NDArray[Any]]]:
+        """Rows, columns and the values there: runs of rows of an array, which lie together, or columns of a frame."""
+        if self.flat is None:
+            for j in range(self.shape[1]):
+                yield slice(None), slice(j, j + 1), self.raw(j)[:, None]
+        else:
+            for start in range(0, len(self.flat), ROWS):
+                rows = slice(start, start + ROWS)
+                yield rows, slice(0, self.shape[1]), self.flat[rows]
 
     def raw(self, j: int) -> NDArray[Any]:
         """Column `j` as it is, (N,)."""
@@ -81,10 +95,7 @@ class Table:
 
     def observed(self, j: int) -> NDArray[np.bool_]:
         """Which cells of column `j` hold a value, (N,)."""
-        column = self.raw(j)
-        if column.dtype.kind in "iub":
-            return np.ones(len(column), dtype=bool)
-        return ~np.isnan(column) if column.dtype.kind == "f" else ~pd.isna(column)
+        return self.seen[j]
 
     def indices(self, columns: Columns) -> list[int]:
         """Column numbers of names, numbers (negative from the end) or None for all.
