@@ -226,7 +226,11 @@ def check_scales(sigma: Tensor, *, sorted_down: bool = False) -> Tensor:
 
 def _curvature(energy: Energy, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """The slope, and the product of each point's Hessian with a direction; the Hessian is symmetric."""
-    pulled = vjp(grad(lambda y: energy(y).sum()), x)
+
+    def total(y: Tensor) -> Tensor:
+        return energy(y).sum()
+
+    pulled = vjp(grad(total), x)
 
     def along(v: Tensor) -> Tensor:
         (product,) = pulled[1](v)
