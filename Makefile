@@ -17,6 +17,9 @@ lint: .venv/installed-test
 bench: .venv/installed-test
 	$(BIN)/python benchmarks/debias.py
 
+notebooks: .venv/installed-notebooks
+	$(BIN)/python notebooks/execute.py
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
@@ -26,6 +29,10 @@ bench: .venv/installed-test
 
 .venv/installed-test: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
+.venv/installed-notebooks: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[notebooks]"
 	touch $@
 
 clean:
