@@ -1,6 +1,7 @@
 """Ten classes with a long tail: class balance before and after the tilt, on MNIST and Fashion-MNIST.
 
-    python benchmarks/longtail.py [--data mnist fashion-mnist] [--dims 2 10] [--ratio 50] [--seeds 0] [--json FILE]
+    python benchmarks/longtail.py [--data mnist fashion-mnist] [--dims 2 10] [--ratio 50] [--seeds 0] [--epochs 40]
+                                  [--json FILE]
 
 Each line is one run of ``latentebm debias --classes all --proportions long-tail:RATIO``. Fashion-MNIST needs a network
 or its files in a folder that ``--data-root`` names (``FashionMNIST/raw``, unpacked).
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="+", default=[2, 10])
     parser.add_argument("--ratio", type=float, default=50)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--epochs", type=int, default=Settings.epochs)
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
     found = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.is_file() else []
@@ -38,6 +40,7 @@ def main() -> None:
         for dim in arguments.dims:
             for seed in arguments.seeds:
                 common = {"data": data, "dim": dim, "ratio": arguments.ratio, "seed": seed}
+                common["epochs"] = arguments.epochs
                 # A line measured again takes the place of the old one.
                 found = [row for row in found if {k: row[k] for k in common} != common]
                 found.append({**common, **measure(root=root, **common)})
@@ -47,7 +50,7 @@ def main() -> None:
     print_table(found)
 
 
-def measure(data: str, dim: int, ratio: float, seed: int, root: str | None) -> dict:
+def measure(data: str, dim: int, ratio: float, seed: int, epochs: int, root: str | None) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(
             data=data,
@@ -56,6 +59,7 @@ def measure(data: str, dim: int, ratio: float, seed: int, root: str | None) -> d
             proportions=f"long-tail:{ratio:g}",
             latent_dim=dim,
             seed=seed,
+            epochs=epochs,
             out=f"{folder}/run",
         )
         metrics = debias(settings).metrics
@@ -69,7 +73,19 @@ def print_table(found: list[dict]) -> None:
     table = Table(
         title="Ten classes, exponential tail: total variation to uniform, smallest class share (uniform: 10 %)"
     )
-    for head in ("data", "d", "seed", "TV before", "TV after", "smallest before", "after", "ESS", "Fréchet", "seconds"):
+    for head in (
+        "data",
+        "d",
+        "seed",
+        "epochs",
+        "TV before",
+        "TV after",
+        "smallest before",
+        "after",
+        "ESS",
+        "Fréchet",
+        "seconds",
+    ):
         table.add_column(head, justify="left" if head == "data" else "right")
     for row in found:
         before, after = row["untilted"], row["tilted"]
@@ -77,6 +93,7 @@ def print_table(found: list[dict]) -> None:
             row["data"],
             str(row["dim"]),
             str(row["seed"]),
+            str(row["epochs"]),
             f"{before['tv']:.3f}",
             f"{after['tv']:.3f}",
             f"{100 * min(before['shares']):.1f} %",
