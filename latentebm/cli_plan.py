@@ -90,11 +90,13 @@ def parse_sizes(text: str) -> list[int]:
 
 
 def _print(table: Any) -> None:
-    shown = Table(title="Mean ± sd over seeds", title_justify="left")
-    heads = {"tv": "TV", "frechet": "Fréchet", "coverage": "coverage", "ess": "ESS", "heldout_gain": "held-out gain"}
-    for head in ("a class", *heads.values()):
-        shown.add_column(head, justify="right")
+    shown = Table(title="Reference images a class: mean ± sd over seeds", title_justify="left")
+    heads = {"tv": "TV", "frechet": "Fréchet", "coverage": "coverage", "ess": "ESS", "heldout_gain": "gain"}
+    for head in ("size", *heads.values()):
+        shown.add_column(head, justify="right", no_wrap=True)
     for size, rows in table.groupby("size"):
         mean, spread = rows[list(heads)].mean(), rows[list(heads)].std().fillna(0)
-        shown.add_row(str(size), *(f"{mean[name]:.3g} ± {spread[name]:.2g}" for name in heads))
+        digits = {**dict.fromkeys(heads, 2), "tv": 3, "frechet": 0}
+        cells = (f"{mean[name]:.{digits[name]}f} ± {spread[name]:.{digits[name]}f}" for name in heads)
+        shown.add_row(str(size), *cells)
     Console().print(shown)

@@ -322,7 +322,9 @@ def plot_study(
         ax.errorbar(range(len(values)), by.mean(), by.std().fillna(0), color=AFTER, marker="o", ms=4, capsize=2, lw=1.4)
         if column in before:
             ax.axhline(before[column], color="black", ls="--", lw=1)
-            ax.annotate("untilted", (0, before[column]), xytext=(0, 3), textcoords="offset points", fontsize=7)
+            # On the side of the line where the curve does not start.
+            side = 3 if by.mean().iloc[0] <= before[column] else -9
+            ax.annotate("untilted", (0, before[column]), xytext=(0, side), textcoords="offset points", fontsize=7)
         ax.set_xticks(range(len(values)), [f"{v:g}" for v in values], fontsize=8)
         ax.set_ylim(0, 1.15 * max(float(table[column].max()), before.get(column, 0.0)))
         ax.set_xlabel(x_label, fontsize=8)

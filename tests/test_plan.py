@@ -28,7 +28,7 @@ def test_plan_writes_its_table_and_figure(run, tmp_path):
     words = ["plan", run, "--sizes", "4,40", "--seeds", 2, "--samples", 800, "--pool", 5000, "--out", tmp_path]
     result = invoke(*words)
     assert result.exit_code == 0, result.output
-    assert "Mean ± sd over seeds" in result.output
+    assert "mean ± sd over seeds" in result.output
     assert sorted(p.name for p in tmp_path.iterdir()) == ["plan.csv", "plan.png"]
     table = pd.read_csv(tmp_path / "plan.csv")
     assert table[["size", "seed", "images"]].to_numpy().tolist() == [[4, 0, 12], [4, 1, 12], [40, 0, 120], [40, 1, 120]]

@@ -126,7 +126,7 @@ def _finding(table: pd.DataFrame, before: float) -> str:
     mean = table.groupby("size")["tv"].mean()
     small, large = mean.index[0], mean.index[-1]
     if small == large:
-        return f"{small} reference images a class take TV from {before:.2f} to {mean[small]:.2f}"
+        return f"{small} reference images a class take TV from {before:.3f} to {mean[small]:.3f}"
     return (
-        f"{small} reference images a class take TV from {before:.2f} to {mean[small]:.2f}, {large} to {mean[large]:.2f}"
+        f"{small} reference images a class take TV from {before:.3f} to {mean[small]:.3f}, {large} to {mean[large]:.3f}"
     )
