@@ -26,6 +26,8 @@ _HOME = {
     **dict.fromkeys(("MIWAEImputer", "MIWAETilt", "tilt_miwae"), "latentebm.imputation"),
     "MIWAE": "latentebm.models.miwae",
     "Attribute": "latentebm.models.attribute",
+    "DataEnergy": "latentebm.models.data_energy",
+    **dict.fromkeys(("DataTilt", "ElboTilt"), "latentebm.models.data_tilt"),
     "Debiaser": "latentebm.workflow.debiaser",
     "EnergyNet": "latentebm.models.energy",
     "Images": "latentebm.data.images",

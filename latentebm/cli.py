@@ -55,6 +55,10 @@ A folder of class folders, cut to a long tail:
 
     latentebm debias --data photos/ --proportions long-tail:20 --out runs/tail
 
+An energy of the image instead of the code:
+
+    latentebm debias --space data --out runs/data
+
 The settings of an earlier run, another seed:
 
     latentebm debias --config runs/ten/config.json --seed 1 --out runs/ten-1
@@ -95,20 +99,35 @@ def debias(
     ] = None,
     epochs: Annotated[int, _option(MODEL, "passes over the biased images")] = Settings.epochs,
     precision: Annotated[str, _option(MODEL, "auto, bf16 or fp32")] = Settings.precision,
-    space: Annotated[str, _option(TILT, "where the energy lives: latent")] = Settings.space,
-    objective: Annotated[str, _option(TILT, "likelihood or jensen")] = Settings.objective,
+    space: Annotated[str, _option(TILT, "where the energy lives: latent or data")] = Settings.space,
+    positives: Annotated[
+        str, _option(TILT, "in data space: reconstructed reference images, or raw ones (these collapse)")
+    ] = Settings.positives,
+    objective: Annotated[str, _option(TILT, "likelihood, jensen, nce or contrastive")] = Settings.objective,
+    negatives: Annotated[
+        str, _option(TILT, "chains of contrastive: persistent, or short runs from the prior")
+    ] = Settings.negatives,
     energy_penalty: Annotated[float, _option(TILT, "λ of jensen; 1/4 is calibrated")] = Settings.energy_penalty,
     gradient_penalty: Annotated[float, _option(TILT, "weight of |∇E|²; 0 for none")] = Settings.gradient_penalty,
     calibrate: Annotated[bool, _option(TILT, "artanh calibration of jensen")] = Settings.calibrate,
     posterior: Annotated[str, _option(TILT, "fit on posterior draws or means")] = Settings.posterior,
-    folds: Annotated[int, _option(TILT, "ensemble members, each without its fold")] = Settings.folds,
+    folds: Annotated[
+        Optional[int],  # noqa: UP045
+        _option(TILT, "ensemble members, each without its fold; 5, in data space 3 by default"),
+    ] = None,
     clusters: Annotated[
         Optional[int],  # noqa: UP045
         _option(TILT, "soft clusters that are reweighted first; 15 for small references by default; 0: none"),
     ] = None,
-    tilt_steps: Annotated[int, _option(TILT, "most optimizer steps")] = Settings.tilt_steps,
+    tilt_steps: Annotated[
+        Optional[int],  # noqa: UP045
+        _option(TILT, "most optimizer steps; 1,500, in data space 400 by default"),
+    ] = None,
     sampler: Annotated[str, _option(DRAWS, "snis or langevin")] = Settings.sampler,
-    pool: Annotated[int, _option(DRAWS, "prior draws of snis")] = Settings.pool,
+    pool: Annotated[
+        Optional[int],  # noqa: UP045
+        _option(DRAWS, "prior draws of snis; 1,000,000, in data space 100,000 by default"),
+    ] = None,
     langevin_steps: Annotated[int, _option(DRAWS, "steps of each langevin chain")] = Settings.langevin_steps,
     samples: Annotated[int, _option(DRAWS, "images to draw")] = Settings.samples,
     seed: Annotated[int, _option(RUN, "of everything random")] = Settings.seed,

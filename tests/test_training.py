@@ -10,9 +10,10 @@ from latentebm.data.batches import Minibatches
 from latentebm.models.energy import EnergyNet
 from latentebm.models.vae import VAE
 from latentebm.training.best import BestState
-from latentebm.training.energy import Codes, TiltRecipe, fit_energy, held_out_gain
+from latentebm.training.energy import TiltRecipe, fit_energy, held_out_gain
 from latentebm.training.fit import DivergedError, fit
 from latentebm.training.generator import fit_vae
+from latentebm.training.positives import Codes
 
 
 def test_best_state_is_kept_member_by_member():

@@ -15,8 +15,9 @@ from latentebm.models.miwae import MIWAE, Terms
 from latentebm.models.tilt import LatentTilt
 from latentebm.objectives.tilt import likelihood_loss
 from latentebm.progress import Track, silent
-from latentebm.training.energy import Codes, TiltRecipe, fit_energy
+from latentebm.training.energy import TiltRecipe, fit_energy
 from latentebm.training.fit import fit
+from latentebm.training.positives import Codes
 
 __all__ = ["SPACES", "MIWAETilt", "tilt_miwae"]
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Bernoulli as BernoulliLaw
 from torch.distributions import Distribution, Independent, Normal
 from torch.nn import functional as F
 
+from latentebm.checks import check_number
+
 __all__ = ["LIKELIHOODS", "Bernoulli", "Gaussian", "Likelihood"]
+
+
+FLOOR = 0.01  # least standard deviation of a pixel
 
 
 class Likelihood(Protocol):
@@ -25,7 +31,11 @@ class Likelihood(Protocol):
         ...
 
     def law(self, parameter: Tensor) -> Distribution:
-        """The distribution itself, for sampling observation noise."""
+        """The distribution itself."""
+        ...
+
+    def observe(self, mean: Tensor, noise: Tensor) -> Tensor:
+        """Observation with this mean that standard normal noise of the same shape stands for."""
         ...
 
 
@@ -55,17 +65,23 @@ class Bernoulli:
         """Independent Bernoulli pixels."""
         return Independent(BernoulliLaw(logits=parameter), parameter.ndim - 1)
 
+    def observe(self, mean: Tensor, noise: Tensor) -> Tensor:
+        """Pixels in {0, 1} of standard normal noise; their gradient in the mean is taken as 1."""
+        hard = (torch.special.ndtr(noise) < mean).to(mean)
+        return hard + mean - mean.detach() if mean.requires_grad else hard
 
-class Gaussian:
-    r"""Gaussian pixels of one fixed standard deviation around :math:`\mathrm{sigmoid}(f)`.
 
-    .. math:: \log p(x|f) = \sum_j \log N(x_j; \mathrm{sigmoid}(f_j), s^2)
+class Gaussian(nn.Module):
+    r"""Gaussian pixels around :math:`\mathrm{sigmoid}(f)`, with one standard deviation learned beside the decoder.
+
+    .. math:: \log p(x|f) = \sum_j \log N(x_j; \mathrm{sigmoid}(f_j), s^2), \qquad s = \max(e^\theta, 0.01)
 
     Arguments:
-        scale: standard deviation s, in units of pixel values in [0, 1].
+        scale: standard deviation s to start from, in units of pixel values in [0, 1]; it is fitted with the VAE.
 
     References:
-        Auto-Encoding Variational Bayes (Kingma and Welling, 2014), https://arxiv.org/abs/1312.6114
+        Simple and Effective VAE Training with Calibrated Decoders (Rybkin et al., 2021),
+        https://arxiv.org/abs/2006.13202
 
     Example:
         >>> Gaussian(0.1).mean(torch.zeros(1, 1, 1, 1)).item()
@@ -73,7 +89,13 @@ class Gaussian:
     """
 
     def __init__(self, scale: float = 0.1) -> None:
-        self.scale = scale
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(math.log(check_number("scale", scale, low=FLOOR))))
+
+    @property
+    def scale(self) -> Tensor:
+        """Standard deviation s; its floor of 0.01, two and a half grey levels, keeps constant pixels finite."""
+        return self.log_scale.clamp_min(math.log(FLOOR)).exp()
 
     def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
         """Log-likelihood (N,), nats."""
@@ -85,7 +107,11 @@ class Gaussian:
 
     def law(self, parameter: Tensor) -> Distribution:
         """Independent normal pixels."""
-        return Independent(Normal(parameter.sigmoid(), torch.as_tensor(self.scale)), parameter.ndim - 1)
+        return Independent(Normal(parameter.sigmoid(), self.scale), parameter.ndim - 1)
+
+    def observe(self, mean: Tensor, noise: Tensor) -> Tensor:
+        """Pixels of standard normal noise: mean + s·noise."""
+        return mean + self.scale * noise
 
 
 LIKELIHOODS: dict[str, type[Bernoulli] | type[Gaussian]] = {"bernoulli": Bernoulli, "gaussian": Gaussian}

@@ -58,6 +58,10 @@ class ScaledTilt(Tilt):
         """Tilt energy (N,), nats."""
         return self.strength * self.tilt.energy(u)
 
+    def code(self, u: Tensor) -> Tensor:
+        """The generator's codes that base points hold."""
+        return self.tilt.code(u)
+
     def decode(self, u: Tensor) -> Tensor:
         """Data (N, *data_shape) of base points."""
         return self.tilt.decode(u)

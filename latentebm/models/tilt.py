@@ -53,6 +53,10 @@ class Tilt(nn.Module, ABC):
     def decode(self, u: Tensor) -> Tensor:
         """Data (N, *data_shape) of base points."""
 
+    def code(self, u: Tensor) -> Tensor:
+        """The generator's codes (…, d) that base points (…, dim) hold."""
+        return u
+
     def potential(self, u: Tensor) -> Tensor:
         """Total potential (N,): energy minus log_base."""
         return self.energy(u) - self.log_base(u)

@@ -86,13 +86,13 @@ class VAE(nn.Module):
             return mean if generator is None else mean + scale * _noise(mean, generator)
 
     def decode(self, z: Tensor, *, chunk: int = 8192) -> Tensor:
-        """Mean images (N, *data_shape) of codes (N, d), without gradient.
+        """Mean images (N, *data_shape) of codes (N, d); with gradient only where the codes ask for one.
 
         Raises:
             ValueError: another code length.
         """
         check_event("z", z, (self.latent_dim,))
-        with torch.no_grad():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and z.requires_grad):
             return torch.cat([self.likelihood.mean(self.decoder(part)) for part in z.split(chunk)])
 
     def logits(self, z: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -10,10 +10,11 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from latentebm.checks import check_number
 
-__all__ = ["calibrated", "gain", "gradient_penalty", "jensen_loss", "likelihood_loss", "log_partition"]
+__all__ = ["calibrated", "gain", "gradient_penalty", "jensen_loss", "likelihood_loss", "log_partition", "nce_loss"]
 
 
 def log_partition(base: Tensor) -> Tensor:
@@ -100,6 +101,28 @@ def jensen_loss(reference: Tensor, base: Tensor, *, energy_penalty: float = 0.25
     return reference.mean(-1) - base.mean(-1) + energy_penalty * squares
 
 
+def nce_loss(reference: Tensor, base: Tensor) -> Tensor:
+    r"""Logistic loss of telling reference draws from base draws by the logit :math:`-E`, both sides weighing the same.
+
+    .. math:: \mathrm{mean}_i \log(1 + e^{E(z_i)}) + \mathrm{mean}_k \log(1 + e^{-E(z_k)})
+
+    The optimum is :math:`E^* = -\log(q_{ref}/p_0)` with its constant: the equal weights make log Z zero there.
+
+    Arguments:
+        reference: energies of posterior draws of reference images, (…, N).
+        base: energies of base draws, (…, K).
+
+    References:
+        NCP-VAE: Variational Autoencoders with Noise Contrastive Priors (Aneja et al., 2021),
+        https://arxiv.org/abs/2010.02917
+
+    Example:
+        >>> nce_loss(torch.zeros(2), torch.zeros(4))
+        tensor(1.3863)
+    """
+    return F.softplus(reference).mean(-1) + F.softplus(-base).mean(-1)
+
+
 def calibrated(energy: Tensor, *, energy_penalty: float, limit: float = 0.995) -> Tensor:
     r"""Turn a Jensen-fitted energy into the log-ratio's, inverting the penalised optimum.
 
@@ -134,7 +157,7 @@ def gradient_penalty(energy: Tensor, points: Tensor, *, center: float = 0.0) -> 
 
     Arguments:
         energy: energies (…, N) computed from `points`.
-        points: (…, N, d), with ``requires_grad``.
+        points: (…, N, *event), with ``requires_grad``.
         center: 0 shrinks the gradient, 1 is the penalty of WGAN-GP.
 
     Raises:
@@ -149,6 +172,7 @@ def gradient_penalty(energy: Tensor, points: Tensor, *, center: float = 0.0) -> 
         18.0
     """
     (grad,) = torch.autograd.grad(energy.sum(), points, create_graph=True)
+    grad = grad.flatten(energy.ndim)
     if center == 0.0:
         # |∇E|² itself: the norm's own derivative is undefined where the gradient vanishes.
         return grad.square().sum(-1).mean(-1)

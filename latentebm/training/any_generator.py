@@ -17,7 +17,8 @@ from latentebm.models.generators import check_generator
 from latentebm.models.tilt import Generator, LatentTilt
 from latentebm.progress import Track, silent
 from latentebm.sampling.weights import WeightSums
-from latentebm.training.energy import Codes, TiltRecipe, fit_energy
+from latentebm.training.energy import TiltRecipe, fit_energy
+from latentebm.training.positives import Codes
 
 __all__ = ["Standardised", "SupportWarning", "tilt_generator"]
 
@@ -127,7 +128,7 @@ def tilt_generator(
     else:
         features = features or _flat
         real, made = _both(model, reference, features, pool, generator)
-        energy = FeatureEnergy(model, features, _of_features(real, made, fitted, generator))
+        energy = FeatureEnergy(model, features, _of_features(real, made, fitted))
     tilt = LatentTilt(model, energy)
     _warn_if_collapsed(tilt, generator)
     return tilt
@@ -181,24 +182,20 @@ def _both(
     return torch.cat(real), torch.cat(made)
 
 
-def _of_features(real: Tensor, made: Tensor, fitted: Callable[..., EnergyNet], generator: torch.Generator) -> nn.Module:
+def _of_features(real: Tensor, made: Tensor, fitted: Callable[..., EnergyNet]) -> nn.Module:
     """An energy of features, fitted on standardised ones."""
     mean, scale = made.mean(0), made.std(0)
     # Constant features say nothing; a unit scale keeps them out of the way.
     scale = torch.where(scale > 1e-6 * scale.max(), scale, torch.ones_like(scale))
-    made = (made - mean) / scale
-
-    def base(k: int) -> Tensor:
-        return made[torch.randint(len(made), (k,), generator=generator).to(made.device)]
-
-    return Standardised(fitted((real - mean) / scale, torch.zeros_like(real), base=base), mean, scale)
+    energy = fitted((real - mean) / scale, torch.zeros_like(real), drawn=(made - mean) / scale)
+    return Standardised(energy, mean, scale)
 
 
 def _fitted(
     mean: Tensor,
     scale: Tensor,
     *,
-    base: Callable[[int], Tensor] | None = None,
+    drawn: Tensor | None = None,
     recipe: TiltRecipe,
     members: int,
     generator: torch.Generator,
@@ -207,8 +204,8 @@ def _fitted(
     """An ensemble fitted to reference points N(mean, scale²)."""
     limit = LIMIT if recipe.objective != "jensen" else None
     energy = EnergyNet(mean.shape[1], members=members, limit=limit, generator=generator).to(mean.device)
-    codes = Codes.split(mean, scale, members, generator)
-    fit_energy(energy, codes, recipe, base=base, generator=generator, track=track)
+    codes = Codes.split(mean, scale, members, generator, drawn)
+    fit_energy(energy, codes, recipe, generator=generator, track=track)
     return energy.requires_grad_(False)
 
 

@@ -9,14 +9,19 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, check_number, fail
+from latentebm.models.data_energy import DataEnergy
 from latentebm.models.energy import EnergyNet
-from latentebm.objectives.tilt import gain, gradient_penalty, jensen_loss, likelihood_loss
+from latentebm.objectives.contrastive import contrastive_loss
+from latentebm.objectives.tilt import gain, gradient_penalty, jensen_loss, likelihood_loss, nce_loss
 from latentebm.progress import Track, silent
 from latentebm.training.fit import FitResult, fit
+from latentebm.training.negatives import NEGATIVES, Negatives
+from latentebm.training.positives import Sides
 
-__all__ = ["OBJECTIVES", "Codes", "TiltRecipe", "fit_energy", "held_out_gain"]
+__all__ = ["OBJECTIVES", "TiltRecipe", "fit_energy", "held_out_gain"]
 
-OBJECTIVES = ("likelihood", "jensen")
+OBJECTIVES = ("likelihood", "jensen", "nce", "contrastive")
+Energy = EnergyNet | DataEnergy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +29,7 @@ class TiltRecipe:
     """How an energy is fitted.
 
     Attributes:
-        objective: ``likelihood`` or ``jensen``.
+        objective: ``likelihood``, ``jensen``, ``nce`` or ``contrastive``.
         energy_penalty: λ of the Jensen objective, 1/nats.
         gradient_penalty: weight of the squared gradient norm on interpolates; 0 for none.
         steps: most optimizer steps.
@@ -32,9 +37,13 @@ class TiltRecipe:
         schedule: its course, as in `fit`.
         weight_decay: decoupled weight decay.
         batch: reference draws a step and member.
-        base_batch: fresh base draws a step, K of the log Z estimate.
+        base_batch: base draws a step, K of the log Z estimate; for contrastive, chains.
+        negatives: where the contrastive objective's chains start: ``persistent`` or ``prior``.
+        chain_steps: their steps between two of the optimizer's.
+        chain_step: their step size.
         every: steps between held-out checks.
         patience: checks without improvement of any member before stopping; None never stops early.
+        held_out: base draws of each check; reference draws are two fifths of it.
 
     Raises:
         ValueError: a setting lies outside its range.
@@ -53,76 +62,50 @@ class TiltRecipe:
     weight_decay: float = 1e-2
     batch: int = 256
     base_batch: int = 1024
+    negatives: str = "persistent"
+    chain_steps: int = 10
+    chain_step: float = 0.05
     every: int = 25
     patience: int | None = 12
+    held_out: int = 20_000
 
     def __post_init__(self) -> None:
         check_choice("objective", self.objective, OBJECTIVES)
+        check_choice("negatives", self.negatives, NEGATIVES)
         check_number("energy_penalty", self.energy_penalty, low=0, open_low=True)
+        check_number("chain_step", self.chain_step, low=0, open_low=True)
         check_number("gradient_penalty", self.gradient_penalty, low=0)
-        for name in ("steps", "batch", "base_batch", "every"):
+        for name in ("steps", "batch", "base_batch", "chain_steps", "every", "held_out"):
             check_int(name, getattr(self, name))
 
     def loss(self, reference: Tensor, base: Tensor) -> Tensor:
         """The objective (M,) of energies (M, N) and (M, K), without the gradient penalty."""
         if self.objective == "jensen":
             return jensen_loss(reference, base, energy_penalty=self.energy_penalty)
-        return likelihood_loss(reference, base)
+        if self.objective == "contrastive":
+            return contrastive_loss(reference, base)
+        return (nce_loss if self.objective == "nce" else likelihood_loss)(reference, base)
 
-
-@dataclass(frozen=True)
-class Codes:
-    """Posterior laws of the reference images and the fold each belongs to.
-
-    Attributes:
-        mean: posterior means, (N, d).
-        scale: posterior standard deviations, (N, d); zeros stand for the means alone.
-        fold: number of the member that never trains on this image, (N,).
-
-    Example:
-        >>> Codes.split(torch.zeros(5, 2), torch.ones(5, 2), 5, torch.Generator()).fold.sort().values
-        tensor([0, 1, 2, 3, 4])
-    """
-
-    mean: Tensor
-    scale: Tensor
-    fold: Tensor
-
-    @classmethod
-    def split(cls, mean: Tensor, scale: Tensor, folds: int, generator: torch.Generator) -> Codes:
-        """Assign images to folds at random, as evenly as can be; one fold holds a fifth out."""
-        n = len(mean)
-        parts = 5 if folds == 1 else folds
-        fold = torch.randperm(n, generator=generator) % min(parts, n)
-        return cls(mean, scale, fold.to(mean.device))
-
-    def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """One posterior draw of each image of `rows`, (*rows.shape, d)."""
-        noise = torch.randn((*rows.shape, self.mean.shape[1]), generator=generator).to(self.mean)
-        return self.mean[rows] + self.scale[rows] * noise
+    def score(self, reference: Tensor, base: Tensor) -> Tensor:
+        """Held-out score (M,): the objective, or where its value says nothing (contrastive) the likelihood."""
+        return likelihood_loss(reference, base) if self.objective == "contrastive" else self.loss(reference, base)
 
 
 def fit_energy(
-    energy: EnergyNet,
-    codes: Codes,
-    recipe: TiltRecipe,
-    *,
-    base: Callable[[int], Tensor] | None = None,
-    generator: torch.Generator,
-    track: Track = silent,
+    energy: Energy, sides: Sides, recipe: TiltRecipe, *, generator: torch.Generator, track: Track = silent
 ) -> FitResult:
     r"""Fit every member on its folds and keep each at its best held-out score.
 
     .. math:: \min_{E_m}\; \mathrm{loss}\big(E_m(z_{i \notin m}),\, E_m(z_k)\big), \quad z_i \sim q_{ref},\ z_k \sim p_0
 
     Posterior and base draws are fresh at every step, so neither the reference draws nor the estimate of log Z can be
-    overfitted; what can be, the choice of reference images, is what the held-out fold watches.
+    overfitted; what can be, the choice of reference images, is what the held-out fold watches. The contrastive
+    objective takes draws of each member's own model in place of base draws.
 
     Arguments:
         energy: fitted in place.
-        codes: posterior laws and folds of the reference, d dimensions, with at least as many folds as members.
+        sides: reference and base draws, `Codes` or `Pictures`, with at least as many folds as members.
         recipe: objective and optimizer settings.
-        base: gives (K, d) draws of the base law where that is not N(0, I).
         generator: source of all draws (CPU).
         track: shows progress.
 
@@ -137,6 +120,7 @@ def fit_energy(
         Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
 
     Example:
+        >>> from latentebm.training.positives import Codes
         >>> rng = torch.Generator().manual_seed(0)
         >>> energy = EnergyNet(1, members=2, generator=rng)
         >>> codes = Codes.split(torch.ones(200, 1), torch.full((200, 1), 0.9), 2, rng)
@@ -144,21 +128,21 @@ def fit_energy(
         >>> bool(energy(torch.tensor([[1.0]])) < energy(torch.tensor([[-1.0]])))
         True
     """
-    if len(codes.mean) < 2:
-        raise fail("reference", "at least 2 images", len(codes.mean), "pass more reference images")
-    members, base = energy.n_members, base or _normal(codes, generator)
-    training = [torch.nonzero(codes.fold != m).flatten() for m in range(members)]
+    if len(sides.fold) < 2:
+        raise fail("reference", "at least 2 images", len(sides.fold), "pass more reference images")
+    training = [torch.nonzero(sides.fold != m).flatten() for m in range(energy.n_members)]
+    negatives = _negatives(energy, sides, recipe, generator)
 
     def loss(step: int) -> Tensor:
         picks = [rows[torch.randint(len(rows), (recipe.batch,), generator=generator)] for rows in training]
-        z, z0 = codes.draw(torch.stack(picks), generator), base(recipe.base_batch)
-        value = recipe.loss(energy.members(z), energy.members(z0))
+        x, x0 = sides.draw(torch.stack(picks), generator), negatives()
+        value = recipe.loss(energy.members(x), energy.members(x0))
         if recipe.gradient_penalty:
-            value = value + recipe.gradient_penalty * _interpolate_penalty(energy, z, z0[: recipe.batch], generator)
+            value = value + recipe.gradient_penalty * _interpolate_penalty(energy, x, x0, generator)
         # The sum leaves each member the gradient of its own loss.
         return value.sum()
 
-    points, z0 = _held_out_draws(codes, members, base, generator)
+    points, x0 = _held_out_draws(sides, energy.n_members, recipe.held_out, generator)
     return fit(
         energy,
         loss,
@@ -166,7 +150,7 @@ def fit_energy(
         lr=recipe.lr,
         schedule=recipe.schedule,
         weight_decay=recipe.weight_decay,
-        validate=lambda: _by_fold(recipe.loss, energy, points, z0),
+        validate=lambda: _by_fold(recipe.score, energy, points, x0),
         every=recipe.every,
         patience=recipe.patience,
         track=track,
@@ -175,11 +159,11 @@ def fit_energy(
 
 
 def held_out_gain(
-    energy: EnergyNet,
-    codes: Codes,
+    energy: Energy,
+    sides: Sides,
     transform: Callable[[Tensor], Tensor] | None = None,
     *,
-    base: Callable[[int], Tensor] | None = None,
+    draws: int = 20_000,
     generator: torch.Generator,
 ) -> float:
     r"""Cross-validated gain: each member on the fold it never trained on, averaged, in nats an image.
@@ -190,9 +174,9 @@ def held_out_gain(
 
     Arguments:
         energy: fitted ensemble.
-        codes: the posterior laws and folds it was fitted with.
+        sides: what it was fitted on.
         transform: elementwise map of the energies, such as `calibrated`.
-        base: as in `fit_energy`.
+        draws: base draws of the estimate; reference draws are two fifths of it.
         generator: source of the draws (CPU).
 
     Raises:
@@ -202,44 +186,56 @@ def held_out_gain(
         Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
 
     Example:
+        >>> from latentebm.training.positives import Codes
         >>> rng = torch.Generator().manual_seed(0)
         >>> codes = Codes.split(torch.zeros(10, 2), torch.ones(10, 2), 2, rng)
         >>> held_out_gain(EnergyNet(2, members=2), codes, generator=rng)
         0.0
     """
-    points, z0 = _held_out_draws(codes, energy.n_members, base or _normal(codes, generator), generator)
+    points, x0 = _held_out_draws(sides, energy.n_members, draws, generator)
     apply = transform or (lambda e: e)
     with torch.no_grad():
-        return float(_by_fold(lambda q, p: gain(apply(q), apply(p)), energy, points, z0).mean())
+        return float(_by_fold(lambda q, p: gain(apply(q), apply(p)), energy, points, x0).mean())
 
 
-def _normal(codes: Codes, generator: torch.Generator) -> Callable[[int], Tensor]:
-    return lambda k: torch.randn(k, codes.mean.shape[1], generator=generator).to(codes.mean)
+def _negatives(energy: Energy, sides: Sides, recipe: TiltRecipe, generator: torch.Generator) -> Callable[[], Tensor]:
+    """What stands against the reference: base draws, shared by the members, or each member's own."""
+    if recipe.objective != "contrastive":
+        return lambda: sides.base(recipe.base_batch, generator)
+    return Negatives(
+        energy.members,
+        sides.decode,
+        (energy.n_members, sides.dim),
+        chains=recipe.base_batch,
+        start=recipe.negatives,
+        steps=recipe.chain_steps,
+        step=recipe.chain_step,
+        like=next(energy.parameters()).detach(),
+        generator=generator,
+    ).draw
 
 
-def _held_out_draws(
-    codes: Codes,
-    members: int,
-    base: Callable[[int], Tensor],
-    generator: torch.Generator,
-    draws: int = 8192,
-    base_draws: int = 20_000,
-) -> tuple[list[Tensor], Tensor]:
-    """Posterior draws of each fold and base draws: drawn once, so that only the energy changes a score."""
-    repeats = max(1, draws // len(codes.mean))
-    rows = [torch.nonzero(codes.fold == m).flatten().repeat(repeats) for m in range(members)]
-    z0 = base(base_draws)
-    return [codes.draw(r, generator) for r in rows], z0
+def _held_out_draws(sides: Sides, members: int, draws: int, generator: torch.Generator) -> tuple[list[Tensor], Tensor]:
+    """Reference draws of each fold and base draws: drawn once, so that only the energy changes a score."""
+    repeats = max(1, draws * 2 // 5 // len(sides.fold))
+    rows = [torch.nonzero(sides.fold == m).flatten().repeat(repeats) for m in range(members)]
+    base = sides.base(draws, generator, held_out=True)
+    return [sides.draw(r, generator) for r in rows], base
 
 
-def _by_fold(
-    score: Callable[[Tensor, Tensor], Tensor], energy: EnergyNet, points: list[Tensor], base: Tensor
-) -> Tensor:
-    on_base = energy.members(base)
-    return torch.stack([score(energy.members(z)[m], on_base[m]) for m, z in enumerate(points)])
+def _by_fold(score: Callable[[Tensor, Tensor], Tensor], energy: Energy, points: list[Tensor], base: Tensor) -> Tensor:
+    on_base = _members(energy, base)
+    return torch.stack([score(_members(energy, x)[m], on_base[m]) for m, x in enumerate(points)])
 
 
-def _interpolate_penalty(energy: EnergyNet, z: Tensor, z0: Tensor, generator: torch.Generator) -> Tensor:
-    share = torch.rand((*z.shape[:-1], 1), generator=generator).to(z)
-    points = (share * z + (1 - share) * z0[: z.shape[1]]).requires_grad_()
+def _members(energy: Energy, x: Tensor) -> Tensor:
+    """Energies (M, N), in chunks that bound the memory of images."""
+    return torch.cat([energy.members(part) for part in x.split(8192)], 1)
+
+
+def _interpolate_penalty(energy: Energy, x: Tensor, x0: Tensor, generator: torch.Generator) -> Tensor:
+    k, members, event = min(x.shape[1], x0.shape[1 - x.dim()]), len(x), x.dim() - 2
+    share = torch.rand((members, k, *[1] * event), generator=generator).to(x)
+    base = x0[:, :k] if x0.dim() == x.dim() else x0[:k]
+    points = (share * x[:, :k] + (1 - share) * base).requires_grad_()
     return gradient_penalty(energy.members(points), points)

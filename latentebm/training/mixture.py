@@ -10,7 +10,7 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from latentebm.models.mixture import MixtureEnergy
-from latentebm.training.energy import Codes
+from latentebm.training.positives import Codes
 
 __all__ = ["fit_mixture"]
 

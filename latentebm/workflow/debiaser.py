@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,48 +14,26 @@ from torch import Tensor
 from latentebm.checks import check_choice, check_int, check_number, fail
 from latentebm.data.images import as_images
 from latentebm.models.checkpoint import load_weights
-from latentebm.models.energy import EnergyNet
 from latentebm.models.likelihoods import LIKELIHOODS
-from latentebm.models.mixture import MixtureEnergy
 from latentebm.models.networks import NETWORKS
 from latentebm.models.strength import ScaledTilt
-from latentebm.models.tilt import LatentTilt, Tilt
+from latentebm.models.tilt import Tilt
 from latentebm.models.vae import VAE
-from latentebm.objectives.tilt import calibrated
+from latentebm.objectives.tilt import gain
 from latentebm.progress import Track, bars, silent
 from latentebm.sampling import SNIS, Draws, Langevin, Sampler
-from latentebm.training.energy import Codes, TiltRecipe, fit_energy, held_out_gain
 from latentebm.training.generator import PRECISIONS, fit_vae
-from latentebm.training.mixture import fit_mixture
+from latentebm.workflow.devices import pick_device
 from latentebm.workflow.folder import load_config, save_model
+from latentebm.workflow.spaces import POSTERIORS, SPACES, Space
 
-__all__ = ["POSTERIORS", "SAMPLERS", "Debiaser", "pick_device"]
+__all__ = ["SAMPLERS", "Debiaser"]
 
-POSTERIORS = ("draws", "means")
 SAMPLERS = ("snis", "langevin")
-LIMIT = 4.0  # nats: the likelihood's log-ratios stay within ±4; the Jensen optimum is bounded by its penalty
-FEW, CLUSTERS = 1000, 15  # below FEW reference images the tilt starts from CLUSTERS soft clusters
-
-
-def pick_device(name: str) -> torch.device:
-    """Resolve ``auto``, ``cpu`` or ``cuda``; a GPU is used when there is one.
-
-    Raises:
-        ValueError: an unknown name, or cuda where there is none.
-
-    Example:
-        >>> pick_device("cpu")
-        device(type='cpu')
-    """
-    check_choice("device", name, ("auto", "cpu", "cuda"))
-    if name == "cuda" and not torch.cuda.is_available():
-        raise fail("device", "a CUDA device", "none on this machine", "pass device=auto or cpu")
-    cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if cuda else "cpu")
 
 
 class Debiaser(BaseEstimator):
-    r"""Learns a biased generator, tilts its latent prior to a small unbiased reference, and draws from the result.
+    r"""Learns a biased generator, tilts it to a small unbiased reference, and draws from the result.
 
     .. math:: p_E(z) \propto e^{-E(z)}\, N(z; 0, I), \qquad
               E = \arg\max\; -E_{q_{ref}}[E(z)] - \log Z
@@ -68,18 +46,23 @@ class Debiaser(BaseEstimator):
         kl_weight: weight of the ELBO's KL term in training; above 1 the codes fill the prior more evenly, which many
             dimensions need. None takes 1 up to three dimensions and 1.5 above.
         epochs: passes over the biased images.
-        objective: ``likelihood`` or ``jensen``.
+        space: where the energy lives: ``latent`` (of the code) or ``data`` (of the decoded image).
+        positives: in data space, the reference ``reconstructed`` by the VAE, or ``raw`` with observation noise on both
+            sides, whose weights collapse wherever the VAE's images and real ones differ.
+        objective: ``likelihood``, ``jensen``, ``nce`` or ``contrastive``.
+        negatives: where the contrastive objective's chains start: ``persistent`` or ``prior``.
         energy_penalty: λ of the Jensen objective.
         gradient_penalty: weight of the squared gradient norm; 0 for none.
         calibrate: turn a Jensen energy into the log-ratio's by artanh.
         posterior: fit on posterior ``draws`` or, as some published work did, on the ``means`` alone.
-        folds: ensemble members, each fitted without its own fold of the reference.
+        folds: ensemble members, each fitted without its own fold of the reference; None takes 5, in data space 3.
         clusters: soft clusters of the biased codes whose weights the reference sets before the perceptrons refine
             the tilt (likelihood objective); what little a small reference says is said there. None takes 15 below
             1,000 reference images and none above, where perceptrons alone fit better; 0 for none.
-        tilt_steps: most optimizer steps of the energy.
+            Latent space only.
+        tilt_steps: most optimizer steps of the energy; None takes 1,500, in data space 400.
         sampler: ``snis`` or ``langevin``.
-        pool: base draws of SNIS.
+        pool: base draws of SNIS; None takes 1,000,000, in data space, where each is decoded, 100,000.
         langevin_steps: steps of each Langevin chain.
         precision: ``auto``, ``bf16`` or ``fp32`` in the VAE's training.
         seed: of everything random.
@@ -89,7 +72,7 @@ class Debiaser(BaseEstimator):
     Attributes:
         vae_: the fitted VAE.
         biased_codes_: one posterior draw of each biased image, (N, d).
-        energy_: the fitted `EnergyNet`.
+        energy_: the fitted `EnergyNet`, or in data space `DataEnergy`.
         heldout_gain_: cross-validated gain of the tilt, nats an image.
 
     Raises:
@@ -116,16 +99,19 @@ class Debiaser(BaseEstimator):
         likelihood: str = "bernoulli",
         kl_weight: float | None = None,
         epochs: int = 40,
+        space: str = "latent",
+        positives: str = "reconstructed",
         objective: str = "likelihood",
+        negatives: str = "persistent",
         energy_penalty: float = 0.25,
         gradient_penalty: float = 0.0,
         calibrate: bool = False,
         posterior: str = "draws",
-        folds: int = 5,
+        folds: int | None = None,
         clusters: int | None = None,
-        tilt_steps: int = 1500,
+        tilt_steps: int | None = None,
         sampler: str = "snis",
-        pool: int = 1_000_000,
+        pool: int | None = None,
         langevin_steps: int = 200,
         precision: str = "auto",
         seed: int = 0,
@@ -138,7 +124,10 @@ class Debiaser(BaseEstimator):
         self.likelihood = likelihood
         self.kl_weight = kl_weight
         self.epochs = epochs
+        self.space = space
+        self.positives = positives
         self.objective = objective
+        self.negatives = negatives
         self.energy_penalty = energy_penalty
         self.gradient_penalty = gradient_penalty
         self.calibrate = calibrate
@@ -173,11 +162,9 @@ class Debiaser(BaseEstimator):
         Raises:
             ValueError: a setting lies outside its range.
         """
-        for name in ("latent_dim", "width", "epochs", "folds"):
+        for name in ("latent_dim", "width", "epochs"):
             check_int(name, getattr(self, name))
         check_int("seed", self.seed, low=0)
-        if self.clusters is not None:
-            check_int("clusters", self.clusters, low=0)
         check_number("kl_weight", self._kl_weight(), low=0, open_low=True)
         check_choice("network", self.network, NETWORKS)
         check_choice("likelihood", self.likelihood, LIKELIHOODS)
@@ -185,7 +172,7 @@ class Debiaser(BaseEstimator):
         check_choice("posterior", self.posterior, POSTERIORS)
         pick_device(self.device)
         self._sampler()
-        self._recipe()
+        self._space()
         return self
 
     def fit_vae(self, biased: np.ndarray | Tensor, *, track: Track | None = None) -> Debiaser:
@@ -227,17 +214,9 @@ class Debiaser(BaseEstimator):
             ValueError: a setting or the array is not as described, or there is no VAE yet.
         """
         images = self._reference(reference)
-        recipe, rng = self.check()._recipe(), self._generator(2)
-        codes = self._codes(images, rng)
-        members = min(check_int("folds", self.folds), len(images))
-        mixture = self._mixture(codes, members, rng)
-        # The weights are drawn on the CPU: a seed means the same on every device.
-        limit = LIMIT if self.objective == "likelihood" else None
-        energy = EnergyNet(self.latent_dim, members=members, mixture=mixture, limit=limit, generator=rng)
-        energy.to(codes.mean.device)
-        self.energy_log_ = fit_energy(energy, codes, recipe, generator=rng, track=track or self._track())
-        self.energy_ = energy.requires_grad_(False)
-        self.heldout_gain_ = held_out_gain(energy, codes, self._transform(), generator=rng)
+        space, rng = self.check()._space(), self._generator(2)
+        fitted = space.fit(self.vae_, images, self.biased_codes_, generator=rng, track=track or self._track())
+        self.energy_, self.energy_log_, self.heldout_gain_ = fitted
         return self
 
     def sample(self, n: int, *, strength: float = 1.0, seed: int | None = None, track: Track | None = None) -> Draws:
@@ -256,8 +235,10 @@ class Debiaser(BaseEstimator):
             ValueError: not fitted yet, or a setting is not as described.
         """
         check_int("n", n)
-        rng = self._generator(3, seed)
-        return self._sampler().draw(self.tilt(strength), n, generator=rng, track=track or self._track())
+        rng, tilt = self._generator(3, seed), self.tilt(strength)
+        draws = self._sampler().draw(tilt, n, generator=rng, track=track or self._track())
+        trace = None if draws.trace is None else tilt.code(draws.trace)
+        return replace(draws, latent=tilt.code(draws.latent), trace=trace)
 
     def sample_prior(self, n: int, *, seed: int | None = None) -> Draws:
         """Draw `n` images of the generator as it is, untilted.
@@ -270,8 +251,11 @@ class Debiaser(BaseEstimator):
         z = torch.randn(shape, generator=self._generator(4, seed)).to(next(self.vae_.parameters()))
         return Draws(self.vae_.decode(z), z, torch.zeros(n), {"sampler": "prior"})
 
-    def weigh(self, pool: int = 200_000) -> dict[str, Any]:
+    def weigh(self, pool: int | None = None) -> dict[str, Any]:
         """Health of the importance weights over a pool of prior draws, whatever the sampler.
+
+        Arguments:
+            pool: base draws; None takes 200,000, in data space 50,000.
 
         Returns:
             ``ess`` as a share of the pool, ``pareto_k`` and ``pareto_k_threshold``, ``log_z`` and ``log_z_se`` in
@@ -281,8 +265,22 @@ class Debiaser(BaseEstimator):
             ValueError: not fitted yet.
         """
         names = ("ess", "pareto_k", "pareto_k_threshold", "log_z", "log_z_se", "reliable")
-        report = SNIS(pool=pool).draw(self.tilt(), 1, generator=self._generator(5)).diagnostics
+        sampler = SNIS(pool=pool or SPACES[self.space].weighed)
+        report = sampler.draw(self.tilt(), 1, generator=self._generator(5)).diagnostics
         return {name: report[name] for name in names}
+
+    def gain(self, images: np.ndarray | Tensor, *, seed: int | None = None) -> float:
+        """Gain of the whole ensemble on other images, in nats an image.
+
+        Raises:
+            ValueError: not fitted yet, or the array is not as described.
+        """
+        tilt, rng = self.tilt(), self._generator(6, seed)
+        reference = self._space().reference_energy(tilt, self._reference(images), rng)
+        base = tilt.sample_base(SPACES[self.space].weighed, generator=rng)
+        with torch.no_grad():
+            energy = torch.cat([tilt.energy(part) for part in base.split(16_384)])
+        return float(gain(reference, energy))
 
     def tilt(self, strength: float = 1.0) -> Tilt:
         """The fitted tilted model, its energy multiplied by a strength in [0, 1.5].
@@ -291,7 +289,7 @@ class Debiaser(BaseEstimator):
             ValueError: not fitted yet, or another strength.
         """
         self._fitted("energy_")
-        tilt = LatentTilt(self.vae_, self.energy_, self._transform())
+        tilt = self._space().tilt(self.vae_, self.energy_)
         return tilt if strength == 1 else ScaledTilt(tilt, strength)
 
     def save(self, folder: Path | str) -> Path:
@@ -317,20 +315,15 @@ class Debiaser(BaseEstimator):
         model = cls(**{**config["debiaser"], "device": device, "verbose": verbose})
         shapes = config["models"]
         model.vae_ = VAE(**{**shapes["vae"], "data_shape": tuple(shapes["vae"]["data_shape"])})
-        model.energy_ = EnergyNet.from_config(shapes["energy"])
+        model.energy_ = model._space().build(shapes["energy"])
         for name, module in {"vae": model.vae_, "energy": model.energy_}.items():
             load_weights(Path(folder) / f"{name}.safetensors", module)
             module.to(pick_device(device)).requires_grad_(False).eval()
         model.heldout_gain_ = config["learned"]["heldout_gain"]
         return model
 
-    def _recipe(self) -> TiltRecipe:
-        return TiltRecipe(
-            objective=self.objective,
-            energy_penalty=self.energy_penalty,
-            gradient_penalty=self.gradient_penalty,
-            steps=self.tilt_steps,
-        )
+    def _space(self) -> Space:
+        return Space(**{name: getattr(self, name) for name in Space.__dataclass_fields__})
 
     def _kl_weight(self) -> float:
         if self.kl_weight is None:
@@ -339,12 +332,10 @@ class Debiaser(BaseEstimator):
 
     def _sampler(self) -> Sampler:
         check_choice("sampler", self.sampler, SAMPLERS)
-        return SNIS(pool=self.pool) if self.sampler == "snis" else Langevin(n_steps=self.langevin_steps)
-
-    def _transform(self) -> functools.partial[Tensor] | None:
-        if self.objective == "jensen" and self.calibrate:
-            return functools.partial(calibrated, energy_penalty=self.energy_penalty)
-        return None
+        if self.sampler == "langevin":
+            return Langevin(n_steps=self.langevin_steps)
+        check_choice("space", self.space, SPACES)
+        return SNIS(pool=SPACES[self.space].pool if self.pool is None else self.pool)
 
     def _reference(self, reference: np.ndarray | Tensor) -> Tensor:
         self._fitted("vae_")
@@ -354,20 +345,6 @@ class Debiaser(BaseEstimator):
         if len(images) < 2:
             raise fail("reference", "at least 2 images", len(images), "pass more reference images")
         return images
-
-    def _codes(self, images: Tensor, rng: torch.Generator) -> Codes:
-        device = next(self.vae_.parameters()).device
-        with torch.no_grad():
-            laws = [self.vae_.posterior(part.to(device).float() / 255).base_dist for part in images.split(4096)]
-        mean, scale = torch.cat([q.loc for q in laws]), torch.cat([q.scale for q in laws])
-        return Codes.split(mean, scale if self.posterior == "draws" else torch.zeros_like(scale), self.folds, rng)
-
-    def _mixture(self, codes: Codes, members: int, rng: torch.Generator) -> MixtureEnergy | None:
-        few = CLUSTERS if len(codes.mean) < FEW else 0
-        clusters = few if self.clusters is None else self.clusters
-        if self.objective != "likelihood" or not clusters:
-            return None
-        return fit_mixture(self.biased_codes_, codes, clusters=clusters, members=members, generator=rng)
 
     def _fitted(self, name: str) -> None:
         if not hasattr(self, name):

@@ -12,6 +12,7 @@ from latentebm.sampling import Draws
 from latentebm.workflow.debiaser import Debiaser
 from latentebm.workflow.measure import Verdict
 from latentebm.workflow.problem import Problem
+from latentebm.workflow.spaces import SPACES
 
 __all__ = ["run_figures"]
 
@@ -87,7 +88,9 @@ def _data_figures(problem: Problem, plane: plots.Plane, codes: Tensor) -> dict[s
 
 def _energy(plane: plots.Plane, model: Debiaser, tilted: Draws, generator: torch.Generator) -> Figure:
     tilt = model.tilt()
-    base = tilt.sample_base(200_000, generator=generator)
+    base = tilt.sample_base(SPACES[model.space].weighed, generator=generator)
     with torch.no_grad():
         energy = torch.cat([tilt.energy(part) for part in base.split(16_384)])
-    return plots.plot_energy(plane, base, energy, tilted.latent, "The tilt favours what the reference has more of")
+    title = "The tilt favours what the reference has more of"
+    # An energy of images is shown where their codes lie.
+    return plots.plot_energy(plane, tilt.code(base), energy, tilted.latent, title, bins=60 if len(base) > 1e5 else 40)

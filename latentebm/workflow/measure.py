@@ -11,8 +11,11 @@ from torch import Tensor
 from latentebm.data.images import Images
 from latentebm.evaluation.classifier import Classifier, fit_classifier
 from latentebm.evaluation.metrics import Judgement, judge
+<<<<<<< HEAD
 from latentebm.evaluation.shares import confusion_rates
 from latentebm.objectives.tilt import gain
+=======
+>>>>>>> 688d4c7 (Tilt in data space; fit by noise contrast and by contrastive divergence; learn the Gaussian's scale)
 from latentebm.progress import Track, silent
 from latentebm.sampling import Draws
 from latentebm.workflow.debiaser import Debiaser
@@ -144,21 +147,9 @@ def run_metrics(
             **after,
             **weights,
             "heldout_gain": model.heldout_gain_,
-            "test_gain": _test_gain(problem, model, generator),
+            "test_gain": None if problem.real is None else model.gain(problem.real.images),
         },
     }
-
-
-def _test_gain(problem: Problem, model: Debiaser, generator: torch.Generator) -> float | None:
-    """Gain of the whole ensemble on real images that nothing was fitted on."""
-    if problem.real is None:
-        return None
-    tilt = model.tilt()
-    device = next(model.vae_.parameters()).device
-    z = model.vae_.encode(problem.real.float01().to(device), generator=generator)
-    base = tilt.sample_base(200_000, generator=generator)
-    with torch.no_grad():
-        return float(gain(tilt.energy(z), torch.cat([tilt.energy(part) for part in base.split(16_384)])))
 
 
 def judge_draws(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from latentebm.checks import check_choice, check_int, check_number, fail
+from latentebm.checks import check_int, check_number, fail
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -20,7 +20,8 @@ __all__ = ["Settings", "is_long_tail", "parse_classes", "parse_proportions", "pa
 
 LITERATURE = {5: (0.12, 0.33, 0.28, 0.20, 0.07)}  # the published split of five classes
 DEBIASER_FIELDS = (
-    *("latent_dim", "network", "width", "likelihood", "kl_weight", "epochs", "objective", "energy_penalty"),
+    *("latent_dim", "network", "width", "likelihood", "kl_weight", "epochs", "space", "positives"),
+    *("objective", "negatives", "energy_penalty"),
     *(
         "gradient_penalty",
         "calibrate",
@@ -50,7 +51,6 @@ class Settings:
         reference_per_class: mean reference images a class; None for all there is.
         reference: .npz of reference images; all of `data` is then the biased set.
         target: ``uniform``, ``reference`` (the reference's own shares), numbers, or ``name:share`` pairs.
-        space: where the energy lives; ``latent``.
         samples: images to draw.
         out: the run folder.
         overwrite: replace an earlier run there.
@@ -71,23 +71,25 @@ class Settings:
     reference_per_class: int | None = None
     reference: str | None = None
     target: str | None = None
-    space: str = "latent"
     latent_dim: int = 2
     network: str = "mlp"
     width: int = 512
     likelihood: str = "bernoulli"
     kl_weight: float | None = None
     epochs: int = 40
+    space: str = "latent"
+    positives: str = "reconstructed"
     objective: str = "likelihood"
+    negatives: str = "persistent"
     energy_penalty: float = 0.25
     gradient_penalty: float = 0.0
     calibrate: bool = False
     posterior: str = "draws"
-    folds: int = 5
+    folds: int | None = None
     clusters: int | None = None
-    tilt_steps: int = 1500
+    tilt_steps: int | None = None
     sampler: str = "snis"
-    pool: int = 1_000_000
+    pool: int | None = None
     langevin_steps: int = 200
     precision: str = "auto"
     samples: int = 10_000
@@ -97,7 +99,6 @@ class Settings:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        check_choice("space", self.space, ("latent",))
         check_int("samples", self.samples)
         check_int("seed", self.seed, low=0)
         check_number("biased_fraction", self.biased_fraction, low=0, high=1, open_low=True)
