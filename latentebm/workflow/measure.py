@@ -11,11 +11,7 @@ from torch import Tensor
 from latentebm.data.images import Images
 from latentebm.evaluation.classifier import Classifier, fit_classifier
 from latentebm.evaluation.metrics import Judgement, judge
-<<<<<<< HEAD
 from latentebm.evaluation.shares import confusion_rates
-from latentebm.objectives.tilt import gain
-=======
->>>>>>> 688d4c7 (Tilt in data space; fit by noise contrast and by contrastive divergence; learn the Gaussian's scale)
 from latentebm.progress import Track, silent
 from latentebm.sampling import Draws
 from latentebm.workflow.debiaser import Debiaser
