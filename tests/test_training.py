@@ -9,10 +9,12 @@ from torch import nn
 from latentebm.data.batches import Minibatches
 from latentebm.models.energy import EnergyNet
 from latentebm.models.vae import VAE
+from latentebm.objectives.tilt import log_partition
 from latentebm.training.best import BestState
 from latentebm.training.energy import TiltRecipe, fit_energy, held_out_gain
 from latentebm.training.fit import DivergedError, fit
 from latentebm.training.generator import fit_vae
+from latentebm.training.negatives import Negatives
 from latentebm.training.positives import Codes
 
 
@@ -87,12 +89,12 @@ def test_minibatches_cover_each_epoch_once(rng):
         assert sorted(torch.cat([b for (b,) in batches[2 * e : 2 * e + 2]]).tolist()) == list(range(10))
 
 
-def fitted_energy(seed, flip=False):
+def fitted_energy(seed, flip=False, **recipe):
     """Reference N(1, .8²) against the base N(0, 1): E* = -log q/p0 is a parabola."""
     rng = torch.Generator().manual_seed(seed)
     energy = EnergyNet(1, members=2, generator=rng)
     codes = Codes.split(torch.full((4000, 1), -1.0 if flip else 1.0), torch.full((4000, 1), 0.8), 2, rng)
-    fit_energy(energy, codes, TiltRecipe(steps=300), generator=rng)
+    fit_energy(energy, codes, TiltRecipe(steps=300, **recipe), generator=rng)
     return energy, held_out_gain(energy, codes, generator=rng)
 
 
@@ -109,6 +111,44 @@ def test_likelihood_fit_recovers_the_log_ratio():
     assert error_of(energy) < 0.2
     # KL(N(1, .8²) || N(0, 1)) = (0.64 + 1 - 1)/2 - log 0.8
     assert found == pytest.approx(0.32 + 0.22314, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"objective": "nce"},
+        {"objective": "contrastive", "base_batch": 256},
+        {"objective": "contrastive", "base_batch": 256, "negatives": "prior", "chain_steps": 20, "chain_step": 0.2},
+    ],
+    ids=["nce", "persistent", "prior"],
+)
+def test_every_objective_recovers_the_log_ratio(recipe):
+    energy, found = fitted_energy(0, **recipe)
+    assert error_of(energy) < 0.35
+    assert found == pytest.approx(0.32 + 0.22314, abs=0.05)
+    if recipe["objective"] == "nce":
+        # Equal weights of both sides leave the constant that makes log Z zero.
+        z = torch.randn(100_000, 1, generator=torch.Generator().manual_seed(1))
+        assert log_partition(energy(z)).abs() < 0.05
+
+
+def test_chains_of_each_member_follow_its_own_energy(rng):
+    """Two members, E = ½(z ∓ 2)²: their tilted laws are N(±1, ½)."""
+    centre = torch.tensor([2.0, -2.0])[:, None]
+    shape, like = (2, 1), torch.zeros(0)
+
+    def members(z):
+        return 0.5 * (z.squeeze(-1) - centre).square()
+
+    def mean_of(energies, **how):
+        chains = Negatives(energies, lambda u: u, shape, chains=4000, step=0.1, like=like, generator=rng, **how)
+        return chains.draw().mean((1, 2))
+
+    # ULA's mean is exact in its limit; 40 steps leave 2·0.8^40 of the start.
+    assert (mean_of(members, start="prior", steps=40) - torch.tensor([1.0, -1.0])).abs().max() < 4.9 * 0.8 / 4000**0.5
+    # Energies taken for each other, and ascent instead of descent, are caught.
+    for fault in (lambda z: 0.5 * (z.squeeze(-1) + centre).square(), lambda z: -members(z)):
+        assert (mean_of(fault, start="prior", steps=40) - torch.tensor([1.0, -1.0])).abs().max() > 0.1
 
 
 def test_a_flipped_reference_is_caught():
@@ -145,7 +185,16 @@ def test_the_same_seed_gives_the_same_vae():
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("objective", "adversarial"), ("energy_penalty", 0), ("gradient_penalty", -1), ("steps", 0), ("batch", 1.5)],
+    [
+        ("objective", "adversarial"),
+        ("energy_penalty", 0),
+        ("gradient_penalty", -1),
+        ("steps", 0),
+        ("batch", 1.5),
+        ("negatives", "data"),
+        ("chain_step", 0),
+        ("chain_steps", 0),
+    ],
 )
 def test_bad_recipes_are_named(argument, value):
     with pytest.raises(ValueError, match=f"{argument}: expected"):
