@@ -101,7 +101,8 @@ class ElboTilt(Tilt):
     Langevin chains over it start at draws of the VAE and follow
     :math:`x' = x - \eta\nabla(E - \mathrm{ELBO})(x) + \sqrt{2\eta}\,\xi`. The noises come in pairs
     :math:`\pm\xi_s` and are drawn once, so that the bound is one fixed function of x; up to a constant it is
-    exact where the decoder is linear and the encoder the true posterior. Steps must be small against the observation variance.
+    exact where the decoder is linear and the encoder the true posterior.
+    Steps must be small against the observation variance.
 
     Arguments:
         tilt: a data tilt with observation noise, over a Gaussian likelihood.
