@@ -18,7 +18,8 @@ _HOME = {
     **dict.fromkeys(
         (
             *("HMC", "ISIR", "MALA", "NUTS", "PMC", "SGLD", "SNIS", "ULA", "ConditionalSampler", "Draws", "FusedMLP"),
-            *("ImproperSGLD", "JointSampler", "Langevin", "Rejection", "ReplayBuffer", "UnconditionalSampler"),
+            *("ImproperSGLD", "JointSampler", "Langevin", "RandomWalk", "Rejection", "ReplayBuffer"),
+            "UnconditionalSampler",
             *("agreement", "resample", "rhat", "run_chains", "tune_step"),
         ),
         "latentebm.sampling",
@@ -36,6 +37,8 @@ _HOME = {
     "Settings": "latentebm.workflow.settings",
     "VAE": "latentebm.models.vae",
     "WrappedGenerator": "latentebm.models.generators",
+    **dict.fromkeys(("MCMCRecipe", "fit_ebm"), "latentebm.training.ebm"),
+    **dict.fromkeys(("JEMRecipe", "fit_jem"), "latentebm.training.jem"),
     "biased_split": "latentebm.data.imbalance",
     "debias": "latentebm.workflow.run",
     "jem_loss": "latentebm.objectives.jem",

@@ -252,7 +252,7 @@ def nan_start(n, *, generator):
         (lambda: ImproperSGLD(alpha=0.1, sigma=-0.1), "sigma: expected"),
         (lambda: ULA(0.1, clip=0.0), "clip: expected"),
         (lambda: ULA(0.1, preconditioner=torch.tensor([1.0, 0.0])), "preconditioner: expected positive"),
-        (lambda: Langevin(kernel="mala"), r"kernel: expected ULA, SGLD, ImproperSGLD or MALA, got 'mala'"),
+        (lambda: Langevin(kernel="mala"), r"kernel: expected ULA, SGLD, ImproperSGLD, MALA or RandomWalk, got 'mala'"),
         (lambda: Langevin(n_steps=0), "n_steps: expected a whole number of at least 1"),
         (lambda: Langevin().draw(GaussianTilt(), 0, generator=gen()), "n: expected"),
         (lambda: run_chains(gaussian(1.0), torch.ones(2, 1), ULA(0.1), 0, generator=gen()), "n_steps: expected"),

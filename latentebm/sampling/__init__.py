@@ -14,7 +14,7 @@ from latentebm.sampling.diagnostics import Agreement, agreement, bfmi, ess_bulk,
 from latentebm.sampling.draws import Draws, Sampler, Target
 from latentebm.sampling.fused import FusedMLP
 from latentebm.sampling.importance import SNIS
-from latentebm.sampling.kernels import MALA, SGLD, ULA, ImproperSGLD, Kernel
+from latentebm.sampling.kernels import MALA, SGLD, ULA, ImproperSGLD, Kernel, RandomWalk
 from latentebm.sampling.langevin import Langevin
 from latentebm.sampling.nuts import HMC, NUTS
 from latentebm.sampling.persistent import PMC, ReplayBuffer
@@ -43,6 +43,7 @@ __all__ = [
     "Kernel",
     "Labelled",
     "Langevin",
+    "RandomWalk",
     "Rejection",
     "ReplayBuffer",
     "Sampler",

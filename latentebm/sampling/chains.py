@@ -16,6 +16,7 @@ from latentebm.sampling.moves import (
     BLOCK,
     MoveBlock,
     Potential,
+    WithoutGradient,
     all_finite,
     clip_gradient,
     compiled_block,
@@ -167,6 +168,7 @@ def run_chains(
         (True, True)
     """
     _check_run(kernel, n_steps, trace, thin, chunk)
+    potential = potential if kernel.gradient else WithoutGradient(potential)
     state = start_chains(potential, state, chunk=chunk) if isinstance(state, Tensor) else _own(state)
     if kernel.clip is not None:
         state = state._replace(grad=clip_gradient(state.grad, kernel.clip)[0])
@@ -213,7 +215,8 @@ def tune_step(
         kernel: a Metropolis-adjusted kernel; its step is the first guess.
         n_steps: warm-up steps.
         generator: source of the noise.
-        target: wanted mean acceptance probability; 0.574 is optimal in high dimension.
+        target: wanted mean acceptance probability; 0.574 is optimal in high dimension, 0.234 for a
+            random walk.
 
     Returns:
         The kernel at the fitted step, and the state reached.
@@ -238,8 +241,10 @@ def tune_step(
         raise fail("kernel", "a Metropolis-adjusted one", type(kernel).__name__, "use MALA")
     check_int("n_steps", n_steps)
     check_number("target", target, low=0.01, high=0.99)
+    potential = potential if kernel.gradient else WithoutGradient(potential)
     state = start_chains(potential, state) if isinstance(state, Tensor) else state
-    log_step, later = math.log(kernel.scales(0)[0]), []
+    drift, scale = kernel.scales(0)
+    log_step, later = math.log(drift or scale), []
     for t in range(n_steps):
         run = run_chains(potential, state, kernel.with_step(math.exp(log_step)), 1, generator=generator)
         state = run.state
@@ -261,7 +266,7 @@ def check_kernel(kernel: Kernel) -> Kernel:
         0.1
     """
     if not isinstance(kernel, Kernel):
-        raise fail("kernel", "ULA, SGLD, ImproperSGLD or MALA", repr(kernel), "pass for example MALA(0.1)")
+        raise fail("kernel", "ULA, SGLD, ImproperSGLD, MALA or RandomWalk", repr(kernel), "pass for example MALA(0.1)")
     return kernel
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentebm.checks import check_number, fail
 
-__all__ = ["MALA", "SGLD", "ULA", "ImproperSGLD", "Kernel"]
+__all__ = ["MALA", "SGLD", "ULA", "ImproperSGLD", "Kernel", "RandomWalk"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,7 @@ class Kernel(ABC):
     preconditioner: Tensor | None = None
     clip: float | None = None
     adjusted: ClassVar[bool] = False
+    gradient: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.clip is not None:
@@ -125,6 +126,48 @@ class MALA(_Stepped):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_number("temperature", self.temperature, low=0, high=1e12, open_low=True, fix="use ULA for temperature 0")
+
+
+@dataclass(frozen=True)
+class RandomWalk(Kernel):
+    r"""Random-walk Metropolis: a Gaussian proposal around the point, then an accept–reject test; exact, no gradients.
+
+    .. math:: y = x + s P^{1/2} \xi, \quad \log \alpha = U(x) - U(y)
+
+    Arguments:
+        step: standard deviation :math:`s > 0` of the proposal; 2.4 standard deviations of the law suit one dimension.
+        preconditioner: positive diagonal scaling of the event, or none.
+        clip: must be none, as there is no gradient to bound.
+
+    Raises:
+        ValueError: an argument lies outside its range.
+
+    References:
+        Equation of state calculations by fast computing machines (Metropolis et al., 1953),
+        https://doi.org/10.1063/1.1699114
+
+    Example:
+        >>> RandomWalk(0.5).scales(0)
+        (0.0, 0.5)
+    """
+
+    step: float
+    adjusted: ClassVar[bool] = True
+    gradient: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("step", self.step, low=0, high=1e12, open_low=True, fix="pass a positive step size such as 0.5")
+        if self.clip is not None:
+            raise fail("clip", "None", self.clip, "leave it out: a random walk has no gradient to bound")
+
+    def scales(self, t: int) -> tuple[float, float]:
+        """No drift, and the proposal's standard deviation."""
+        return 0.0, self.step
+
+    def with_step(self, step: float) -> Kernel:
+        """Return the same kernel at another step size."""
+        return replace(self, step=step)
 
 
 @dataclass(frozen=True)

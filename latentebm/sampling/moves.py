@@ -18,6 +18,7 @@ __all__ = [
     "BLOCK",
     "MoveBlock",
     "Potential",
+    "WithoutGradient",
     "all_finite",
     "clip_gradient",
     "compiled_block",
@@ -60,6 +61,29 @@ def value_and_grad(potential: Potential, x: Tensor) -> tuple[Tensor, Tensor]:
         total, energy = _summed(potential)(leaf)
         (grad,) = torch.autograd.grad(total, leaf)
     return energy.detach(), grad
+
+
+class WithoutGradient:
+    """A potential with zeros for its gradient, for kernels that take none: nothing is differentiated.
+
+    Arguments:
+        potential: maps (N, *event) to (N,).
+
+    Example:
+        >>> WithoutGradient(lambda x: x.sign().sum(1)).value_and_grad(torch.ones(1, 2))
+        (tensor([2.]), tensor([[0., 0.]]))
+    """
+
+    def __init__(self, potential: Potential) -> None:
+        self.potential = potential
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Potential (N,) of positions (N, *event)."""
+        return self.potential(x)
+
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Potential (N,) and zeros shaped as the positions."""
+        return _summed(self.potential)(x.detach())[1].detach(), torch.zeros_like(x)
 
 
 def _summed(potential: Potential) -> Callable[[Tensor], tuple[Tensor, Tensor]]:

@@ -71,6 +71,8 @@ def log_acceptance(
     .. math:: \log\frac{\pi(y)\, q(x|y)}{\pi(x)\, q(y|x)}, \quad
         \pi \propto e^{-U/T}, \; q(y|x) = N(x - d P \nabla U(x), s^2 P), \; T = s^2 / 2d
 
+    Without drift the proposal is symmetric and the temperature 1: the ratio is :math:`U(x) - U(y)`.
+
     Arguments:
         old: position, potential and gradient, (N, *event), (N,) and (N, *event).
         new: the same at the proposal.
@@ -88,4 +90,6 @@ def log_acceptance(
     # With D = y − x, |D + dPg_x|² − |D − dPg_y|² over P is D·2d(g_x + g_y) + d²P(g_x² − g_y²): no division by P.
     metric = g_x.square() - g_y.square() if preconditioner is None else (g_x.square() - g_y.square()) * preconditioner
     quadratic = (2 * (y - x) * (g_x + g_y) + metric * drift).flatten(1).sum(1)
-    return (2 * drift / scale**2) * (u_x - u_y) + (drift / (2 * scale**2)) * quadratic
+    inverse = 2 * drift / scale**2
+    inverse = torch.where(drift == 0, 1.0, inverse) if isinstance(drift, Tensor) else inverse if drift else 1.0
+    return inverse * (u_x - u_y) + (drift / (2 * scale**2)) * quadratic

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from latentebm.checks import check_choice, check_int, check_number
 from latentebm.progress import Sized, Track, silent
 from latentebm.training.best import BestState
+from latentebm.training.guard import Guard
 
 __all__ = ["DivergedError", "FitResult", "fit"]
 
@@ -34,11 +35,12 @@ class FitResult:
     """What a fit did: mean training losses and validation scores between checks, in the loss's units.
 
     Attributes:
-        steps: optimizer steps taken.
+        steps: batches used, each an optimizer step unless it was rolled back.
         losses: mean training loss since the check before, one a check.
         scores: validation scores (lower is better), () or (M,) tensors: of the start, then one a check.
         best: the best score, () or (M,); NaN without `validate`.
         stopped_early: whether patience ran out.
+        log: what the guard did, a line a rollback.
 
     Example:
         >>> FitResult(steps=1).stopped_early
@@ -50,6 +52,7 @@ class FitResult:
     scores: list[Tensor] = field(default_factory=list)
     best: Tensor = field(default_factory=lambda: torch.tensor(math.nan))
     stopped_early: bool = False
+    log: list[str] = field(default_factory=list)
 
 
 def fit(
@@ -64,6 +67,7 @@ def fit(
     validate: Callable[[], Tensor] | None = None,
     every: int = 100,
     patience: int | None = None,
+    guard: Guard | None = None,
     track: Track = silent,
     description: str = "fit",
 ) -> FitResult:
@@ -83,6 +87,8 @@ def fit(
             best rows are then kept one by one.
         every: steps between validations.
         patience: validations without any improvement before stopping, or none.
+        guard: watches every step; after a bad one the module goes back to a good state, the optimizer starts afresh
+            at half the learning rate, and the log says so.
         track: shows progress.
         description: name of the progress bar.
 
@@ -91,7 +97,8 @@ def fit(
 
     Raises:
         ValueError: an argument lies outside its range.
-        DivergedError: the loss is NaN or infinite; the module is set back to its best or first state.
+        DivergedError: the loss is NaN or infinite; the module is set back to its best or first state. With a guard:
+            training diverged once more than its retries; the module is set back to its last good state.
 
     References:
         Decoupled Weight Decay Regularization (Loshchilov and Hutter, 2019), https://arxiv.org/abs/1711.05101
@@ -116,10 +123,16 @@ def fit(
         _improving(result, keeper, module, validate, None)
     for batch in track(batches, description):
         value = loss(batch)
-        _step(value, parameters, optimizer, clip)
-        scheduler.step()
-        recent.append(value.detach())
         result.steps += 1
+        wrong = guard.trouble(value) if guard else ""
+        if guard and wrong:
+            result.log.append(_roll_back(guard, wrong, result.steps, optimizer, scheduler))
+        else:
+            _step(value, parameters, optimizer, clip)
+            recent.append(value.detach())
+        scheduler.step()
+        if guard and not wrong:
+            guard.passed(result.steps)
         if result.steps % every == 0 or result.steps == len(batches):
             _record(result, recent, keeper)
             if validate is not None and not _improving(result, keeper, module, validate, patience):
@@ -158,7 +171,22 @@ def _step(value: Tensor, parameters: list[nn.Parameter], optimizer: torch.optim.
     optimizer.step()
 
 
+def _roll_back(guard: Guard, wrong: str, step: int, optimizer: torch.optim.Optimizer, scheduler: LambdaLR) -> str:
+    """Go back to the guard's good state at half the learning rate, and say so."""
+    good = guard.roll_back()
+    if guard.rollbacks > guard.retries:
+        raise DivergedError(
+            f"loss: expected a finite, settled training, got {wrong} at step {step} after {guard.retries} rollbacks; "
+            f"the state of step {good} is kept; lower the learning rate or the chains' step"
+        )
+    optimizer.state.clear()  # the moments belong to the way that led astray
+    scheduler.base_lrs = [lr / 2 for lr in scheduler.base_lrs]
+    return f"step {step}: {wrong}; back to step {good}, peak learning rate {scheduler.base_lrs[0]:.3g}"
+
+
 def _record(result: FitResult, recent: list[Tensor], keeper: BestState) -> None:
+    if not recent:
+        return
     mean = torch.stack(recent).mean().item()
     recent.clear()
     if not math.isfinite(mean):

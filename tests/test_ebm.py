@@ -1,0 +1,199 @@
+"""Maximum likelihood by MCMC: exact gradients where the law is known, Gaussians recovered, divergence caught."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from latentebm.objectives.contrastive import contrastive_loss
+from latentebm.sampling import MALA, SGLD, ULA, ImproperSGLD, RandomWalk, run_chains, tune_step
+from latentebm.training.ebm import MCMCRecipe, Negatives, check_depends, fit_ebm
+from latentebm.training.fit import DivergedError, fit
+from latentebm.training.guard import Guard
+from tests.sampling_targets import GaussianTilt, assert_mean, gen
+
+
+class Gaussian(nn.Module):
+    """E(x) = ½ a x² − b x, the law N(b/a, 1/a); free, so that any divergence shows."""
+
+    def __init__(self, a=1.0, b=0.0):
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.tensor(a)), nn.Parameter(torch.tensor(b))
+
+    def forward(self, x):
+        return (0.5 * self.a * x.square() - self.b * x).sum(1)
+
+    def draws(self, n, g):
+        return self.b.item() / self.a.item() + torch.randn(n, 1, generator=g) / math.sqrt(self.a.item())
+
+
+def gradients(scale, kernel, repeats=200):
+    """Loss gradients in b with chains started exactly, data N(1, 1); the likelihood's own is E_data[−x] + b/a."""
+    model, g = Gaussian(2.0, 1.0), gen(3)
+    recipe = MCMCRecipe(kernel=kernel, n_steps=5, start="base")
+    negatives = Negatives(recipe, model.draws, g)
+    found = []
+    for _ in range(repeats):
+        x = 1 + torch.randn(256, 1, generator=g)
+        loss = contrastive_loss(scale * model(x), model(negatives(model, x, g)))
+        found.append(torch.autograd.grad(loss, model.b)[0])
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("kernel", [MALA(0.3), RandomWalk(0.8)])
+def test_gradient_is_unbiased_from_exact_chains(kernel):
+    assert_mean(gradients(1.0, kernel), -1 + 0.5)
+    with pytest.raises(AssertionError):
+        assert_mean(gradients(1.1, kernel), -1 + 0.5)
+
+
+@pytest.mark.parametrize("start", ["buffer", "base", "data"])
+@pytest.mark.parametrize("kernel", [MALA(0.1), RandomWalk(1.0)])
+def test_a_gaussian_is_recovered(start, kernel):
+    data = 2 + 0.7 * torch.randn(2000, 1, generator=gen(1))
+    model = Gaussian()
+    recipe = MCMCRecipe(kernel=kernel, start=start, n_steps=8, epochs=20, lr=0.3, buffer_size=1000, batch_size=128)
+    result = fit_ebm(model, data, recipe, generator=gen(2))
+    mean, sd = model.b.item() / model.a.item(), model.a.item() ** -0.5
+    assert abs(mean - data.mean()) < 0.08
+    assert abs(sd - data.std()) < 0.08
+    assert result.log == []
+
+
+@pytest.mark.parametrize("kernel", [SGLD(a=0.1, gamma=0.0), ImproperSGLD(alpha=0.1, sigma=0.1**0.5), ULA(0.05)])
+def test_other_kernels_with_penalties_run(kernel):
+    data = torch.randn(512, 1, generator=gen(1)) + 1
+    model = Gaussian()
+    recipe = MCMCRecipe(kernel=kernel, epochs=40, lr=0.05, buffer_size=512, energy_penalty=0.01, gradient_penalty=0.01)
+    fit_ebm(model, data, recipe, generator=gen(2))
+    assert abs(model.b.item() / model.a.item() - 1) < 0.2
+
+
+def test_a_random_walk_keeps_the_law():
+    target, g = GaussianTilt(), gen(4)
+    root = torch.linalg.cholesky(target.covariance)
+    x = target.mean + torch.randn(20_000, 2, generator=g) @ root.T
+    moved = run_chains(target.potential, x, RandomWalk(1.0), 20, generator=g).state.position
+    assert (moved != x).any(1).float().mean() > 0.9
+    assert_mean(moved, target.mean)
+    centred = moved - target.mean
+    assert_mean(centred[:, :, None] * centred[:, None], target.covariance)
+    wrong = run_chains(lambda x: 1.1 * target.potential(x), x, RandomWalk(1.0), 20, generator=g).state.position
+    with pytest.raises(AssertionError):
+        assert_mean((wrong - target.mean).square(), target.covariance.diagonal())
+
+
+def test_a_random_walk_asks_for_no_gradient_and_tunes():
+    x = torch.randn(500, 1, generator=gen())
+    step_energy = lambda x: x.abs().floor().sum(1)  # noqa: E731
+    assert run_chains(step_energy, x, RandomWalk(1.0), 5, generator=gen()).info.acceptance < 1
+    kernel, _ = tune_step(step_energy, x, RandomWalk(0.01), 150, generator=gen(), target=0.4)
+    assert 0.3 < run_chains(step_energy, x, kernel, 50, generator=gen()).info.acceptance < 0.5
+
+
+def spoiled(at, times, guard=True):
+    """Fit w → 3, the loss NaN `times` times from call number `at`."""
+    net, calls = nn.Linear(1, 1, bias=False), []
+
+    def loss(batch):
+        calls.append(0)
+        bad = at <= len(calls) < at + times
+        return (net(torch.ones(1, 1)) - 3).square().sum() * (math.nan if bad else 1)
+
+    watch = Guard(net, every=10, retries=3) if guard else None
+    return net, lambda: fit(net, loss, range(200), lr=0.1, guard=watch)
+
+
+def test_guard_goes_back_halves_the_rate_and_recovers():
+    net, run = spoiled(at=55, times=1)
+    result = run()
+    assert result.log == ["step 55: a loss of nan; back to step 40, peak learning rate 0.05"]
+    assert abs(net.weight.item() - 3) < 0.05
+
+
+def test_without_a_guard_the_same_fault_stops_the_fit():
+    _, run = spoiled(at=55, times=1, guard=False)
+    with pytest.raises(DivergedError, match="step"):
+        run()
+
+
+def test_guard_gives_up_and_keeps_the_good_state():
+    net, run = spoiled(at=55, times=1000)
+    with pytest.raises(DivergedError, match=r"at step 58 after 3 rollbacks; the state of step 40 is kept"):
+        run()
+    assert 0 < net.weight.item() < 5
+
+
+def test_a_planted_divergence_is_caught_and_mended():
+    """With a learning rate far too high and chains far too slow the energy runs away; the guard brings it back."""
+    data = 2 + 0.7 * torch.randn(2000, 1, generator=gen(1))
+    slow = {"kernel": MALA(0.01), "n_steps": 1, "start": "base", "epochs": 30, "schedule": "constant"}
+    base = lambda n, g: 6 + torch.rand(n, 1, generator=g)  # noqa: E731
+    free, held = Gaussian(), Gaussian()
+    fit_ebm(free, data, MCMCRecipe(**slow, lr=1.0, max_gap=1e9), base=base, generator=gen(2))
+    result = fit_ebm(held, data, MCMCRecipe(**slow, lr=1.0, max_gap=30.0), base=base, generator=gen(2))
+    assert result.log
+    assert "back to step" in result.log[0]
+    gap = lambda m: (m(base(100, gen())).mean() - m(data).mean()).abs().item()  # noqa: E731
+    assert gap(held) < 30 < gap(free)
+
+
+def test_guard_restores_the_buffer():
+    net, buffer = nn.Linear(1, 1), torch.zeros(3)
+    guard = Guard(net, every=1, extra=[buffer])
+    for step in (1, 2):
+        buffer += 1
+        guard.passed(step)
+    buffer.fill_(9.0)
+    assert guard.roll_back() == 1
+    assert buffer.tolist() == [1.0] * 3
+
+
+class Flat(nn.Module):
+    def __init__(self, through):
+        super().__init__()
+        self.c, self.through = nn.Parameter(torch.ones(())), through
+
+    def forward(self, x):
+        return self.c + (0 * x.sum(1) if self.through else x.new_zeros(len(x)))
+
+
+@pytest.mark.parametrize("through", [True, False])
+def test_an_energy_without_score_is_named(through):
+    with pytest.raises(ValueError, match="energy: expected one that depends on x, got a zero score"):
+        fit_ebm(Flat(through), torch.randn(64, 2, generator=gen()), MCMCRecipe(epochs=1), generator=gen())
+
+
+def test_an_energy_that_starts_at_zero_is_fine():
+    net = nn.Sequential(nn.Linear(2, 4), nn.SiLU(), nn.Linear(4, 1), nn.Flatten(0))
+    nn.init.zeros_(net[2].weight)
+    check_depends(net, torch.randn(64, 2, generator=gen()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_steps": 0}, "n_steps.*CD-k"),
+        ({"buffer_size": 0}, "buffer_size"),
+        ({"buffer_size": 10}, "buffer_size: expected at least the batch's 256"),
+        ({"start": "noise"}, "start: expected one of buffer, base, data"),
+        ({"kernel": "mala"}, "kernel"),
+        ({"energy_penalty": -1}, "energy_penalty"),
+        ({"restart": 2}, "restart"),
+    ],
+)
+def test_bad_recipes_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MCMCRecipe(**settings)
+
+
+@pytest.mark.parametrize("data", [torch.zeros(0, 2), torch.zeros(5), torch.zeros(5, 2, dtype=torch.long)])
+def test_bad_data_are_named(data):
+    with pytest.raises(ValueError, match="data: expected floating points"):
+        fit_ebm(Gaussian(), data, generator=gen())
+
+
+def test_a_random_walk_has_no_gradient_to_clip():
+    with pytest.raises(ValueError, match="clip: expected None"):
+        RandomWalk(0.1, clip=1.0)
