@@ -10,6 +10,8 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 
 from latentebm.models.checkpoint import load_weights, save_weights
 from latentebm.models.energy import EnergyNet
+from latentebm.models.generators import WrappedGenerator
+from latentebm.models.mixture import MixtureEnergy
 from latentebm.models.networks import NETWORKS
 from latentebm.models.tilt import LatentTilt
 from latentebm.models.vae import VAE
@@ -80,6 +82,36 @@ def test_ensemble_is_its_members_apart(rng):
     torch.testing.assert_close(energy(z), energy.members(z).mean(0))
     own = torch.randn(4, 5, 3)
     torch.testing.assert_close(energy.members(own)[2], energy.members(own[2])[2])
+
+
+def check_closed_gradient(limit, clusters, transform, rng):
+    """A tilt's closed-form potential and gradient are those of automatic differentiation."""
+    mixture = MixtureEnergy(3, clusters, 4) if clusters else None
+    energy = EnergyNet(3, hidden=(8, 6), members=4, mixture=mixture, limit=limit)
+    for value in energy.state_dict().values():
+        torch.nn.init.normal_(value)
+    tilt = LatentTilt(WrappedGenerator(torch.nn.Identity(), 3), energy, transform)
+    z = torch.randn(7, 3, generator=rng, requires_grad=True)
+    expected = tilt.potential(z)
+    u, grad = tilt.potential.value_and_grad(z)
+    torch.testing.assert_close(u, expected)
+    torch.testing.assert_close(grad, torch.autograd.grad(expected.sum(), z)[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("limit", [None, 0.7])
+@pytest.mark.parametrize("clusters", [0, 5])
+@pytest.mark.parametrize("transform", [None, torch.sinh])
+def test_closed_gradient(limit, clusters, transform, rng):
+    check_closed_gradient(limit, clusters, transform, rng)
+
+
+def test_closed_gradient_faults(rng, monkeypatch):
+    for owner in (EnergyNet, MixtureEnergy):
+        own = owner.value_and_grad
+        with monkeypatch.context() as m:
+            m.setattr(owner, "value_and_grad", lambda e, z, own=own: (own(e, z)[0], 1.01 * own(e, z)[1]))
+            with pytest.raises(AssertionError):
+                check_closed_gradient(0.7, 5, None, rng)
 
 
 def test_tilt_signs_and_base_law(rng):

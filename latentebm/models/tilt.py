@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -100,6 +100,29 @@ class LatentTilt(Tilt):
         energy = cast(Tensor, self.net(u))
         return energy if self.transform is None else self.transform(energy)
 
+    @property
+    def potential(self) -> Callable[[Tensor], Tensor]:
+        """Total potential (N,) of codes (N, d); with a gradient in closed form where the energy has one."""
+        return _ClosedPotential(self) if hasattr(self.net, "value_and_grad") else super().potential
+
     def decode(self, u: Tensor) -> Tensor:
         """Mean images of codes."""
         return self.generator.decode(u)
+
+
+class _ClosedPotential:
+    """A latent tilt's potential whose ``value_and_grad`` chains the energy's own through transform and prior."""
+
+    def __init__(self, tilt: LatentTilt) -> None:
+        self.tilt = tilt
+
+    def __call__(self, u: Tensor) -> Tensor:
+        return self.tilt.energy(u) - self.tilt.log_base(u)
+
+    @torch.no_grad()
+    def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        energy, grad = cast(Any, self.tilt.net).value_and_grad(u)
+        if self.tilt.transform is not None:
+            energy, pull = cast(Any, torch.func.vjp(self.tilt.transform, energy))
+            grad = pull(torch.ones_like(energy))[0].unsqueeze(1) * grad
+        return energy - self.tilt.log_base(u), grad + u
