@@ -94,8 +94,8 @@ class MixtureEnergy(nn.Module):
         log_r = torch.log_softmax(self.log_scale - 0.5 * white.square().sum(-1), -1)
         tilted = log_r + self.log_ratio.unsqueeze(1)
         share = log_r.exp() - tilted.softmax(-1).mean(0)
-        grad = -torch.einsum("nk,nke,kde->nd", share, white, self.whitening)
-        return -torch.logsumexp(tilted, -1).mean(0), grad
+        grad = (share.unsqueeze(-1) * white).flatten(1) @ self.whitening.mT.flatten(0, 1)
+        return -torch.logsumexp(tilted, -1).mean(0), -grad
 
     def _whitened(self, z: Tensor) -> Tensor:
         """(z − μ_k)'W_k, (N, K, d), by one product for all clusters at once."""
