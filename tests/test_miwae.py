@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Bernoulli, Categorical, MultivariateNormal, Normal, StudentT
 from torch.nn import functional as F
 
-from latentebm.imputation import impute
+from latentebm.imputation import impute, snis
 from latentebm.models.missing import MissingModel
 from latentebm.models.miwae import MIWAE
 from latentebm.models.mixed_likelihoods import MIN_SCALE, MixedLikelihood
@@ -202,6 +202,28 @@ def test_every_parameter_gets_a_gradient():
     torch.nn.init.normal_(model.missing.weight, generator=rng())
     (-iwae_bound(log_weights(model, model.terms(x, mask, 5, generator=rng())))).mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "check"),
+    [
+        # The proposal left out of the weights; prior and proposal swapped; cells' means averaged, not their draws.
+        ("log_weights", lambda model, t: t.log_likelihood + t.log_prior, "bound"),
+        ("log_weights", lambda model, t: t.log_likelihood - t.log_prior + t.log_proposal, "mean"),
+        ("MIWAE._complete", lambda model, seen, mask, p, g: model.likelihood.mean(p), "not-miwae"),
+    ],
+)
+def test_planted_faults(monkeypatch, ppca, name, fault, check):
+    monkeypatch.setattr(*((MIWAE, "_complete") if name == "MIWAE._complete" else (snis, name)), fault)
+    if name == "log_weights":
+        monkeypatch.setitem(globals(), name, fault)
+    checks = {
+        "bound": lambda: test_bound_rises_with_k_to_the_exact_log_likelihood(ppca),
+        "mean": lambda: test_imputation_is_the_exact_conditional_mean(ppca),
+        "not-miwae": test_not_miwae_imputes_the_mean_of_what_is_lost,
+    }
+    with pytest.raises(AssertionError):
+        checks[check]()
 
 
 @pytest.mark.parametrize(

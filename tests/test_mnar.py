@@ -24,6 +24,9 @@ from latentebm.data.mnar import (
     make_missing,
     make_missing_values,
 )
+from latentebm.data.mnar import columns as laws
+from latentebm.data.mnar.mechanism import link, solve_link
+from latentebm.data.mnar.table import Table
 
 N = 20_000
 X = np.random.default_rng(0).normal(size=(N, 6)) @ np.random.default_rng(1).normal(size=(6, 6)) + 3.0
@@ -266,3 +269,29 @@ def test_constant_column_and_empty_rows_are_said():
     warnings.simplefilter("always")
     with pytest.warns(MissingDataWarning, match="rows and 0 columns have no observed cell"):
         make_missing(flat, MCAR(), rate=0.9, random_state=0)
+
+
+def _flipped(x, direction, honest=laws.standard_score):
+    return honest(x, {"high": "low", "low": "high", "tails": "middle", "middle": "tails"}[direction])
+
+
+FAULTS = [
+    (laws, "standard_score", _flipped, test_directions_remove_what_they_say, ("logistic",)),
+    (laws, "link", lambda logit, kind: link(1.2 * logit, kind), test_probit_self_masking_rate_and_mean, (0.7, 3.0)),
+    (
+        laws, "solve_link", lambda s, *rest: np.minimum(1.05 * solve_link(s, *rest), 1.0),
+        test_rate_is_hit_in_every_column, (SelfMasking(), 0.5),
+    ),
+    (
+        MAR, "remove", lambda law, *given: SelfMasking().remove(*given),
+        test_masked_cells_do_not_change_the_mask, (MAR([0]),),
+    ),
+    (Table, "labels", lambda table, name: np.roll(table.y, 1), test_image_pixels_and_classes, ()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("owner", "name", "fault", "test", "arguments"), FAULTS, ids=lambda v: str(v)[:30])
+def test_planted_faults(monkeypatch, owner, name, fault, test, arguments):
+    monkeypatch.setattr(owner, name, fault)
+    with pytest.raises(AssertionError):
+        test(*arguments)
