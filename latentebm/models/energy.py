@@ -71,6 +71,17 @@ class EnergyNet(nn.Module):
             self.weights.append(_uniform((members, i, o), bound, generator))
             self.biases.append(_uniform((members, 1, o), bound, generator))
 
+    def start_from(self, other: EnergyNet) -> EnergyNet:
+        """Give every member the perceptron of an energy of one member and the same widths.
+
+        Raises:
+            RuntimeError: widths differ (from torch).
+        """
+        with torch.no_grad():
+            for mine, theirs in zip(self.parameters(), other.parameters(), strict=True):
+                mine.copy_(theirs.expand_as(mine))
+        return self
+
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> EnergyNet:
         """An energy of the same shape as one that had this `config`, its weights not yet loaded."""

@@ -56,9 +56,9 @@ class Debiaser(BaseEstimator):
         calibrate: turn a Jensen energy into the log-ratio's by artanh.
         posterior: fit on posterior ``draws`` or, as some published work did, on the ``means`` alone.
         folds: ensemble members, each fitted without its own fold of the reference; None takes 5, in data space 3.
-        clusters: soft clusters of the biased codes whose weights the reference sets before the perceptrons refine
-            the tilt (likelihood objective); what little a small reference says is said there. None takes 15 below
-            1,000 reference images and none above, where perceptrons alone fit better; 0 for none.
+        clusters: soft clusters of the biased codes (likelihood objective). The biased codes fit a first tilt; then the
+            reference says how much of each cluster there should be; then the perceptrons refine both. None takes 25
+            below 1,000 reference images and none above; 0 for none, and no first tilt.
             Latent space only.
         tilt_steps: most optimizer steps of the energy; None takes 1,500, in data space 400.
         sampler: ``snis`` or ``langevin``.

@@ -13,21 +13,20 @@ from latentebm.checks import check_choice, check_int, fail
 from latentebm.models.data_energy import DataEnergy
 from latentebm.models.data_tilt import DataTilt
 from latentebm.models.energy import EnergyNet
-from latentebm.models.mixture import MixtureEnergy
 from latentebm.models.tilt import LatentTilt, Tilt
 from latentebm.models.vae import VAE
 from latentebm.objectives.tilt import calibrated
 from latentebm.progress import Track
 from latentebm.training.energy import TiltRecipe, fit_energy, held_out_gain
 from latentebm.training.fit import FitResult
-from latentebm.training.mixture import fit_mixture
+from latentebm.training.mixture import fit_aggregate, fit_mixture
 from latentebm.training.positives import POSITIVES, Codes, Pictures, Sides
 
 __all__ = ["POSTERIORS", "SPACES", "FittedTilt", "Space", "SpaceDefaults"]
 
 POSTERIORS = ("draws", "means")
 LIMIT = 4.0  # nats: log-ratios stay within ±4; the Jensen optimum is bounded by its penalty
-FEW, CLUSTERS = 1000, 15  # below FEW reference images the tilt starts from CLUSTERS soft clusters
+FEW, CLUSTERS = 1000, 25  # below FEW reference images the tilt starts from CLUSTERS soft clusters
 
 
 @dataclass(frozen=True)
@@ -194,17 +193,22 @@ class Space:
         limit = LIMIT if bounded else None
         if self.space == "data":
             return DataEnergy(vae.data_shape, members=members, limit=limit, generator=generator)
-        mixture = self._mixture(codes, biased_codes, members, generator)
-        return EnergyNet(vae.latent_dim, members=members, mixture=mixture, limit=limit, generator=generator)
-
-    def _mixture(
-        self, codes: Codes, biased_codes: Tensor, members: int, generator: torch.Generator
-    ) -> MixtureEnergy | None:
         few = CLUSTERS if len(codes.mean) < FEW else 0
         clusters = few if self.clusters is None else self.clusters
+        sizes: dict[str, Any] = {"members": members, "limit": limit, "generator": generator}
         if self.objective != "likelihood" or not clusters:
-            return None
-        return fit_mixture(biased_codes, codes, clusters=clusters, members=members, generator=generator)
+            return EnergyNet(vae.latent_dim, **sizes)
+        start = fit_aggregate(biased_codes, generator=generator)
+        mixture = fit_mixture(
+            biased_codes,
+            codes,
+            start,
+            lambda z: vae.encode(vae.decode(z), generator=generator),
+            clusters=clusters,
+            members=members,
+            generator=generator,
+        )
+        return EnergyNet(vae.latent_dim, mixture=mixture, **sizes).start_from(start)
 
     def _transform(self) -> functools.partial[Tensor] | None:
         if self.objective == "jensen" and self.calibrate:
