@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import doctest
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -89,6 +93,14 @@ def test_a_pythae_vae_is_tilted(rng):
     assert model.data_shape == (1, 4, 4)
     tilt = tilt_generator(model, torch.rand(50, 1, 4, 4), recipe=QUICK, folds=2, generator=rng)
     assert SNIS(pool=1000).draw(tilt, 5, generator=rng).x.shape == (5, 1, 4, 4)
+
+
+def test_the_page_runs():
+    page = Path(__file__).parents[1] / "docs" / "your-generator.md"
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL))
+    test = doctest.DocTestParser().get_doctest(code, {}, page.name, str(page), 0)
+    assert len(test.examples) > 10
+    assert doctest.DocTestRunner().run(test).failed == 0
 
 
 def bad(model=None, reference=None, **options):
