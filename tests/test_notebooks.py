@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
@@ -74,10 +75,18 @@ def test_committed_outputs_are_current(path):
         pytest.skip(f"older than {', '.join(changed)}; to refresh it: python notebooks/execute.py {path.stem}")
 
 
+@pytest.fixture(scope="module")
+def shortened(request):
+    """Shortened runs of the chosen notebooks, two at a time: they are the costliest part of the suite."""
+    items = [item for item in request.session.items if getattr(item, "originalname", "") == "test_it_runs_shortened"]
+    chosen = [item.callspec.params["path"] for item in items]
+    with ThreadPoolExecutor(2) as pool:
+        yield {path: pool.submit(run, read(path), fast=True) for path in chosen}
+
+
 @every_notebook
-def test_it_runs_shortened(path):
-    committed = read(path)
-    again = run(committed, fast=True)
+def test_it_runs_shortened(path, shortened):
+    committed, again = read(path), shortened[path].result()
     assert noise(again) == []
     assert figures(again) == figures(committed)
 
@@ -100,7 +109,7 @@ def test_what_can_go_wrong_is_seen():
     assert private("from latentebm.plots import _axes\nfrom latentebm import VAE") == ["latentebm.plots._axes"]
 
 
-def test_a_stamp_follows_cells_and_imports_but_not_words(monkeypatch):
+def test_a_stamp_follows_cells_and_imports_but_not_words():
     notebook = small("from latentebm import Debiaser", "from latentebm.sampling import SNIS")
     notebook.metadata[PACKAGE] = stamp(notebook)
     assert changes(notebook) == []
