@@ -1,8 +1,10 @@
 """Balance of the main job over dimensions, reference sizes, objectives and seeds: the table of the README.
 
-    python benchmarks/debias.py [--seeds 0 1 2] [--dims 2 10] [--json FILE]
+    python benchmarks/debias.py [--seeds 0 1 2] [--dims 2 10] [--rows ROW …] [--json FILE]
 
-One VAE is trained for each dimension and seed, and one classifier in all; every row tilts the same VAE.
+One VAE is trained for each dimension and seed, and one classifier in all; every row tilts the same VAE. Rows measured
+anew replace their like in FILE and leave the others. VAEs are kept in --folder, in the form benchmarks/generators.py
+keeps them.
 """
 
 from __future__ import annotations
@@ -12,17 +14,22 @@ import copy
 import json
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from safetensors.torch import load_file, save_file
 
 from latentebm.data.imbalance import draw_shares
+from latentebm.evaluation.classifier import Classifier
 from latentebm.evaluation.metrics import Judgement, judge
-from latentebm.files import write_json
+from latentebm.files import write_atomic, write_json
+from latentebm.models.checkpoint import load_weights, save_weights
+from latentebm.models.vae import VAE
 from latentebm.workflow.debiaser import Debiaser
-from latentebm.workflow.measure import accuracy, fit_judge, generator_metrics
+from latentebm.workflow.measure import accuracy, fit_judge
 from latentebm.workflow.problem import Problem, pose
 from latentebm.workflow.settings import Settings
 
@@ -43,6 +50,14 @@ ROWS: dict[str, tuple[int | None, dict]] = {
         },
     ),
     "likelihood, 10 a class": (10, {}),
+    "nce, 685": (None, {"objective": "nce"}),
+    "contrastive, 685": (None, {"objective": "contrastive"}),
+    "contrastive from the prior, 685": (None, {"objective": "contrastive", "negatives": "prior"}),
+    "data space: likelihood, 685": (None, {"space": "data"}),
+    "data space: jensen λ=1/4, 685": (None, {"space": "data", "objective": "jensen"}),
+    "data space: nce, 685": (None, {"space": "data", "objective": "nce"}),
+    "data space: contrastive, 685": (None, {"space": "data", "objective": "contrastive"}),
+    "data space: raw positives, likelihood, 685": (None, {"space": "data", "positives": "raw"}),
 }
 
 
@@ -51,38 +66,72 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--dims", type=int, nargs="+", default=[2, 10])
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--epochs", type=int, default=Settings.epochs)
+    parser.add_argument("--folder", type=Path, default=Path("runs/generators"))
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
     results: list[dict] = []
     classifier = None
     for seed in arguments.seeds:
         for dim in arguments.dims:
-            settings = Settings(latent_dim=dim, seed=seed)
+            settings = Settings(latent_dim=dim, seed=seed, epochs=arguments.epochs)
             rng = torch.Generator().manual_seed(seed)
             problem = pose(settings, rng)
             if classifier is None:
-                classifier = fit_judge(problem, torch.Generator().manual_seed(0), torch.device("cpu"))
+                classifier = judge_of(problem, arguments.folder)
                 print(f"classifier accuracy {accuracy(classifier, problem.exam):.4f}", flush=True)
-            results += study(problem, settings, classifier, arguments.rows, rng)
-            if arguments.json:
-                write_json(arguments.json, results)
+            for line in study(problem, settings, classifier, arguments.rows, rng, arguments.folder):
+                results.append(line)
+                if arguments.json:
+                    merge(arguments.json, line)
     print_table(results)
 
 
-def study(problem: Problem, settings: Settings, classifier: torch.nn.Module, rows: list[str], rng) -> list[dict]:
-    start = time.perf_counter()
-    fitted = Debiaser(**settings.debiaser()).fit_vae(problem.biased.images)
-    seconds, elbo = time.perf_counter() - start, generator_metrics(problem, fitted, rng)
+def judge_of(problem: Problem, folder: Path) -> Classifier:
+    path, classifier = folder / "judge.safetensors", Classifier((1, 28, 28), 10).eval()
+    if not path.is_file():
+        save_weights(path, fit_judge(problem, torch.Generator().manual_seed(0), torch.device("cpu")))
+    load_weights(path, classifier)
+    return classifier
+
+
+def merge(path: Path, line: dict) -> None:
+    """Put a line in the place of the one it measures again, or at the end."""
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    key = ("dim", "seed", "row")
+    write_json(path, [k for k in kept if any(k[name] != line[name] for name in key)] + [line])
+
+
+def generator(problem: Problem, settings: Settings, folder: Path) -> tuple[Debiaser, float]:
+    """The biased VAE and the seconds its training took, then or earlier."""
+    path = folder / f"vae-{settings.latent_dim}d-seed{settings.seed}-epochs{settings.epochs}.safetensors"
+    model = Debiaser(**settings.debiaser())
+    if not path.is_file():
+        start = time.perf_counter()
+        model.fit_vae(problem.biased.images)
+        state = {name: value.contiguous() for name, value in model.vae_.state_dict().items()}
+        state |= {"biased_codes": model.biased_codes_, "seconds": torch.tensor(time.perf_counter() - start)}
+        write_atomic(path, lambda temporary: save_file(state, temporary))
+    state = load_file(path)
+    model.biased_codes_, seconds = state.pop("biased_codes"), state.pop("seconds").item()
+    model.vae_ = VAE((1, 28, 28), settings.latent_dim)
+    model.vae_.load_state_dict(state)
+    model.vae_.requires_grad_(False).eval()
+    return model, seconds
+
+
+def study(
+    problem: Problem, settings: Settings, classifier: torch.nn.Module, rows: list[str], rng, folder: Path
+) -> Iterator[dict]:
+    fitted, seconds = generator(problem, settings, folder)
 
     def verdict(images: torch.Tensor) -> Judgement:
         real = problem.real.float01()
         return judge(images, real, classifier, problem.classes, problem.target, generator=rng)
 
-    common = {"dim": settings.latent_dim, "seed": settings.seed}
+    common = {"dim": settings.latent_dim, "seed": settings.seed, "epochs": settings.epochs}
     before = verdict(fitted.sample_prior(settings.samples).x)
-    found = [
-        {**common, "row": "untilted", **before.as_dict(), "heldout_loss": elbo["heldout_loss"], "seconds": seconds}
-    ]
+    yield {**common, "row": "untilted", **before.as_dict(), "seconds": seconds}
     fitted_tilt: Debiaser | None = None
     for row in rows:
         per_class, changes = ROWS[row]
@@ -97,9 +146,8 @@ def study(problem: Problem, settings: Settings, classifier: torch.nn.Module, row
         draws = model.sample(settings.samples)
         line = {**common, "row": row, **model.weigh(), "heldout_gain": model.heldout_gain_}
         line |= {"seconds": time.perf_counter() - start, **verdict(draws.x).as_dict()}
-        found.append(line)
         print(json.dumps(line), flush=True)
-    return found
+        yield line
 
 
 def reference(problem: Problem, per_class: int | None, seed: int) -> torch.Tensor:

@@ -25,7 +25,8 @@ from latentebm.training.positives import POSITIVES, Codes, Pictures, Sides
 __all__ = ["POSTERIORS", "SPACES", "FittedTilt", "Space", "SpaceDefaults"]
 
 POSTERIORS = ("draws", "means")
-LIMIT = 4.0  # nats: log-ratios stay within ±4; the Jensen optimum is bounded by its penalty
+# Bounds of the log-ratios, in nats; the Jensen optimum is bounded by its penalty.
+LIMITS = {"latent": 4.0, "data": 3.0}
 FEW, CLUSTERS = 1000, 25  # below FEW reference images the tilt starts from CLUSTERS soft clusters
 
 
@@ -190,7 +191,7 @@ class Space:
     ) -> EnergyNet | DataEnergy:
         # Raw images need no bound: it would hide that the two sides have different supports.
         bounded = self.objective != "jensen" and self.positives != "raw"
-        limit = LIMIT if bounded else None
+        limit = LIMITS[self.space] if bounded else None
         if self.space == "data":
             return DataEnergy(vae.data_shape, members=members, limit=limit, generator=generator)
         few = CLUSTERS if len(codes.mean) < FEW else 0
