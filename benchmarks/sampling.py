@@ -1,6 +1,7 @@
 """Time, memory and efficiency of the samplers, peers side by side; prints tables and writes JSON.
 
-Run from the repository: ``python benchmarks/sampling.py [--parts speed linear memory ess] [--out FILE]``
+Run from the repository: ``python benchmarks/sampling.py [--parts speed linear memory ess] [--threads 2] [--out FILE]``
+Each part adds its own entry to the file, so that they can run apart.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ from latentebm.sampling import (
     run_chains,
 )
 
-THREADS = 2
 SPEED = ((2, 64), (2, 1_000), (10, 10_000))
 
 
@@ -108,7 +108,7 @@ def timed(call: Callable[[], Any]) -> float:
 def contenders(dim: int, chains: int, steps: int) -> dict[str, Callable[[], Any]]:
     """Calls that take `steps` Langevin steps of one energy."""
     net, x, g = perceptron(dim), torch.randn(chains, dim), torch.Generator().manual_seed(0)
-    fused, peer, hmc, chunk = FusedMLP(net), torchebm_loop(net), pyro_hmc(net), min(chains, 2_500)
+    fused, peer, hmc, chunk = FusedMLP(net), torchebm_loop(net), pyro_hmc(net), min(chains, 1_250)
 
     def ours(potential: Any, compile: bool = False) -> Callable[[], Any]:  # noqa: A002
         return lambda: run_chains(potential, x, ULA(0.01), steps, generator=g, chunk=chunk, compile=compile)
@@ -200,9 +200,9 @@ def _chains_job() -> None:
     run_chains(FusedMLP(perceptron(10)), x, ULA(0.01), 100, generator=torch.Generator().manual_seed(0))
 
 
-def _peak_growth(job: Callable[[], None], queue: Any) -> None:
+def _peak_growth(job: Callable[[], None], threads: int, queue: Any) -> None:
     """Peak resident memory of a job in a fresh process, above what it held after a first matrix product."""
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(threads)
     torch.randn(64, 64) @ torch.randn(64, 64)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = timed(job)
@@ -214,7 +214,7 @@ def memory() -> dict[str, Any]:
     context, found = multiprocessing.get_context("spawn"), {}
     for name, job in (("snis_1e7", _snis_job), ("chains_1e6_x10_x100", _chains_job)):
         queue = context.Queue()
-        process = context.Process(target=_peak_growth, args=(job, queue))
+        process = context.Process(target=_peak_growth, args=(job, torch.get_num_threads(), queue))
         process.start()
         growth, seconds = queue.get()
         process.join()
@@ -285,16 +285,17 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/sampling.json"))
     parser.add_argument("--epochs", type=int, default=25, help="of the VAE under the fitted tilts")
+    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    torch.set_num_threads(THREADS)
-    found = json.loads(options.out.read_text()) if options.out.exists() else {}
-    found["machine"] = {"threads": THREADS, "torch": torch.__version__, "python": sys.version.split()[0]}
+    torch.set_num_threads(options.threads)
     for part in options.parts:
         print(f"\n{part}")
         result = {"speed": speed, "linear": linear, "memory": memory, "ess": lambda: ess_table(options.epochs)}[part]()
-        found[part] = result
         show(result) if isinstance(result, list) else print(json.dumps(result, indent=2))
-        write_json(options.out, found)
+        # Read again before writing: parts may run side by side, each adding its own.
+        found = json.loads(options.out.read_text()) if options.out.exists() else {}
+        machine = {"threads": options.threads, "torch": torch.__version__, "python": sys.version.split()[0]}
+        write_json(options.out, found | {part: result, f"{part}_machine": machine})
 
 
 if __name__ == "__main__":

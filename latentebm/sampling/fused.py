@@ -51,12 +51,24 @@ class FusedMLP:
         energy, hidden = self._forward(x)
         grad = self.weights[-1].expand(len(x), -1)
         for h, transposed in zip(reversed(hidden), reversed(self.transposed[:-1]), strict=True):
-            grad = F.linear(torch.ops.aten.silu_backward(grad, h), transposed)
+            grad = F.linear(_silu_backward(grad, h), transposed)
         return energy, grad
 
     def _forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         hidden: list[Tensor] = []
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             hidden.append(F.linear(x, weight, bias))
-            x = F.silu(hidden[-1])
+            x = _silu(hidden[-1])
         return torch.mv(x, self.weights[-1][0]) + self.biases[-1], hidden
+
+
+def _silu(h: Tensor) -> Tensor:
+    # A compiler evaluates the sigmoid that forward and backward share once; uncompiled, the fused operation is faster.
+    return h * torch.sigmoid(h) if torch.compiler.is_compiling() else F.silu(h)
+
+
+def _silu_backward(grad: Tensor, h: Tensor) -> Tensor:
+    if not torch.compiler.is_compiling():
+        return torch.ops.aten.silu_backward(grad, h)
+    sigmoid = torch.sigmoid(h)
+    return grad * (sigmoid + h * sigmoid * (1 - sigmoid))
