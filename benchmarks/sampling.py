@@ -108,7 +108,7 @@ def timed(call: Callable[[], Any]) -> float:
 def contenders(dim: int, chains: int, steps: int) -> dict[str, Callable[[], Any]]:
     """Calls that take `steps` Langevin steps of one energy."""
     net, x, g = perceptron(dim), torch.randn(chains, dim), torch.Generator().manual_seed(0)
-    fused, peer, hmc, chunk = FusedMLP(net), torchebm_loop(net), pyro_hmc(net), min(chains, 1_250)
+    fused, peer, hmc, chunk = FusedMLP(net), torchebm_loop(net), pyro_hmc(net), min(chains, 2_500)
 
     def ours(potential: Any, compile: bool = False) -> Callable[[], Any]:  # noqa: A002
         return lambda: run_chains(potential, x, ULA(0.01), steps, generator=g, chunk=chunk, compile=compile)
@@ -127,7 +127,9 @@ def speed(rounds: int = 7) -> list[dict[str, Any]]:
     """Microseconds a step; contenders take turns, so that a busy machine slows all alike, and medians count."""
     rows = []
     for dim, chains in SPEED:
-        steps = max(16, 8_000 // chains // 8 * 8)
+        steps = {64: 800, 1_000: 160, 10_000: 32}[
+            chains
+        ]  # a chain starts with one evaluation more: let it weigh little
         calls = contenders(dim, chains, steps)
         first = {name: timed(call) for name, call in calls.items()}
         print(f"{chains} chains, first calls: {first}", file=sys.stderr, flush=True)
