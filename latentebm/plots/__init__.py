@@ -16,14 +16,19 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from latentebm.checks import fail
+from latentebm.plots.flow import animate_density, plot_density_flow, plot_energy_curve, plot_particle_flow
 
 __all__ = [
     "Plane",
+    "animate_density",
     "plot_class_counts",
+    "plot_density_flow",
     "plot_energy",
+    "plot_energy_curve",
     "plot_image_grid",
     "plot_latents",
     "plot_overlay",
+    "plot_particle_flow",
     "plot_paths",
     "plot_shares",
     "plot_study",

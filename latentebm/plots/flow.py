@@ -1,0 +1,166 @@
+"""Figures of one-dimensional energies and of chains that flow to their law, still and moving."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from latentebm.checks import check_int, fail
+from latentebm.files import write_atomic
+
+__all__ = ["animate_density", "plot_density_flow", "plot_energy_curve", "plot_particle_flow"]
+
+DATA, MODEL = "#999999", "#0072B2"
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    ax = figure.subplots()
+    ax.spines[["top", "right"]].set_visible(False)
+    return figure, ax
+
+
+def plot_energy_curve(x: Tensor, energies: dict[str, Tensor], exact: Tensor, title: str) -> Figure:
+    """Learned energies over a line beside the exact one, each with its least value at zero.
+
+    Arguments:
+        x: places, (N,), the data's units.
+        energies: energies (N,) in nats by name, at most five.
+        exact: the data's own −log p, (N,), nats.
+        title: the finding.
+
+    Example:
+        >>> import torch
+        >>> x = torch.linspace(-2, 2, 9)
+        >>> plot_energy_curve(x, {"learned": x**2}, x**2 / 2, "too steep").axes[0].get_ylabel()
+        'energy above its least (nats)'
+    """
+    figure, ax = _figure(5.6, 3.8)
+    place, least = x.cpu().numpy(), float(exact.min())
+    ax.plot(place, (exact - least).cpu().numpy(), color="black", lw=2.5, ls="--", label="data, −log p")
+    colours = (MODEL, "#E69F00", "#009E73", "#CC79A7", "#D55E00")
+    for (name, energy), colour in zip(energies.items(), colours, strict=False):
+        ax.plot(place, (energy - energy.min()).detach().cpu().numpy(), color=colour, lw=1.8, label=name)
+    ax.set_ylim(-0.3, min(float((exact - least).max()), 15.0) * 1.05)
+    ax.set_xlabel("x")
+    ax.set_ylabel("energy above its least (nats)")
+    ax.legend(fontsize=8)
+    ax.set_title(title, fontsize=10)
+    return figure
+
+
+def plot_particle_flow(trace: Tensor, title: str, *, shown: int = 60) -> Figure:
+    """Paths of one-dimensional chains over their steps.
+
+    Arguments:
+        trace: positions (T, chains, 1) or (T, chains).
+        title: the finding.
+        shown: most chains drawn.
+
+    Raises:
+        ValueError: the positions are not one-dimensional.
+
+    Example:
+        >>> import torch
+        >>> len(plot_particle_flow(torch.randn(5, 3, 1), "three walks").axes[0].lines)
+        3
+    """
+    paths = _line(trace)
+    figure, ax = _figure(5.6, 3.8)
+    ax.plot(paths[:, :shown], color=MODEL, lw=0.7, alpha=0.45)
+    ax.set_xlabel("chain step")
+    ax.set_ylabel("x")
+    ax.set_title(title, fontsize=10)
+    return figure
+
+
+def plot_density_flow(trace: Tensor, data: Tensor, title: str, *, frames: int = 5, bins: int = 50) -> Figure:
+    """Histograms of all chains at some steps, over that of the data.
+
+    Arguments:
+        trace: positions (T, chains, 1) or (T, chains).
+        data: data, (N,) or (N, 1).
+        title: the finding.
+        frames: steps shown, evenly spaced from first to last.
+        bins: cells of a histogram.
+
+    Raises:
+        ValueError: the positions are not one-dimensional.
+
+    Example:
+        >>> import torch
+        >>> len(plot_density_flow(torch.randn(9, 50, 1), torch.randn(50), "at rest", frames=3).axes)
+        3
+    """
+    paths, points = _line(trace), data.flatten().cpu().numpy()
+    steps = np.unique(np.linspace(0, len(paths) - 1, check_int("frames", frames)).round().astype(int))
+    edges = np.linspace(*_span(paths, points), bins + 1)
+    figure = Figure(figsize=(5.6, 1.1 * len(steps) + 0.8), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    for ax, step in zip(np.atleast_1d(figure.subplots(len(steps), 1, sharex=True, sharey=True)), steps, strict=True):
+        ax.spines[["top", "right"]].set_visible(False)
+        _histograms(ax, paths[step], points, edges)
+        ax.set_ylabel(f"step {step}", fontsize=8)
+        ax.set_yticks([])
+    figure.axes[0].legend(fontsize=8, loc="upper right")
+    figure.axes[-1].set_xlabel("x")
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def animate_density(trace: Tensor, data: Tensor, path: Path | str, *, fps: int = 8, bins: int = 50) -> Path:
+    """Write the flow of all chains' histogram towards the data's as a GIF, a frame a step; atomically.
+
+    Arguments:
+        trace: positions (T, chains, 1) or (T, chains).
+        data: data, (N,) or (N, 1).
+        path: file to write.
+        fps: frames a second.
+        bins: cells of a histogram.
+
+    Raises:
+        ValueError: the positions are not one-dimensional.
+        OSError: the folder cannot be written.
+
+    Example:
+        >>> import tempfile, torch
+        >>> folder = tempfile.mkdtemp()
+        >>> animate_density(torch.randn(3, 50), torch.randn(50), folder + "/flow.gif").read_bytes()[:3]
+        b'GIF'
+    """
+    paths, points = _line(trace), data.flatten().cpu().numpy()
+    edges = np.linspace(*_span(paths, points), bins + 1)
+    tallest = 1.15 * max(np.histogram(v, edges, density=True)[0].max() for v in (*paths, points))
+    figure, ax = _figure(4.8, 3.0)
+
+    def draw(step: int) -> list[Axes]:
+        ax.clear()
+        _histograms(ax, paths[step], points, edges)
+        ax.set(ylim=(0, tallest), xlabel="x", ylabel="density", title=f"step {step} of {len(paths) - 1}")
+        ax.legend(fontsize=8, loc="upper right")
+        return [ax]
+
+    film = FuncAnimation(figure, draw, frames=len(paths), blit=False)
+    return write_atomic(path, lambda p: film.save(str(p), writer=PillowWriter(fps=fps)))
+
+
+def _histograms(ax: Axes, values: np.ndarray, data: np.ndarray, edges: np.ndarray) -> None:
+    ax.hist(data, edges.tolist(), density=True, color=DATA, alpha=0.6, label="data")
+    ax.hist(values, edges.tolist(), density=True, histtype="step", color=MODEL, lw=1.5, label="chains")
+
+
+def _line(trace: Tensor) -> np.ndarray:
+    if trace.ndim not in (2, 3) or (trace.ndim == 3 and trace.shape[2] != 1):
+        raise fail("trace", "shape (T, chains, 1) or (T, chains)", tuple(trace.shape), "pass one-dimensional chains")
+    return np.asarray(trace.detach().cpu().reshape(trace.shape[0], trace.shape[1]).numpy())
+
+
+def _span(paths: np.ndarray, points: np.ndarray) -> tuple[float, float]:
+    return float(min(paths.min(), points.min())), float(max(paths.max(), points.max()))
