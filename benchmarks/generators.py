@@ -6,7 +6,8 @@
 MNIST digits 0-4, 18,353 biased images in the shares .12/.33/.28/.20/.07, target uniform. The biased VAE is trained for
 `--epochs` passes; no method takes more VAE gradient steps than that took. Each finished row is merged into the JSON
 file, and rows that are there already are skipped, so that the work can be stopped, resumed and shared by processes.
-The judge, the VAEs and their codes are kept in the run folder.
+The judge, the VAEs and their codes are kept in the run folder. Seconds are wall-clock and mean little where processes
+share a machine; VAE steps are the budget's measure.
 """
 
 from __future__ import annotations
@@ -221,7 +222,7 @@ def merge(path: Path, row: dict) -> None:
 
 def table(rows: list[dict]) -> str:
     """Markdown: one line a dimension, size and method; mean ± sd over seeds."""
-    head = "| d | a class | method | TV | TV corrected | Fréchet | coverage | ESS | seconds | seeds |"
+    head = "| d | a class | method | TV | TV corrected | Fréchet | coverage | ESS | VAE steps | seeds |"
     lines = [head, "|---" * 10 + "|"]
     for dim, size, method in dict.fromkeys((r["dim"], r["size"], r["method"]) for r in rows):
         group = [r for r in rows if (r["dim"], r["size"], r["method"]) == (dim, size, method)]
@@ -230,7 +231,7 @@ def table(rows: list[dict]) -> str:
         cells += [
             spread(group, "coverage", 3),
             spread(group, "ess", 0, 100),
-            spread(group, "seconds", 0),
+            spread(group, "steps", 0),
             str(len(group)),
         ]
         lines.append(f"| {' | '.join(cells)} |")
