@@ -290,7 +290,7 @@ FAULTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("owner", "name", "fault", "test", "arguments"), FAULTS, ids=lambda v: str(v)[:30])
+@pytest.mark.parametrize(("owner", "name", "fault", "test", "arguments"), FAULTS, ids=[fault[1] for fault in FAULTS])
 def test_planted_faults(monkeypatch, owner, name, fault, test, arguments):
     monkeypatch.setattr(owner, name, fault)
     with pytest.raises(AssertionError):
