@@ -6,8 +6,9 @@ BIN := .venv/bin
 debias: .venv/installed
 	$(BIN)/latentebm debias --out runs/debias --overwrite
 
+# Two workers of one thread each: two threads a worker would wait for each other more than they work.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .

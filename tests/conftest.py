@@ -20,7 +20,7 @@ FAST = {
     "folds": 2,
     "pool": 20_000,
     "samples": 1000,
-    "clusters": 4,
+    "clusters": 8,
     "precision": "fp32",
 }
 
