@@ -132,7 +132,8 @@ def test_the_truth_has_the_least_multiscale_loss(fault, rng):
     sigma = 0.1 * (30 ** torch.rand(len(x), generator=rng))
 
     def loss(energy):
-        return multiscale_score_matching(energy, x, sigma, generator=torch.Generator().manual_seed(1)).item()
+        return multiscale_score_matching(energy, x, sigma, generator=torch.Generator().manual_seed(1),
+                                         scale_weight=1.0).item()  # fmt: skip
 
     assert loss(smoothed(0.2)) < loss(smoothed(**fault)) - 1e-3
 
@@ -148,7 +149,7 @@ def test_levels_tell_the_mass_of_separate_modes_and_annealing_finds_it(rng):
     torch.manual_seed(0)
     data = mixture_data(4000, rng)
     energy = NoiseEnergy(1, low=0.1, high=4.0, hidden=(64, 64))
-    fit_score(energy, data, method="multiscale", steps=1500, lr=5e-3, generator=rng)
+    fit_score(energy, data, method="multiscale", steps=1500, lr=5e-3, scale_weight=1.0, generator=rng)
     assert mass_below(energy) == pytest.approx(0.2, abs=0.06)
     x = annealed_langevin(energy, 4 * torch.randn(1000, 1, generator=rng), energy.levels(10), generator=rng)
     assert float((x < 0).float().mean()) == pytest.approx(0.2, abs=0.1)

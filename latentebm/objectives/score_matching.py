@@ -155,7 +155,7 @@ def denoising_score_matching(
 
 
 def multiscale_score_matching(
-    energy: ScaledEnergy, x: Tensor, sigma: Tensor, *, generator: torch.Generator, scale_weight: float = 1.0
+    energy: ScaledEnergy, x: Tensor, sigma: Tensor, *, generator: torch.Generator, scale_weight: float = 0.1
 ) -> Tensor:
     r"""Denoising at many noise levels by one energy of the point and the level, along the level too.
 

@@ -32,7 +32,7 @@ def fit_score(
     sigma: float | Tensor | None = None,
     projection: str = "rademacher",
     reduced: bool = True,
-    scale_weight: float = 1.0,
+    scale_weight: float = 0.1,
     steps: int = 4000,
     batch: int = 256,
     lr: float = 2e-3,

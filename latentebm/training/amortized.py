@@ -1,0 +1,235 @@
+"""Train an energy together with a generator that samples it: no chains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from latentebm.checks import check_choice, check_event, check_finite, check_int, check_number, fail
+from latentebm.models.networks import mlp
+from latentebm.models.point_generator import PointGenerator
+from latentebm.objectives.amortized import (
+    BOUNDS,
+    entropy_surrogate,
+    mutual_information,
+    posterior_bound,
+    sampler_score,
+    scale_entropy,
+)
+from latentebm.objectives.contrastive import contrastive_loss
+from latentebm.objectives.tilt import gradient_penalty as slope_penalty
+from latentebm.progress import Track, silent
+from latentebm.training.fit import FitResult, fit
+
+__all__ = ["ENTROPIES", "fit_amortized", "fit_sampler"]
+
+ENTROPIES = ("variational", "mutual-information", "scales")
+Potential = Callable[[Tensor], Tensor]
+
+
+def fit_amortized(
+    energy: nn.Module,
+    source: PointGenerator,
+    data: Tensor,
+    *,
+    base: Potential | None = None,
+    entropy: str = "variational",
+    bound: str = "donsker-varadhan",
+    entropy_weight: float = 1.0,
+    gradient_penalty: float = 0.02,
+    energy_penalty: float = 0.0,
+    ratio: int = 5,
+    steps: int = 4000,
+    batch: int = 256,
+    lr: float = 1e-3,
+    generator: torch.Generator,
+    track: Track = silent,
+) -> FitResult:
+    r"""Train an energy against its own learned sampler, both in one step.
+
+    .. math::
+        \min_E\; E_{data}[E] - E_G[E] + \lambda\, E_{data}|\nabla E|^2, \qquad
+        \min_G\; E_G[E + U_0] - w H(G)
+
+    Each of the two losses sees the other's module as constant, so that their sum has both gradients and one optimizer
+    makes both moves; in between, the generator moves alone.
+
+    Arguments:
+        energy: maps (N, d) to (N,), fitted in place.
+        source: the generator, fitted in place.
+        data: (N, d).
+        base: potential U₀ that the energy tilts, (N, d) to (N,), such as ½|z|² of a latent prior; None for none.
+        entropy: ``variational`` (needs noise), ``mutual-information`` or ``scales`` (needs batch normalisation).
+        bound: of the mutual information, ``donsker-varadhan`` or ``jensen-shannon``.
+        entropy_weight: weight w; 1 for the energy's own law.
+        gradient_penalty: λ ≥ 0.
+        energy_penalty: weight of the squared energies of both sides, which damps the game; in 1/nats.
+        ratio: moves of the generator for each of the energy: it must follow the energy's law closely.
+        steps: optimizer steps, those of the generator.
+        batch: data and draws a step.
+        lr: peak learning rate of both, after a warm-up and before a cosine to zero.
+        generator: source of batches, codes and noise (CPU).
+        track: shows progress.
+
+    Returns:
+        The record of the fit; its loss is the sum of a game's two losses, and does not measure progress.
+
+    Raises:
+        ValueError: the data are not finite (N, d), the generator makes points of another length or lacks what its
+            entropy needs, or an argument is out of range.
+        DivergedError: the loss became NaN or infinite.
+
+    References:
+        No MCMC for me: amortized sampling for fast and stable training of energy-based models (Grathwohl et al.,
+        2021), https://arxiv.org/abs/2010.04230; Maximum entropy generators for energy-based models (Kumar et al.,
+        2019), https://arxiv.org/abs/1901.08508
+
+    Example:
+        >>> from latentebm.models.energy import EnergyNet
+        >>> g = torch.Generator().manual_seed(0)
+        >>> data = 1 + 0.5 * torch.randn(1000, 1, generator=g)
+        >>> energy, source = EnergyNet(1, hidden=(16,), generator=g), PointGenerator(1, 1, hidden=(16,))
+        >>> fit_amortized(energy, source, data, steps=20, batch=64, generator=g).steps
+        20
+    """
+    if data.ndim != 2 or not len(data):
+        raise fail("data", "shape (N, d)", tuple(data.shape), "flatten each point")
+    check_finite("data", data)
+    check_number("gradient_penalty", gradient_penalty, low=0)
+    check_int("batch", batch)
+    check_int("ratio", ratio)
+    learner = _Learner(source, entropy, bound, entropy_weight, data.shape[1])
+
+    def loss(step: int) -> Tensor:
+        own = learner.loss(_constant(energy), base, batch, generator)
+        if step % ratio:
+            # The energy gets no gradient at all, and the optimizer leaves it where it is.
+            return own
+        x = data[torch.randint(len(data), (batch,), generator=generator).to(data.device)].requires_grad_()
+        on_data = energy(x)
+        value = own + contrastive_loss(on_data, energy(learner.points.detach()), energy_penalty=energy_penalty)
+        return value + gradient_penalty * slope_penalty(on_data, x) if gradient_penalty else value
+
+    return _fit(nn.ModuleList([energy, learner]), learner, loss, steps, lr, track)
+
+
+def fit_sampler(
+    potential: nn.Module | Potential,
+    source: PointGenerator,
+    *,
+    entropy: str = "variational",
+    bound: str = "donsker-varadhan",
+    steps: int = 4000,
+    batch: int = 256,
+    lr: float = 1e-3,
+    generator: torch.Generator,
+    track: Track = silent,
+) -> FitResult:
+    r"""Fit a generator to a potential that stays as it is, such as a fitted tilt's.
+
+    .. math:: \min_G\; E_G[U] - H(G) \;\ge\; -\log Z
+
+    Arguments:
+        potential: maps (N, d) to (N,), in nats; never changed.
+        source: the generator, fitted in place.
+        entropy: as in :func:`fit_amortized`.
+        bound: as in :func:`fit_amortized`.
+        steps: optimizer steps.
+        batch: draws a step.
+        lr: peak learning rate.
+        generator: source of codes and noise (CPU).
+        track: shows progress.
+
+    Returns:
+        The record of the fit.
+
+    Raises:
+        ValueError: the generator lacks what its entropy needs, or an argument is out of range.
+        DivergedError: the loss became NaN or infinite.
+
+    References:
+        Variational inference with normalizing flows (Rezende and Mohamed, 2015), https://arxiv.org/abs/1505.05770
+
+    Example:
+        >>> g, source = torch.Generator().manual_seed(0), PointGenerator(1, 1, hidden=(8,))
+        >>> fit_sampler(lambda x: x.square().sum(1) / 2, source, steps=10, generator=g).steps
+        10
+    """
+    check_int("batch", batch)
+    learner = _Learner(source, entropy, bound, 1.0, source.dim)
+    frozen = _constant(potential) if isinstance(potential, nn.Module) else potential
+    return _fit(learner, learner, lambda _: learner.loss(frozen, None, batch, generator), steps, lr, track)
+
+
+class _Learner(nn.Module):
+    """The generator with what its entropy needs: a critic of the mutual information, or the proposal's spread."""
+
+    points: Tensor
+
+    def __init__(self, source: PointGenerator, entropy: str, bound: str, weight: float, dim: int) -> None:
+        super().__init__()
+        self.entropy = check_choice("entropy", entropy, ENTROPIES)
+        self.bound = check_choice("bound", bound, BOUNDS)
+        self.weight = check_number("entropy_weight", weight, low=0)
+        if source.dim != dim:
+            raise fail("source", f"a generator of points (N, {dim})", f"(N, {source.dim})", f"give it dim={dim}")
+        if entropy != "scales" and not source.noise:
+            raise fail("source", f"noise above 0 for entropy={entropy}", 0, "pass PointGenerator(…, noise=0.1)")
+        if entropy == "scales" and not source.scales().numel():
+            raise fail("source", "batch normalisation for entropy=scales", "none", "pass batch_norm=True")
+        self.source = source
+        self.log_spread = nn.Parameter(torch.zeros(source.latent_dim))
+        self.critic = mlp((dim + source.latent_dim, 128, 128, 1)) if entropy == "mutual-information" else None
+
+    def loss(self, energy: Potential, base: Potential | None, n: int, generator: torch.Generator) -> Tensor:
+        """Energy less entropy of fresh points, which stay in `points`."""
+        z, noise = (
+            torch.randn(n, k, generator=generator).to(self.log_spread)
+            for k in (self.source.latent_dim, self.source.dim)
+        )
+        clean = self.source(z)
+        x = self.points = check_event("points", clean, (self.source.dim,)) + self.source.noise * noise
+        value = energy(x).mean() if base is None else (energy(x) + base(x)).mean()
+        return value - self._entropy(x, z, generator)
+
+    def _entropy(self, x: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:
+        if self.entropy == "scales":
+            return self.weight * scale_entropy(self.source.scales())
+        if self.critic is not None:
+            on_pairs = self.critic(torch.cat([x, z], 1)).squeeze(1)
+            off_pairs = torch.cat([self.critic(torch.cat([x, z.roll(s, 0)], 1)).squeeze(1) for s in (1, 2, 3)])
+            return self.weight * mutual_information(on_pairs, off_pairs, bound=self.bound)
+        decode, spread = _constant(self.source), self.log_spread.exp()
+        noise = self.source.noise
+        # The code that made a point is itself a posterior draw, off the posterior's mean by as much as its spread: a
+        # proposal about it has to be wider than the posterior, or the few draws near the code weaken the entropy.
+        wide = 2**0.5 * spread.detach()
+        score = sampler_score(decode, x.detach(), z, noise=noise, spread=wide, generator=generator)
+        fitted = posterior_bound(decode, x, z, noise=noise, spread=spread, generator=generator)
+        return self.weight * entropy_surrogate(x, score) + fitted
+
+
+def _constant(module: nn.Module) -> Potential:
+    """The module as a function of its input alone: gradients pass through it to the points, not to its parameters."""
+
+    def call(x: Tensor) -> Tensor:
+        # Looked up at each call: the parameters move.
+        parameters = {name: p.detach() for name, p in module.named_parameters()}
+        out: Tensor = functional_call(module, parameters, (x,))
+        return out
+
+    return call
+
+
+def _fit(
+    module: nn.Module, learner: _Learner, loss: Callable[[int], Tensor], steps: int, lr: float, track: Track
+) -> FitResult:
+    learner.train()
+    result = fit(
+        module, loss, range(check_int("steps", steps)), lr=lr, schedule="onecycle", track=track, description="sampler"
+    )
+    learner.eval()
+    return result
