@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import asyncio
 import hashlib
 import os
 import sys
@@ -65,7 +66,8 @@ def run(notebook: NotebookNode, *, fast: bool = False) -> NotebookNode:
         }
         where = {"metadata": {"path": str(FOLDER)}}
         client = NotebookClient(copy, timeout=TIMEOUT, kernel_name="python3", record_timing=False, resources=where)
-        client.execute(env=environment)
+        # An event loop of its own, closed at the end: nbclient would leave one open in every thread.
+        asyncio.run(client.async_execute(env=environment))
     copy.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     copy.metadata["language_info"] = {"name": "python"}
     return copy
