@@ -23,7 +23,7 @@ HELP = """Balance and quality against reference size: how many reference images 
     latentebm plan runs/debias --sizes 5,10,25,50,100,250,685 --seeds 5
 
 Tilts the run's generator, without training it again, to random parts of its reference, and judges each tilt.
-Writes plan.csv and plan.png. A fit takes some 5 to 10 seconds on one core, so the example takes minutes; fewer seeds
+Writes plan.csv and plan.png. Every size and seed is a fit of its own, so the example takes minutes; fewer seeds
 and a smaller --pool or --samples are quicker and noisier.
 """
 
