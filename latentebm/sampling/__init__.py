@@ -1,7 +1,7 @@
 """Samplers: all they need of a model is ``potential(x) -> (N,)``, or a base law and an energy."""
 
 from latentebm.sampling import optim
-from latentebm.sampling.chains import ChainInfo, ChainRun, ChainState, run_chains, start_chains, tune_step
+from latentebm.sampling.chains import run_chains
 from latentebm.sampling.classifier import (
     ConditionalSampler,
     JointSampler,
@@ -20,6 +20,8 @@ from latentebm.sampling.nuts import HMC, NUTS
 from latentebm.sampling.persistent import PMC, ReplayBuffer
 from latentebm.sampling.rejection import ISIR, Rejection
 from latentebm.sampling.resampling import resample
+from latentebm.sampling.state import ChainInfo, ChainRun, ChainState, start_chains
+from latentebm.sampling.tuning import tune_step
 from latentebm.sampling.weights import WeightSums
 
 __all__ = [

@@ -1,120 +1,25 @@
-"""Many Langevin chains in one tensor: start, run, tune."""
+"""Many Langevin chains in one tensor, advanced by blocks of steps."""
 
 from __future__ import annotations
-
-import math
-from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from latentebm.checks import check_int, check_number, fail
+from latentebm.checks import check_int
 from latentebm.progress import Track, silent
-from latentebm.sampling.kernels import Kernel
+from latentebm.sampling.kernels import Kernel, check_kernel
 from latentebm.sampling.moves import (
     BLOCK,
     MoveBlock,
     Potential,
     WithoutGradient,
-    all_finite,
     clip_gradient,
     compiled_block,
     move_block,
-    value_and_grad,
 )
+from latentebm.sampling.state import CHUNK, ChainInfo, ChainRun, ChainState, start_chains
 
-__all__ = [
-    "ChainInfo",
-    "ChainRun",
-    "ChainState",
-    "Potential",
-    "check_kernel",
-    "run_chains",
-    "start_chains",
-    "tune_step",
-]
-
-REDRAWS = 100
-CHUNK = 4_096
-
-
-class ChainState(NamedTuple):
-    """Where the chains are, (N, *event), with potential (N,), drift gradient (N, *event) and steps done so far."""
-
-    position: Tensor
-    energy: Tensor
-    grad: Tensor
-    step: int
-
-
-class ChainInfo(NamedTuple):
-    """How the chains went.
-
-    Attributes:
-        acceptance: mean Metropolis acceptance probability; 1 for unadjusted kernels.
-        step_size: drift scale of the last step.
-        reverted: proposals of non-finite energy or gradient, taken back.
-        clipped: share of gradients that met the kernel's bound.
-        steps: steps done.
-    """
-
-    acceptance: float
-    step_size: float
-    reverted: int
-    clipped: float
-    steps: int
-
-
-class ChainRun(NamedTuple):
-    """The final state, how it went, and the kept path of the first chains, (draws, chains, *event)."""
-
-    state: ChainState
-    info: ChainInfo
-    trace: Tensor
-
-
-def start_chains(
-    potential: Potential, position: Tensor, redraw: Callable[[int], Tensor] | None = None, *, chunk: int = CHUNK
-) -> ChainState:
-    """Evaluate the potential at the start; chains of non-finite energy are redrawn up to 100 times.
-
-    Arguments:
-        potential: maps (N, *event) to (N,), in nats.
-        position: starting points, (N, *event), floating.
-        redraw: gives k fresh starting points, (k, *event), or none.
-        chunk: chains evaluated at once.
-
-    Raises:
-        ValueError: the positions are not floating, the potential's shape is not (N,), or a chain finds no finite start.
-
-    Example:
-        >>> start_chains(lambda x: x.square().sum(1) / 2, torch.ones(2, 3)).energy
-        tensor([1.5000, 1.5000])
-    """
-    if not position.is_floating_point():
-        raise fail("position", "a floating tensor", str(position.dtype), "convert it with .float()")
-    if position.ndim == 0 or len(position) == 0:
-        raise fail("position", "shape (N, …) with N ≥ 1", tuple(position.shape), "start at least one chain")
-    position = position.detach().clone()
-    parts = [value_and_grad(potential, part) for part in position.split(chunk)]
-    energy, grad = (torch.cat(both) for both in zip(*parts, strict=True))
-    for _ in range(REDRAWS if redraw is not None else 0):
-        bad = (~all_finite(energy, grad)).nonzero()[:, 0]
-        if not len(bad):
-            break
-        position[bad] = redraw(len(bad))  # type: ignore[misc]
-        energy[bad], grad[bad] = value_and_grad(potential, position[bad])
-    bad = (~all_finite(energy, grad)).nonzero()[:, 0]
-    if len(bad):
-        chain = int(bad[0])
-        raise fail(
-            "start",
-            "a finite potential and gradient",
-            f"{energy[chain].item()} at chain {chain}" + (f" after {REDRAWS} redraws" if redraw else ""),
-            "start the chains where the density is positive",
-        )
-    return ChainState(position, energy, grad, 0)
+__all__ = ["run_chains"]
 
 
 @torch.no_grad()
@@ -192,82 +97,6 @@ def run_chains(
         pass  # what is done is worth keeping; info.steps tells how far it came
     info = tally.info(kernel, kernel.scales(max(0, state.step + steps - 1))[0], steps)
     return ChainRun(state._replace(step=state.step + steps), info, torch.cat(path)[thin - 1 :: thin])
-
-
-def tune_step(
-    potential: Potential,
-    state: ChainState | Tensor,
-    kernel: Kernel,
-    n_steps: int,
-    *,
-    generator: torch.Generator,
-    target: float = 0.574,
-) -> tuple[Kernel, ChainState]:
-    r"""Fit the step size of a Metropolis-adjusted kernel to a target acceptance, while the chains run.
-
-    .. math:: \log \eta_{t+1} = \log \eta_t + (t + 1)^{-0.6} (\bar\alpha_t - \alpha^*)
-
-    with :math:`\bar\alpha_t` the mean acceptance over all chains; the result averages the later half of the path.
-
-    Arguments:
-        potential: maps (N, *event) to (N,), in nats.
-        state: starting points, or a state.
-        kernel: a Metropolis-adjusted kernel; its step is the first guess.
-        n_steps: warm-up steps.
-        generator: source of the noise.
-        target: wanted mean acceptance probability; 0.574 is optimal in high dimension, 0.234 for a
-            random walk.
-
-    Returns:
-        The kernel at the fitted step, and the state reached.
-
-    Raises:
-        ValueError: the kernel is not Metropolis-adjusted, or an argument is out of range.
-
-    References:
-        A tutorial on adaptive MCMC (Andrieu and Thoms, 2008); Optimal scaling of discrete approximations to Langevin
-        diffusions (Roberts and Rosenthal, 1998)
-
-    Example:
-        >>> from latentebm.sampling.kernels import MALA
-        >>> g = torch.Generator().manual_seed(0)
-        >>> x = torch.randn(1000, 1, generator=g)
-        >>> kernel, _ = tune_step(lambda x: x.square().sum(1) / 2, x, MALA(0.01), 200, generator=g)
-        >>> run = run_chains(lambda x: x.square().sum(1) / 2, x, kernel, 50, generator=g)
-        >>> abs(run.info.acceptance - 0.574) < 0.05
-        True
-    """
-    if not kernel.adjusted:
-        raise fail("kernel", "a Metropolis-adjusted one", type(kernel).__name__, "use MALA")
-    check_int("n_steps", n_steps)
-    check_number("target", target, low=0.01, high=0.99)
-    potential = potential if kernel.gradient else WithoutGradient(potential)
-    state = start_chains(potential, state) if isinstance(state, Tensor) else state
-    drift, scale = kernel.scales(0)
-    log_step, later = math.log(drift or scale), []
-    for t in range(n_steps):
-        run = run_chains(potential, state, kernel.with_step(math.exp(log_step)), 1, generator=generator)
-        state = run.state
-        log_step += (t + 1) ** -0.6 * (run.info.acceptance - target)
-        if t >= n_steps // 2:
-            later.append(log_step)
-    return kernel.with_step(math.exp(sum(later) / len(later))), state
-
-
-def check_kernel(kernel: Kernel) -> Kernel:
-    """Return `kernel` if it is one.
-
-    Raises:
-        ValueError: it is not.
-
-    Example:
-        >>> from latentebm.sampling.kernels import ULA
-        >>> check_kernel(ULA(0.1)).scales(0)[0]
-        0.1
-    """
-    if not isinstance(kernel, Kernel):
-        raise fail("kernel", "ULA, SGLD, ImproperSGLD, MALA or RandomWalk", repr(kernel), "pass for example MALA(0.1)")
-    return kernel
 
 
 class _Tally:

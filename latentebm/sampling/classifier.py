@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, fail
-from latentebm.sampling.chains import check_kernel, run_chains, start_chains
-from latentebm.sampling.kernels import Kernel
+from latentebm.sampling.chains import run_chains
+from latentebm.sampling.kernels import Kernel, check_kernel
+from latentebm.sampling.state import start_chains
 
 __all__ = [
     "ClassifierSampler",

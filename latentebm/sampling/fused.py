@@ -10,6 +10,8 @@ from latentebm.checks import fail
 
 __all__ = ["FusedMLP"]
 
+FEW = 4  # points of so few coordinates are multiplied one by one when compiled, fused with what is next to them
+
 
 class FusedMLP:
     r"""Energy of a SiLU perceptron and its gradient in the input, as plain matrix products.
@@ -51,15 +53,31 @@ class FusedMLP:
         energy, hidden = self._forward(x)
         grad = self.weights[-1].expand(len(x), -1)
         for h, transposed in zip(reversed(hidden), reversed(self.transposed[:-1]), strict=True):
-            grad = F.linear(_silu_backward(grad, h), transposed)
+            grad = _product(_silu_backward(grad, h), transposed)
         return energy, grad
 
     def _forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         hidden: list[Tensor] = []
-        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            hidden.append(F.linear(x, weight, bias))
+        for weight, transposed, bias in zip(self.weights[:-1], self.transposed, self.biases[:-1], strict=False):
+            hidden.append(_affine(x, weight, transposed, bias))
             x = _silu(hidden[-1])
         return torch.mv(x, self.weights[-1][0]) + self.biases[-1], hidden
+
+
+def _affine(x: Tensor, weight: Tensor, transposed: Tensor, bias: Tensor) -> Tensor:
+    if not torch.compiler.is_compiling():
+        return F.linear(x, weight, bias)
+    if x.shape[1] <= FEW:
+        return bias + sum(x[:, k, None] * row for k, row in enumerate(transposed))
+    # A sum with the bias would be turned into one call that first copies it to every row; a difference is fused with
+    # what follows.
+    return F.linear(x, weight) - (-bias)
+
+
+def _product(grad: Tensor, transposed: Tensor) -> Tensor:
+    if torch.compiler.is_compiling() and len(transposed) <= FEW:
+        return torch.stack([(grad * row).sum(1) for row in transposed], 1)
+    return F.linear(grad, transposed)
 
 
 def _silu(h: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentebm.checks import check_number, fail
 
-__all__ = ["MALA", "SGLD", "ULA", "ImproperSGLD", "Kernel", "RandomWalk"]
+__all__ = ["MALA", "SGLD", "ULA", "ImproperSGLD", "Kernel", "RandomWalk", "check_kernel"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,3 +257,18 @@ class ImproperSGLD(Kernel):
     def scales(self, t: int) -> tuple[float, float]:
         """Drift alpha/2 and noise sigma, whatever the step."""
         return self.alpha / 2, self.sigma
+
+
+def check_kernel(kernel: Kernel) -> Kernel:
+    """Return `kernel` if it is one.
+
+    Raises:
+        ValueError: it is not.
+
+    Example:
+        >>> check_kernel(ULA(0.1)).scales(0)[0]
+        0.1
+    """
+    if not isinstance(kernel, Kernel):
+        raise fail("kernel", "ULA, SGLD, ImproperSGLD, MALA or RandomWalk", repr(kernel), "pass for example MALA(0.1)")
+    return kernel

@@ -9,10 +9,12 @@ import torch
 
 from latentebm.checks import check_int
 from latentebm.progress import Track, silent
-from latentebm.sampling.chains import ChainRun, check_kernel, run_chains, start_chains, tune_step
+from latentebm.sampling.chains import run_chains
 from latentebm.sampling.diagnostics import max_rhat
 from latentebm.sampling.draws import Draws, Target, gather_draws
-from latentebm.sampling.kernels import MALA, Kernel
+from latentebm.sampling.kernels import MALA, Kernel, check_kernel
+from latentebm.sampling.state import ChainRun, start_chains
+from latentebm.sampling.tuning import tune_step
 
 __all__ = ["Langevin"]
 

@@ -102,7 +102,7 @@ def move_block(
     point: Point,
     noise: Tensor,
     uniform: Tensor | None,
-    scales: list[tuple[float, float]],
+    scales: list[tuple[float, float]] | Tensor,
     preconditioner: Tensor | None,
     clip: float | None,
     trace: int,
@@ -114,7 +114,7 @@ def move_block(
         point: positions, potentials and gradients, (N, *event), (N,) and (N, *event).
         noise: standard normal draws, (K, N, *event); overwritten.
         uniform: uniform draws (K, N) of the Metropolis tests, or none for unadjusted steps.
-        scales: K pairs of drift and noise scales.
+        scales: K pairs of drift and noise scales, or a tensor (K, 2) of them.
         preconditioner: diagonal of the event, or none.
         clip: bound of each chain's gradient norm, or none.
         trace: chains, from the first, whose path is returned.
@@ -202,14 +202,15 @@ def _call_compiled(
     scales: list[tuple[float, float]],
     *rest: Any,
 ) -> tuple[Point, Tensor, Tensor]:
-    # Scales go in as tensors: as numbers, each new one would be compiled into a program of its own.
+    # Scales go in as a tensor: as numbers, each new one would be compiled into a program of its own.
     table = torch.tensor(scales, dtype=noise.dtype, device=noise.device)
-    return _compiled()(potential, point, noise, uniform, [(row[0], row[1]) for row in table], *rest)
+    return _compiled()(potential, point, noise, uniform, table, *rest)
 
 
 @functools.cache
 def _compiled() -> MoveBlock:
-    return torch.compile(move_block, dynamic=False)
+    # With the calls between the kernels compiled too, few chains are not held up by the interpreter.
+    return torch.compile(move_block, dynamic=False, options={"cpp_wrapper": True})
 
 
 @functools.cache

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from latentebm.checks import check_int, check_number
 from latentebm.progress import Track, silent
-from latentebm.sampling.chains import start_chains
 from latentebm.sampling.diagnostics import bfmi, ess_bulk, ess_tail, max_rhat
 from latentebm.sampling.draws import Draws, Target, gather_draws
+from latentebm.sampling.state import start_chains
 
 __all__ = ["HMC", "NUTS"]
 

@@ -11,10 +11,11 @@ from torch import Tensor
 from latentebm.checks import check_int, check_number, fail
 from latentebm.files import write_atomic
 from latentebm.progress import Track, silent
-from latentebm.sampling.chains import check_kernel, run_chains, start_chains
+from latentebm.sampling.chains import run_chains
 from latentebm.sampling.classifier import ClassifierSampler, Labelled
 from latentebm.sampling.draws import Draws, Target, gather_draws
-from latentebm.sampling.kernels import Kernel
+from latentebm.sampling.kernels import Kernel, check_kernel
+from latentebm.sampling.state import start_chains
 
 __all__ = ["PMC", "ReplayBuffer"]
 

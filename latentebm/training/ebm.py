@@ -13,8 +13,8 @@ from latentebm.data.batches import Minibatches
 from latentebm.objectives.contrastive import contrastive_loss
 from latentebm.objectives.tilt import gradient_penalty
 from latentebm.progress import Track, silent
-from latentebm.sampling.chains import check_kernel, run_chains
-from latentebm.sampling.kernels import MALA, Kernel
+from latentebm.sampling.chains import run_chains
+from latentebm.sampling.kernels import MALA, Kernel, check_kernel
 from latentebm.sampling.persistent import ReplayBuffer
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.guard import Guard

@@ -1,0 +1,95 @@
+"""Where chains are and how they went, and a finite start for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from latentebm.checks import fail
+from latentebm.sampling.moves import Potential, all_finite, value_and_grad
+
+__all__ = ["CHUNK", "ChainInfo", "ChainRun", "ChainState", "start_chains"]
+
+REDRAWS = 100
+CHUNK = 4_096  # chains evaluated at once
+
+
+class ChainState(NamedTuple):
+    """Where the chains are, (N, *event), with potential (N,), drift gradient (N, *event) and steps done so far."""
+
+    position: Tensor
+    energy: Tensor
+    grad: Tensor
+    step: int
+
+
+class ChainInfo(NamedTuple):
+    """How the chains went.
+
+    Attributes:
+        acceptance: mean Metropolis acceptance probability; 1 for unadjusted kernels.
+        step_size: drift scale of the last step.
+        reverted: proposals of non-finite energy or gradient, taken back.
+        clipped: share of gradients that met the kernel's bound.
+        steps: steps done.
+    """
+
+    acceptance: float
+    step_size: float
+    reverted: int
+    clipped: float
+    steps: int
+
+
+class ChainRun(NamedTuple):
+    """The final state, how it went, and the kept path of the first chains, (draws, chains, *event)."""
+
+    state: ChainState
+    info: ChainInfo
+    trace: Tensor
+
+
+def start_chains(
+    potential: Potential, position: Tensor, redraw: Callable[[int], Tensor] | None = None, *, chunk: int = CHUNK
+) -> ChainState:
+    """Evaluate the potential at the start; chains of non-finite energy are redrawn up to 100 times.
+
+    Arguments:
+        potential: maps (N, *event) to (N,), in nats.
+        position: starting points, (N, *event), floating.
+        redraw: gives k fresh starting points, (k, *event), or none.
+        chunk: chains evaluated at once.
+
+    Raises:
+        ValueError: the positions are not floating, the potential's shape is not (N,), or a chain finds no finite start.
+
+    Example:
+        >>> start_chains(lambda x: x.square().sum(1) / 2, torch.ones(2, 3)).energy
+        tensor([1.5000, 1.5000])
+    """
+    if not position.is_floating_point():
+        raise fail("position", "a floating tensor", str(position.dtype), "convert it with .float()")
+    if position.ndim == 0 or len(position) == 0:
+        raise fail("position", "shape (N, …) with N ≥ 1", tuple(position.shape), "start at least one chain")
+    position = position.detach().clone()
+    parts = [value_and_grad(potential, part) for part in position.split(chunk)]
+    energy, grad = (torch.cat(both) for both in zip(*parts, strict=True))
+    for _ in range(REDRAWS if redraw is not None else 0):
+        bad = (~all_finite(energy, grad)).nonzero()[:, 0]
+        if not len(bad):
+            break
+        position[bad] = redraw(len(bad))  # type: ignore[misc]
+        energy[bad], grad[bad] = value_and_grad(potential, position[bad])
+    bad = (~all_finite(energy, grad)).nonzero()[:, 0]
+    if len(bad):
+        chain = int(bad[0])
+        raise fail(
+            "start",
+            "a finite potential and gradient",
+            f"{energy[chain].item()} at chain {chain}" + (f" after {REDRAWS} redraws" if redraw else ""),
+            "start the chains where the density is positive",
+        )
+    return ChainState(position, energy, grad, 0)
