@@ -119,8 +119,10 @@ def test_likelihood_fit_recovers_the_log_ratio():
         {"objective": "nce"},
         {"objective": "contrastive", "base_batch": 256},
         {"objective": "contrastive", "base_batch": 256, "negatives": "prior", "chain_steps": 20, "chain_step": 0.2},
+        {"objective": "score"},
+        {"objective": "amortized", "base_batch": 256},
     ],
-    ids=["nce", "persistent", "prior"],
+    ids=["nce", "persistent", "prior", "score", "amortized"],
 )
 def test_every_objective_recovers_the_log_ratio(recipe):
     energy, found = fitted_energy(0, **recipe)
