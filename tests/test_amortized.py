@@ -21,6 +21,7 @@ from latentebm.objectives.amortized import (
 from latentebm.sampling.amortized import AmortizedSampler
 from latentebm.training import sampler_loss
 from latentebm.training.amortized import fit_amortized, fit_sampler
+from latentebm.training.proposal import Proposal
 from latentebm.training.sampler_loss import SamplerLoss, constant
 
 NOISE = 0.5
@@ -71,13 +72,34 @@ def test_the_entropy_gradient_of_a_linear_generator(sign, proposal, right, rng, 
 def test_resampled_points_follow_the_potential_not_the_generator(rng):
     """Two members at N(0, 1 + .25), reweighted to N(½, .8) and N(−½, .8), whose weights are bounded."""
     source = PointGenerator(1, 1, noise=0.5, straight=1.0, members=2)
-    learner, centre = SamplerLoss(source), torch.tensor([0.5, -0.5])
-    learner(lambda x: (x.view(-1, 2) - centre).square().flatten() / 1.6, 20_000, rng)
-    drawn = learner.resampled(rng).view(-1, 2)
-    # Importance draws: 10,000 of each member at an efficiency of about one half, redrawn.
+    centre = torch.tensor([0.5, -0.5])
+
+    def potential(x):
+        return (x.view(-1, 2) - centre).square().flatten() / 1.6
+
+    drawn = Proposal(source, torch.zeros(1), torch.ones(1)).draw(potential, 20_000, rng).view(-1, 2)
+    # Importance draws: 10,000 of each member at an efficiency of more than one half, redrawn.
     assert ((drawn.mean(0) - centre).abs() < 4.9 * (0.8 * 3 / 10_000) ** 0.5).all()
     torch.testing.assert_close(drawn.var(0), torch.full((2,), 0.8), atol=0.08, rtol=0)
-    assert learner.points.view(-1, 2).mean(0).abs().max() < 0.06
+
+
+def test_a_wide_share_finds_what_the_sampler_misses(rng):
+    """A sampler at −2 of a law with equal parts at −2 and 2; without density of its own its points would stay."""
+    source = PointGenerator(1, 1, noise=0.3)
+    for p in source.parameters():
+        nn.init.constant_(p, 0)
+    source.net[-1].bias.data.fill_(-2.0)
+
+    def potential(x):
+        return (x.squeeze(1).abs() - 2).square() / (2 * 0.3**2)
+
+    def right_share():
+        return (Proposal(source, torch.zeros(1), 2 * torch.ones(1)).draw(potential, 10_000, rng) > 0).double().mean()
+
+    # 1,000 wide draws, of which some 150 fall into the missed part.
+    assert right_share().item() == pytest.approx(0.5, abs=0.15)
+    source.noise = 0.0
+    assert right_share() == 0
 
 
 def test_the_information_bound_is_tight_at_the_true_ratio_only(rng):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -146,7 +146,7 @@ def sampler_score(
 
 def _linearised(decode: Callable[[Tensor], Tensor], x: Tensor, z: Tensor, noise: float) -> tuple[Tensor, Tensor]:
     """Mean (N, l) and Cholesky factor (N, l, l) of the precision of the linearised posterior."""
-    points, pull = vjp(decode, z)
+    points, pull = cast(Any, vjp(decode, z))
     (rows,) = vmap(lambda e: pull(e.expand_as(x)))(torch.eye(x.shape[1]).to(x))
     jacobian = rows.transpose(0, 1) / noise
     factor = torch.linalg.cholesky(torch.eye(z.shape[1]).to(z) + jacobian.mT @ jacobian)

@@ -13,6 +13,7 @@ from latentebm.objectives.contrastive import contrastive_loss
 from latentebm.objectives.tilt import gradient_penalty as slope_penalty
 from latentebm.progress import Track, silent
 from latentebm.training.fit import FitResult, fit
+from latentebm.training.proposal import Proposal
 from latentebm.training.sampler_loss import Potential, SamplerLoss, constant
 
 __all__ = ["fit_amortized", "fit_sampler"]
@@ -27,23 +28,27 @@ def fit_amortized(
     entropy: str = "variational",
     bound: str = "donsker-varadhan",
     entropy_weight: float = 1.0,
-    gradient_penalty: float = 0.02,
+    gradient_penalty: float = 0.0,
     energy_penalty: float = 0.0,
-    ratio: int = 5,
-    steps: int = 4000,
+    ratio: int = 1,
+    steps: int = 3000,
     batch: int = 256,
-    lr: float = 1e-3,
+    lr: float = 3e-3,
     generator: torch.Generator,
     track: Track = silent,
 ) -> FitResult:
     r"""Train an energy against its own learned sampler, both in one step.
 
     .. math::
-        \min_E\; E_{data}[E] - E_G[E] + \lambda\, E_{data}|\nabla E|^2, \qquad
+        \min_E\; E_{data}[E] - \textstyle\sum_i \bar w_i E(x_i) + \lambda\, E_{data}|\nabla E|^2, \qquad
         \min_G\; E_G[E + U_0] - w H(G)
 
-    Each of the two losses sees the other's module as constant, so that their sum has both gradients and one optimizer
-    makes both moves; in between, the generator moves alone.
+    The generator's points stand for the energy's own draws after they are redrawn by importance weights, a tenth of a
+    wide Gaussian among them (:class:`~latentebm.training.proposal.Proposal`): without, a generator that lags behind
+    pushes the energy about, and an energy may fall without bound where no point of the generator is. Each of the two
+    losses sees the other's module as constant, so that their sum has both gradients and one optimizer makes both
+    moves; in between, the generator moves alone. Give the energy a form that is integrable whatever the network does,
+    such as a perceptron over a wide parabola, or a `base`; and the generator a straight part about as wide as the data.
 
     Arguments:
         energy: maps (N, d) to (N,), fitted in place.
@@ -53,9 +58,9 @@ def fit_amortized(
         entropy: ``variational`` (needs noise), ``mutual-information`` or ``scales`` (needs batch normalisation).
         bound: of the mutual information, ``donsker-varadhan`` or ``jensen-shannon``.
         entropy_weight: weight w; 1 for the energy's own law.
-        gradient_penalty: λ ≥ 0.
+        gradient_penalty: λ ≥ 0; it flattens the energy, most where the data are narrow.
         energy_penalty: weight of the squared energies of both sides, which damps the game; in 1/nats.
-        ratio: moves of the generator for each of the energy: it must follow the energy's law closely.
+        ratio: moves of the generator for each of the energy; where the two chase each other, raise it.
         steps: optimizer steps, those of the generator.
         batch: data and draws a step.
         lr: peak learning rate of both, after a warm-up and before a cosine to zero.
@@ -94,6 +99,9 @@ def fit_amortized(
         raise fail("source", want, f"(N, {source.dim})", f"give it dim={data.shape[1]}")
     learner = SamplerLoss(source, entropy, bound=bound, weight=entropy_weight)
     fixed = constant(energy)
+    # Half as wide again as the data; a constant column still gets a width.
+    width = (1.5 * data.std(0, correction=0)).clamp_min(source.noise or 1.0)
+    proposal = Proposal(source, data.mean(0), width)
 
     def potential(x: Tensor) -> Tensor:
         return fixed(x) if base is None else fixed(x) + base(x)
@@ -105,7 +113,9 @@ def fit_amortized(
             return own
         x = data[torch.randint(len(data), (batch,), generator=generator).to(data.device)].requires_grad_()
         on_data = energy(x)
-        value = own + contrastive_loss(on_data, energy(learner.resampled(generator)), energy_penalty=energy_penalty)
+        value = own + contrastive_loss(
+            on_data, energy(proposal.draw(potential, batch, generator)), energy_penalty=energy_penalty
+        )
         return value + gradient_penalty * slope_penalty(on_data, x) if gradient_penalty else value
 
     return _fit(nn.ModuleList([energy, learner]), learner, loss, steps, lr, track)
@@ -117,9 +127,9 @@ def fit_sampler(
     *,
     entropy: str = "variational",
     bound: str = "donsker-varadhan",
-    steps: int = 4000,
+    steps: int = 2000,
     batch: int = 256,
-    lr: float = 1e-3,
+    lr: float = 3e-3,
     generator: torch.Generator,
     track: Track = silent,
 ) -> FitResult:

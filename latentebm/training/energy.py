@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -78,7 +79,7 @@ class TiltRecipe:
     negatives: str = "persistent"
     chain_steps: int = 10
     chain_step: float = 0.05
-    sampler_moves: int = 3
+    sampler_moves: int = 1
     sampler_lr: float = 2e-3
     sampler_noise: float = 0.1
     every: int = 25
@@ -149,6 +150,7 @@ def fit_energy(
     """
     if len(sides.fold) < 2:
         raise fail("reference", "at least 2 images", len(sides.fold), "pass more reference images")
+    _check_suits(sides, recipe.objective)
     training = [torch.nonzero(sides.fold != m).flatten() for m in range(energy.n_members)]
     negatives = _negatives(energy, sides, recipe, generator)
 
@@ -248,11 +250,20 @@ def _negatives(energy: Energy, sides: Sides, recipe: TiltRecipe, generator: torc
     ).draw
 
 
+def _check_suits(sides: Sides, objective: str) -> None:
+    """Check that what an objective takes for granted is so."""
+    codes = sides if isinstance(sides, Codes) else None
+    if objective == "score" and (codes is None or not bool((codes.scale > 0).all())):
+        raise fail("objective", "another than score without posterior draws of codes", "score", "pass likelihood")
+    if objective in UNSCORED and codes is not None and codes.drawn is not None:
+        fix = "pass likelihood, jensen or nce"
+        raise fail("objective", "one that takes the base by its draws alone, as they are given", objective, fix)
+
+
 def _laws(sides: Sides, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Posterior means and standard deviations of reference images, (*rows.shape, d)."""
-    if not isinstance(sides, Codes):
-        raise fail("objective", "another than score in data space", "score", "pass space=latent")
-    return sides.mean[rows], sides.scale[rows]
+    """Posterior means and standard deviations of reference codes, (*rows.shape, d)."""
+    codes = cast(Codes, sides)
+    return codes.mean[rows], codes.scale[rows]
 
 
 def _held_out_draws(sides: Sides, members: int, draws: int, generator: torch.Generator) -> tuple[list[Tensor], Tensor]:

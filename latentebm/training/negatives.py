@@ -12,6 +12,7 @@ from latentebm.models.point_generator import PointGenerator
 from latentebm.sampling.chains import run_chains
 from latentebm.sampling.kernels import ULA
 from latentebm.sampling.persistent import ReplayBuffer
+from latentebm.training.proposal import Proposal
 from latentebm.training.sampler_loss import SamplerLoss
 
 __all__ = ["NEGATIVES", "LearnedNegatives", "Negatives"]
@@ -136,7 +137,7 @@ class LearnedNegatives:
         shape: tuple[int, int],
         *,
         draws: int,
-        moves: int = 3,
+        moves: int = 1,
         lr: float = 2e-3,
         noise: float = 0.1,
         like: Tensor,
@@ -151,7 +152,8 @@ class LearnedNegatives:
             # Layers initialise themselves from torch's global stream, which is seeded inside this fork only.
             torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
             source = PointGenerator(dim, dim, noise=noise, straight=(1 - noise**2) ** 0.5, members=n_members)
-        self.loss = SamplerLoss(source, "variational").to(like)
+        self.loss = SamplerLoss(source.to(like), "variational")
+        self.proposal = Proposal(source, torch.zeros(dim).to(like), torch.ones(dim).to(like))
         self.optimizer = torch.optim.Adam(self.loss.parameters(), lr=lr, betas=(0.5, 0.99), foreach=True)
 
     def draw(self) -> Tensor:
@@ -163,7 +165,7 @@ class LearnedNegatives:
             self.loss(self._potential, self.rows, self.generator).backward(inputs=parameters)
             self.optimizer.step()
         with torch.no_grad():
-            return self._data(self.loss.resampled(self.generator))
+            return self._data(self.proposal.draw(self._potential, self.rows, self.generator))
 
     def _data(self, u: Tensor) -> Tensor:
         by_member = u.unflatten(0, (-1, self.loss.source.members)).transpose(0, 1)

@@ -26,12 +26,9 @@ Potential = Callable[[Tensor], Tensor]
 
 
 class SamplerLoss(nn.Module):
-    r"""A generator's loss, with the critic that the mutual information needs; its points can be reweighted.
+    r"""A generator's loss, with the critic that the mutual information needs.
 
-    .. math:: E_G[U(x)] - w H(G), \qquad w_i \propto e^{-U(x_i)} / q(x_i)
-
-    The variational entropy knows the density q, the mutual information's critic knows it up to a constant,
-    :math:`\log q(x) = \log q(x|z) - T(x, z)`; activation scales do not know it.
+    .. math:: E_G[U(x)] - w H(G)
 
     Arguments:
         source: the generator.
@@ -50,12 +47,9 @@ class SamplerLoss(nn.Module):
 
     Example:
         >>> loss, g = SamplerLoss(PointGenerator(2, 2)), torch.Generator().manual_seed(0)
-        >>> loss(lambda x: x.square().sum(1) / 2, 8, g).shape, loss.points.shape
-        (torch.Size([]), torch.Size([8, 2]))
+        >>> loss(lambda x: x.square().sum(1) / 2, 8, g).shape
+        torch.Size([])
     """
-
-    points: Tensor
-    log_weight: Tensor | None
 
     def __init__(
         self,
@@ -80,7 +74,7 @@ class SamplerLoss(nn.Module):
         self.critic = mlp(sizes) if entropy == "mutual-information" else None
 
     def forward(self, potential: Potential, n: int, generator: torch.Generator) -> Tensor:
-        """The loss on `n` fresh points, which stay in `points`, with `log_weight` up to a constant.
+        """The loss on `n` fresh points.
 
         Raises:
             ValueError: the generator's points, or the potential's values, have another shape than they ought to.
@@ -89,38 +83,21 @@ class SamplerLoss(nn.Module):
         z, noise = (torch.randn(n, k, generator=generator).to(like) for k in (self.source.latent_dim, self.source.dim))
         clean = check_event("source", self.source(z), (self.source.dim,))
         x = clean + self.source.noise * noise
-        self.points = x.detach()
         values = check_event("potential", potential(x), ())
-        entropy, log_density = self._entropy(x, z, noise, generator)
-        self.log_weight = None if log_density is None else -values.detach() - log_density
-        return values.mean() - self.weight * entropy
+        return values.mean() - self.weight * self._entropy(x, z, generator)
 
-    def resampled(self, generator: torch.Generator) -> Tensor:
-        """The last points (N, d) redrawn by their weights, each member's among themselves; as they are without any.
-
-        A point comes at most about √K times in K: a bounded weight keeps a lone point from carrying a step.
-        """
-        if self.log_weight is None:
-            return self.points
-        by_member = (-1, self.source.members)
-        share = torch.softmax(self.log_weight.unflatten(0, by_member).T, 1)
-        share = share.clamp(min=1e-12, max=share.shape[1] ** -0.5)
-        rows = torch.multinomial(share.cpu(), share.shape[1], replacement=True, generator=generator).to(share.device)
-        return self.points.unflatten(0, by_member).take_along_dim(rows.T[..., None], 0).flatten(0, 1)
-
-    def _entropy(self, x: Tensor, z: Tensor, noise: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """The entropy, or what has its gradient, and the points' log-density up to a constant."""
+    def _entropy(self, x: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:
+        """The entropy, or what has its gradient."""
         if self.entropy == "scales":
-            return scale_entropy(self.source.scales()), None
+            return scale_entropy(self.source.scales())
         if self.critic is not None:
             on_pairs = self.critic(torch.cat([x, z], 1)).squeeze(1)
             off_pairs = torch.cat([self.critic(torch.cat([x, z.roll(s, 0)], 1)).squeeze(1) for s in (1, 2, 3)])
-            log_density = -0.5 * noise.square().sum(1) - on_pairs.detach()
-            return mutual_information(on_pairs, off_pairs, bound=self.bound), log_density
+            return mutual_information(on_pairs, off_pairs, bound=self.bound)
         found = sampler_score(
             constant(self.source), x.detach(), z, noise=self.source.noise, k=self.pairs, generator=generator
         )
-        return entropy_surrogate(x, found.score), found.log_density
+        return entropy_surrogate(x, found.score)
 
 
 def constant(module: nn.Module) -> Potential:
