@@ -121,7 +121,7 @@ def test_likelihood_fit_recovers_the_log_ratio():
         {"objective": "contrastive", "base_batch": 256},
         {"objective": "contrastive", "base_batch": 256, "negatives": "prior", "chain_steps": 20, "chain_step": 0.2},
         {"objective": "score"},
-        {"objective": "amortized", "base_batch": 256},
+        {"objective": "amortized", "base_batch": 128},
     ],
     ids=["nce", "persistent", "prior", "score", "amortized"],
 )

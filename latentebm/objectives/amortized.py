@@ -18,6 +18,7 @@ from latentebm.checks import check_choice, check_int, check_number, fail
 
 __all__ = ["BOUNDS", "SamplerScore", "entropy_surrogate", "mutual_information", "sampler_score", "scale_entropy"]
 
+FARTHEST = 3.0  # bound of a mean noise's root mean square
 BOUNDS = ("donsker-varadhan", "jensen-shannon")
 
 
@@ -140,7 +141,10 @@ def sampler_score(
     residual = (decode(codes.flatten(0, 1)).unflatten(0, (2 * k, len(z))) - x) / noise
     log_weight = 0.5 * (step.square().sum(-1) - residual.square().sum(-1) - codes.square().sum(-1))
     constant = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1) + x.shape[1] * math.log(noise * math.sqrt(2 * math.pi))
-    score = (torch.softmax(log_weight, 0)[..., None] * residual / noise).sum(0)
+    mean_noise = (torch.softmax(log_weight, 0)[..., None] * residual).sum(0)
+    # A conditional mean of noise that is N(0, I): one far out says that every draw missed, and must not steer a fit.
+    length = mean_noise.norm(dim=1, keepdim=True)
+    score = mean_noise * (FARTHEST * x.shape[1] ** 0.5 / length.clamp_min(1e-12)).clamp_max(1) / noise
     return SamplerScore(score, log_weight.logsumexp(0) - math.log(2 * k) - constant)
 
 
@@ -148,10 +152,13 @@ def _linearised(decode: Callable[[Tensor], Tensor], x: Tensor, z: Tensor, noise:
     """Mean (N, l) and Cholesky factor (N, l, l) of the precision of the linearised posterior."""
     points, pull = cast(Any, vjp(decode, z))
     (rows,) = vmap(lambda e: pull(e.expand_as(x)))(torch.eye(x.shape[1]).to(x))
-    jacobian = rows.transpose(0, 1) / noise
-    factor = torch.linalg.cholesky(torch.eye(z.shape[1]).to(z) + jacobian.mT @ jacobian)
-    slope = jacobian.mT @ ((x - points) / noise)[..., None] - z[..., None]
-    return z + torch.cholesky_solve(slope, factor)[..., 0], factor
+    # In double precision: where a generator parts two modes, the squares of its slopes drown the prior's 1.
+    jacobian = rows.transpose(0, 1).double() / noise
+    precision = torch.eye(z.shape[1]).to(jacobian) + jacobian.mT @ jacobian
+    # A diverged generator gives NaN here, which the fit names; the error would only name a matrix.
+    factor = torch.linalg.cholesky_ex(precision).L
+    slope = jacobian.mT @ ((x - points) / noise)[..., None].double() - z[..., None].double()
+    return z + torch.cholesky_solve(slope, factor)[..., 0].to(z), factor.to(z)
 
 
 def entropy_surrogate(x: Tensor, score: Tensor) -> Tensor:

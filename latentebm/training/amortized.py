@@ -31,7 +31,7 @@ def fit_amortized(
     gradient_penalty: float = 0.0,
     energy_penalty: float = 0.0,
     ratio: int = 1,
-    steps: int = 3000,
+    steps: int = 2000,
     batch: int = 256,
     lr: float = 3e-3,
     generator: torch.Generator,

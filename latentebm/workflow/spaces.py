@@ -61,7 +61,7 @@ SPACES = {
     ),
 }
 CHAINS = 64  # of each member in data space, where every step decodes
-SAMPLED = {"latent": 256, "data": 64}  # draws of each member's learned sampler a step
+SAMPLED = {"latent": 512, "data": 64}  # draws of each member's learned sampler a step
 
 
 class FittedTilt(NamedTuple):
