@@ -53,6 +53,8 @@ ROWS: dict[str, tuple[int | None, dict]] = {
     "nce, 685": (None, {"objective": "nce"}),
     "contrastive, 685": (None, {"objective": "contrastive"}),
     "contrastive from the prior, 685": (None, {"objective": "contrastive", "negatives": "prior"}),
+    "score, 685": (None, {"objective": "score"}),
+    "amortized, 685": (None, {"objective": "amortized"}),
     "data space: likelihood, 685": (None, {"space": "data"}),
     "data space: jensen λ=1/4, 685": (None, {"space": "data", "objective": "jensen"}),
     "data space: nce, 685": (None, {"space": "data", "objective": "nce"}),

@@ -65,6 +65,12 @@ The settings of an earlier run, another seed:
 """
 
 
+OBJECTIVE_HELP = """likelihood (log Z from prior draws; the best balance), jensen (its bound, needs a penalty), nce (a
+classifier of reference against prior codes), contrastive (log Z's gradient from Langevin chains), amortized (from a
+sampler that learns along), or score (score matching of the codes: no log Z, but the balance of separate classes is left
+to chance)"""
+
+
 def _option(panel: str, text: str) -> Any:
     return typer.Option(help=text, rich_help_panel=panel, show_default=True)
 
@@ -103,7 +109,7 @@ def debias(
     positives: Annotated[
         str, _option(TILT, "in data space: reconstructed reference images, or raw ones (these collapse)")
     ] = Settings.positives,
-    objective: Annotated[str, _option(TILT, "likelihood, jensen, nce or contrastive")] = Settings.objective,
+    objective: Annotated[str, _option(TILT, OBJECTIVE_HELP)] = Settings.objective,
     negatives: Annotated[
         str, _option(TILT, "chains of contrastive: persistent, or short runs from the prior")
     ] = Settings.negatives,

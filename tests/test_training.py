@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.distributions import Normal
 
 from latentebm.data.batches import Minibatches
 from latentebm.models.energy import EnergyNet
 from latentebm.models.vae import VAE
-from latentebm.objectives.tilt import log_partition
+from latentebm.objectives.tilt import log_partition, posterior_score_loss
 from latentebm.training.best import BestState
 from latentebm.training.energy import TiltRecipe, fit_energy, held_out_gain
 from latentebm.training.fit import DivergedError, fit
@@ -119,8 +120,10 @@ def test_likelihood_fit_recovers_the_log_ratio():
         {"objective": "nce"},
         {"objective": "contrastive", "base_batch": 256},
         {"objective": "contrastive", "base_batch": 256, "negatives": "prior", "chain_steps": 20, "chain_step": 0.2},
+        {"objective": "score"},
+        {"objective": "amortized", "base_batch": 128},
     ],
-    ids=["nce", "persistent", "prior"],
+    ids=["nce", "persistent", "prior", "score", "amortized"],
 )
 def test_every_objective_recovers_the_log_ratio(recipe):
     energy, found = fitted_energy(0, **recipe)
@@ -151,8 +154,31 @@ def test_chains_of_each_member_follow_its_own_energy(rng):
         assert (mean_of(fault, start="prior", steps=40) - torch.tensor([1.0, -1.0])).abs().max() > 0.1
 
 
-def test_a_flipped_reference_is_caught():
-    assert error_of(fitted_energy(0, flip=True)[0]) > 0.2
+@pytest.mark.parametrize("objective", ["likelihood", "score"])
+def test_a_flipped_reference_is_caught(objective):
+    assert error_of(fitted_energy(0, flip=True, objective=objective)[0]) > 0.2
+
+
+@pytest.mark.parametrize(("objective", "drawn"), [("score", None), ("contrastive", torch.zeros(9, 1))])
+def test_an_objective_that_does_not_suit_the_codes_is_named(objective, drawn, rng):
+    codes = Codes.split(torch.zeros(9, 1), torch.zeros(9, 1), 2, rng, drawn)
+    with pytest.raises(ValueError, match="objective: expected"):
+        fit_energy(EnergyNet(1), codes, TiltRecipe(objective=objective, steps=1), generator=rng)
+
+
+@pytest.mark.parametrize(("factor", "right"), [(1.0, True), (1.5, False)])
+def test_score_matching_is_least_at_the_mixtures_own_score(factor, right, rng):
+    """Two reference images, N(±1, s²): the loss is stationary where the energy is −log q_ref/p0, and nowhere else."""
+    mean = torch.tensor([[1.0], [-1.0]]).repeat(20_000, 1)
+    scale, by = torch.full_like(mean, 0.6), torch.tensor(factor, requires_grad=True)
+
+    def energy(z):
+        return -by * Normal(mean[:2, 0], 0.6).log_prob(z).logsumexp(-1) - 0.5 * z.square().sum(-1)
+
+    loss = posterior_score_loss(energy, mean, scale, generator=rng)
+    (slope,) = torch.autograd.grad(loss, by)
+    # The slope's terms have a standard deviation below 2.
+    assert (slope.abs() < 4.9 * 2 / len(mean) ** 0.5) == right
 
 
 def test_members_never_train_on_their_own_fold(rng, monkeypatch):
@@ -194,6 +220,9 @@ def test_the_same_seed_gives_the_same_vae():
         ("negatives", "data"),
         ("chain_step", 0),
         ("chain_steps", 0),
+        ("sampler_moves", 0),
+        ("sampler_lr", 0),
+        ("sampler_noise", 0),
     ],
 )
 def test_bad_recipes_are_named(argument, value):

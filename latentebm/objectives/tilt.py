@@ -7,14 +7,25 @@ Losses are minimised.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from latentebm.checks import check_number
+from latentebm.objectives.score_matching import denoising_score_matching
 
-__all__ = ["calibrated", "gain", "gradient_penalty", "jensen_loss", "likelihood_loss", "log_partition", "nce_loss"]
+__all__ = [
+    "calibrated",
+    "gain",
+    "gradient_penalty",
+    "jensen_loss",
+    "likelihood_loss",
+    "log_partition",
+    "nce_loss",
+    "posterior_score_loss",
+]
 
 
 def log_partition(base: Tensor) -> Tensor:
@@ -121,6 +132,50 @@ def nce_loss(reference: Tensor, base: Tensor) -> Tensor:
         tensor(1.3863)
     """
     return F.softplus(reference).mean(-1) + F.softplus(-base).mean(-1)
+
+
+def posterior_score_loss(
+    energy: Callable[[Tensor], Tensor], mean: Tensor, scale: Tensor, *, generator: torch.Generator
+) -> Tensor:
+    r"""Denoising score matching of the total potential, the reference posteriors' own spread being the noise.
+
+    .. math:: \overline{s^2}\; \mathrm{mean}_i\, \tfrac12 \left|\nabla E(z_i) + z_i - (z_i - m_i)/s_i^2\right|^2,
+              \quad z_i \sim N(m_i, s_i^2)
+
+    Reference draws are noisy as they come, so no noise is added: the loss is least where
+    :math:`\nabla (E - \log p_0) = -\nabla \log q_{ref}`, the unsmoothed optimum of the likelihood. It needs neither
+    base draws nor log Z, and leaves open how much each part of the reference weighs that no draws connect.
+
+    Arguments:
+        energy: maps codes (…, N, d) to (…, N), in nats.
+        mean: posterior means m of reference images, (…, N, d).
+        scale: posterior standard deviations s, (…, N, d).
+        generator: source of the draws, which come in pairs m ± sε, on the device of the means or the CPU.
+
+    Returns:
+        Losses (…).
+
+    Raises:
+        ValueError: a standard deviation is not positive, or the energy does not depend on the codes.
+
+    References:
+        A connection between score matching and denoising autoencoders (Vincent, 2011),
+        https://doi.org/10.1162/NECO_a_00142
+
+    Example:
+        >>> g, mean = torch.Generator().manual_seed(0), torch.full((9, 1), 2.0)
+        >>> def energy(z):  # -log N(2, 0.5²) / N(0, 1): the slope is the target
+        ...     return (2 * (z - 2).square() - z.square() / 2).sum(-1)
+        >>> round(posterior_score_loss(energy, mean, torch.full((9, 1), 0.5), generator=g).item(), 4)
+        0.0
+    """
+
+    def potential(z: Tensor) -> Tensor:
+        return energy(z) + 0.5 * z.square().sum(-1)
+
+    loss = denoising_score_matching(potential, mean, scale, generator=generator)
+    # Targets are of order 1/s: one factor for all images brings the loss to order one and leaves the optimum.
+    return loss * scale.square().mean()
 
 
 def calibrated(energy: Tensor, *, energy_penalty: float, limit: float = 0.995) -> Tensor:

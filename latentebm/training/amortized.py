@@ -6,28 +6,17 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from latentebm.checks import check_choice, check_event, check_finite, check_int, check_number, fail
-from latentebm.models.networks import mlp
+from latentebm.checks import check_finite, check_int, check_number, fail
 from latentebm.models.point_generator import PointGenerator
-from latentebm.objectives.amortized import (
-    BOUNDS,
-    entropy_surrogate,
-    mutual_information,
-    posterior_bound,
-    sampler_score,
-    scale_entropy,
-)
 from latentebm.objectives.contrastive import contrastive_loss
 from latentebm.objectives.tilt import gradient_penalty as slope_penalty
 from latentebm.progress import Track, silent
 from latentebm.training.fit import FitResult, fit
+from latentebm.training.proposal import Proposal
+from latentebm.training.sampler_loss import Potential, SamplerLoss, constant
 
-__all__ = ["ENTROPIES", "fit_amortized", "fit_sampler"]
-
-ENTROPIES = ("variational", "mutual-information", "scales")
-Potential = Callable[[Tensor], Tensor]
+__all__ = ["fit_amortized", "fit_sampler"]
 
 
 def fit_amortized(
@@ -39,23 +28,27 @@ def fit_amortized(
     entropy: str = "variational",
     bound: str = "donsker-varadhan",
     entropy_weight: float = 1.0,
-    gradient_penalty: float = 0.02,
+    gradient_penalty: float = 0.0,
     energy_penalty: float = 0.0,
-    ratio: int = 5,
-    steps: int = 4000,
+    ratio: int = 1,
+    steps: int = 2000,
     batch: int = 256,
-    lr: float = 1e-3,
+    lr: float = 3e-3,
     generator: torch.Generator,
     track: Track = silent,
 ) -> FitResult:
     r"""Train an energy against its own learned sampler, both in one step.
 
     .. math::
-        \min_E\; E_{data}[E] - E_G[E] + \lambda\, E_{data}|\nabla E|^2, \qquad
+        \min_E\; E_{data}[E] - \textstyle\sum_i \bar w_i E(x_i) + \lambda\, E_{data}|\nabla E|^2, \qquad
         \min_G\; E_G[E + U_0] - w H(G)
 
-    Each of the two losses sees the other's module as constant, so that their sum has both gradients and one optimizer
-    makes both moves; in between, the generator moves alone.
+    The generator's points stand for the energy's own draws after they are redrawn by importance weights, a tenth of a
+    wide Gaussian among them (:class:`~latentebm.training.proposal.Proposal`): without, a generator that lags behind
+    pushes the energy about, and an energy may fall without bound where no point of the generator is. Each of the two
+    losses sees the other's module as constant, so that their sum has both gradients and one optimizer makes both
+    moves; in between, the generator moves alone. Give the energy a form that is integrable whatever the network does,
+    such as a perceptron over a wide parabola, or a `base`; and the generator a straight part about as wide as the data.
 
     Arguments:
         energy: maps (N, d) to (N,), fitted in place.
@@ -65,9 +58,9 @@ def fit_amortized(
         entropy: ``variational`` (needs noise), ``mutual-information`` or ``scales`` (needs batch normalisation).
         bound: of the mutual information, ``donsker-varadhan`` or ``jensen-shannon``.
         entropy_weight: weight w; 1 for the energy's own law.
-        gradient_penalty: λ ≥ 0.
+        gradient_penalty: λ ≥ 0; it flattens the energy, most where the data are narrow.
         energy_penalty: weight of the squared energies of both sides, which damps the game; in 1/nats.
-        ratio: moves of the generator for each of the energy: it must follow the energy's law closely.
+        ratio: moves of the generator for each of the energy; where the two chase each other, raise it.
         steps: optimizer steps, those of the generator.
         batch: data and draws a step.
         lr: peak learning rate of both, after a warm-up and before a cosine to zero.
@@ -101,16 +94,28 @@ def fit_amortized(
     check_number("gradient_penalty", gradient_penalty, low=0)
     check_int("batch", batch)
     check_int("ratio", ratio)
-    learner = _Learner(source, entropy, bound, entropy_weight, data.shape[1])
+    if source.dim != data.shape[1]:
+        want = f"a generator of points (N, {data.shape[1]})"
+        raise fail("source", want, f"(N, {source.dim})", f"give it dim={data.shape[1]}")
+    learner = SamplerLoss(source, entropy, bound=bound, weight=entropy_weight)
+    fixed = constant(energy)
+    # Half as wide again as the data; a constant column still gets a width.
+    width = (1.5 * data.std(0, correction=0)).clamp_min(source.noise or 1.0)
+    proposal = Proposal(source, data.mean(0), width)
+
+    def potential(x: Tensor) -> Tensor:
+        return fixed(x) if base is None else fixed(x) + base(x)
 
     def loss(step: int) -> Tensor:
-        own = learner.loss(_constant(energy), base, batch, generator)
+        own = learner(potential, batch, generator)
         if step % ratio:
             # The energy gets no gradient at all, and the optimizer leaves it where it is.
             return own
         x = data[torch.randint(len(data), (batch,), generator=generator).to(data.device)].requires_grad_()
         on_data = energy(x)
-        value = own + contrastive_loss(on_data, energy(learner.points.detach()), energy_penalty=energy_penalty)
+        value = own + contrastive_loss(
+            on_data, energy(proposal.draw(potential, batch, generator)), energy_penalty=energy_penalty
+        )
         return value + gradient_penalty * slope_penalty(on_data, x) if gradient_penalty else value
 
     return _fit(nn.ModuleList([energy, learner]), learner, loss, steps, lr, track)
@@ -122,9 +127,9 @@ def fit_sampler(
     *,
     entropy: str = "variational",
     bound: str = "donsker-varadhan",
-    steps: int = 4000,
+    steps: int = 2000,
     batch: int = 256,
-    lr: float = 1e-3,
+    lr: float = 3e-3,
     generator: torch.Generator,
     track: Track = silent,
 ) -> FitResult:
@@ -159,73 +164,13 @@ def fit_sampler(
         10
     """
     check_int("batch", batch)
-    learner = _Learner(source, entropy, bound, 1.0, source.dim)
-    frozen = _constant(potential) if isinstance(potential, nn.Module) else potential
-    return _fit(learner, learner, lambda _: learner.loss(frozen, None, batch, generator), steps, lr, track)
-
-
-class _Learner(nn.Module):
-    """The generator with what its entropy needs: a critic of the mutual information, or the proposal's spread."""
-
-    points: Tensor
-
-    def __init__(self, source: PointGenerator, entropy: str, bound: str, weight: float, dim: int) -> None:
-        super().__init__()
-        self.entropy = check_choice("entropy", entropy, ENTROPIES)
-        self.bound = check_choice("bound", bound, BOUNDS)
-        self.weight = check_number("entropy_weight", weight, low=0)
-        if source.dim != dim:
-            raise fail("source", f"a generator of points (N, {dim})", f"(N, {source.dim})", f"give it dim={dim}")
-        if entropy != "scales" and not source.noise:
-            raise fail("source", f"noise above 0 for entropy={entropy}", 0, "pass PointGenerator(…, noise=0.1)")
-        if entropy == "scales" and not source.scales().numel():
-            raise fail("source", "batch normalisation for entropy=scales", "none", "pass batch_norm=True")
-        self.source = source
-        self.log_spread = nn.Parameter(torch.zeros(source.latent_dim))
-        self.critic = mlp((dim + source.latent_dim, 128, 128, 1)) if entropy == "mutual-information" else None
-
-    def loss(self, energy: Potential, base: Potential | None, n: int, generator: torch.Generator) -> Tensor:
-        """Energy less entropy of fresh points, which stay in `points`."""
-        z, noise = (
-            torch.randn(n, k, generator=generator).to(self.log_spread)
-            for k in (self.source.latent_dim, self.source.dim)
-        )
-        clean = self.source(z)
-        x = self.points = check_event("points", clean, (self.source.dim,)) + self.source.noise * noise
-        value = energy(x).mean() if base is None else (energy(x) + base(x)).mean()
-        return value - self._entropy(x, z, generator)
-
-    def _entropy(self, x: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:
-        if self.entropy == "scales":
-            return self.weight * scale_entropy(self.source.scales())
-        if self.critic is not None:
-            on_pairs = self.critic(torch.cat([x, z], 1)).squeeze(1)
-            off_pairs = torch.cat([self.critic(torch.cat([x, z.roll(s, 0)], 1)).squeeze(1) for s in (1, 2, 3)])
-            return self.weight * mutual_information(on_pairs, off_pairs, bound=self.bound)
-        decode, spread = _constant(self.source), self.log_spread.exp()
-        noise = self.source.noise
-        # The code that made a point is itself a posterior draw, off the posterior's mean by as much as its spread: a
-        # proposal about it has to be wider than the posterior, or the few draws near the code weaken the entropy.
-        wide = 2**0.5 * spread.detach()
-        score = sampler_score(decode, x.detach(), z, noise=noise, spread=wide, generator=generator)
-        fitted = posterior_bound(decode, x, z, noise=noise, spread=spread, generator=generator)
-        return self.weight * entropy_surrogate(x, score) + fitted
-
-
-def _constant(module: nn.Module) -> Potential:
-    """The module as a function of its input alone: gradients pass through it to the points, not to its parameters."""
-
-    def call(x: Tensor) -> Tensor:
-        # Looked up at each call: the parameters move.
-        parameters = {name: p.detach() for name, p in module.named_parameters()}
-        out: Tensor = functional_call(module, parameters, (x,))
-        return out
-
-    return call
+    learner = SamplerLoss(source, entropy, bound=bound)
+    frozen = constant(potential) if isinstance(potential, nn.Module) else potential
+    return _fit(learner, learner, lambda _: learner(frozen, batch, generator), steps, lr, track)
 
 
 def _fit(
-    module: nn.Module, learner: _Learner, loss: Callable[[int], Tensor], steps: int, lr: float, track: Track
+    module: nn.Module, learner: SamplerLoss, loss: Callable[[int], Tensor], steps: int, lr: float, track: Track
 ) -> FitResult:
     learner.train()
     result = fit(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -12,15 +13,23 @@ from latentebm.checks import check_choice, check_int, check_number, fail
 from latentebm.models.data_energy import DataEnergy
 from latentebm.models.energy import EnergyNet
 from latentebm.objectives.contrastive import contrastive_loss
-from latentebm.objectives.tilt import gain, gradient_penalty, jensen_loss, likelihood_loss, nce_loss
+from latentebm.objectives.tilt import (
+    gain,
+    gradient_penalty,
+    jensen_loss,
+    likelihood_loss,
+    nce_loss,
+    posterior_score_loss,
+)
 from latentebm.progress import Track, silent
 from latentebm.training.fit import FitResult, fit
-from latentebm.training.negatives import NEGATIVES, Negatives
-from latentebm.training.positives import Sides
+from latentebm.training.negatives import NEGATIVES, LearnedNegatives, Negatives
+from latentebm.training.positives import Codes, Sides
 
 __all__ = ["OBJECTIVES", "TiltRecipe", "fit_energy", "held_out_gain"]
 
-OBJECTIVES = ("likelihood", "jensen", "nce", "contrastive")
+OBJECTIVES = ("likelihood", "jensen", "nce", "contrastive", "score", "amortized")
+UNSCORED = ("contrastive", "score", "amortized")  # whose value does not tell one energy from a better one
 Energy = EnergyNet | DataEnergy
 
 
@@ -29,7 +38,8 @@ class TiltRecipe:
     """How an energy is fitted.
 
     Attributes:
-        objective: ``likelihood``, ``jensen``, ``nce`` or ``contrastive``.
+        objective: ``likelihood``, ``jensen``, ``nce``, ``contrastive``, ``score`` (denoising score matching of codes
+            whose noise is the posterior's) or ``amortized`` (contrastive against a sampler learned along).
         energy_penalty: λ of the Jensen objective, 1/nats.
         gradient_penalty: weight of the squared gradient norm on interpolates; 0 for none.
         steps: most optimizer steps.
@@ -37,10 +47,14 @@ class TiltRecipe:
         schedule: its course, as in `fit`.
         weight_decay: decoupled weight decay.
         batch: reference draws a step and member.
-        base_batch: base draws a step, K of the log Z estimate; for contrastive, chains.
+        base_batch: base draws a step, K of the log Z estimate; for contrastive, chains; for amortized, draws
+            of each member's sampler.
         negatives: where the contrastive objective's chains start: ``persistent`` or ``prior``.
         chain_steps: their steps between two of the optimizer's.
         chain_step: their step size.
+        sampler_moves: optimizer steps of the learned sampler between two of the energy's.
+        sampler_lr: its learning rate.
+        sampler_noise: standard deviation of its noise, in units of the prior.
         every: steps between held-out checks.
         patience: checks without improvement of any member before stopping; None never stops early.
         held_out: base draws of each check; reference draws are two fifths of it.
@@ -65,6 +79,9 @@ class TiltRecipe:
     negatives: str = "persistent"
     chain_steps: int = 10
     chain_step: float = 0.05
+    sampler_moves: int = 1
+    sampler_lr: float = 2e-3
+    sampler_noise: float = 0.1
     every: int = 25
     patience: int | None = 12
     held_out: int = 20_000
@@ -73,22 +90,23 @@ class TiltRecipe:
         check_choice("objective", self.objective, OBJECTIVES)
         check_choice("negatives", self.negatives, NEGATIVES)
         check_number("energy_penalty", self.energy_penalty, low=0, open_low=True)
-        check_number("chain_step", self.chain_step, low=0, open_low=True)
+        for name in ("chain_step", "sampler_lr", "sampler_noise"):
+            check_number(name, getattr(self, name), low=0, open_low=True)
         check_number("gradient_penalty", self.gradient_penalty, low=0)
-        for name in ("steps", "batch", "base_batch", "chain_steps", "every", "held_out"):
+        for name in ("steps", "batch", "base_batch", "chain_steps", "sampler_moves", "every", "held_out"):
             check_int(name, getattr(self, name))
 
     def loss(self, reference: Tensor, base: Tensor) -> Tensor:
         """The objective (M,) of energies (M, N) and (M, K), without the gradient penalty."""
         if self.objective == "jensen":
             return jensen_loss(reference, base, energy_penalty=self.energy_penalty)
-        if self.objective == "contrastive":
+        if self.objective in ("contrastive", "amortized"):
             return contrastive_loss(reference, base)
         return (nce_loss if self.objective == "nce" else likelihood_loss)(reference, base)
 
     def score(self, reference: Tensor, base: Tensor) -> Tensor:
-        """Held-out score (M,): the objective, or where its value says nothing (contrastive) the likelihood."""
-        return likelihood_loss(reference, base) if self.objective == "contrastive" else self.loss(reference, base)
+        """Held-out score (M,): the objective, or where its value says nothing or too little, the likelihood."""
+        return likelihood_loss(reference, base) if self.objective in UNSCORED else self.loss(reference, base)
 
 
 def fit_energy(
@@ -100,7 +118,8 @@ def fit_energy(
 
     Posterior and base draws are fresh at every step, so neither the reference draws nor the estimate of log Z can be
     overfitted; what can be, the choice of reference images, is what the held-out fold watches. The contrastive
-    objective takes draws of each member's own model in place of base draws.
+    and amortized objectives take draws of each member's own model in place of base draws, from chains or from a
+    sampler learned along; score matching needs none.
 
     Arguments:
         energy: fitted in place.
@@ -113,7 +132,8 @@ def fit_energy(
         The record; ``best`` holds (M,) held-out losses in nats.
 
     Raises:
-        ValueError: fewer than two reference images.
+        ValueError: fewer than two reference images, or sides that the objective does not suit: contrastive, score and
+            amortized need a Gaussian base, score posterior laws that spread.
         DivergedError: the loss became NaN or infinite.
 
     References:
@@ -130,13 +150,18 @@ def fit_energy(
     """
     if len(sides.fold) < 2:
         raise fail("reference", "at least 2 images", len(sides.fold), "pass more reference images")
+    _check_suits(sides, recipe.objective)
     training = [torch.nonzero(sides.fold != m).flatten() for m in range(energy.n_members)]
     negatives = _negatives(energy, sides, recipe, generator)
 
     def loss(step: int) -> Tensor:
         picks = [rows[torch.randint(len(rows), (recipe.batch,), generator=generator)] for rows in training]
-        x, x0 = sides.draw(torch.stack(picks), generator), negatives()
-        value = recipe.loss(energy.members(x), energy.members(x0))
+        rows = torch.stack(picks)
+        x, x0 = sides.draw(rows, generator), negatives()
+        if recipe.objective == "score":
+            value = posterior_score_loss(energy.members, *_laws(sides, rows), generator=generator)
+        else:
+            value = recipe.loss(energy.members(x), energy.members(x0))
         if recipe.gradient_penalty:
             value = value + recipe.gradient_penalty * _interpolate_penalty(energy, x, x0, generator)
         # The sum leaves each member the gradient of its own loss.
@@ -200,19 +225,45 @@ def held_out_gain(
 
 def _negatives(energy: Energy, sides: Sides, recipe: TiltRecipe, generator: torch.Generator) -> Callable[[], Tensor]:
     """What stands against the reference: base draws, shared by the members, or each member's own."""
-    if recipe.objective != "contrastive":
+    if recipe.objective not in ("contrastive", "amortized"):
         return lambda: sides.base(recipe.base_batch, generator)
+    model = energy.members, sides.decode, (energy.n_members, sides.dim)
+    like = next(energy.parameters()).detach()
+    if recipe.objective == "amortized":
+        return LearnedNegatives(
+            *model,
+            draws=recipe.base_batch,
+            moves=recipe.sampler_moves,
+            lr=recipe.sampler_lr,
+            noise=recipe.sampler_noise,
+            like=like,
+            generator=generator,
+        ).draw
     return Negatives(
-        energy.members,
-        sides.decode,
-        (energy.n_members, sides.dim),
+        *model,
         chains=recipe.base_batch,
         start=recipe.negatives,
         steps=recipe.chain_steps,
         step=recipe.chain_step,
-        like=next(energy.parameters()).detach(),
+        like=like,
         generator=generator,
     ).draw
+
+
+def _check_suits(sides: Sides, objective: str) -> None:
+    """Check that what an objective takes for granted is so."""
+    codes = sides if isinstance(sides, Codes) else None
+    if objective == "score" and (codes is None or not bool((codes.scale > 0).all())):
+        raise fail("objective", "another than score without posterior draws of codes", "score", "pass likelihood")
+    if objective in UNSCORED and codes is not None and codes.drawn is not None:
+        fix = "pass likelihood, jensen or nce"
+        raise fail("objective", "one that takes the base by its draws alone, as they are given", objective, fix)
+
+
+def _laws(sides: Sides, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Posterior means and standard deviations of reference codes, (*rows.shape, d)."""
+    codes = cast(Codes, sides)
+    return codes.mean[rows], codes.scale[rows]
 
 
 def _held_out_draws(sides: Sides, members: int, draws: int, generator: torch.Generator) -> tuple[list[Tensor], Tensor]:

@@ -49,7 +49,9 @@ class Debiaser(BaseEstimator):
         space: where the energy lives: ``latent`` (of the code) or ``data`` (of the decoded image).
         positives: in data space, the reference ``reconstructed`` by the VAE, or ``raw`` with observation noise on both
             sides, whose weights collapse wherever the VAE's images and real ones differ.
-        objective: ``likelihood``, ``jensen``, ``nce`` or ``contrastive``.
+        objective: ``likelihood``, ``jensen``, ``nce``, ``contrastive``, ``amortized`` (contrastive against a sampler
+            learned along) or ``score`` (denoising score matching of latent codes, the posterior's spread being the
+            noise: it says little about the balance of separate classes).
         negatives: where the contrastive objective's chains start: ``persistent`` or ``prior``.
         energy_penalty: λ of the Jensen objective.
         gradient_penalty: weight of the squared gradient norm; 0 for none.

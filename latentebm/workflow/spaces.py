@@ -61,6 +61,7 @@ SPACES = {
     ),
 }
 CHAINS = 64  # of each member in data space, where every step decodes
+SAMPLED = {"latent": 512, "data": 64}  # draws of each member's learned sampler a step
 
 
 class FittedTilt(NamedTuple):
@@ -111,6 +112,9 @@ class Space:
         ):
             if value != usual and not given:
                 raise fail(name, f"{usual or 'none'} unless {needs}", repr(value), f"pass {needs} or leave it out")
+        for name, value, wanted in (("space", self.space, "latent"), ("posterior", self.posterior, "draws")):
+            if self.objective == "score" and value != wanted:
+                raise fail(name, f"{wanted} with objective=score", repr(value), "its noise is the posterior's own")
 
     @property
     def members(self) -> int:
@@ -127,6 +131,8 @@ class Space:
         sizes = dict(usual.recipe)
         if self.space == "data" and self.objective == "contrastive":
             sizes["base_batch"] = CHAINS
+        elif self.objective == "amortized":
+            sizes["base_batch"] = SAMPLED[self.space]
         return TiltRecipe(
             objective=self.objective,
             negatives=self.negatives,
