@@ -7,10 +7,21 @@ import torch
 from torch import nn
 
 from latentebm.objectives.contrastive import contrastive_loss
-from latentebm.sampling import MALA, SGLD, ULA, ImproperSGLD, RandomWalk, run_chains, tune_step
+from latentebm.sampling import (
+    MALA,
+    PMC,
+    SGLD,
+    ULA,
+    ConditionalSampler,
+    ImproperSGLD,
+    RandomWalk,
+    run_chains,
+    tune_step,
+)
 from latentebm.training.ebm import MCMCRecipe, Negatives, check_depends, fit_ebm
 from latentebm.training.fit import DivergedError, fit
 from latentebm.training.guard import Guard
+from latentebm.training.jem import fit_jem
 from tests.sampling_targets import GaussianTilt, assert_mean, gen
 
 
@@ -163,6 +174,25 @@ class Flat(nn.Module):
 def test_an_energy_without_score_is_named(through):
     with pytest.raises(ValueError, match="energy: expected one that depends on x, got a zero score"):
         fit_ebm(Flat(through), torch.randn(64, 2, generator=gen()), MCMCRecipe(epochs=1), generator=gen())
+
+
+class Blind(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x):
+        return self.logits.expand(len(x), 2)
+
+
+def test_a_classifier_without_score_is_named():
+    x, y = torch.randn(64, 2, generator=gen()), torch.arange(64) % 2
+    blind = Blind()
+    sampler = ConditionalSampler(blind, lambda n, g: torch.randn(n, 2, generator=g), classes=2)
+    chains = PMC(ULA(0.1), n_steps=1, size=200)
+    with pytest.raises(ValueError, match="energy: expected one that depends on x, got a zero score"):
+        fit_jem(blind, x, y, sampler=sampler, chains=chains, generator=gen())
+    check_depends(nn.Linear(2, 3), x)
 
 
 def test_an_energy_that_starts_at_zero_is_fine():
