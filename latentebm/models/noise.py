@@ -20,7 +20,8 @@ class NoiseEnergy(nn.Module):
     r"""One perceptron for the energies of data under every noise level from `high` down to `low`.
 
     .. math:: E(x, \sigma) = f\Big(\frac{x}{\sigma + 3 \sigma_{low}}, \log \sigma\Big)
-        + \frac{|x|^2}{2 (s^2 + \sigma^2)} + \frac{d}{2} \log (s^2 + \sigma^2) \quad\text{or}\quad E(x, \sigma) = f(x) / \sigma
+        + \frac{|x|^2}{2 (s^2 + \sigma^2)} + \frac{d}{2} \log (s^2 + \sigma^2)
+        \quad\text{or}\quad E(x, \sigma) = f(x) / \sigma
 
     At the largest levels the data are little but noise, and the Gaussian says nearly all; at the least the perceptron's
     input is stretched to the size of the details it has to tell apart. Called without a level it is the energy at
