@@ -8,8 +8,8 @@ runs a grid of learning rates and chain steps (or noise) instead, on the laws na
 
 The energy is a perceptron 2→128→128→1 (SiLU) of 6x plus |x|²/8 that starts at the Gaussian itself: the same integrable
 model for every method (multi-scale denoising gives it the noise level as well). All see the same 10,000 points; 10,000
-others judge. A run takes as many steps as fit into the budget of CPU seconds (one thread), by a pace measured just
-before; batch 256, AdamW, one-cycle learning rate of peak 0.005, gradient clip 10, parameters averaged over some 100
+others judge. Every method gets the steps that fit into ten CPU seconds of one thread on an idle machine, by the paces
+that ``--pace`` measures and keeps in the same file, so that the steps do not depend on what else runs; batch 256, AdamW, one-cycle learning rate of peak 0.005, gradient clip 10, parameters averaged over some 100
 steps. Chains take 10 transitions a step. Settings of ours and of torchebm's were tuned on 8 Gaussians, seed 0, by
 ``--sensitivity`` (and its own, further options by hand), then left alone.
 
@@ -44,41 +44,36 @@ GRID = [(f, s) for f in (0.2, 1.0, 5.0) for s in (0.2, 1.0, 5.0)]
 COLUMNS = ("log_likelihood", "excess", "mmd", "seconds", "steps", "evaluations")
 
 
-def steps_within(method: str, run: Run, seconds: float, seed: int) -> int:
-    """Steps that fit into the time, by the pace of one short epoch after a first one that warms up."""
-    few = len(run.data) // BATCH
-    for _ in range(2):
-        torch.manual_seed(seed)
-        trial = Run(run.scale, run.data, few, torch.Generator().manual_seed(seed), run.factor, run.stride)
+def pace(method: str, run: Run) -> float:
+    """CPU seconds a step: what two epochs take longer than one, after a first one that warms up; no set-up counts."""
+    few, took = len(run.data) // BATCH, []
+    for epochs in (1, 1, 2):
+        torch.manual_seed(0)
+        trial = Run(run.scale, run.data, epochs * few, torch.Generator().manual_seed(0))
         energy, start = METHODS[method].build(trial), time.process_time()
         METHODS[method].fit(energy, trial)
-        pace = (time.process_time() - start) / few
-    return max(2 * few, int(seconds / pace))
+        took.append(time.process_time() - start)
+    return (took[2] - took[1]) / few
 
 
-def train(method: str, run: Run, seconds: float, seed: int) -> tuple[nn.Module, dict[str, Any]]:
-    """Fit within the time; returns the energy and what it took. A run that raises has diverged."""
-    try:
-        steps = steps_within(method, run, seconds, seed)
-    except (DivergedError, FloatingPointError, ValueError):
-        steps = 2 * (len(run.data) // BATCH)
+def train(method: str, run: Run, seed: int) -> tuple[nn.Module, dict[str, Any]]:
+    """Fit; returns the energy and what it took. A run that raises has diverged."""
     torch.manual_seed(seed)
-    run = Run(run.scale, run.data, steps, run.g, run.factor, run.stride)
     energy, start = METHODS[method].build(run), time.process_time()
     try:
         log, diverged = METHODS[method].fit(energy, run), False
     except (DivergedError, FloatingPointError, ValueError) as error:
         log, diverged = [str(error)], True
-    took = {"seconds": time.process_time() - start, "steps": steps, "evaluations": energy.evaluations}
+    took = {"seconds": time.process_time() - start, "steps": run.steps, "evaluations": energy.evaluations}
     return energy, took | {"diverged": diverged, "log": log}
 
 
-def measure(dataset: str, method: str, seed: int, seconds: float, factor: float = 1.0, stride: float = 1.0) -> dict:
+def measure(dataset: str, method: str, seed: int, steps: int, factor: float = 1.0, stride: float = 1.0) -> dict:
     """One row: train, then the exact likelihood."""
     law, g = TOYS[dataset], torch.Generator().manual_seed(1_000 + seed)
     data, test = law.sample(POINTS, generator=g), law.sample(POINTS, generator=g)
-    energy, took = train(method, Run(PLANE, data, 0, g, factor, stride), seconds, seed)
-    row = {"dataset": dataset, "method": method, "seed": seed, "factor": factor, "stride": stride, "budget": seconds}
+    energy, took = train(method, Run(PLANE, data, steps, g, factor, stride), seed)
+    row = {"dataset": dataset, "method": method, "seed": seed, "factor": factor, "stride": stride}
     return row | took | judge(energy, law, test)
 
 
@@ -133,17 +128,28 @@ def sensitivity(rows: list[dict], bound: float = 2.0) -> str:
     return "\n".join(lines)
 
 
-def load() -> list[dict]:
-    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+def load() -> dict[str, Any]:
+    """Paces in CPU seconds a step, by method, and rows."""
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {"pace": {}, "rows": []}
+
+
+def measure_paces(methods: list[str]) -> None:
+    data = TOYS["8 Gaussians"].sample(POINTS, generator=torch.Generator().manual_seed(0))
+    for method in methods:
+        held = load()
+        held["pace"][method] = pace(method, Run(PLANE, data, 0, torch.Generator()))
+        write_json(RESULTS, held)
+        print(f"{method}: {1e3 * held['pace'][method]:.2f} ms a step", flush=True)
 
 
 def add(dataset: str, method: str, seed: int, seconds: float, factor: float, stride: float) -> None:
     """Run a row that is not there yet and merge it into the file."""
     wanted = (dataset, method, seed, factor, stride, seconds)
-    if any(key(r) == wanted for r in load()):
+    if any(key(r) == wanted for r in load()["rows"]):
         return
-    row = measure(*wanted[:3], seconds, factor, stride)
-    write_json(RESULTS, [*load(), row])
+    row = measure(*wanted[:3], round(seconds / load()["pace"][method]), factor, stride) | {"budget": seconds}
+    held = load()
+    write_json(RESULTS, held | {"rows": [*held["rows"], row]})
     excess = "–" if row["excess"] is None else f"{row['excess']:.3f}"
     at = f"{dataset}, {method}, seed {seed}, ×{factor:g}, ×{stride:g}"
     print(f"{at}: excess {excess}, {row['seconds']:.0f} s, {row['steps']} steps", flush=True)
@@ -154,18 +160,22 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", default=list(TOYS), choices=list(TOYS))
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--seconds", type=float, help="CPU seconds of training a run")
+    parser.add_argument("--seconds", type=float, help="CPU seconds of training a run, on an idle machine")
     parser.add_argument("--sensitivity", action="store_true", help="learning rates and chain steps × 1/5, 1, 5")
+    parser.add_argument("--pace", action="store_true", help="only measure the seconds a step; on an idle machine")
     parser.add_argument("--show", action="store_true", help="run nothing")
     args = parser.parse_args()
     warnings.filterwarnings("ignore", module="torchebm")
     torch.set_num_threads(1)
+    if args.pace:
+        measure_paces(args.methods)
+        return
     seconds = args.seconds or (GRID_SECONDS if args.sensitivity else SECONDS)
     wanted = [(s, d, m) for s in args.seeds for d in args.datasets for m in args.methods]
     for seed, dataset, method in [] if args.show else wanted:
         for factor, stride in GRID if args.sensitivity else [(1.0, 1.0)]:
             add(dataset, method, seed, seconds, factor, stride)
-    rows = load()
+    rows = load()["rows"]
     grid = [r for r in rows if r["budget"] == GRID_SECONDS]
     print(table([r for r in rows if r["budget"] == SECONDS]), "\n\n", sensitivity(grid), sep="")
 

@@ -115,7 +115,7 @@ def chains(kernel: Callable[[Scale, float], Any], **settings: Any) -> Method:
     """Maximum likelihood by MCMC; the kernel is made for a scale and a multiple of its step."""
 
     def run(energy: Energy, run: Run) -> list[str]:
-        recipe = {"schedule": "onecycle", "n_steps": 10, "buffer_size": 2_000, "restart": 0.01, **settings}
+        recipe = {"schedule": "onecycle", "n_steps": 10, "buffer_size": 2_000, "restart": 0.0, **settings}
         made = kernel(run.scale, run.stride)
         epochs = len(run.batches()) // (len(run.data) // BATCH)
         given = MCMCRecipe(**recipe, kernel=made, lr=LR * run.factor, epochs=epochs)
@@ -206,7 +206,7 @@ def _as_model(energy: Energy) -> Any:
 
 METHODS: dict[str, Method] = {
     "PCD, MALA": chains(mala),
-    "PCD, random walk": chains(lambda s, k: RandomWalk(s.walk * k), restart=0.0),
+    "PCD, random walk": chains(lambda s, k: RandomWalk(s.walk * k)),
     "PCD, ULA": chains(lambda s, k: ULA(s.ula * k)),
     "PCD, ImproperSGLD at T = 1/4": chains(cold),
     "CD-10 from data": chains(mala, start="data"),
@@ -217,7 +217,7 @@ METHODS: dict[str, Method] = {
     "multi-scale denoising": levels(),
     "sliced": score(method="sliced"),
     "exact score": score(method="exact"),
-    "torchebm CD": peer("ContrastiveDivergence", step=0.01),
+    "torchebm CD": peer("ContrastiveDivergence", step=0.005),
     "torchebm PCD": peer("ContrastiveDivergence", step=0.01, persistent=True, buffer_size=2_000),
     "torchebm denoising": peer("DenoisingScoreMatching"),
     "torchebm sliced": peer("SlicedScoreMatching"),

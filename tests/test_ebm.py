@@ -81,6 +81,26 @@ def test_other_kernels_with_penalties_run(kernel):
     assert abs(model.b.item() / model.a.item() - 1) < 0.2
 
 
+def lesson(epochs, **settings):
+    """Mean and sd of chains over an energy 1→64→64→1 learned from N(5, 1), all chains begun uniformly on [0, 15]."""
+    torch.manual_seed(0)
+    a, g = nn.LeakyReLU, gen(0)
+    energy = nn.Sequential(nn.Linear(1, 64), a(0.2), nn.Linear(64, 64), a(0.2), nn.Linear(64, 1), nn.Flatten(0))
+    base = lambda n, g: 15 * torch.rand(n, 1, generator=g)  # noqa: E731
+    recipe = MCMCRecipe(n_steps=15, epochs=epochs, batch_size=100, buffer_size=1000, **settings)
+    fit_ebm(energy, 5 + torch.randn(2000, 1, generator=g), recipe, base=base, generator=g)
+    x = run_chains(energy, base(5000, g), MALA(0.3), 200, generator=g).state.position
+    return x.mean().item(), x.std().item()
+
+
+def test_the_one_dimensional_lesson():
+    mean, sd = lesson(epochs=25, kernel=MALA(0.3), lr=5e-3)
+    assert abs(mean - 5) < 0.1
+    assert abs(sd - 1) < 0.1
+    _, flat = lesson(epochs=8, kernel=MALA(0.3), lr=5e-3, energy_penalty=0.2)
+    assert flat > 1.3  # the penalty that is often printed holds the energy's walls down
+
+
 def test_a_random_walk_keeps_the_law():
     target, g = GaussianTilt(), gen(4)
     root = torch.linalg.cholesky(target.covariance)

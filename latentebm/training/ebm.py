@@ -36,7 +36,8 @@ class MCMCRecipe:
         start: ``buffer`` goes on from a replay buffer (persistent contrastive divergence), ``base`` starts short runs
             from the base law, ``data`` from the data of the batch (contrastive divergence).
         buffer_size: chains in the replay buffer.
-        restart: probability that a chain of the buffer starts anew from the base law.
+        restart: probability that a chain of the buffer starts anew from the base law. Chains that mix need none, and
+            each one biases the gradient by the way it has not yet gone; those stuck in too few modes need some.
         energy_penalty: λ of the squared energies, 1/nats.
         gradient_penalty: weight of the squared gradient norm between data and draws; 0 for none.
         noise: standard deviation of Gaussian noise added to the data, in the data's units.
@@ -60,7 +61,7 @@ class MCMCRecipe:
     n_steps: int = 20
     start: str = "buffer"
     buffer_size: int = 10_000
-    restart: float = 0.05
+    restart: float = 0.0
     energy_penalty: float = 0.0
     gradient_penalty: float = 0.0
     noise: float = 0.0
