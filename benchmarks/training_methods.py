@@ -171,7 +171,7 @@ def peer(name: str, **settings: Any) -> Method:
 
         model, given = _as_model(energy), dict(settings)
         if "step" in given:
-            step = given.pop("step") * run.stride
+            step = given.pop("step") * run.stride * run.scale.ula / PLANE.ula
             sampler = getattr(samplers, given.pop("sampler", "LangevinDynamics"))
             given["sampler"] = sampler(model=model, step_size=step, **given.pop("options", {}))
         if name == "DenoisingScoreMatching":
