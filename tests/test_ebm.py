@@ -7,10 +7,21 @@ import torch
 from torch import nn
 
 from latentebm.objectives.contrastive import contrastive_loss
-from latentebm.sampling import MALA, SGLD, ULA, ImproperSGLD, RandomWalk, run_chains, tune_step
+from latentebm.sampling import (
+    MALA,
+    PMC,
+    SGLD,
+    ULA,
+    ConditionalSampler,
+    ImproperSGLD,
+    RandomWalk,
+    run_chains,
+    tune_step,
+)
 from latentebm.training.ebm import MCMCRecipe, Negatives, check_depends, fit_ebm
 from latentebm.training.fit import DivergedError, fit
 from latentebm.training.guard import Guard
+from latentebm.training.jem import fit_jem
 from tests.sampling_targets import GaussianTilt, assert_mean, gen
 
 
@@ -68,6 +79,26 @@ def test_other_kernels_with_penalties_run(kernel):
     recipe = MCMCRecipe(kernel=kernel, epochs=40, lr=0.05, buffer_size=512, energy_penalty=0.01, gradient_penalty=0.01)
     fit_ebm(model, data, recipe, generator=gen(2))
     assert abs(model.b.item() / model.a.item() - 1) < 0.2
+
+
+def lesson(epochs, **settings):
+    """Mean and sd of chains over an energy 1→64→64→1 learned from N(5, 1), all chains begun uniformly on [0, 15]."""
+    torch.manual_seed(0)
+    a, g = nn.LeakyReLU, gen(0)
+    energy = nn.Sequential(nn.Linear(1, 64), a(0.2), nn.Linear(64, 64), a(0.2), nn.Linear(64, 1), nn.Flatten(0))
+    base = lambda n, g: 15 * torch.rand(n, 1, generator=g)  # noqa: E731
+    recipe = MCMCRecipe(n_steps=15, epochs=epochs, batch_size=100, buffer_size=1000, **settings)
+    fit_ebm(energy, 5 + torch.randn(2000, 1, generator=g), recipe, base=base, generator=g)
+    x = run_chains(energy, base(5000, g), MALA(0.3), 200, generator=g).state.position
+    return x.mean().item(), x.std().item()
+
+
+def test_the_one_dimensional_lesson():
+    mean, sd = lesson(epochs=25, kernel=MALA(0.3), lr=5e-3)
+    assert abs(mean - 5) < 0.1
+    assert abs(sd - 1) < 0.1
+    _, flat = lesson(epochs=8, kernel=MALA(0.3), lr=5e-3, energy_penalty=0.2)
+    assert flat > 1.3  # the penalty that is often printed holds the energy's walls down
 
 
 def test_a_random_walk_keeps_the_law():
@@ -163,6 +194,25 @@ class Flat(nn.Module):
 def test_an_energy_without_score_is_named(through):
     with pytest.raises(ValueError, match="energy: expected one that depends on x, got a zero score"):
         fit_ebm(Flat(through), torch.randn(64, 2, generator=gen()), MCMCRecipe(epochs=1), generator=gen())
+
+
+class Blind(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x):
+        return self.logits.expand(len(x), 2)
+
+
+def test_a_classifier_without_score_is_named():
+    x, y = torch.randn(64, 2, generator=gen()), torch.arange(64) % 2
+    blind = Blind()
+    sampler = ConditionalSampler(blind, lambda n, g: torch.randn(n, 2, generator=g), classes=2)
+    chains = PMC(ULA(0.1), n_steps=1, size=200)
+    with pytest.raises(ValueError, match="energy: expected one that depends on x, got a zero score"):
+        fit_jem(blind, x, y, sampler=sampler, chains=chains, generator=gen())
+    check_depends(nn.Linear(2, 3), x)
 
 
 def test_an_energy_that_starts_at_zero_is_fine():

@@ -17,6 +17,7 @@ from latentebm.objectives.score_matching import (
     sliced_score_matching,
 )
 from latentebm.sampling.annealed import annealed_langevin
+from latentebm.training.fit import DivergedError
 from latentebm.training.score import fit_score
 
 Z_ALPHA = 4.9  # two-sided normal quantile at 1e-6
@@ -149,7 +150,7 @@ def test_levels_tell_the_mass_of_separate_modes_and_annealing_finds_it(rng):
     torch.manual_seed(0)
     data = mixture_data(4000, rng)
     energy = NoiseEnergy(1, low=0.1, high=4.0, hidden=(64, 64))
-    fit_score(energy, data, method="multiscale", steps=1500, lr=5e-3, scale_weight=1.0, generator=rng)
+    fit_score(energy, data, method="multiscale", steps=600, lr=5e-3, scale_weight=1.0, generator=rng)
     assert mass_below(energy) == pytest.approx(0.2, abs=0.06)
     x = annealed_langevin(energy, 4 * torch.randn(1000, 1, generator=rng), energy.levels(10), generator=rng)
     assert float((x < 0).float().mean()) == pytest.approx(0.2, abs=0.1)
@@ -206,6 +207,28 @@ def test_bad_input_is_named(change, message, rng):
     energy = Flat(mlp((2, 4, 1)), blind=settings.pop("blind", False))
     with pytest.raises(ValueError, match=message):
         fit_score(energy, settings.pop("data"), **settings, generator=rng)
+
+
+class Breaking(nn.Module):
+    """A parabola whose energy is NaN from its call number `at`."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.weight, self.calls, self.at = nn.Parameter(torch.ones(())), 0, at
+
+    def forward(self, x):
+        self.calls += 1
+        return self.weight * x.square().sum(-1) * (math.nan if self.calls > self.at else 1)
+
+
+def test_a_loss_that_stays_nan_names_its_step_and_keeps_the_last_good_state(rng):
+    energy, seen = Breaking(160), []
+    energy.weight.register_hook(lambda _: seen.append(energy.weight.item()))
+    with pytest.raises(
+        DivergedError, match=r"a loss of nan at step 169 after 8 rollbacks; the state of step 100 is kept"
+    ):
+        fit_score(energy, torch.randn(50, 1, generator=rng), method="exact", steps=200, generator=rng)
+    assert energy.weight.item() == seen[100] != seen[159]
 
 
 @pytest.mark.parametrize("levels", [[0.1, 1.0], [1.0, -0.1], [1.0, 1.0], []])

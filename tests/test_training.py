@@ -15,6 +15,7 @@ from latentebm.training.best import BestState
 from latentebm.training.energy import TiltRecipe, fit_energy, held_out_gain
 from latentebm.training.fit import DivergedError, fit
 from latentebm.training.generator import fit_vae
+from latentebm.training.guard import Guard
 from latentebm.training.negatives import Negatives
 from latentebm.training.positives import Codes
 
@@ -78,7 +79,40 @@ def test_schedules_end_where_they_should(schedule, last):
     assert (trail[-2] - trail[-1]) / 0.01 == pytest.approx(last, abs=0.02)
 
 
-@pytest.mark.parametrize(("argument", "value"), [("lr", 0), ("lr", float("nan")), ("schedule", "linear"), ("every", 0)])
+def averaged(loss, guard=False):
+    """The weight after 60 steps of one constant gradient, each of length 0.01, and the weights before every step."""
+    net, trail = nn.Linear(1, 1, bias=False), []
+    watch = Guard(net, every=10) if guard else None
+    fit(net, lambda i: (trail.append(net.weight.item()), net.weight.sum() * loss(i))[1], range(60), lr=0.01,
+        average=0.9, guard=watch)  # fmt: skip
+    return net.weight.item(), trail
+
+
+def test_a_fit_ends_with_the_average_of_its_parameters():
+    found, trail = averaged(lambda i: 1.0)
+    mean, after = trail[0], [*trail[1:], trail[-1] - 0.01]
+    for t, weight in enumerate(after, 1):
+        decay = min(0.9, (1 + t) / (10 + t))
+        mean = decay * mean + (1 - decay) * weight
+    assert found == pytest.approx(mean, abs=1e-5)
+    assert found > after[-1] + 0.05  # the last parameters themselves are another answer
+
+
+def test_the_average_forgets_what_was_rolled_back():
+    """Step 59 of 60 is bad: the average starts again at the good state and takes in one step from there."""
+    found, trail = averaged(lambda i: float("nan") if i == 58 else 1.0, guard=True)
+    good = trail[40]  # from before the kept state of step 50
+    assert found == pytest.approx(good - (1 - 2 / 11) * 0.005, abs=1e-5)
+
+
+def test_average_and_validation_exclude_each_other():
+    with pytest.raises(ValueError, match="average: expected 0 where validate"):
+        fit(nn.Linear(1, 1), lambda _: torch.zeros(()), [1], average=0.9, validate=lambda: torch.zeros(()))
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [("lr", 0), ("lr", float("nan")), ("schedule", "linear"), ("every", 0), ("average", 1.0)]
+)
 def test_bad_arguments_are_named(argument, value):
     with pytest.raises(ValueError, match=f"{argument}: expected"):
         fit(nn.Linear(1, 1), lambda _: torch.zeros(()), [1], **{argument: value})

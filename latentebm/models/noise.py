@@ -19,21 +19,26 @@ CONDITIONING = ("input", "scaled")
 class NoiseEnergy(nn.Module):
     r"""One perceptron for the energies of data under every noise level from `high` down to `low`.
 
-    .. math:: E(x, \sigma) = f(x, \log \sigma) \quad\text{or}\quad E(x, \sigma) = f(x) / \sigma
+    .. math:: E(x, \sigma) = f\Big(\frac{x}{\sigma + 3 \sigma_{low}}, \log \sigma\Big)
+        + \frac{|x|^2}{2 (s^2 + \sigma^2)} + \frac{d}{2} \log (s^2 + \sigma^2)
+        \quad\text{or}\quad E(x, \sigma) = f(x) / \sigma
 
-    Called without a level it is the energy at `low`, (N, d) to (N,), and serves wherever an energy does.
+    At the largest levels the data are little but noise, and the Gaussian says nearly all; at the least the perceptron's
+    input is stretched to the size of the details it has to tell apart. Called without a level it is the energy at
+    `low`, (N, d) to (N,), and serves wherever an energy does.
 
     Arguments:
         dim: length of a point.
         low: least noise level, well within the finest detail of the data, in the data's units.
         high: largest level, about the data's extent.
         hidden: widths of the hidden layers.
-        conditioning: ``input``, the level's logarithm (scaled to ±1) joins the point; or ``scaled``, one energy of the
+        spread: standard deviation s of the Gaussian, about that of the data, which should be centred.
+        conditioning: ``input``, the first form, the logarithm scaled to ±1; or ``scaled``, one energy of the
             point divided by the level, which is only right where every level has points of its own, as in high
             dimension.
 
     Raises:
-        ValueError: a size below one, levels that are not positive, or low ≥ high.
+        ValueError: a size below one, levels or a spread that are not positive, or low ≥ high.
 
     References:
         Generative modeling by estimating gradients of the data distribution (Song and Ermon, 2019),
@@ -57,12 +62,14 @@ class NoiseEnergy(nn.Module):
         low: float,
         high: float,
         hidden: Sequence[int] = (128, 128),
+        spread: float = 1.0,
         conditioning: str = "input",
     ) -> None:
         super().__init__()
         check_number("low", low, low=0, open_low=True)
         if check_number("high", high, low=0, open_low=True) <= low:
             raise fail("high", f"a level above low={low:g}", high, "pass about the data's extent")
+        self.spread = check_number("spread", spread, low=0, open_low=True)
         self.conditioning = check_choice("conditioning", conditioning, CONDITIONING)
         self.dim = check_int("dim", dim)
         self.register_buffer("low", torch.tensor(float(low)))
@@ -74,7 +81,10 @@ class NoiseEnergy(nn.Module):
         levels = self.low.expand(len(x)) if sigma is None else sigma
         if self.conditioning == "scaled":
             return self.net(x).squeeze(-1) / levels
-        return self.net(torch.cat([x, self._centred(levels)[:, None]], 1)).squeeze(-1)
+        variance = self.spread**2 + levels.square()
+        gaussian = x.square().sum(1) / (2 * variance) + self.dim / 2 * variance.log()
+        stretched = x / (levels + 3 * self.low)[:, None]
+        return gaussian + self.net(torch.cat([stretched, self._centred(levels)[:, None]], 1)).squeeze(-1)
 
     def levels(self, n: int) -> Tensor:
         r"""`n` noise levels from high down to low, in geometric progression."""

@@ -30,12 +30,14 @@ class MCMCRecipe:
     """How an energy is fitted by maximum likelihood with MCMC draws.
 
     Attributes:
-        kernel: moves the chains: MALA, ULA, SGLD, ImproperSGLD or RandomWalk.
+        kernel: moves the chains: MALA, ULA, SGLD, ImproperSGLD or RandomWalk. The default suits data of about unit
+            spread; steps that reach from mode to mode serve better than steps that are mostly accepted.
         n_steps: transitions of the chains an optimizer step, the k of CD-k.
         start: ``buffer`` goes on from a replay buffer (persistent contrastive divergence), ``base`` starts short runs
             from the base law, ``data`` from the data of the batch (contrastive divergence).
         buffer_size: chains in the replay buffer.
-        restart: probability that a chain of the buffer starts anew from the base law.
+        restart: probability that a chain of the buffer starts anew from the base law. Chains that mix need none, and
+            each one biases the gradient by the way it has not yet gone; those stuck in too few modes need some.
         energy_penalty: λ of the squared energies, 1/nats.
         gradient_penalty: weight of the squared gradient norm between data and draws; 0 for none.
         noise: standard deviation of Gaussian noise added to the data, in the data's units.
@@ -45,6 +47,7 @@ class MCMCRecipe:
         schedule: its course, as in `fit`.
         clip: bound of the parameter gradient's norm, or none.
         max_gap: largest energy gap between draws and data before training is rolled back, nats.
+        average: decay of the moving average of the parameters that the fit ends with; 0 for the last ones.
 
     Raises:
         ValueError: a setting lies outside its range.
@@ -54,11 +57,11 @@ class MCMCRecipe:
         10000
     """
 
-    kernel: Kernel = MALA(0.01)  # noqa: RUF009 - frozen, like every kernel
+    kernel: Kernel = MALA(0.1)  # noqa: RUF009 - frozen, like every kernel
     n_steps: int = 20
     start: str = "buffer"
     buffer_size: int = 10_000
-    restart: float = 0.05
+    restart: float = 0.0
     energy_penalty: float = 0.0
     gradient_penalty: float = 0.0
     noise: float = 0.0
@@ -68,6 +71,7 @@ class MCMCRecipe:
     schedule: str = "cosine"
     clip: float | None = 10.0
     max_gap: float = 50.0
+    average: float = 0.99
 
     def __post_init__(self) -> None:
         check_kernel(self.kernel)
@@ -189,7 +193,7 @@ def fit_ebm(
         return value
 
     batches = Minibatches(data, batch_size=recipe.batch_size, epochs=recipe.epochs, generator=generator)
-    settings = {"lr": recipe.lr, "schedule": recipe.schedule, "clip": recipe.clip}
+    settings = {"lr": recipe.lr, "schedule": recipe.schedule, "clip": recipe.clip, "average": recipe.average}
     return fit(energy, loss, batches, **settings, guard=guard, track=track, description="energy")  # type: ignore[arg-type]
 
 
@@ -197,7 +201,7 @@ def check_depends(energy: nn.Module, x: Tensor) -> None:
     """Check that an energy depends on its argument, now or for some value of its parameters.
 
     Arguments:
-        energy: maps (N, *event) to (N,).
+        energy: maps (N, *event) to (N,), or to the logits (N, C) of a classifier.
         x: some points, (N, *event).
 
     Raises:
@@ -208,6 +212,8 @@ def check_depends(energy: nn.Module, x: Tensor) -> None:
     """
     leaf = x.detach().clone().requires_grad_()
     value = energy(leaf)
+    if value.ndim > 1:  # some combination of the logits
+        value = value.flatten(1) @ torch.linspace(1, 2, value[0].numel()).to(value)
     if value.requires_grad:
         (score,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True, retain_graph=True)
         if score is not None:

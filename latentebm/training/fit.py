@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from latentebm.checks import check_choice, check_int, check_number
+from latentebm.checks import check_choice, check_int, check_number, fail
 from latentebm.progress import Sized, Track, silent
+from latentebm.training.average import Average
 from latentebm.training.best import BestState
 from latentebm.training.guard import Guard
 
@@ -68,6 +69,7 @@ def fit(
     every: int = 100,
     patience: int | None = None,
     guard: Guard | None = None,
+    average: float = 0.0,
     track: Track = silent,
     description: str = "fit",
 ) -> FitResult:
@@ -89,6 +91,8 @@ def fit(
         patience: validations without any improvement before stopping, or none.
         guard: watches every step; after a bad one the module goes back to a good state, the optimizer starts afresh
             at half the learning rate, and the log says so.
+        average: decay of a moving average of the parameters, which is what the module holds at the end; 0 for the last
+            parameters themselves.
         track: shows progress.
         description: name of the progress bar.
 
@@ -96,7 +100,7 @@ def fit(
         The record of the fit.
 
     Raises:
-        ValueError: an argument lies outside its range.
+        ValueError: an argument lies outside its range, or both `validate` and `average` choose the final state.
         DivergedError: the loss is NaN or infinite; the module is set back to its best or first state. With a guard:
             training diverged once more than its retries; the module is set back to its last good state.
 
@@ -112,6 +116,9 @@ def fit(
     check_choice("schedule", schedule, SCHEDULES)
     check_number("lr", lr, low=0, open_low=True)
     check_int("every", every)
+    if average and validate is not None:
+        raise fail("average", "0 where validate chooses the state", average, "pass one of the two")
+    mean = Average(module, average) if average else None
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, foreach=True)
     scheduler = LambdaLR(optimizer, _multiplier(schedule, len(batches)))
@@ -127,9 +134,13 @@ def fit(
         wrong = guard.trouble(value) if guard else ""
         if guard and wrong:
             result.log.append(_roll_back(guard, wrong, result.steps, optimizer, scheduler))
+            if mean:
+                mean.restart()
         else:
             _step(value, parameters, optimizer, clip)
             recent.append(value.detach())
+            if mean:
+                mean.update()
         scheduler.step()
         if guard and not wrong:
             guard.passed(result.steps)
@@ -141,6 +152,8 @@ def fit(
     if validate is not None:
         keeper.restore()
         result.best = keeper.best
+    if mean:
+        mean.load()
     return result
 
 

@@ -13,6 +13,7 @@ from latentebm.objectives.jem import jem_loss
 from latentebm.progress import Track, silent
 from latentebm.sampling.classifier import ClassifierSampler
 from latentebm.sampling.persistent import PMC
+from latentebm.training.ebm import check_depends
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.guard import Guard
 
@@ -91,7 +92,7 @@ def fit_jem(
         track: shows progress.
 
     Raises:
-        ValueError: there are not as many labels as data, or one is out of range.
+        ValueError: there are not as many labels as data, one is out of range, or the logits do not depend on the data.
         DivergedError: training went on diverging; the classifier holds its last good state.
 
     References:
@@ -116,6 +117,7 @@ def fit_jem(
     if len(y) != len(x):
         raise fail("y", f"{len(x)} labels", len(y), "pass one label a row of x")
     sampler.check_labels(y, len(x))
+    check_depends(classifier, x[:256])
     guard = Guard(classifier, max_gap=recipe.max_gap)
 
     def loss(batch: tuple[Tensor, ...]) -> Tensor:

@@ -18,6 +18,7 @@ from latentebm.objectives.score_matching import (
 )
 from latentebm.progress import Track, silent
 from latentebm.training.fit import FitResult, fit
+from latentebm.training.guard import Guard
 
 __all__ = ["METHODS", "fit_score"]
 
@@ -37,6 +38,7 @@ def fit_score(
     batch: int = 256,
     lr: float = 2e-3,
     clip: float | None = 10.0,
+    average: float = 0.99,
     generator: torch.Generator,
     track: Track = silent,
 ) -> FitResult:
@@ -61,6 +63,7 @@ def fit_score(
         batch: data a step.
         lr: peak learning rate, after a warm-up and before a cosine to zero.
         clip: bound of the gradient's norm, or none.
+        average: decay of the moving average of the parameters that the fit ends with; 0 for the last ones.
         generator: source of batches and noise (CPU).
         track: shows progress.
 
@@ -70,7 +73,7 @@ def fit_score(
     Raises:
         ValueError: the data are not finite (N, d), a level is not positive, levels do not fall, the method does not
             suit the energy, or the energy does not depend on x.
-        DivergedError: the loss became NaN or infinite.
+        DivergedError: the loss went on being NaN or infinite; the energy holds its last good state.
 
     References:
         How to train your energy-based models (Song and Kingma, 2021), https://arxiv.org/abs/2101.03288
@@ -107,9 +110,9 @@ def fit_score(
         rows = torch.randint(len(data), (batch,), generator=generator)
         return losses[method](data[rows.to(data.device)])
 
-    return fit(
-        energy, loss, range(steps), lr=lr, schedule="onecycle", clip=clip, track=track, description="score"
-    )  # fmt: skip
+    # The guard sees losses alone here: there are no draws whose energy could part from the data's.
+    settings = {"lr": lr, "schedule": "onecycle", "clip": clip, "average": average, "guard": Guard(energy)}
+    return fit(energy, loss, range(steps), **settings, track=track, description="score")  # type: ignore[arg-type]
 
 
 def _denoising(
