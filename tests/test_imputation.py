@@ -77,6 +77,8 @@ def test_mixed_frame_is_imputed_from_its_other_columns(fitted):
     gone = ~mask["city"]
     assert (done["city"] == whole["city"])[gone].mean() > 0.75
     assert done["owner"].between(0, 1).all()
+    whole["owner"] = whole["owner"].astype(bool)
+    assert imputer.transform(whole).equals(whole)
 
 
 def test_multiple_imputation_keeps_the_spread_and_new_rows_are_welcome(fitted):
@@ -135,6 +137,7 @@ BAD = [
     ({"likelihood": {"city": "categorical", "age": "bernoulli"}}, FRAME, "0 and 1 in the bernoulli column 'age'"),
     ({"likelihood": FAMILIES}, FRAME.replace({"age": {FRAME["age"].iloc[0]: np.inf}}), "infinity in column 'age'"),
     ({}, np.array([[np.inf, 1.0], [1.0, 2.0]]), "infinity"),
+    ({}, np.array([["Rome", 1.0], ["Oslo", 2.0]], dtype=object), "X: expected numbers in an array, got text"),
     ({}, np.ones((0, 2)), "0 sample"),
     ({"latent_dim": 0}, np.eye(4), "latent_dim: expected"),
     ({"draws": 0}, np.eye(4), "draws: expected"),

@@ -170,13 +170,22 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _table(self, X: Any, *, reset: bool) -> pd.DataFrame:
         if not isinstance(X, pd.DataFrame):
-            values = check_array(X, dtype=np.float64, ensure_all_finite="allow-nan", estimator=self, input_name="X")
+            values = self._numbers(X)
             validate_data(self, values, skip_check_array=True, reset=reset)
             return pd.DataFrame(values)
         validate_data(self, X, skip_check_array=True, reset=reset)
         if X.empty:
             raise fail("X", "at least one row and one column", X.shape, "pass data")
         return X
+
+    def _numbers(self, X: Any) -> np.ndarray:
+        try:
+            return check_array(X, dtype=np.float64, ensure_all_finite="allow-nan", estimator=self, input_name="X")
+        except ValueError as error:
+            if "could not convert string" not in str(error):
+                raise
+            fix = "pass a DataFrame and likelihood={column: 'categorical'}"
+            raise fail("X", "numbers in an array", "text", fix) from None
 
     def _signs(self, table: pd.DataFrame) -> list[int] | None:
         if self.missing_model != "self-masking-known":
