@@ -182,7 +182,7 @@ def test_tilt_moves_a_biased_model_to_the_reference(space):
         generator=generator,
     )
     holed, mask = make_missing(torch.tensor(rows(800), dtype=torch.float32), MCAR(), 0.3, random_state=1)
-    tilt = tilt_miwae(model, holed, mask, space=space, members=2, draws=300, copies=20, generator=generator,
+    tilt = tilt_miwae(model, holed, mask, space=space, members=2, draws=300, copies=20, adapt=50, generator=generator,
                       recipe=TiltRecipe(steps=400, patience=4))  # fmt: skip
     before = model.sample(torch.randn(20_000, 1, generator=generator), generator=generator)
     after, ess = tilt.sample(20_000, generator=generator)
@@ -195,6 +195,25 @@ def test_tilt_moves_a_biased_model_to_the_reference(space):
     empty = tilt.impute(x, m, draws=20_000, generator=generator)
     assert empty.ess.item() > 0.05
     assert abs(empty.x.mean()) < 0.5 * abs(before.mean())
+
+
+@pytest.mark.parametrize(("positives", "mean"), [("completed", 0.7), ("generated", 0.0)])
+def test_completed_rows_teach_what_no_code_can(positives, mean):
+    # The decoder ignores the code: x ~ N(0, .69²) always. Only the reference cells themselves say where x should be.
+    generator = torch.Generator().manual_seed(0)
+    model = MIWAE(["gaussian", "gaussian"], 1, width=4, decoder="linear")
+    with torch.no_grad():
+        for parameter in model.decoder.mean.parameters():
+            parameter.zero_()
+    x = 0.7 + 0.5 * torch.randn(400, 2, generator=generator)
+    mask = (torch.rand(x.shape, generator=generator) < 0.7).float()
+    tilt = tilt_miwae(model, x, mask, space="data", positives=positives, members=2, draws=100, copies=5,
+                      adapt=0, recipe=TiltRecipe(steps=60, lr=0.03), generator=generator)  # fmt: skip
+    rows, ess = tilt.sample(20_000, generator=generator)
+    assert (rows.mean(0) - mean).abs().max() < 0.12
+    assert ess > 0.1
+    seen = torch.tensor([[0.0, math.nan]]), torch.tensor([[1.0, 0.0]])
+    assert abs(tilt.impute(*seen, draws=5_000, generator=generator).x[0, 1].item() - mean) < 0.25
 
 
 def test_streaming_resampling_weighs_chunks_by_their_sums():
@@ -228,3 +247,8 @@ def test_tilt_refuses_bad_input():
         tilt_miwae(model, torch.ones(1, 1), torch.ones(1, 1), generator=g)
     with pytest.raises(ValueError, match="space: expected one of"):
         tilt_miwae(model, torch.ones(3, 1), torch.ones(3, 1), space="pixel", generator=g)
+    with pytest.raises(ValueError, match="positives: expected one of"):
+        tilt_miwae(model, torch.ones(3, 1), torch.ones(3, 1), space="data", positives="raw", generator=g)
+    recipe = TiltRecipe(objective="contrastive")
+    with pytest.raises(ValueError, match="objective: expected likelihood, jensen or nce"):
+        tilt_miwae(model, torch.ones(3, 1), torch.ones(3, 1), space="data", recipe=recipe, generator=g)
