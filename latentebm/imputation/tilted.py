@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +14,6 @@ from latentebm.models.miwae import MIWAE, Terms
 from latentebm.models.tilt import LatentTilt
 from latentebm.progress import Track, silent
 from latentebm.training.energy import TiltRecipe, fit_energy
-from latentebm.training.miwae import MIWAERecipe, fit_miwae
 from latentebm.training.positives import assign_folds
 
 __all__ = ["POSITIVES", "SPACES", "MIWAETilt", "tilt_miwae"]
@@ -97,7 +95,6 @@ def tilt_miwae(
     positives: str = "completed",
     members: int = 5,
     rounds: int = 2,
-    adapt: int = 500,
     copies: int = 50,
     draws: int = 1000,
     recipe: TiltRecipe | None = None,
@@ -123,8 +120,6 @@ def tilt_miwae(
             ones by more than the bias.
         members: ensemble size, and folds.
         rounds: of EM.
-        adapt: steps by which a copy of the encoder is first fitted on to the reference rows, whose masks it has
-            never seen; it only proposes latents, so weights, and what they converge to, stay the model's.
         copies: posterior draws a row.
         draws: importance draws a row they are chosen from.
         recipe: settings of the energy's fit.
@@ -142,20 +137,19 @@ def tilt_miwae(
     Example:
         >>> rng = torch.Generator().manual_seed(0)
         >>> model = MIWAE(["gaussian"] * 2, 1, width=8)
-        >>> tilt = tilt_miwae(model, torch.randn(20, 2, generator=rng), torch.ones(20, 2), members=2, rounds=1, adapt=5,
+        >>> tilt = tilt_miwae(model, torch.randn(20, 2, generator=rng), torch.ones(20, 2), members=2, rounds=1,
         ...                   copies=5, draws=50, recipe=TiltRecipe(steps=20), generator=rng)
         >>> tilt.sample(3, pool=100, generator=rng)[0].shape
         torch.Size([3, 2])
     """
     recipe = _checked(x, space, positives, recipe or TiltRecipe())
     check_int("rounds", rounds)
-    reader = _reader(model, x, mask, check_int("adapt", adapt, low=0), generator, track)
     fold = assign_folds(len(x), members, generator)
     dim = model.latent_dim if space == "latent" else model.likelihood.n_features
     tilt = MIWAETilt(model, EnergyNet(dim).requires_grad_(False), space)  # no tilt yet: zero everywhere
     for _ in range(rounds):
         done = impute(
-            reader, x, mask, draws=draws, multiple=copies, energy=tilt.of_terms, of_rows=space == "data",
+            model, x, mask, draws=draws, multiple=copies, energy=tilt.of_terms, of_rows=space == "data",
             generator=generator, track=track,
         )  # fmt: skip
         energy = EnergyNet(dim, members=members, generator=generator)
@@ -173,17 +167,6 @@ def _checked(x: Tensor, space: str, positives: str, recipe: TiltRecipe) -> TiltR
     if space == "data" and recipe.objective == "contrastive":
         raise fail("objective", "likelihood, jensen or nce in data space", "contrastive", "pass another recipe")
     return recipe
-
-
-def _reader(
-    model: MIWAE, x: Tensor, mask: Tensor, steps: int, generator: torch.Generator, track: Track
-) -> MIWAE:  # fmt: skip
-    """A copy of the model whose encoder alone is fitted on to the reference rows."""
-    reader = copy.deepcopy(model).requires_grad_(False)
-    if steps:
-        reader.encoder.requires_grad_(True)
-        fit_miwae(reader, x, mask, MIWAERecipe(k=5, steps=steps), generator=generator, track=track)
-    return reader.requires_grad_(False)
 
 
 def _positives(model: MIWAE, done: Imputation, space: str, positives: str, generator: torch.Generator) -> Tensor:
