@@ -90,7 +90,7 @@ MNAR_METHODS: dict[str, Impute] = classical() | {
     "MIWAE (published 1.20)": deep(latent_dim=29, steps=2000, standardize=False),
     "MIWAE, PPCA form": deep(**LINEAR | {"steps": 2000}),
     "not-MIWAE, agnostic": deep(**KNOWN, missing_model="agnostic"),
-    "not-MIWAE, self-masking": deep(**KNOWN, missing_model="self-masking"),
+    "not-MIWAE, self-masking, unknown sign": deep(**KNOWN, missing_model="self-masking"),
     "not-MIWAE, self-masking known (published .76)": deep(**KNOWN, missing_model="self-masking-known"),
     "not-MIWAE, known, scale of the seen part only": deep(
         **KNOWN | {"standardize": True}, missing_model="self-masking-known"

@@ -122,10 +122,12 @@ def images(seed: int) -> dict[str, float]:
     model = fitted(data, data.many, seed)
     done["MIWAE"] = impute(model, *hit, **settings).x
     out["MIWAE: ink"] = ink(model.decode(torch.randn(10_000, model.latent_dim, generator=generator)), data)
+    recipe = TiltRecipe(steps=300, patience=8, held_out=5000)
     for space in ("latent", "data"):
         tilted = tilt_miwae(
-            model, data.x[data.few], data.mask[data.few], space=space, copies=10, draws=300, generator=generator, **TILT
-        )
+            model, data.x[data.few], data.mask[data.few], space=space, members=3, copies=10, draws=300,
+            recipe=recipe, generator=generator,
+        )  # fmt: skip
         done[f"{space} tilt"] = tilted.impute(*hit, **settings).x
         rows, out[f"{space} tilt: ESS"] = tilted.sample(10_000, pool=20_000, generator=generator)
         out[f"{space} tilt: ink"] = ink(rows, data)
