@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentebm.checks import check_choice, fail
+from latentebm.checks import check_choice, check_number, fail
 from latentebm.files import write_atomic
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["ampute", "impute", "register"]
 
 METHODS = ("miwae", "not-miwae", "mean", "knn", "iterative")
-MECHANISMS = ("mcar", "mar", "self-masking", "column-driven")
+MECHANISMS = ("mcar", "mar", "self-masking", "column-driven", "by-class")
 
 
 def register(app: typer.Typer, *, errors_exit: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
@@ -99,12 +99,16 @@ def ampute(
     out: Annotated[Path, typer.Option(help="Where the table with missing cells goes; .csv or .npz, as the input.")],
     mechanism: Annotated[str, typer.Option(help=f"One of: {', '.join(MECHANISMS)}.")] = "mcar",
     rate: Annotated[
-        float, typer.Option(help="Expected share of cells removed from each column that loses some.")
+        float, typer.Option(help="Expected share of cells removed from each column that loses some; not for by-class.")
     ] = 0.3,
     column: Annotated[list[str] | None, typer.Option(help="Column that loses cells, repeatable; default all.")] = None,
-    driver: Annotated[list[str] | None, typer.Option(help="Column that decides, for mar and column-driven.")] = None,
+    driver: Annotated[list[str] | None, typer.Option(help="Column that decides; for by-class, of the classes.")] = None,
+    class_rate: Annotated[
+        list[str] | None, typer.Option(help="CLASS=RATE, repeatable, for by-class; classes left out lose nothing.")
+    ] = None,
     kind: Annotated[str, typer.Option(help="logistic, probit or hard.")] = "logistic",
     direction: Annotated[str, typer.Option(help="Values that go missing: high, low, tails or middle.")] = "high",
+    slope: Annotated[float, typer.Option(help="Of logistic and probit, per standard deviation.")] = 2.0,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
 ) -> None:
     """Remove cells of a complete table on purpose, to test an imputation.
@@ -117,8 +121,12 @@ def ampute(
     table = read_table(file)
     names = {str(c): c for c in table.columns}  # columns of an .npz are numbers
     columns, drivers = ([names.get(c, c) for c in given] if given else None for given in (column, driver))
-    law = _mechanism(check_choice("mechanism", mechanism, MECHANISMS), columns, drivers, kind, direction)
-    holed, mask = make_missing(table, law, rate, random_state=seed)
+    if check_choice("mechanism", mechanism, MECHANISMS) == "by-class":
+        law, y = _by_class(table, drivers, class_rate, columns)
+        holed, mask = make_missing(table, law, y=y, random_state=seed)
+    else:
+        law = _mechanism(mechanism, columns, drivers, {"kind": kind, "direction": direction, "slope": slope})
+        holed, mask = make_missing(table, law, rate, random_state=seed)
     write_table(out, holed)
     gone = int((~mask).to_numpy().sum() - table.isna().to_numpy().sum())
     typer.echo(f"{gone:,} of {mask.size:,} cells removed by {mechanism}, seed {seed}.\ntable  {out}")
@@ -216,8 +224,24 @@ def _complete(imputer: Any, table: pd.DataFrame) -> pd.DataFrame:
     return done if isinstance(done, pd.DataFrame) else pd.DataFrame(done, columns=table.columns, index=table.index)
 
 
+def _by_class(
+    table: pd.DataFrame, drivers: list[Any] | None, rates: list[str] | None, columns: list[Any] | None
+) -> tuple[Any, Any]:
+    """The mechanism and the labels, as text."""
+    from latentebm.data.mnar import ByClass
+
+    if not drivers or len(drivers) != 1 or drivers[0] not in table:
+        raise fail("driver", "the one column that holds the classes", drivers, "pass --driver COLUMN")
+    parts = [entry.rpartition("=") for entry in rates or []]
+    if not parts or not all(label for label, _, _ in parts):
+        raise fail("class-rate", "CLASS=RATE at least once", rates, "pass for example --class-rate ill=0.4")
+    shares = {label: check_number("class-rate", rate, low=0, high=1) for label, _, rate in parts}
+    law = ByClass(shares, columns or [c for c in table if c != drivers[0]])
+    return law, table[drivers[0]].astype(str).to_numpy()
+
+
 def _mechanism(
-    name: str, columns: list[Any] | None, drivers: list[Any] | None, kind: str, direction: str
+    name: str, columns: list[Any] | None, drivers: list[Any] | None, shape: dict[str, Any]
 ) -> Any:  # fmt: skip
     from latentebm.data.mnar import MAR, MCAR, ColumnDriven, SelfMasking
 
@@ -226,10 +250,10 @@ def _mechanism(
     if name == "mcar":
         return MCAR(columns)
     if name == "self-masking":
-        return SelfMasking(kind, direction, columns)
+        return SelfMasking(columns=columns, **shape)
     chosen = drivers or []
     if name == "mar":
-        return MAR(chosen, columns, kind, direction)
+        return MAR(chosen, columns, **shape)
     if len(chosen) != 1:
         raise fail("driver", "one column for column-driven", chosen, "pass --driver once")
-    return ColumnDriven(chosen[0], columns, kind, direction)
+    return ColumnDriven(chosen[0], columns, **shape)

@@ -47,6 +47,17 @@ def test_ampute_then_impute_a_csv(table):
     assert "cells imputed by not-miwae" in page
 
 
+def test_ampute_by_class(table):
+    words = ["--mechanism", "by-class", "--driver", "c", "--class-rate", "x=0.5", "--column", "a"]
+    result = run("ampute", table / "whole.csv", "--out", table / "holed.csv", *words)
+    assert result.exit_code == 0, result.output
+    holed = pd.read_csv(table / "holed.csv")
+    lost = holed["a"].isna()
+    assert not lost[holed["c"] == "y"].any()
+    assert abs(lost[holed["c"] == "x"].mean() - 0.5) < 4 * np.sqrt(0.25 / (holed["c"] == "x").sum())
+    assert holed[["b", "c", "d"]].notna().all(axis=None)
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("method", ["mean", "knn", "iterative"])
 def test_classical_methods_and_npz(table, method):
@@ -75,6 +86,11 @@ def test_classical_methods_and_npz(table, method):
         (["impute", "whole.csv", "--out", "o.csv", "--likelihood", "z=gaussian"], "likelihood: expected COLUMN=FAMILY"),
         (["ampute", "whole.csv", "--out", "o.csv", "--mechanism", "mar"], "driver: expected the column"),
         (["ampute", "whole.csv", "--out", "o.csv", "--rate", "1"], "rate: expected"),
+        (["ampute", "whole.csv", "--out", "o.csv", "--mechanism", "by-class"], "driver: expected the one column"),
+        (
+            ["ampute", "whole.csv", "--out", "o.csv", "--mechanism", "by-class", "--driver", "c", "--class-rate", "x"],
+            "class-rate: expected CLASS=RATE",
+        ),
         (["ampute", "whole.csv", "--out", "o.csv", "--mechanism", "self-masking"], "text in 'c'"),
         (["ampute", "whole.txt", "--out", "o.txt"], "FILE: expected .csv or .npz"),
     ],

@@ -205,6 +205,7 @@ BAD = [
     ({"rate": 1.0}, r"rate: expected a share of \[0, 1\)"),
     ({"rate": -0.1}, "rate: expected"),
     ({"rate": float("nan")}, "rate: expected"),
+    ({"rate": "much"}, "rate: expected"),
     ({"rate": None}, "rate: expected the share"),
     ({"mechanism": "mcar", "rate": 0.1}, "mechanism: expected"),
     ({"X": np.full((4, 2), np.inf), "rate": 0.1}, "infinite values in column 0"),
@@ -258,6 +259,13 @@ def test_bad_input_names_the_fix(bad, message):
 def test_bad_settings_name_the_fix(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_empty_column_stays_empty_and_is_said():
+    with pytest.warns(MissingDataWarning, match="and 1 columns have no observed cell"):
+        _, mask = make_missing(np.where(np.arange(6) == 1, np.nan, X), SelfMasking(), rate=0.3, random_state=0)
+    assert not mask[:, 1].any()
+    assert mask[:, [0, 2, 3, 4, 5]].any(axis=0).all()
 
 
 def test_constant_column_and_empty_rows_are_said():

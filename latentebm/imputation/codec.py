@@ -97,7 +97,9 @@ class TableCodec:
         columns = {}
         for j, code in enumerate(self.codes):
             column = table.iloc[:, j]
-            if code.family == "categorical":
+            if column.notna().all():
+                columns[j] = column  # whole numbers and flags stay what they were
+            elif code.family == "categorical":
                 classes = np.asarray(code.classes or (0.0,), dtype=object)
                 filled = pd.Series(classes[np.minimum(values[:, j].astype(int), len(classes) - 1)], index=table.index)
                 # A categorical dtype would refuse the plain values only if they were not among its categories.

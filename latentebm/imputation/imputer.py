@@ -17,7 +17,7 @@ from torch import Tensor
 from latentebm.checks import check_choice, check_int, fail
 from latentebm.data.mnar import MissingDataWarning
 from latentebm.imputation.codec import TableCodec
-from latentebm.imputation.snis import Imputation, impute
+from latentebm.imputation.snis import Imputation, impute, impute_each
 from latentebm.models.miwae import MIWAE
 from latentebm.progress import Track, silent
 from latentebm.training.miwae import MIWAERecipe, fit_miwae
@@ -133,10 +133,15 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: Any) -> Any:
-        """X with its missing cells replaced by conditional means, or likeliest classes; new rows are welcome."""
+        """X with its missing cells replaced by conditional means, or likeliest classes; new rows are welcome.
+
+        A row's result depends on the row and `random_state` alone, not on the rows it comes with.
+        """
         check_is_fitted(self)
         table = self._table(X, reset=False)
-        return self._out(X, table, self._impute(table, 0).x)
+        x, mask = self._encode(table)
+        done = impute_each(self.model_, x, mask, draws=self.draws, seed=self.seed_, track=self.track)
+        return self._out(X, table, done)
 
     def multiple(self, X: Any, m: int = 20) -> list[Any]:
         """Draw m completed copies of X from the conditional law of its missing cells."""
@@ -165,13 +170,22 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _table(self, X: Any, *, reset: bool) -> pd.DataFrame:
         if not isinstance(X, pd.DataFrame):
-            values = check_array(X, dtype=np.float64, ensure_all_finite="allow-nan", estimator=self, input_name="X")
+            values = self._numbers(X)
             validate_data(self, values, skip_check_array=True, reset=reset)
             return pd.DataFrame(values)
         validate_data(self, X, skip_check_array=True, reset=reset)
         if X.empty:
             raise fail("X", "at least one row and one column", X.shape, "pass data")
         return X
+
+    def _numbers(self, X: Any) -> np.ndarray:
+        try:
+            return check_array(X, dtype=np.float64, ensure_all_finite="allow-nan", estimator=self, input_name="X")
+        except ValueError as error:
+            if "could not convert string" not in str(error):
+                raise
+            fix = "pass a DataFrame and likelihood={column: 'categorical'}"
+            raise fail("X", "numbers in an array", "text", fix) from None
 
     def _signs(self, table: pd.DataFrame) -> list[int] | None:
         if self.missing_model != "self-masking-known":

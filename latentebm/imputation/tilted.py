@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,15 +12,14 @@ from latentebm.imputation.snis import Imputation, impute
 from latentebm.models.energy import EnergyNet
 from latentebm.models.miwae import MIWAE, Terms
 from latentebm.models.tilt import LatentTilt
-from latentebm.objectives.tilt import likelihood_loss
 from latentebm.progress import Track, silent
 from latentebm.training.energy import TiltRecipe, fit_energy
-from latentebm.training.fit import fit
-from latentebm.training.positives import Codes
+from latentebm.training.positives import assign_folds
 
-__all__ = ["SPACES", "MIWAETilt", "tilt_miwae"]
+__all__ = ["POSITIVES", "SPACES", "MIWAETilt", "tilt_miwae"]
 
 SPACES = ("latent", "data")
+POSITIVES = ("completed", "generated")
 
 
 @dataclass(frozen=True)
@@ -94,6 +92,7 @@ def tilt_miwae(
     mask: Tensor,
     *,
     space: str = "latent",
+    positives: str = "completed",
     members: int = 5,
     rounds: int = 2,
     copies: int = 50,
@@ -104,17 +103,21 @@ def tilt_miwae(
 ) -> MIWAETilt:
     r"""Fit the tilt of a MIWAE to a small reference set whose cells are missing (completely) at random.
 
-    .. math:: \max_E\; -\mathrm{mean}_i\, \mathrm{E}_{p_E(z|x_{i,obs})}[E(z)] - \log Z
+    .. math:: \max_E\; \mathrm{mean}_i\, \log p_E(x_{i,obs}) = \mathrm{mean}_i\,
+              \log \int e^{-E}\, p_\theta(x_{i,obs}, z)\,dz - \log Z
 
-    Each round draws the reference rows' latents under the present tilt, by SNIS, and fits a fresh
-    ensemble to them: the expectation and maximisation steps of EM. In data space the rows are generated from those
-    latents, so that both sides are the model's own. Every member is held to its own fold of rows.
+    by EM: each round completes the reference rows under the present tilt, by SNIS, and fits a fresh ensemble to what it
+    drew: to latents z ~ p_E(z | x_obs), or, in data space, to rows x ~ p_E(x | x_obs) that keep the reference's
+    own cells. Every member is held to its own fold of rows.
 
     Arguments:
         model: fitted MIWAE; frozen.
         x: reference values (N, D).
         mask: 1 = observed, (N, D).
         space: ``latent`` or ``data``.
+        positives: of a data tilt: ``completed`` rows, or rows ``generated`` from the completed rows' latents, which
+            are the model's own like the rows they stand against: for a model whose rows are told apart from real
+            ones by more than the bias.
         members: ensemble size, and folds.
         rounds: of EM.
         copies: posterior draws a row.
@@ -124,10 +127,12 @@ def tilt_miwae(
         track: shows progress.
 
     Raises:
-        ValueError: fewer than two rows, shapes that disagree, or an unknown space.
+        ValueError: fewer than two rows, shapes that disagree, an unknown space or kind of positives, or the contrastive
+            objective in data space.
 
     References:
-        Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
+        Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205; Maximum
+        Likelihood from Incomplete Data via the EM Algorithm (Dempster, Laird and Rubin, 1977)
 
     Example:
         >>> rng = torch.Generator().manual_seed(0)
@@ -137,71 +142,68 @@ def tilt_miwae(
         >>> tilt.sample(3, pool=100, generator=rng)[0].shape
         torch.Size([3, 2])
     """
+    recipe = _checked(x, space, positives, recipe or TiltRecipe())
+    check_int("rounds", rounds)
+    fold = assign_folds(len(x), members, generator)
+    dim = model.latent_dim if space == "latent" else model.likelihood.n_features
+    tilt = MIWAETilt(model, EnergyNet(dim).requires_grad_(False), space)  # no tilt yet: zero everywhere
+    for _ in range(rounds):
+        done = impute(
+            model, x, mask, draws=draws, multiple=copies, energy=tilt.of_terms, of_rows=space == "data",
+            generator=generator, track=track,
+        )  # fmt: skip
+        energy = EnergyNet(dim, members=members, generator=generator)
+        sides = _Sides(model, space, _positives(model, done, space, positives, generator), fold)
+        fit_energy(energy, sides, recipe, generator=generator, track=track)
+        tilt = MIWAETilt(model, energy.requires_grad_(False), space)
+    return tilt
+
+
+def _checked(x: Tensor, space: str, positives: str, recipe: TiltRecipe) -> TiltRecipe:
     check_choice("space", space, SPACES)
+    check_choice("positives", positives, POSITIVES)
     if len(x) < 2:
         raise fail("reference", "at least 2 rows", len(x), "pass more reference rows")
-    recipe = recipe or TiltRecipe()
-    tilt: MIWAETilt | None = None
-    for _ in range(check_int("rounds", rounds)):
-        done = impute(
-            model, x, mask, draws=draws, multiple=copies, energy=tilt.of_terms if tilt else None, generator=generator
-        )  # fmt: skip
-        points = done.latent if space == "latent" else _generated(model, done.latent, generator)
-        energy = EnergyNet(points.shape[-1], members=members, generator=generator)
-        train = _fit_latent if space == "latent" else _data_fitter(model)
-        train(energy, points.detach(), recipe, generator, track)
-        tilt = MIWAETilt(model, energy.requires_grad_(False), space)
-    if tilt is None:
-        raise RuntimeError("no round was run")
-    return tilt
+    if space == "data" and recipe.objective == "contrastive":
+        raise fail("objective", "likelihood, jensen or nce in data space", "contrastive", "pass another recipe")
+    return recipe
+
+
+def _positives(model: MIWAE, done: Imputation, space: str, positives: str, generator: torch.Generator) -> Tensor:
+    """What stands for the reference, (copies, N, ·): latents, completed rows, or rows generated from the latents."""
+    if space == "latent":
+        return done.latent
+    return (
+        model.likelihood.features(done.draws) if positives == "completed" else _generated(model, done.latent, generator)
+    )
 
 
 @torch.no_grad()
 def _generated(model: MIWAE, z: Tensor, generator: torch.Generator) -> Tensor:
-    """Features of rows drawn from p(x | z): real rows beside these would be told apart by what the model misses."""
+    """Features of rows drawn from p(x | z)."""
     return model.likelihood.sample(model.decoder(z), generator)
 
 
-def _folds(rows: int, copies: int, members: int, generator: torch.Generator) -> Tensor:
-    """Fold of each point: copies of one row stay together."""
-    fold = torch.randperm(rows, generator=generator) % min(5 if members == 1 else members, rows)
-    return fold.repeat(copies)
+@dataclass(frozen=True)
+class _Sides:
+    """Reference draws (copies, N, ·) and the model's own, as :func:`fit_energy` takes them."""
 
+    model: MIWAE
+    space: str
+    positive: Tensor
+    fold: Tensor
 
-def _fit_latent(
-    energy: EnergyNet, points: Tensor, recipe: TiltRecipe, generator: torch.Generator, track: Track
-) -> None:
-    copies, rows, _ = points.shape
-    z = points.flatten(0, 1)
-    codes = Codes(z, torch.zeros_like(z), _folds(rows, copies, energy.n_members, generator))
-    fit_energy(energy, codes, recipe, generator=generator, track=track)
+    @property
+    def dim(self) -> int:
+        return self.model.latent_dim
 
+    def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        return self.positive[torch.randint(len(self.positive), rows.shape, generator=generator), rows]
 
-def _data_fitter(model: MIWAE) -> Callable[[EnergyNet, Tensor, TiltRecipe, torch.Generator, Track], None]:
-    """As the latent fit, the base draws being rows the model generates."""
+    def base(self, k: int, generator: torch.Generator, *, held_out: bool = False) -> Tensor:
+        z = torch.randn(k, self.dim, generator=generator)
+        return z if self.space == "latent" else _generated(self.model, z, generator)
 
-    def base(k: int, generator: torch.Generator) -> Tensor:
-        return _generated(model, torch.randn(k, model.latent_dim, generator=generator), generator)
-
-    def train(energy: EnergyNet, points: Tensor, recipe: TiltRecipe, generator: torch.Generator, track: Track) -> None:
-        copies, rows, _ = points.shape
-        x, members = points.flatten(0, 1), energy.n_members
-        fold = _folds(rows, copies, members, generator)
-        kept = [torch.nonzero(fold != m).flatten() for m in range(members)]
-        held, base_held = [x[fold == m] for m in range(members)], base(20_000, generator)
-
-        def loss(step: int) -> Tensor:
-            picks = [r[torch.randint(len(r), (recipe.batch,), generator=generator)] for r in kept]
-            reference = energy.members(x[torch.stack(picks)])
-            return likelihood_loss(reference, energy.members(base(recipe.base_batch, generator))).sum()
-
-        def validate() -> Tensor:
-            on_base = energy.members(base_held)
-            return torch.stack([likelihood_loss(energy.members(h)[m], on_base[m]) for m, h in enumerate(held)])
-
-        fit(
-            energy, loss, range(recipe.steps), lr=recipe.lr, weight_decay=recipe.weight_decay, validate=validate,
-            every=recipe.every, patience=recipe.patience, track=track, description="energy",
-        )  # fmt: skip
-
-    return train
+    def decode(self, u: Tensor) -> Tensor:
+        # Only a latent tilt's contrastive chains ask.
+        return u

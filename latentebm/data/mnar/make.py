@@ -58,8 +58,10 @@ def make_missing(
     """
     if not isinstance(mechanism, Mechanism):
         raise fail("mechanism", "a Mechanism object", repr(mechanism), "pass for example MCAR()")
-    if rate is not None and check_number("rate", rate, low=0, high=1, fix="pass a share of [0, 1)") == 1:
-        raise fail("rate", "a share of [0, 1)", rate, "leave something observed")
+    if rate is not None:
+        rate = check_number("rate", rate, low=0, high=1, fix="pass a share of [0, 1)")
+        if rate == 1:
+            raise fail("rate", "a share of [0, 1)", rate, "leave something observed")
     table = Table(X, y)
     by_column = table.seen.copy()
     for columns, rows in mechanism.remove(table, rate, np.random.default_rng(random_state)):

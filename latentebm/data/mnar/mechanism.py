@@ -56,6 +56,8 @@ def needs_rate(rate: float | None, name: str) -> float:
 
 def standard_score(x: Array, direction: str) -> tuple[Array, bool]:
     """Score (N,) in standard deviations, larger = likelier missing, and whether the column is constant."""
+    if np.isnan(x).all():
+        return x, False  # nothing there to score, nor to remove
     centre, sd = float(np.nanmean(x)), float(np.nanstd(x))
     # Rounding leaves a constant column a deviation of a few ulp.
     constant = bool(sd <= 1e-12 * max(1.0, abs(centre)))
