@@ -48,13 +48,13 @@ def plot_calibration(
         ax.plot(line, line, color="black", ls="--", lw=1.2, label="true log-ratio")
         if name in penalties:
             bound = 1 / (2 * penalties[name])
-            ax.plot(line, bound * np.tanh(line / 2), color="#D55E00", lw=2, label="Jensen optimum")
+            ax.plot(line, bound * np.tanh(line / 2), color="#D55E00", lw=1.3, zorder=3, label="Jensen optimum")
             ax.axhspan(-bound, bound, color="#D55E00", alpha=0.07, lw=0)
         _quantiles(ax, r, -energy.detach().cpu().numpy(), np.linspace(low, high, GROUPS + 1))
         ax.set_xlabel(r"true $\log q_{ref}/p_0$ (nats)", fontsize=9)
         ax.set_title(name, fontsize=9)
     axes[0].set_ylabel("fitted log-weight −E (nats)")
-    tidy_legend(axes[0], loc="upper left", markerscale=1)
+    tidy_legend(axes[0], loc="lower right", markerscale=1)
     figure.suptitle(title, fontsize=10)
     return figure
 
@@ -66,4 +66,4 @@ def _quantiles(ax: Axes, r: np.ndarray, weight: np.ndarray, edges: np.ndarray) -
     lower, middle, upper = np.array([np.quantile(weight[group == g], [0.1, 0.5, 0.9]) for g in kept]).reshape(-1, 3).T
     centres = (edges[:-1] + edges[1:])[kept] / 2
     ax.fill_between(centres, lower, upper, color=AFTER, alpha=0.25, lw=0)
-    ax.plot(centres, middle, color=AFTER, lw=2, label="fitted, median and 80 %")
+    ax.plot(centres, middle, color=AFTER, lw=2.4, label="fitted, median and 80 %")

@@ -94,8 +94,9 @@ def plot_energies(
     for ax, name, cells in zip(axes, energies, maps, strict=False):
         drawn = _contour(ax, cells, levels)
         ax.set_title(name, fontsize=9)
-    for ax in axes[len(maps) :]:
-        ax.set_axis_off()
+    for place in range(len(maps), len(axes)):
+        axes[place].set_axis_off()
+        axes[place - columns].tick_params(labelbottom=True)
     figure.colorbar(drawn, ax=axes, label=LABEL, format="%.1f")
     figure.supxlabel(plane.labels[0], fontsize=10)
     figure.supylabel(plane.labels[1], fontsize=10)
