@@ -90,7 +90,7 @@ def plot_energies(
         0.9 + 2.7 * columns, 0.4 + 2.7 * rows, rows=rows, columns=columns, sharex=True, sharey=True
     )
     maps = [_map(plane, base, energy - energy.mean(), bins) for energy in energies.values()]
-    levels = _levels(maps)
+    levels = _levels(maps, tail=0.06)  # the strongest tilt's extremes would leave the others flat
     for ax, name, cells in zip(axes, energies, maps, strict=False):
         drawn = _contour(ax, cells, levels)
         ax.set_title(name, fontsize=9)
@@ -149,8 +149,8 @@ def _map(plane: Plane, base: Tensor, energy: Tensor, bins: int) -> _Map:
     return _Map((x[:-1] + x[1:]) / 2, (y[:-1] + y[1:]) / 2, value.T)
 
 
-def _levels(maps: list[_Map]) -> np.ndarray:
-    low, high = np.nanquantile(np.stack([cells.value for cells in maps]), [0.02, 0.98])
+def _levels(maps: list[_Map], tail: float = 0.02) -> np.ndarray:
+    low, high = np.nanquantile(np.stack([cells.value for cells in maps]), [tail, 1 - tail])
     return np.linspace(low, high if high > low else low + 1, 14)
 
 
