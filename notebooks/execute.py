@@ -1,7 +1,7 @@
 """Execute notebooks from top to bottom and stamp them with the code they ran on.
 
-``python notebooks/execute.py`` runs all of them, ``python notebooks/execute.py 2d mnar`` some, ``--stale`` those whose
-code has changed since, ``--check`` only names these.
+``python notebooks/execute.py`` runs all of them, ``python notebooks/execute.py 2d mnar`` some,
+``--stale`` those whose code has changed since, ``--check`` only names these.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import asyncio
+import base64
 import hashlib
 import os
 import sys
@@ -30,6 +31,11 @@ from latentebm.files import write_atomic
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent
 PACKAGE = "latentebm"
+SHOWN = {
+    "codes": 1,
+    "energy-2d": 3,
+    "overlay-2d": 5,
+}  # figures of 2d-small, by place, that the README shows
 TIMEOUT = 600  # seconds a notebook, far above the four minutes that each is meant to take at most
 
 
@@ -52,23 +58,37 @@ def code_of(notebook: NotebookNode) -> str:
 def run(notebook: NotebookNode, *, fast: bool = False) -> NotebookNode:
     """Execute a copy of a notebook in a fresh kernel of one thread; any error in a cell is raised.
 
-    One thread makes the outputs the same whatever the number of cores. The settings folder of IPython is an empty one,
-    so that nobody's own start-up files take part.
+    One thread makes the outputs the same whatever the number of cores. The settings folder of
+    IPython is an empty one, so that nobody's own start-up files take part.
     """
     copy = nbformat.from_dict(_bare(notebook))
     with tempfile.TemporaryDirectory() as settings:
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "PYTHONPATH": os.pathsep.join(
+                [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+            ),
             "OMP_NUM_THREADS": "1",
             "IPYTHONDIR": settings,
             "LATENTEBM_FAST": "1" if fast else "",
         }
         where = {"metadata": {"path": str(FOLDER)}}
-        client = NotebookClient(copy, timeout=TIMEOUT, kernel_name="python3", record_timing=False, resources=where)
-        # An event loop of its own, closed at the end: nbclient would leave one open in every thread.
+        # Errors of the kernel itself still show; its warning that local sockets are not
+        # encrypted does not.
+        quiet = ["--log-level=40"]
+        options = {
+            "timeout": TIMEOUT,
+            "startup_timeout": TIMEOUT,
+            "kernel_name": "python3",
+            "record_timing": False,
+        }
+        client = NotebookClient(copy, resources=where, extra_arguments=quiet, **options)
+        # An event loop of its own, closed at the end: nbclient would leave one open in
+        # every thread.
         asyncio.run(client.async_execute(env=environment))
-    copy.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    copy.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}
+    }
     copy.metadata["language_info"] = {"name": "python"}
     return copy
 
@@ -83,17 +103,22 @@ def _bare(notebook: NotebookNode) -> dict[str, Any]:
 
 
 def stamp(notebook: NotebookNode) -> dict[str, Any]:
-    """Digests of the notebook's cells and of every module of the package that they import, by any way."""
+    """Digests of the notebook's cells and of every module that they import, by any way."""
     modules = {name: _digest(_substance(name)) for name in sorted(_reach(code_of(notebook)))}
-    return {"cells": _digest("\0".join(cell.source for cell in code_cells(notebook))), "modules": modules}
+    return {
+        "cells": _digest("\0".join(cell.source for cell in code_cells(notebook))),
+        "modules": modules,
+    }
 
 
 def changes(notebook: NotebookNode) -> list[str]:
-    """What differs from when the notebook ran: ``its cells``, or names of modules; empty when it is current."""
+    """What differs from when the notebook ran: ``its cells``, or names of modules."""
     then, now = notebook.metadata.get(PACKAGE, {}), stamp(notebook)
     cells = [] if then.get("cells") == now["cells"] else ["its cells"]
     old, new = then.get("modules", {}), now["modules"]
-    return cells + sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    return cells + sorted(
+        name for name in old.keys() | new.keys() if old.get(name) != new.get(name)
+    )
 
 
 def _digest(text: str) -> str:
@@ -107,7 +132,7 @@ def _source(module: str) -> Path:
 
 @cache
 def _substance(module: str) -> str:
-    """Source of a module without docstrings, comment lines and blank lines: none of these changes an output."""
+    """Source of a module without docstrings, comments and blank lines: they change no output."""
     text = _source(module).read_text(encoding="utf-8")
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     drop: set[int] = set()
@@ -139,14 +164,18 @@ def _imported(code: str) -> Iterator[str]:
 
 
 def _home(module: str, name: str) -> str:
-    """Module that defines `name`: a package's own list of names is followed, so that its other parts do not count."""
+    """Module that defines `name`: a list of names is followed, so that its rest does not count."""
     if _source(f"{module}.{name}").is_file():
         return f"{module}.{name}"
     if module == PACKAGE:
         return _home(latentebm._HOME[name], name) if name in latentebm._HOME else PACKAGE
     if _source(module).name == "__init__.py":
         for node in ast.walk(ast.parse(_source(module).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module and name in {alias.name for alias in node.names}:
+            if (
+                isinstance(node, ast.ImportFrom)
+                and node.module
+                and name in {alias.name for alias in node.names}
+            ):
                 return _home(node.module, name)
     return module
 
@@ -160,26 +189,53 @@ def execute(path: Path) -> float:
     return time.perf_counter() - started
 
 
+def figures(notebook: NotebookNode) -> list[bytes]:
+    """PNG files of a notebook's figures, in their order."""
+    shown = (output.get("data", {}) for cell in code_cells(notebook) for output in cell.outputs)
+    return [base64.b64decode(data["image/png"]) for data in shown if "image/png" in data]
+
+
+def shown_figures() -> dict[Path, bytes]:
+    """The figures that the README shows, as 2d-small made them, by the file that they belong in."""
+    made = figures(nbformat.read(FOLDER / "2d-small.ipynb", as_version=4))
+    return {
+        ROOT / "docs" / "figures" / f"notebook-{name}.png": made[place]
+        for name, place in SHOWN.items()
+    }
+
+
 def main() -> int:
     """Execute the notebooks named, or all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="notebooks, such as 2d-small; none for all")
-    parser.add_argument("--stale", action="store_true", help="only those whose code has changed since they ran")
-    parser.add_argument("--check", action="store_true", help="execute nothing; name the stale ones and exit with 1")
-    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="notebooks at once")
+    parser.add_argument(
+        "--stale", action="store_true", help="only those whose code has changed since they ran"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="execute nothing; name the stale ones and exit with 1"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=min(2, os.cpu_count() or 1), help="notebooks at once"
+    )
     options = parser.parse_args()
     paths = [FOLDER / f"{name}.ipynb" for name in options.names] or notebooks()
     if missing := [path.stem for path in paths if not path.is_file()]:
-        parser.error(f"names: expected some of {', '.join(p.stem for p in notebooks())}, got {', '.join(missing)}")
+        parser.error(
+            f"names: expected some of {', '.join(p.stem for p in notebooks())}, "
+            f"got {', '.join(missing)}"
+        )
     if options.stale or options.check:
         paths = [path for path in paths if changes(nbformat.read(path, as_version=4))]
     if options.check:
         for path in paths:
-            print(f"{path.stem}: changed since: {', '.join(changes(nbformat.read(path, as_version=4)))}")
+            changed = ", ".join(changes(nbformat.read(path, as_version=4)))
+            print(f"{path.stem}: changed since: {changed}")
         return 1 if paths else 0
     with ThreadPoolExecutor(options.jobs) as pool:
         for path, seconds in zip(paths, pool.map(execute, paths), strict=True):
             print(f"{path.stem}: {seconds:.0f} s, {path.stat().st_size / 1e6:.2f} MB", flush=True)
+    for path, png in shown_figures().items():
+        write_atomic(path, lambda p, png=png: p.write_bytes(png))
     return 0
 
 

@@ -7,24 +7,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from latentebm.checks import check_int, fail
 from latentebm.files import write_atomic
+from latentebm.plots.style import AFTER, BEFORE, COLOURS, new_figure
 
 __all__ = ["animate_density", "plot_density_flow", "plot_energy_curve", "plot_particle_flow"]
-
-DATA, MODEL = "#999999", "#0072B2"
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    ax = figure.subplots()
-    ax.spines[["top", "right"]].set_visible(False)
-    return figure, ax
 
 
 def plot_energy_curve(x: Tensor, energies: dict[str, Tensor], exact: Tensor, title: str) -> Figure:
@@ -32,7 +22,7 @@ def plot_energy_curve(x: Tensor, energies: dict[str, Tensor], exact: Tensor, tit
 
     Arguments:
         x: places, (N,), the data's units.
-        energies: energies (N,) in nats by name, at most five.
+        energies: energies (N,) in nats by name, at most eight.
         exact: the data's own −log p, (N,), nats.
         title: the finding.
 
@@ -42,11 +32,10 @@ def plot_energy_curve(x: Tensor, energies: dict[str, Tensor], exact: Tensor, tit
         >>> plot_energy_curve(x, {"learned": x**2}, x**2 / 2, "too steep").axes[0].get_ylabel()
         'energy above its least (nats)'
     """
-    figure, ax = _figure(5.6, 3.8)
+    figure, (ax,) = new_figure(5.6, 3.8)
     place, least = x.cpu().numpy(), float(exact.min())
     ax.plot(place, (exact - least).cpu().numpy(), color="black", lw=2.5, ls="--", label="data, −log p")
-    colours = (MODEL, "#E69F00", "#009E73", "#CC79A7", "#D55E00")
-    for (name, energy), colour in zip(energies.items(), colours, strict=False):
+    for (name, energy), colour in zip(energies.items(), COLOURS, strict=False):
         ax.plot(place, (energy - energy.min()).detach().cpu().numpy(), color=colour, lw=1.8, label=name)
     ax.set_ylim(-0.3, min(float((exact - least).max()), 15.0) * 1.05)
     ax.set_xlabel("x")
@@ -73,8 +62,8 @@ def plot_particle_flow(trace: Tensor, title: str, *, shown: int = 60) -> Figure:
         3
     """
     paths = _line(trace)
-    figure, ax = _figure(5.6, 3.8)
-    ax.plot(paths[:, :shown], color=MODEL, lw=0.7, alpha=0.45)
+    figure, (ax,) = new_figure(5.6, 3.8)
+    ax.plot(paths[:, :shown], color=AFTER, lw=0.7, alpha=0.45)
     ax.set_xlabel("chain step")
     ax.set_ylabel("x")
     ax.set_title(title, fontsize=10)
@@ -102,10 +91,8 @@ def plot_density_flow(trace: Tensor, data: Tensor, title: str, *, frames: int = 
     paths, points = _line(trace), data.flatten().cpu().numpy()
     steps = np.unique(np.linspace(0, len(paths) - 1, check_int("frames", frames)).round().astype(int))
     edges = np.linspace(*_span(paths, points), bins + 1)
-    figure = Figure(figsize=(5.6, 1.1 * len(steps) + 0.8), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    for ax, step in zip(np.atleast_1d(figure.subplots(len(steps), 1, sharex=True, sharey=True)), steps, strict=True):
-        ax.spines[["top", "right"]].set_visible(False)
+    figure, axes = new_figure(5.6, 1.1 * len(steps) + 0.8, rows=len(steps), sharex=True, sharey=True)
+    for ax, step in zip(axes, steps, strict=True):
         _histograms(ax, paths[step], points, edges)
         ax.set_ylabel(f"step {step}", fontsize=8)
         ax.set_yticks([])
@@ -138,7 +125,7 @@ def animate_density(trace: Tensor, data: Tensor, path: Path | str, *, fps: int =
     paths, points = _line(trace), data.flatten().cpu().numpy()
     edges = np.linspace(*_span(paths, points), bins + 1)
     tallest = 1.15 * max(np.histogram(v, edges, density=True)[0].max() for v in (*paths, points))
-    figure, ax = _figure(4.8, 3.0)
+    figure, (ax,) = new_figure(4.8, 3.0)
 
     def draw(step: int) -> list[Axes]:
         ax.clear()
@@ -152,8 +139,8 @@ def animate_density(trace: Tensor, data: Tensor, path: Path | str, *, fps: int =
 
 
 def _histograms(ax: Axes, values: np.ndarray, data: np.ndarray, edges: np.ndarray) -> None:
-    ax.hist(data, edges.tolist(), density=True, color=DATA, alpha=0.6, label="data")
-    ax.hist(values, edges.tolist(), density=True, histtype="step", color=MODEL, lw=1.5, label="chains")
+    ax.hist(data, edges.tolist(), density=True, color=BEFORE, alpha=0.6, label="data")
+    ax.hist(values, edges.tolist(), density=True, histtype="step", color=AFTER, lw=1.5, label="chains")
 
 
 def _line(trace: Tensor) -> np.ndarray:

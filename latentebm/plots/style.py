@@ -1,0 +1,65 @@
+"""One style for all figures: sizes, colours and how points are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+__all__ = ["AFTER", "BEFORE", "COLOURS", "class_style", "dots", "new_figure", "tidy_legend"]
+
+# Okabe and Ito (2008), colour-blind safe; further classes repeat with other markers.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+MARKERS = ("o", "^", "s", "D")
+BEFORE, AFTER = "#999999", "#0072B2"
+
+
+def new_figure(
+    width: float = 5.0,
+    height: float = 4.0,
+    *,
+    rows: int = 1,
+    columns: int = 1,
+    sharex: bool = False,
+    sharey: bool = False,
+) -> tuple[Figure, list[Axes]]:
+    """A figure of some inches and its axes, row by row, without the two spines that say nothing.
+
+    Example:
+        >>> len(new_figure(columns=2)[1])
+        2
+    """
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = np.atleast_1d(figure.subplots(rows, columns, sharex=sharex, sharey=sharey)).ravel().tolist()
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def class_style(k: int) -> dict[str, Any]:
+    """Colour and marker of the class of a place.
+
+    Example:
+        >>> class_style(0)
+        {'color': '#0072B2', 'marker': 'o'}
+    """
+    return {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k // len(COLOURS) % len(MARKERS)]}
+
+
+def dots(ax: Axes, xy: np.ndarray, **style: Any) -> None:
+    """Scatter of points (N, 2)."""
+    ax.scatter(xy[:, 0], xy[:, 1], **style)
+
+
+def tidy_legend(ax: Axes, **options: Any) -> None:
+    """Legend whose markers are opaque and large enough to tell apart."""
+    legend = ax.legend(**{"fontsize": 8, "framealpha": 0.9, "markerscale": 2.5, **options})
+    handles: Sequence[Any] = legend.legend_handles
+    for handle in handles:
+        if handle is not None:
+            handle.set_alpha(1)
