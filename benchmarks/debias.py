@@ -112,10 +112,11 @@ def generator(problem: Problem, settings: Settings, folder: Path) -> tuple[Debia
         start = time.perf_counter()
         model.fit_vae(problem.biased.images)
         state = {name: value.contiguous() for name, value in model.vae_.state_dict().items()}
-        state |= {"biased_codes": model.biased_codes_, "seconds": torch.tensor(time.perf_counter() - start)}
+        state["seconds"] = torch.tensor(time.perf_counter() - start)
         write_atomic(path, lambda temporary: save_file(state, temporary))
     state = load_file(path)
-    model.biased_codes_, seconds = state.pop("biased_codes"), state.pop("seconds").item()
+    model.biased_, seconds = problem.biased.images, state.pop("seconds").item()
+    state.pop("biased_codes", None)
     model.vae_ = VAE((1, 28, 28), settings.latent_dim)
     model.vae_.load_state_dict(state)
     model.vae_.requires_grad_(False).eval()

@@ -6,7 +6,7 @@
 MNIST digits 0-4, 18,353 biased images in the shares .12/.33/.28/.20/.07, target uniform. The biased VAE is trained for
 `--epochs` passes; no method takes more VAE gradient steps than that took. Each finished row is merged into the JSON
 file, and rows that are there already are skipped, so that the work can be stopped, resumed and shared by processes.
-The judge, the VAEs and their codes are kept in the run folder. Seconds are wall-clock and mean little where processes
+The judge and the VAEs are kept in the run folder. Seconds are wall-clock and mean little where processes
 share a machine; VAE steps are the budget's measure.
 """
 
@@ -50,7 +50,7 @@ DRAWS = 10_000
 
 @dataclass(frozen=True)
 class World:
-    """What the methods of one dimension and seed share: data, biased VAE and its codes, and seconds of its training."""
+    """What the methods of one dimension and seed share: data, biased VAE and seconds of its training."""
 
     biased: Tensor
     labels: Tensor
@@ -58,7 +58,6 @@ class World:
     reference_labels: Tensor
     real: Tensor
     vae: VAE
-    codes: Tensor
     seconds: float
 
 
@@ -132,7 +131,7 @@ def measure(method: str, size: int, w: World, key: dict, judge: Judge) -> dict:
 
 def tilt(method: str, reference: Tensor, w: World, key: dict) -> tuple[Draws, int]:
     model = Debiaser(latent_dim=key["dim"], seed=key["seed"], pool=POOL)
-    model.vae_, model.biased_codes_ = w.vae, w.codes
+    model.vae_, model.biased_ = w.vae, w.biased
     return model.fit_tilt(reference).sample(DRAWS), 0
 
 
@@ -171,7 +170,8 @@ def world(dim: int, seed: int, epochs: int, folder: Path) -> World:
     if not path.exists():
         train(path, problem.biased.images, dim, seed, epochs)
     state, vae = load_file(path), VAE((1, 28, 28), dim)
-    codes, seconds = state.pop("biased_codes"), state.pop("seconds").item()
+    state.pop("biased_codes", None)
+    seconds = state.pop("seconds").item()
     vae.load_state_dict(state)
     return World(
         biased=problem.biased.images,
@@ -180,17 +180,16 @@ def world(dim: int, seed: int, epochs: int, folder: Path) -> World:
         reference_labels=problem.reference.labels,
         real=problem.real.float01(),
         vae=vae.requires_grad_(False).eval(),
-        codes=codes,
         seconds=seconds,
     )
 
 
 def train(path: Path, images: Tensor, dim: int, seed: int, epochs: int) -> None:
-    """Train the biased VAE and keep it, its codes and the seconds it took."""
+    """Train the biased VAE and keep it and the seconds it took."""
     start = time.perf_counter()
     model = Debiaser(latent_dim=dim, seed=seed, epochs=epochs).fit_vae(images)
     state = {name: value.contiguous() for name, value in model.vae_.state_dict().items()}
-    state |= {"biased_codes": model.biased_codes_, "seconds": torch.tensor(time.perf_counter() - start)}
+    state["seconds"] = torch.tensor(time.perf_counter() - start)
     write_atomic(path, lambda temporary: save_file(state, temporary))
 
 

@@ -123,7 +123,7 @@ def debias(
     ] = None,
     clusters: Annotated[
         Optional[int],  # noqa: UP045
-        _option(TILT, "soft clusters that are reweighted first; 25 for small references by default; 0: none"),
+        _option(TILT, "soft clusters of the biased images that are reweighted first; 20 for small references; 0: none"),
     ] = None,
     tilt_steps: Annotated[
         Optional[int],  # noqa: UP045

@@ -1,54 +1,88 @@
-"""Where small-reference tilts start: the tilt of all biased codes, and raked clusters, against closed forms."""
+"""Where small-reference tilts start: biased images weighted as the reference says, against closed forms."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch.distributions import Normal
 
 from latentebm.models.energy import EnergyNet
-from latentebm.training.mixture import _raked, fit_aggregate, fit_mixture
+from latentebm.training import reweight
+from latentebm.training.energy import TiltRecipe
 from latentebm.training.positives import Codes
+from latentebm.training.reweight import cluster_weights, principal_scores
+from latentebm.training.start import fit_start
+
+QUICK = TiltRecipe(steps=200, base_batch=256)
 
 
-def test_raking_undoes_what_rereading_confuses():
-    """Three hard clusters of shares .5/.3/.2, read with known confusions: ratios are target over share."""
-    share, wanted = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.3, 0.5])
-    confusion = torch.tensor([[0.9, 0.1, 0.0], [0.1, 0.8, 0.1], [0.0, 0.2, 0.8]])
-    own = torch.eye(3).repeat_interleave(torch.tensor([5, 3, 2]), 0)
-    flat = torch.full((10,), 0.1)
-    ratio = _raked(own, own @ confusion, flat, wanted @ confusion)
-    assert (ratio * share).tolist() == pytest.approx(wanted.tolist(), abs=2e-3)
-    # The planted fault, rereading left out, misses by far.
-    blind = _raked(own, own, flat, wanted @ confusion)
-    assert float((blind * share - wanted).abs().max()) > 0.03
+def test_raking_meets_the_targets_of_soft_clusters(rng):
+    """Weighted images fill soft clusters as asked; target over share is right for hard ones only."""
+    own = torch.rand(400, 3, generator=rng).double() + torch.tensor([2.0, 0.0, 0.0])
+    own = own / own.sum(1, keepdim=True)
+    asked = own.mean(0) + torch.tensor([-0.02, 0.01, 0.01])
+
+    def filled(ratio):
+        weight = own @ ratio
+        return (weight @ own / weight.sum()).tolist()
+
+    assert filled(reweight._raked(own, asked)) == pytest.approx(asked.tolist(), abs=1e-4)
+    assert filled(asked / own.mean(0)) != pytest.approx(asked.tolist(), abs=5e-3)
+    hard = torch.eye(2).double().repeat_interleave(torch.tensor([90, 10]), 0)
+    assert reweight._raked(hard, torch.full((2,), 0.5).double()).tolist() == pytest.approx([0.5 / 0.9, 5.0], rel=1e-6)
 
 
-def test_raking_respects_the_weights_it_starts_from():
-    own, weight = torch.eye(2), torch.tensor([0.9, 0.1])
-    assert _raked(own, own, weight, torch.tensor([0.5, 0.5])).tolist() == pytest.approx([0.5 / 0.9, 5.0], rel=1e-4)
+def two_groups(rng):
+    """Biased features in groups of shares .9 and .1, and 200 reference features half in each."""
+    biased = torch.cat([torch.randn(1800, 2, generator=rng) - 4, torch.randn(200, 2, generator=rng) + 4])
+    reference = torch.randn(200, 2, generator=rng) + torch.tensor([[-4.0], [4.0]]).repeat(100, 1)
+    return biased, reference, torch.arange(200) // 2 % 3
 
 
-def test_the_aggregate_tilt_is_the_log_ratio(rng):
-    """Codes from N(.5, .8²): E = −log N(z; .5, .8²) / N(z; 0, 1), known up to a constant."""
-    energy = fit_aggregate(torch.randn(20_000, 1, generator=rng) * 0.8 + 0.5, generator=rng)
-    z = torch.linspace(-1, 2, 31).unsqueeze(1)
-    exact = 0.5 * ((z - 0.5) / 0.8).square() - 0.5 * z.square()
-    gap = energy(z) - exact.flatten()
-    assert float((gap - gap.mean()).abs().max()) < 0.25
+@pytest.mark.parametrize("clusters", [2, 6])
+def test_reference_shares_are_met_by_every_member(clusters, rng):
+    weight = cluster_weights(*two_groups(rng), clusters=clusters, members=3, shrinkage=0, generator=rng)
+    assert weight.mean(1).tolist() == pytest.approx([1] * 3, abs=1e-5)
+    assert (weight[:, 1800:].sum(1) / 2000).tolist() == pytest.approx([0.5] * 3, abs=0.02)
 
 
-def test_reference_shares_are_met_for_every_member(rng):
-    """Two separate clusters at .9/.1, a balanced reference: the tilted prior holds half in each."""
-    biased = torch.cat([torch.randn(1800, 1, generator=rng) - 3, torch.randn(200, 1, generator=rng) + 3]) * 0.4
-    mean = torch.tensor([[-1.2], [1.2]]).repeat(300, 1)
-    codes = Codes.split(mean, torch.full_like(mean, 0.2), 3, rng)
-    start = fit_aggregate(biased, generator=rng)
-    mixture = fit_mixture(biased, codes, start, lambda z: z, clusters=2, members=3, generator=rng)
-    z = torch.randn(20_000, 1, generator=rng)
-    weight = (-start(z) - mixture.members(z)).softmax(1)
-    assert weight[:, z[:, 0] > 0].sum(1).tolist() == pytest.approx([0.5] * 3, abs=0.05)
-    unraked = (-start(z)).softmax(0)
-    assert float(unraked[z[:, 0] > 0].sum()) < 0.2
+def test_shrinkage_counts_as_biased_images(rng):
+    """Forty images half in each group and forty pseudo-images at .1: a share of .3."""
+    biased, reference, fold = two_groups(rng)
+    few = {"reference": reference[:40], "fold": fold[:40] + 9, "clusters": 2, "members": 1, "generator": rng}
+    assert float(cluster_weights(biased, **few, shrinkage=40)[0, 1800:].sum()) / 2000 == pytest.approx(0.3, abs=0.02)
+
+
+def test_a_member_never_counts_its_own_fold(rng):
+    """All of the rare group in one fold: the member without it finds none there."""
+    biased, reference, _ = two_groups(rng)
+    fold = (reference[:, 0] < 0).long()
+    weight = cluster_weights(biased, reference, fold, clusters=2, members=2, shrinkage=0, generator=rng)
+    assert (weight[:, 1800:].sum(1) / 2000).tolist() == pytest.approx([0.0, 1.0], abs=0.12)
+
+
+def test_scores_are_centred_coordinates_of_one_scale(rng):
+    """Two orthogonal patterns of sd 3 and 1: scores of sd 1 and 1/3, whatever the pixels' units."""
+    plane = torch.linalg.qr(torch.randn(16, 2, generator=rng)).Q
+    codes = torch.randn(4000, 2, generator=rng) * torch.tensor([3.0, 1.0])
+    images = (7 * codes @ plane.T + 5).reshape(-1, 1, 4, 4)
+    first, again = principal_scores(images, images[:50], components=2, generator=rng)
+    assert first.std(0).tolist() == pytest.approx([1, 1 / 3], abs=0.03)
+    assert first.mean(0).tolist() == pytest.approx([0, 0], abs=1e-6)
+    torch.testing.assert_close(first[:50], again)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_the_start_is_the_log_ratio_of_weighted_codes(share, rng):
+    """Codes of two laws at .9/.1, as they come or weighted evenly: E is known up to a constant, of every member."""
+    mean = torch.tensor([[-0.8], [0.8]]).repeat_interleave(torch.tensor([900, 100]), 0)
+    codes = Codes.split(mean, torch.full_like(mean, 0.6), 1, rng)
+    weight = torch.where(mean[:, 0] < 0, (1 - share) / 0.9, share / 0.1)
+    fit_start(energy := EnergyNet(1, members=2, limit=4.0), codes, weight, QUICK, generator=rng)
+    z = torch.linspace(-1.5, 1.5, 31)
+    density = (1 - share) * Normal(-0.8, 0.6).log_prob(z).exp() + share * Normal(0.8, 0.6).log_prob(z).exp()
+    gap = energy.members(z[:, None]).detach() + density.log() - Normal(0, 1).log_prob(z)
+    assert float((gap - gap.mean(1, keepdim=True)).abs().max()) < 0.4
 
 
 def test_members_start_alike_and_bounded(rng):
@@ -58,3 +92,32 @@ def test_members_start_alike_and_bounded(rng):
     z = torch.randn(5, 2, generator=rng)
     members = EnergyNet(2, members=3, generator=rng).start_from(one).members(z)
     assert torch.allclose(members, one(z).expand(3, 5), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda g: principal_scores(torch.zeros(1, 4), torch.zeros(1, 4), generator=g), "biased: expected at least 2"),
+        (lambda g: principal_scores(torch.zeros(3, 4), torch.zeros(1, 5), generator=g), "reference: expected images"),
+        (lambda g: principal_scores(torch.zeros(3, 4), torch.zeros(1, 4), components=0, generator=g), "components"),
+        (lambda g: weigh(g, clusters=0), "clusters: expected"),
+        (lambda g: weigh(g, members=0), "members: expected"),
+        (lambda g: weigh(g, shrinkage=-1), "shrinkage: expected"),
+        (lambda g: weigh(g, reference=torch.zeros(4, 3)), "reference: expected 2 features"),
+        (lambda g: start(g), "weight: expected shape"),
+    ],
+)
+def test_bad_input(call, message, rng):
+    with pytest.raises(ValueError, match=message):
+        call(rng)
+
+
+def weigh(generator, reference=None, **settings):
+    sizes = {"clusters": 2, "members": 1, **settings}
+    reference = torch.zeros(4, 2) if reference is None else reference
+    return cluster_weights(torch.zeros(50, 2), reference, torch.zeros(4).long(), **sizes, generator=generator)
+
+
+def start(generator):
+    codes = Codes.split(torch.zeros(5, 1), torch.ones(5, 1), 1, generator)
+    return fit_start(EnergyNet(1), codes, torch.ones(4), QUICK, generator=generator)

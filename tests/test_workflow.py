@@ -142,7 +142,7 @@ def test_raw_positives_collapse_and_say_so(data_run, tmp_path):
     """Real bars carry noise that no decoded mean has: the energy finds that, and the weights go."""
     model = Debiaser.load(data_run).set_params(positives="raw", tilt_steps=300)
     data = bars(300, 5)
-    model.biased_codes_ = torch.zeros(1, 2)
+    model.biased_ = data.images
     images = torch.where(torch.rand(data.images.shape, generator=torch.Generator().manual_seed(0)) < 0.2, 255, 0)
     model.fit_tilt(images.to(torch.uint8))
     assert model.heldout_gain_ > 5

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentebm.checks import check_event, check_int, check_number
-from latentebm.models.mixture import MixtureEnergy
 
 __all__ = ["EnergyNet"]
 
@@ -19,7 +18,7 @@ __all__ = ["EnergyNet"]
 class EnergyNet(nn.Module):
     r"""Mean energy of M independent perceptrons, evaluated together by batched products.
 
-    .. math:: E(z) = \frac1M \sum_m \big(E^{mix}_m(z) + w_m^\top h_m(z) + b_m\big)
+    .. math:: E(z) = \frac1M \sum_m \big(w_m^\top h_m(z) + b_m\big)
 
     The mean of energies is the logarithm of a geometric mean of tilts: it keeps what the members agree on and lets
     go of what only one saw in its part of a small reference set.
@@ -28,7 +27,6 @@ class EnergyNet(nn.Module):
         dim: length of the input.
         hidden: widths of the hidden layers.
         members: ensemble size M.
-        mixture: a coarse tilt of as many members that the perceptrons refine, or None.
         limit: bound L of each perceptron's output, in nats, by :math:`L\tanh(\cdot/L)`; None for none. Far from all
             codes a free perceptron goes on falling, and a handful of remote draws would carry the weights.
         generator: source of the initial weights; the last layer starts at zero, i.e. at no tilt.
@@ -52,7 +50,6 @@ class EnergyNet(nn.Module):
         *,
         hidden: tuple[int, ...] = (128, 64),
         members: int = 1,
-        mixture: MixtureEnergy | None = None,
         limit: float | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -60,8 +57,6 @@ class EnergyNet(nn.Module):
         sizes = [check_int("dim", dim), *(check_int("hidden", h) for h in hidden), 1]
         self.n_members = check_int("members", members)
         self.config: dict[str, Any] = {"dim": dim, "hidden": list(hidden), "members": members}
-        self.config["clusters"] = 0 if mixture is None else mixture.config["clusters"]
-        self.mixture = mixture
         self.config["limit"] = limit
         self.limit = None if limit is None else check_number("limit", limit, low=0, open_low=True)
         self.weights = nn.ParameterList()
@@ -85,9 +80,7 @@ class EnergyNet(nn.Module):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> EnergyNet:
         """An energy of the same shape as one that had this `config`, its weights not yet loaded."""
-        dim, members, clusters = config["dim"], config["members"], config["clusters"]
-        mixture = MixtureEnergy(dim, clusters, members) if clusters else None
-        return cls(dim, hidden=tuple(config["hidden"]), members=members, mixture=mixture, limit=config["limit"])
+        return cls(config["dim"], hidden=tuple(config["hidden"]), members=config["members"], limit=config["limit"])
 
     def forward(self, z: Tensor) -> Tensor:
         """Energies (N,) of points (N, dim), in nats.
@@ -105,8 +98,7 @@ class EnergyNet(nn.Module):
         """
         check_event("z", z.flatten(0, -2), (self.config["dim"],))
         free = self._layers(z)[-1].squeeze(-1)
-        refined = free if self.limit is None else self.limit * torch.tanh(free / self.limit)
-        return refined if self.mixture is None else refined + self.mixture.members(z)
+        return free if self.limit is None else self.limit * torch.tanh(free / self.limit)
 
     @torch.no_grad()
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,11 +116,7 @@ class EnergyNet(nn.Module):
         grad = (slope / self.n_members) @ self.weights[-1].mT
         for h, weight in zip(reversed(hidden), reversed(self.weights[:-1]), strict=True):
             grad = torch.bmm(torch.ops.aten.silu_backward(grad, h), weight.mT)
-        energy, grad = refined.squeeze(-1).mean(0), grad.sum(0)
-        if self.mixture is None:
-            return energy, grad
-        coarse, coarse_grad = self.mixture.value_and_grad(z)
-        return energy + coarse, grad + coarse_grad
+        return refined.squeeze(-1).mean(0), grad.sum(0)
 
     def _layers(self, z: Tensor) -> list[Tensor]:
         """Every layer's output (M, N, width) before its activation."""

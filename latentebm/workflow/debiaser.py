@@ -58,10 +58,9 @@ class Debiaser(BaseEstimator):
         calibrate: turn a Jensen energy into the log-ratio's by artanh.
         posterior: fit on posterior ``draws`` or, as some published work did, on the ``means`` alone.
         folds: ensemble members, each fitted without its own fold of the reference; None takes 5, in data space 3.
-        clusters: soft clusters of the biased codes (likelihood objective). The biased codes fit a first tilt; then the
-            reference says how much of each cluster there should be; then the perceptrons refine both. None takes 25
-            below 1,000 reference images and none above; 0 for none, and no first tilt.
-            Latent space only.
+        clusters: soft clusters of the biased images (likelihood objective). The reference says how much of each there
+            should be; a first tilt is fitted to the biased codes so weighted, and refined on the reference's own. None
+            takes 20 below 1,000 reference images and none above; 0 for none, and no first tilt. Latent space only.
         tilt_steps: most optimizer steps of the energy; None takes 1,500, in data space 400.
         sampler: ``snis`` or ``langevin``.
         pool: base draws of SNIS; None takes 1,000,000, in data space, where each is decoded, 100,000.
@@ -73,7 +72,7 @@ class Debiaser(BaseEstimator):
 
     Attributes:
         vae_: the fitted VAE.
-        biased_codes_: one posterior draw of each biased image, (N, d).
+        biased_: the biased images, (N, C, H, W), uint8, which a small reference's tilt starts from; not saved.
         energy_: the fitted `EnergyNet`, or in data space `DataEnergy`.
         heldout_gain_: cross-validated gain of the tilt, nats an image.
 
@@ -205,8 +204,7 @@ class Debiaser(BaseEstimator):
             track=track or self._track(),
         )
         self.vae_ = vae.requires_grad_(False)
-        parts = images.split(4096)
-        self.biased_codes_ = torch.cat([vae.encode(p.to(device).float() / 255, generator=rng) for p in parts])
+        self.biased_ = images
         return self
 
     def fit_tilt(self, reference: np.ndarray | Tensor, *, track: Track | None = None) -> Debiaser:
@@ -217,7 +215,7 @@ class Debiaser(BaseEstimator):
         """
         images = self._reference(reference)
         space, rng = self.check()._space(), self._generator(2)
-        fitted = space.fit(self.vae_, images, self.biased_codes_, generator=rng, track=track or self._track())
+        fitted = space.fit(self.vae_, images, self.biased_, generator=rng, track=track or self._track())
         self.energy_, self.energy_log_, self.heldout_gain_ = fitted
         return self
 

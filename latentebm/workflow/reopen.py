@@ -26,7 +26,7 @@ class OpenRun:
     """What further studies of a run need.
 
     Attributes:
-        model: the loaded debiaser, with one posterior draw of each biased image as a fit leaves it.
+        model: the loaded debiaser, with the biased images as a fit leaves it.
         problem: the arrays of the run, cut as they were.
         classifier: the judge, trained as it was.
         seed: the run's.
@@ -76,7 +76,5 @@ def reopen(run: Path | str, *, device: str = "auto", track: Track = silent) -> O
     classifier = fit_judge(problem, rng, where, track)
     if classifier is None:
         raise fail("run", "labels to judge class shares by", problem.unjudged, "run it on labelled data")
-    parts = problem.biased.images.split(4096)
-    codes = [model.vae_.encode(part.to(where).float() / 255, generator=rng) for part in parts]
-    model.biased_codes_ = torch.cat(codes)
+    model.biased_ = problem.biased.images
     return OpenRun(model, problem, classifier, settings.seed)

@@ -19,15 +19,16 @@ from latentebm.objectives.tilt import calibrated
 from latentebm.progress import Track
 from latentebm.training.energy import TiltRecipe, fit_energy, held_out_gain
 from latentebm.training.fit import FitResult
-from latentebm.training.mixture import fit_aggregate, fit_mixture
 from latentebm.training.positives import POSITIVES, Codes, Pictures, Sides
+from latentebm.training.reweight import cluster_weights, principal_scores
+from latentebm.training.start import fit_start
 
 __all__ = ["POSTERIORS", "SPACES", "FittedTilt", "Space", "SpaceDefaults"]
 
 POSTERIORS = ("draws", "means")
 # Bounds of the log-ratios, in nats; the Jensen optimum is bounded by its penalty.
 LIMITS = {"latent": 4.0, "data": 3.0}
-FEW, CLUSTERS = 1000, 25  # below FEW reference images the tilt starts from CLUSTERS soft clusters
+FEW, CLUSTERS = 1000, 20  # below FEW reference images the tilt starts from CLUSTERS soft clusters
 
 
 @dataclass(frozen=True)
@@ -142,14 +143,14 @@ class Space:
             **sizes,
         )
 
-    def fit(
-        self, vae: VAE, images: Tensor, biased_codes: Tensor, *, generator: torch.Generator, track: Track
-    ) -> FittedTilt:
-        """Fit an energy to reference images (N, C, H, W), uint8, of a frozen VAE."""
+    def fit(self, vae: VAE, images: Tensor, biased: Tensor, *, generator: torch.Generator, track: Track) -> FittedTilt:
+        """Fit an energy to reference images (N, C, H, W), uint8, of a frozen VAE of the biased (M, C, H, W)."""
         recipe = self.recipe()
         codes, members = self._codes(vae, images, generator), min(self.members, len(images))
         # The weights are drawn on the CPU: a seed means the same on every device.
-        energy = self._energy(vae, codes, biased_codes, members, generator).to(codes.mean.device)
+        energy = self._energy(vae, members, generator).to(codes.mean.device)
+        if clusters := self._clusters(len(images)):
+            self._start(energy, vae, images, biased, codes.fold, clusters=clusters, generator=generator, track=track)
         tilt = self.tilt(vae, energy)
         sides = self._sides(tilt, images, codes, generator)
         log = fit_energy(energy, sides, recipe, generator=generator, track=track)
@@ -192,30 +193,38 @@ class Space:
             return Pictures.raw(tilt, images.to(codes.mean.device).float() / 255, codes, generator=generator, **sizes)
         return Pictures.reconstruct(tilt, codes, generator=generator, **sizes)
 
-    def _energy(
-        self, vae: VAE, codes: Codes, biased_codes: Tensor, members: int, generator: torch.Generator
-    ) -> EnergyNet | DataEnergy:
+    def _clusters(self, references: int) -> int:
+        """Clusters of the start, 0 for none."""
+        if self.space != "latent" or self.objective != "likelihood":
+            return 0
+        few = CLUSTERS if references < FEW else 0
+        return few if self.clusters is None else self.clusters
+
+    def _start(
+        self,
+        energy: EnergyNet | DataEnergy,
+        vae: VAE,
+        images: Tensor,
+        biased: Tensor,
+        fold: Tensor,
+        *,
+        clusters: int,
+        generator: torch.Generator,
+        track: Track,
+    ) -> None:
+        """Set an energy to the tilt of the biased images, weighted as the reference says."""
+        scores = principal_scores(biased, images, generator=generator)
+        weights = cluster_weights(*scores, fold.cpu(), clusters=clusters, members=energy.n_members, generator=generator)
+        codes = self._codes(vae, biased, generator)
+        fit_start(cast(EnergyNet, energy), codes, weights.mean(0), self.recipe(), generator=generator, track=track)
+
+    def _energy(self, vae: VAE, members: int, generator: torch.Generator) -> EnergyNet | DataEnergy:
         # Raw images need no bound: it would hide that the two sides have different supports.
         bounded = self.objective != "jensen" and self.positives != "raw"
         limit = LIMITS[self.space] if bounded else None
         if self.space == "data":
             return DataEnergy(vae.data_shape, members=members, limit=limit, generator=generator)
-        few = CLUSTERS if len(codes.mean) < FEW else 0
-        clusters = few if self.clusters is None else self.clusters
-        sizes: dict[str, Any] = {"members": members, "limit": limit, "generator": generator}
-        if self.objective != "likelihood" or not clusters:
-            return EnergyNet(vae.latent_dim, **sizes)
-        start = fit_aggregate(biased_codes, generator=generator)
-        mixture = fit_mixture(
-            biased_codes,
-            codes,
-            start,
-            lambda z: vae.encode(vae.decode(z), generator=generator),
-            clusters=clusters,
-            members=members,
-            generator=generator,
-        )
-        return EnergyNet(vae.latent_dim, mixture=mixture, **sizes).start_from(start)
+        return EnergyNet(vae.latent_dim, members=members, limit=limit, generator=generator)
 
     def _transform(self) -> functools.partial[Tensor] | None:
         if self.objective == "jensen" and self.calibrate:

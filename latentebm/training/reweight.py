@@ -1,0 +1,154 @@
+"""How much more of each kind of image a small reference has than the many biased images."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+from torch import Tensor
+
+from latentebm.checks import check_int, check_number, fail
+
+__all__ = ["cluster_weights", "principal_scores"]
+
+LEARNED_FROM = 5_000  # biased images that components and clusters are learned from
+RAKINGS = 100
+LARGEST = 100.0  # of a cluster's ratio, and of its inverse
+
+
+def principal_scores(
+    biased: Tensor, reference: Tensor, *, components: int = 24, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    r"""Scores of both sets on the first principal components of the biased images.
+
+    .. math:: s_i = V^\top (x_i - \bar x) / \sigma_1
+
+    One scale for all components, the first one's standard deviation σ₁, keeps their proportions.
+
+    Arguments:
+        biased: images (N, *data_shape), uint8 or float.
+        reference: images (M, *data_shape), of the same kind.
+        components: most of them; fewer where there are fewer images or pixels.
+        generator: picks the images that the components are learned from (CPU).
+
+    Returns:
+        (N, F) and (M, F) on the CPU.
+
+    Raises:
+        ValueError: images of different shapes, or fewer than two biased ones.
+
+    References:
+        On Lines and Planes of Closest Fit to Systems of Points in Space (Pearson, 1901)
+
+    Example:
+        >>> images = torch.arange(12.0).reshape(4, 1, 1, 3)
+        >>> [tuple(scores.shape) for scores in principal_scores(images, images[:2], generator=torch.Generator())]
+        [(4, 3), (2, 3)]
+    """
+    if biased.shape[1:] != reference.shape[1:]:
+        raise fail("reference", f"images of shape {tuple(biased.shape[1:])}", tuple(reference.shape[1:]), "resize them")
+    if len(biased) < 2:
+        raise fail("biased", "at least 2 images", len(biased), "pass more of them")
+    rows = torch.randperm(len(biased), generator=generator)[:LEARNED_FROM]
+    sample = _flat(biased[rows])
+    fitted = PCA(min(check_int("components", components), *sample.shape), random_state=_seed(generator)).fit(sample)
+    scale = max(float(np.sqrt(fitted.explained_variance_[0])), 1e-12)
+    scores = [
+        np.concatenate([fitted.transform(_flat(part)) for part in images.split(LEARNED_FROM)])
+        for images in (biased, reference)
+    ]
+    return torch.from_numpy(scores[0] / scale), torch.from_numpy(scores[1] / scale)
+
+
+def cluster_weights(
+    biased: Tensor,
+    reference: Tensor,
+    fold: Tensor,
+    *,
+    clusters: int,
+    members: int,
+    shrinkage: float = 2.0,
+    generator: torch.Generator,
+) -> Tensor:
+    r"""Weights under which the biased images fill soft clusters as the reference does.
+
+    .. math:: w_i = \sum_k r_k(x_i)\, \rho_k, \qquad
+              \frac{\sum_i w_i\, r_k(x_i)}{\sum_i w_i} = \mathrm{mean}_j\, r_k(x_j)
+
+    The many biased images say which clusters there are (a Gaussian mixture, r its responsibilities); the few reference
+    images only how much of each there should be, with `shrinkage` pseudo-images spread like the biased ones. Every
+    member has clusters of its own, learned from other images and another start, and never counts its own fold of the
+    reference: where one clustering cuts a class badly, the others outvote it.
+
+    Arguments:
+        biased: features (N, F).
+        reference: features (M, F).
+        fold: the member that doesn't count this reference image, (M,).
+        clusters: components; fewer with fewer than ten biased images each.
+        members: sets of weights.
+        shrinkage: pseudo-images towards the biased shares.
+        generator: source of the clusterings (CPU).
+
+    Returns:
+        (members, N), of mean one each.
+
+    Raises:
+        ValueError: a number outside its range, or features of different lengths.
+
+    References:
+        On a Least Squares Adjustment of a Sampled Frequency Table When the Expected Marginal Totals are Known (Deming
+        and Stephan, 1940); Adjusting the Outputs of a Classifier to New a Priori Probabilities (Saerens et al., 2002)
+
+    Example:
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> biased = torch.tensor([-1.0] * 90 + [1.0] * 10)[:, None] + 0.1 * torch.randn(100, 1, generator=rng)
+        >>> reference, fold = torch.tensor([[-1.0], [1.0]]).repeat(50, 1), torch.zeros(100, dtype=torch.long)
+        >>> weight = cluster_weights(biased, reference, fold + 1, clusters=2, members=1, generator=rng)
+        >>> round(float(weight[0, 90:].sum() / weight.sum()), 1)
+        0.5
+    """
+    check_int("members", members)
+    check_number("shrinkage", shrinkage, low=0)
+    if biased.shape[1:] != reference.shape[1:]:
+        raise fail("reference", f"{biased.shape[1]} features", reference.shape[1], "compute both alike")
+    weights = []
+    for m in range(members):
+        fitted = _clusters(biased, check_int("clusters", clusters), generator)
+        own, seen = (torch.from_numpy(fitted.predict_proba(x.numpy())) for x in (biased, reference[fold != m]))
+        share = own.mean(0)
+        target = (seen.sum(0) + shrinkage * share) / (len(seen) + shrinkage)
+        weights.append(own @ _raked(own, target))
+    return torch.stack(weights).float()
+
+
+def _clusters(biased: Tensor, clusters: int, generator: torch.Generator) -> GaussianMixture:
+    rows = torch.randperm(len(biased), generator=generator)[:LEARNED_FROM]
+    count = max(1, min(clusters, len(rows) // 10))
+    fitted = GaussianMixture(count, reg_covar=1e-4, max_iter=60, random_state=_seed(generator))
+    with warnings.catch_warnings():
+        # The clusters are a partition to reweight, not an estimate: a few more steps would not change its use.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return fitted.fit(biased[rows].numpy())
+
+
+def _raked(own: Tensor, target: Tensor) -> Tensor:
+    """Ratios ρ, one cluster after another set right, under which weighted images fill the clusters as `target` says."""
+    ratio = torch.ones_like(target)
+    for _ in range(RAKINGS):
+        weight = own @ ratio
+        filled = weight @ own / weight.sum()
+        # A cluster that hardly any image is in could take any ratio at all.
+        ratio = (ratio * target / filled.clamp_min(1e-6) / weight.mean()).clamp(1 / LARGEST, LARGEST)
+    return ratio / (own @ ratio).mean()
+
+
+def _flat(images: Tensor) -> np.ndarray:
+    return images.flatten(1).double().cpu().numpy()
+
+
+def _seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**31, (1,), generator=generator))
