@@ -101,10 +101,11 @@ def plot_methods(
             low, high = (table[end].to_numpy(dtype=float) for end in intervals[column])
         bars = np.stack([values - low, high - values]).clip(0)
         ax.errorbar(values, place, xerr=bars, ls="none", marker="o", ms=5, capsize=2, lw=1.4, color=AFTER)
-        ax.set_xlim(0, 1.12 * float(np.nanmax(high)))
+        most = float(np.nanmax(high))
+        ax.set_xlim(-0.04 * most, 1.12 * most)  # a value of zero is a whole dot
         ax.grid(axis="y", lw=0.4, color="#CCCCCC")
         ax.set_xlabel(label, fontsize=9)
     axes[0].set_yticks(place, table.index, fontsize=9)
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(table) - 0.5, -0.5)
     figure.suptitle(title, fontsize=10)
     return figure
