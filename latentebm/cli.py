@@ -67,8 +67,8 @@ The settings of an earlier run, another seed:
 
 OBJECTIVE_HELP = """likelihood (log Z from prior draws; the best balance), jensen (its bound, needs a penalty), nce (a
 classifier of reference against prior codes), contrastive (log Z's gradient from Langevin chains), amortized (from a
-sampler that learns along), or score (score matching of the codes: no log Z, but the balance of separate classes is left
-to chance)"""
+sampler that learns along; slower), or score (score matching of the codes: no log Z, but it tells less of the balance of
+classes that lie apart)"""
 
 
 def _option(panel: str, text: str) -> Any:

@@ -24,6 +24,7 @@ from latentebm.objectives.amortized import (
 from latentebm.sampling.amortized import AmortizedSampler
 from latentebm.training import sampler_loss
 from latentebm.training.amortized import fit_amortized, fit_sampler
+from latentebm.training.fit import DivergedError
 from latentebm.training.proposal import Proposal
 from latentebm.training.sampler_loss import SamplerLoss, constant
 
@@ -254,3 +255,46 @@ def test_a_networks_energy_and_its_sampler_learn_eight_gaussians(entropy, fault,
     test = law.sample(4000, generator=rng)
     excess = (law.log_prob(test) - Grid(6.0, 200).log_likelihood(energy, test)).mean()
     assert (excess < 1.0) == right, excess
+
+
+class Broken(Parabola):
+    """An energy that becomes NaN."""
+
+    def forward(self, x):
+        return super().forward(x) * torch.nan
+
+
+def test_a_diverging_fit_says_so_and_keeps_the_first_state(rng):
+    energy, source = Broken(2), PointGenerator(2, 2, hidden=(4,))
+    before = [p.detach().clone() for p in (*energy.parameters(), *source.parameters())]
+    with pytest.raises(DivergedError, match="got nan by step 20"):
+        fit_amortized(energy, source, torch.randn(50, 2, generator=rng), steps=20, batch=8, generator=rng)
+    assert all(torch.equal(p, q) for p, q in zip(before, (*energy.parameters(), *source.parameters()), strict=True))
+
+
+def test_a_generator_of_the_wrong_output_shape_is_named(rng):
+    source = PointGenerator(2, 2)
+    source.net = nn.Linear(2, 3)
+    for call in (
+        lambda: fit_amortized(Parabola(2), source, torch.zeros(5, 2), steps=1, generator=rng),
+        lambda: fit_sampler(Parabola(2), source, steps=1, generator=rng),
+        lambda: Proposal(source, torch.zeros(2), torch.ones(2)).draw(Parabola(2), 8, rng),
+    ):
+        with pytest.raises(ValueError, match=r"source: expected shape \(N, 2\), got \(\d+, 3\)"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: PointGenerator(1, 2, straight=1.0), "latent_dim: expected at least dim=2"),
+        (lambda: PointGenerator(2, 2, members=0), "members: expected"),
+        (lambda: PointGenerator(2, 2, members=3)(torch.zeros(4, 2)), "z: expected a multiple of 3 rows, got 4"),
+        (lambda: Proposal(PointGenerator(2, 2), torch.zeros(2), torch.ones(2), share=0), "share: expected"),
+        (lambda: Proposal(PointGenerator(2, 2), torch.zeros(2), torch.ones(2)).draw(len, 1, None), "n: expected"),
+        (lambda: fit_sampler(lambda x: x, PointGenerator(2, 2), steps=1, generator=torch.Generator()), "potential"),
+    ],
+)
+def test_bad_samplers_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -12,10 +12,11 @@ from latentebm.models.energy import EnergyNet
 from latentebm.models.vae import VAE
 from latentebm.objectives.tilt import log_partition, posterior_score_loss
 from latentebm.training.best import BestState
-from latentebm.training.energy import TiltRecipe, fit_energy, held_out_gain
+from latentebm.training.energy import TiltRecipe, fit_energy
 from latentebm.training.fit import DivergedError, fit
 from latentebm.training.generator import fit_vae
 from latentebm.training.guard import Guard
+from latentebm.training.held_out import held_out_gain
 from latentebm.training.negatives import Negatives
 from latentebm.training.positives import Codes
 

@@ -10,11 +10,8 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, check_number, fail
-from latentebm.models.data_energy import DataEnergy
-from latentebm.models.energy import EnergyNet
 from latentebm.objectives.contrastive import contrastive_loss
 from latentebm.objectives.tilt import (
-    gain,
     gradient_penalty,
     jensen_loss,
     likelihood_loss,
@@ -23,14 +20,14 @@ from latentebm.objectives.tilt import (
 )
 from latentebm.progress import Track, silent
 from latentebm.training.fit import FitResult, fit
+from latentebm.training.held_out import Energy, by_fold, held_out_draws
 from latentebm.training.negatives import NEGATIVES, LearnedNegatives, Negatives
 from latentebm.training.positives import Codes, Sides
 
-__all__ = ["OBJECTIVES", "TiltRecipe", "fit_energy", "held_out_gain"]
+__all__ = ["OBJECTIVES", "TiltRecipe", "fit_energy"]
 
 OBJECTIVES = ("likelihood", "jensen", "nce", "contrastive", "score", "amortized")
 UNSCORED = ("contrastive", "score", "amortized")  # whose value does not tell one energy from a better one
-Energy = EnergyNet | DataEnergy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +164,7 @@ def fit_energy(
         # The sum leaves each member the gradient of its own loss.
         return value.sum()
 
-    points, x0 = _held_out_draws(sides, energy.n_members, recipe.held_out, generator)
+    points, x0 = held_out_draws(sides, energy.n_members, recipe.held_out, generator)
     return fit(
         energy,
         loss,
@@ -175,52 +172,12 @@ def fit_energy(
         lr=recipe.lr,
         schedule=recipe.schedule,
         weight_decay=recipe.weight_decay,
-        validate=lambda: _by_fold(recipe.score, energy, points, x0),
+        validate=lambda: by_fold(recipe.score, energy, points, x0),
         every=recipe.every,
         patience=recipe.patience,
         track=track,
         description="energy",
     )
-
-
-def held_out_gain(
-    energy: Energy,
-    sides: Sides,
-    transform: Callable[[Tensor], Tensor] | None = None,
-    *,
-    draws: int = 20_000,
-    generator: torch.Generator,
-) -> float:
-    r"""Cross-validated gain: each member on the fold it never trained on, averaged, in nats an image.
-
-    .. math:: \frac1M \sum_m \hat G(E_m; \text{fold } m)
-
-    Early stopping picked each member's best state on the same fold, so the figure leans a little high.
-
-    Arguments:
-        energy: fitted ensemble.
-        sides: what it was fitted on.
-        transform: elementwise map of the energies, such as `calibrated`.
-        draws: base draws of the estimate; reference draws are two fifths of it.
-        generator: source of the draws (CPU).
-
-    Raises:
-        ValueError: codes of another length.
-
-    References:
-        Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
-
-    Example:
-        >>> from latentebm.training.positives import Codes
-        >>> rng = torch.Generator().manual_seed(0)
-        >>> codes = Codes.split(torch.zeros(10, 2), torch.ones(10, 2), 2, rng)
-        >>> held_out_gain(EnergyNet(2, members=2), codes, generator=rng)
-        0.0
-    """
-    points, x0 = _held_out_draws(sides, energy.n_members, draws, generator)
-    apply = transform or (lambda e: e)
-    with torch.no_grad():
-        return float(_by_fold(lambda q, p: gain(apply(q), apply(p)), energy, points, x0).mean())
 
 
 def _negatives(energy: Energy, sides: Sides, recipe: TiltRecipe, generator: torch.Generator) -> Callable[[], Tensor]:
@@ -264,24 +221,6 @@ def _laws(sides: Sides, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Posterior means and standard deviations of reference codes, (*rows.shape, d)."""
     codes = cast(Codes, sides)
     return codes.mean[rows], codes.scale[rows]
-
-
-def _held_out_draws(sides: Sides, members: int, draws: int, generator: torch.Generator) -> tuple[list[Tensor], Tensor]:
-    """Reference draws of each fold and base draws: drawn once, so that only the energy changes a score."""
-    repeats = max(1, draws * 2 // 5 // len(sides.fold))
-    rows = [torch.nonzero(sides.fold == m).flatten().repeat(repeats) for m in range(members)]
-    base = sides.base(draws, generator, held_out=True)
-    return [sides.draw(r, generator) for r in rows], base
-
-
-def _by_fold(score: Callable[[Tensor, Tensor], Tensor], energy: Energy, points: list[Tensor], base: Tensor) -> Tensor:
-    on_base = _members(energy, base)
-    return torch.stack([score(_members(energy, x)[m], on_base[m]) for m, x in enumerate(points)])
-
-
-def _members(energy: Energy, x: Tensor) -> Tensor:
-    """Energies (M, N), in chunks that bound the memory of images."""
-    return torch.cat([energy.members(part) for part in x.split(8192)], 1)
 
 
 def _interpolate_penalty(energy: Energy, x: Tensor, x0: Tensor, generator: torch.Generator) -> Tensor:

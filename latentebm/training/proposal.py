@@ -85,7 +85,8 @@ class Proposal:
 
     def _log_density(self, x: Tensor, codes: Tensor, share: float, generator: torch.Generator) -> Tensor:
         own = sampler_score(self.source, x, codes, noise=self.source.noise, generator=generator).log_density
-        wide = Normal(self.loc, self.scale).log_prob(x).sum(1)
+        # Unvalidated: a diverged sampler makes points that are no numbers, which its own loss reports.
+        wide = Normal(self.loc, self.scale, validate_args=False).log_prob(x).sum(1)
         return torch.logaddexp(own + math.log1p(-share), wide + math.log(share))
 
     def _nearest(self, far: Tensor, clean: Tensor, z: Tensor) -> Tensor:
@@ -95,7 +96,8 @@ class Proposal:
     def _redrawn(self, x: Tensor, log_weight: Tensor, generator: torch.Generator) -> Tensor:
         share = torch.softmax(self._by_member(log_weight), 1)
         # At most about √K copies in K: a lone point must not carry a whole step.
-        share = share.clamp(min=1e-12, max=share.shape[1] ** -0.5)
+        # And where a fit diverges, its loss says so, at which step.
+        share = share.nan_to_num(1.0).clamp(min=1e-12, max=share.shape[1] ** -0.5)
         rows = torch.multinomial(share.cpu(), share.shape[1], replacement=True, generator=generator).to(x.device)
         return self._by_member(x).take_along_dim(rows[..., None], 1).transpose(0, 1).flatten(0, 1)
 

@@ -51,7 +51,7 @@ class Debiaser(BaseEstimator):
             sides, whose weights collapse wherever the VAE's images and real ones differ.
         objective: ``likelihood``, ``jensen``, ``nce``, ``contrastive``, ``amortized`` (contrastive against a sampler
             learned along) or ``score`` (denoising score matching of latent codes, the posterior's spread being the
-            noise: it says little about the balance of separate classes).
+            noise: it tells less of the balance of classes that lie apart).
         negatives: where the contrastive objective's chains start: ``persistent`` or ``prior``.
         energy_penalty: λ of the Jensen objective.
         gradient_penalty: weight of the squared gradient norm; 0 for none.

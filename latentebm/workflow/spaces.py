@@ -17,8 +17,9 @@ from latentebm.models.tilt import LatentTilt, Tilt
 from latentebm.models.vae import VAE
 from latentebm.objectives.tilt import calibrated
 from latentebm.progress import Track
-from latentebm.training.energy import TiltRecipe, fit_energy, held_out_gain
+from latentebm.training.energy import TiltRecipe, fit_energy
 from latentebm.training.fit import FitResult
+from latentebm.training.held_out import held_out_gain
 from latentebm.training.positives import POSITIVES, Codes, Pictures, Sides
 from latentebm.training.reweight import cluster_weights, principal_scores
 from latentebm.training.start import fit_start
