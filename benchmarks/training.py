@@ -20,6 +20,7 @@ sum over 400² cells of [−6, 6]². MMD² compares 2,000 exact draws of the fit
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import math
 import time
@@ -153,8 +154,10 @@ def add(
         return
     pace_of = load()["pace"][PACED_AS.get(method, method)]
     row = measured(*wanted[:3], round(seconds / pace_of), factor, stride) | {"budget": seconds}
-    held = load()
-    write_json(RESULTS, held | {"rows": [*held["rows"], row]})
+    with RESULTS.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several parts may run at once
+        held = load()
+        write_json(RESULTS, held | {"rows": [*held["rows"], row]})
     found = ", ".join(f"{c} {row[c]:.3f}" for c in ("excess", "gain") if row.get(c) is not None)
     at = f"{dataset}, {method}, seed {seed}, ×{factor:g}, ×{stride:g}"
     print(f"{at}: {found or 'not finite'}, {row['seconds']:.0f} s, {row['steps']} steps", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -159,8 +160,8 @@ def learned(energy: Energy, run: Run) -> list[str]:
     """A generator trained with the energy, its entropy by the variational bound; the stride multiplies its noise."""
     dim = run.scale.dim
     source = PointGenerator(dim, dim, hidden=HIDDEN, noise=min(run.scale.noise * run.stride, 1.0))
-    settings = {"steps": run.steps, "lr": 1e-3 * run.factor, "generator": run.g}
-    return fit_amortized(energy, source, run.data, **settings).log
+    lr = inspect.signature(fit_amortized).parameters["lr"].default * run.factor
+    return fit_amortized(energy, source, run.data, steps=run.steps, lr=lr, generator=run.g).log
 
 
 def peer(name: str, **settings: Any) -> Method:

@@ -245,3 +245,16 @@ def test_scaled_levels_divide_the_energy():
     torch.testing.assert_close(energy(x), 10 * energy(x, torch.ones(1)))
     with pytest.raises(ValueError, match="high: expected"):
         NoiseEnergy(2, low=1.0, high=0.1)
+    with pytest.raises(ValueError, match="spread: expected"):
+        NoiseEnergy(2, low=0.1, high=1.0, spread=0)
+
+
+def test_an_untrained_level_is_the_smoothed_gaussian():
+    """With the network silent the energy is −log N(0, (s² + σ²) I), up to one constant for all points and levels."""
+    energy, x = NoiseEnergy(3, low=0.1, high=2.0, spread=1.5), torch.randn(50, 3, generator=torch.Generator())
+    for p in energy.net[-1].parameters():
+        nn.init.zeros_(p)
+    sigma = torch.linspace(0.1, 2.0, 50)
+    law = torch.distributions.Normal(torch.zeros(50, 3), (1.5**2 + sigma.square()).sqrt()[:, None].expand(50, 3))
+    constant = energy(x, sigma) + law.log_prob(x).sum(1)
+    torch.testing.assert_close(constant, torch.full((50,), -1.5 * math.log(2 * math.pi)), atol=1e-4, rtol=0)
