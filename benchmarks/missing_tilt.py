@@ -133,7 +133,7 @@ def images(seed: int) -> dict[str, float]:
         rows, out[f"{space} tilt: ESS"] = tilted.sample(10_000, pool=20_000, generator=generator)
         out[f"{space} tilt: ink"] = ink(rows, data)
         if space == "latent":
-            out |= evidence(model, tilted.energy, *hit, generator)
+            out |= evidence(model, tilted.energy, *hit, torch.Generator().manual_seed(seed))
     done["whole image's code"] = reconstruct(model, hit[0], generator)
     done["MIWAE of all images together"] = impute(fitted(data, slice(None), seed), *hit, **settings).x
     lost = hit[1].numpy() == 0
