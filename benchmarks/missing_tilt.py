@@ -192,8 +192,7 @@ def draw_digits(x: torch.Tensor, mask: torch.Tensor, done: dict[str, torch.Tenso
     grey = {"original": x} | done
     rows = {name: v.clamp(0, 1).unsqueeze(-1).repeat(1, 1, 3) for name, v in grey.items()}
     rows = {"original": rows.pop("original"), "seen; lost in orange": holed} | rows
-    figure = Figure(figsize=(7.6, 5.6), layout="constrained")
-    figure.suptitle("The decoder can make the lost strokes, but what is seen of the box is dark and outweighs a tilt")
+    figure = Figure(figsize=(7.6, 5.4), layout="constrained")
     panels = figure.subplots(len(rows), 10)
     for line, (name, pictures) in zip(panels, rows.items(), strict=True):
         for axes, picture in zip(line, pictures, strict=False):
