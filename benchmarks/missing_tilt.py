@@ -18,6 +18,7 @@ from sklearn.datasets import load_breast_cancer
 from latentebm.data.images import load_images
 from latentebm.data.mnar import MCAR, ImagePixels, SelfMasking, make_missing
 from latentebm.imputation import MIWAEImputer, impute, tilt_miwae
+from latentebm.models.energy import EnergyNet
 from latentebm.models.miwae import MIWAE
 from latentebm.training.energy import TiltRecipe
 from latentebm.training.miwae import MIWAERecipe, fit_miwae, log_weights
@@ -131,7 +132,9 @@ def images(seed: int) -> dict[str, float]:
         done[f"{space} tilt"] = tilted.impute(*hit, **settings).x
         rows, out[f"{space} tilt: ESS"] = tilted.sample(10_000, pool=20_000, generator=generator)
         out[f"{space} tilt: ink"] = ink(rows, data)
-    done["best code"] = reconstruct(model, hit[0], generator)
+        if space == "latent":
+            out |= evidence(model, tilted.energy, *hit, torch.Generator().manual_seed(seed))
+    done["whole image's code"] = reconstruct(model, hit[0], generator)
     done["MIWAE of all images together"] = impute(fitted(data, slice(None), seed), *hit, **settings).x
     lost = hit[1].numpy() == 0
     out |= {f"{n}: RMSE": error(hit[0].numpy(), v.numpy(), lost, root=True) for n, v in done.items()}
@@ -157,10 +160,29 @@ def ink(rows: torch.Tensor, data: Digits) -> float:
 
 @torch.no_grad()
 def reconstruct(model: MIWAE, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Means under the codes of the whole images: as near as any weighting of codes can bring the decoder."""
+    """Means under the codes of the whole images: what the decoder can make."""
     terms = model.terms(x, torch.ones_like(x), 500, generator=generator)
     weight = log_weights(model, terms).softmax(0).unsqueeze(-1)
     return (weight * model.likelihood.mean(terms.parameter)).sum(0)
+
+
+@torch.no_grad()
+def evidence(
+    model: MIWAE, energy: EnergyNet, x: torch.Tensor, mask: torch.Tensor, generator: torch.Generator
+) -> dict[str, float]:
+    """Nats by which the seen pixels, and the tilt, prefer one code to the other: the holed image's, the whole one's."""
+    holed, whole = (model.terms(x, m, 200, generator=generator).z for m in (mask, torch.ones_like(mask)))
+
+    def best(z: torch.Tensor) -> torch.Tensor:
+        cells = model.likelihood.log_prob(x * mask, model.decoder(z)) * mask
+        return (cells.sum(-1) - 0.5 * z.square().sum(-1)).max(0).values
+
+    return {
+        "seen pixels for the holed image's code, nats": (best(holed) - best(whole)).median().item(),
+        "latent tilt for the whole image's code, nats": (
+            energy(holed.flatten(0, 1)).mean() - energy(whole.flatten(0, 1)).mean()
+        ).item(),
+    }
 
 
 def draw_digits(x: torch.Tensor, mask: torch.Tensor, done: dict[str, torch.Tensor]) -> None:
