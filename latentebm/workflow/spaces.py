@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
@@ -17,6 +18,7 @@ from latentebm.models.tilt import LatentTilt, Tilt
 from latentebm.models.vae import VAE
 from latentebm.objectives.tilt import calibrated
 from latentebm.progress import Track
+from latentebm.sampling.weights import WeightSums
 from latentebm.training.energy import TiltRecipe, fit_energy
 from latentebm.training.fit import FitResult
 from latentebm.training.held_out import held_out_gain
@@ -30,6 +32,10 @@ POSTERIORS = ("draws", "means")
 # Bounds of the log-ratios, in nats; the Jensen optimum is bounded by its penalty.
 LIMITS = {"latent": 4.0, "data": 3.0}
 FEW, CLUSTERS = 1000, 20  # below FEW reference images the tilt starts from CLUSTERS soft clusters
+# Its bounds, the widest first: where codes lie much farther out than the prior, the tail of the weights is too heavy.
+START_LIMITS, CHECKED = (4.0, 2.0), 100_000
+# Peak learning rates of the start, and of what then refines it: a step as large as the start's would undo it.
+START_LR, REFINING_LR = 1e-2, 1e-3
 
 
 @dataclass(frozen=True)
@@ -148,10 +154,13 @@ class Space:
         """Fit an energy to reference images (N, C, H, W), uint8, of a frozen VAE of the biased (M, C, H, W)."""
         recipe = self.recipe()
         codes, members = self._codes(vae, images, generator), min(self.members, len(images))
-        # The weights are drawn on the CPU: a seed means the same on every device.
-        energy = self._energy(vae, members, generator).to(codes.mean.device)
         if clusters := self._clusters(len(images)):
-            self._start(energy, vae, images, biased, codes.fold, clusters=clusters, generator=generator, track=track)
+            weight = self._weight(images, biased, codes.fold, clusters=clusters, members=members, generator=generator)
+            energy: EnergyNet | DataEnergy = self._start(vae, biased, weight, members, generator=generator, track=track)
+            recipe = dataclasses.replace(recipe, lr=REFINING_LR)
+        else:
+            # The weights are drawn on the CPU: a seed means the same on every device.
+            energy = self._energy(vae, members, generator).to(codes.mean.device)
         tilt = self.tilt(vae, energy)
         sides = self._sides(tilt, images, codes, generator)
         log = fit_energy(energy, sides, recipe, generator=generator, track=track)
@@ -201,23 +210,29 @@ class Space:
         few = CLUSTERS if references < FEW else 0
         return few if self.clusters is None else self.clusters
 
-    def _start(
-        self,
-        energy: EnergyNet | DataEnergy,
-        vae: VAE,
-        images: Tensor,
-        biased: Tensor,
-        fold: Tensor,
-        *,
-        clusters: int,
-        generator: torch.Generator,
-        track: Track,
-    ) -> None:
-        """Set an energy to the tilt of the biased images, weighted as the reference says."""
+    def _weight(
+        self, images: Tensor, biased: Tensor, fold: Tensor, *, clusters: int, members: int, generator: torch.Generator
+    ) -> Tensor:
+        """Weights (M,) of the biased images, as the reference says; each clustering leaves out a fold of it."""
         scores = principal_scores(biased, images, generator=generator)
-        weights = cluster_weights(*scores, fold.cpu(), clusters=clusters, members=energy.n_members, generator=generator)
-        codes = self._codes(vae, biased, generator)
-        fit_start(cast(EnergyNet, energy), codes, weights.mean(0), self.recipe(), generator=generator, track=track)
+        weights = cluster_weights(*scores, fold.cpu(), clusters=clusters, members=members, generator=generator)
+        return weights.mean(0)
+
+    def _start(
+        self, vae: VAE, biased: Tensor, weight: Tensor, members: int, *, generator: torch.Generator, track: Track
+    ) -> EnergyNet:
+        """The tilt of weighted biased images under the widest bound with reliable importance weights."""
+        codes, recipe = self._codes(vae, biased, generator), dataclasses.replace(self.recipe(), lr=START_LR)
+        for limit in START_LIMITS:
+            energy = EnergyNet(vae.latent_dim, members=members, limit=limit).to(codes.mean.device)
+            fit_start(energy, codes, weight, recipe, generator=generator, track=track)
+            sums = WeightSums(CHECKED)
+            with torch.no_grad():
+                for part in codes.base(CHECKED, generator).split(16_384):
+                    sums.add(-energy(part))
+            if sums.report()["reliable"]:
+                break
+        return energy
 
     def _energy(self, vae: VAE, members: int, generator: torch.Generator) -> EnergyNet | DataEnergy:
         # Raw images need no bound: it would hide that the two sides have different supports.
