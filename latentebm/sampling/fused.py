@@ -10,7 +10,7 @@ from latentebm.checks import fail
 
 __all__ = ["FusedMLP"]
 
-FEW = 4  # points of so few coordinates are multiplied one by one when compiled, fused with what is next to them
+FEW = 16  # points of so few coordinates are multiplied one by one when compiled, fused with what is next to them
 
 
 class FusedMLP:
