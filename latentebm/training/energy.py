@@ -137,6 +137,7 @@ def fit_energy(
         Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
 
     Example:
+        >>> from latentebm.models.energy import EnergyNet
         >>> from latentebm.training.positives import Codes
         >>> rng = torch.Generator().manual_seed(0)
         >>> energy = EnergyNet(1, members=2, generator=rng)
