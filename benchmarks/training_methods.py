@@ -219,6 +219,7 @@ METHODS: dict[str, Method] = {
     "sliced": score(method="sliced"),
     "exact score": score(method="exact"),
     "torchebm CD": peer("ContrastiveDivergence", step=0.005),
+    "torchebm CD, smaller step": peer("ContrastiveDivergence", step=0.002),  # better on rings
     "torchebm PCD": peer("ContrastiveDivergence", step=0.01, persistent=True, buffer_size=2_000),
     "torchebm denoising": peer("DenoisingScoreMatching"),
     "torchebm sliced": peer("SlicedScoreMatching"),
