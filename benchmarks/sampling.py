@@ -123,20 +123,47 @@ def contenders(dim: int, chains: int, steps: int) -> dict[str, Callable[[], Any]
     }
 
 
-def speed(rounds: int = 7) -> list[dict[str, Any]]:
+class Contender:
+    """One contender in a process of its own, so that none inherits the memory that another has warmed."""
+
+    def __init__(self, *job: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, torch.get_num_threads(), *job), daemon=True)
+        self.process.start()
+
+    def seconds(self) -> float:
+        """Time of one call there."""
+        self.pipe.send(True)
+        return self.pipe.recv()
+
+    def stop(self) -> None:
+        self.pipe.send(False)
+        self.process.join()
+
+
+def _serve(pipe: Any, threads: int, name: str, dim: int, chains: int, steps: int) -> None:
+    torch.set_num_threads(threads)
+    call = contenders(dim, chains, steps)[name]
+    while pipe.recv():
+        pipe.send(timed(call))
+
+
+def speed(rounds: int = 9) -> list[dict[str, Any]]:
     """Microseconds a step; contenders take turns, so that a busy machine slows all alike, and medians count."""
     rows = []
     for dim, chains in SPEED:
-        steps = {64: 800, 1_000: 160, 10_000: 32}[
-            chains
-        ]  # a chain starts with one evaluation more: let it weigh little
-        calls = contenders(dim, chains, steps)
-        first = {name: timed(call) for name, call in calls.items()}
+        # A chain starts with one evaluation more: let it weigh little.
+        steps = {64: 800, 1_000: 160, 10_000: 32}[chains]
+        calls = {name: Contender(name, dim, chains, steps) for name in contenders(dim, chains, steps)}
+        first = {name: call.seconds() for name, call in calls.items()}
         print(f"{chains} chains, first calls: {first}", file=sys.stderr, flush=True)
         times: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(rounds):
             for name, call in calls.items():
-                times[name].append(1e6 * timed(call) / steps)
+                times[name].append(1e6 * call.seconds() / steps)
+        for call in calls.values():
+            call.stop()
         limit = gemm_limit(dim, chains)
         micro = {name: statistics.median(values) for name, values in times.items()}
         found = [

@@ -46,22 +46,25 @@ class FusedMLP:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Energy (N,) of points (N, D)."""
-        return self._forward(x)[0]
+        return self._last(self._forward(x)[0])
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Energy (N,) and its gradient (N, D) at points (N, D)."""
-        energy, hidden = self._forward(x)
+        active, kept = self._forward(x)
         grad = self.weights[-1].expand(len(x), -1)
-        for h, transposed in zip(reversed(hidden), reversed(self.transposed[:-1]), strict=True):
-            grad = _product(_silu_backward(grad, h), transposed)
-        return energy, grad
+        for layer, transposed in zip(reversed(kept), reversed(self.transposed[:-1]), strict=True):
+            grad = _product(_silu_backward(grad, *layer), transposed)
+        return self._last(active), grad
 
-    def _forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        hidden: list[Tensor] = []
+    def _forward(self, x: Tensor) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+        kept: list[tuple[Tensor, ...]] = []
         for weight, transposed, bias in zip(self.weights[:-1], self.transposed, self.biases[:-1], strict=False):
-            hidden.append(_affine(x, weight, transposed, bias))
-            x = _silu(hidden[-1])
-        return torch.mv(x, self.weights[-1][0]) + self.biases[-1], hidden
+            x, of_layer = _silu(_affine(x, weight, transposed, bias))
+            kept.append(of_layer)
+        return x, kept
+
+    def _last(self, active: Tensor) -> Tensor:
+        return torch.mv(active, self.weights[-1][0]) + self.biases[-1]
 
 
 def _affine(x: Tensor, weight: Tensor, transposed: Tensor, bias: Tensor) -> Tensor:
@@ -80,13 +83,18 @@ def _product(grad: Tensor, transposed: Tensor) -> Tensor:
     return F.linear(grad, transposed)
 
 
-def _silu(h: Tensor) -> Tensor:
-    # A compiler evaluates the sigmoid that forward and backward share once; uncompiled, the fused operation is faster.
-    return h * torch.sigmoid(h) if torch.compiler.is_compiling() else F.silu(h)
-
-
-def _silu_backward(grad: Tensor, h: Tensor) -> Tensor:
+def _silu(h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """The activation, and what its derivative is made of."""
     if not torch.compiler.is_compiling():
-        return torch.ops.aten.silu_backward(grad, h)
+        return F.silu(h), (h,)  # uncompiled, the fused operations are faster
+    # Activation and sigmoid are written once and read once; the input itself need not be kept.
     sigmoid = torch.sigmoid(h)
-    return grad * (sigmoid + h * sigmoid * (1 - sigmoid))
+    active = h * sigmoid
+    return active, (active, sigmoid)
+
+
+def _silu_backward(grad: Tensor, *kept: Tensor) -> Tensor:
+    if not torch.compiler.is_compiling():
+        return torch.ops.aten.silu_backward(grad, *kept)
+    active, sigmoid = kept
+    return grad * (sigmoid + active * (1 - sigmoid))

@@ -209,6 +209,9 @@ def _call_compiled(
 
 @functools.cache
 def _compiled() -> MoveBlock:
+    # The C library gives freed memory back at once, and takes it anew page by page at every step, until a large block
+    # has been freed: after this one it keeps up to 64 MB at hand.
+    torch.empty(8_000_000 - 4_096)
     # With the calls between the kernels compiled too, few chains are not held up by the interpreter.
     return torch.compile(move_block, dynamic=False, options={"cpp_wrapper": True})
 

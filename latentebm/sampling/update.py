@@ -16,14 +16,14 @@ def langevin_update(
     scale: float | Tensor,
     preconditioner: Tensor | None = None,
 ) -> Tensor:
-    r"""Make the one Langevin update, in place in `noise`.
+    r"""Make the one Langevin update, in place in `noise` unless it is compiled.
 
     .. math:: x' = x - d P \nabla U(x) + s P^{1/2} \xi
 
     Arguments:
         x: positions, (N, *event), or a parameter.
         grad: gradient of the potential there, shaped as `x`.
-        noise: standard normal draws, shaped as `x`; overwritten by the result.
+        noise: standard normal draws, shaped as `x`; overwritten by the result unless compiled.
         drift: drift scale :math:`d`, a number or a scalar tensor.
         scale: noise scale :math:`s`, likewise.
         preconditioner: diagonal :math:`P`, broadcast to `x`, or none.
@@ -32,9 +32,11 @@ def langevin_update(
         >>> langevin_update(torch.ones(1), torch.ones(1), torch.zeros(1), 0.25, 1.0)
         tensor([0.7500])
     """
-    if preconditioner is None:
-        return noise.mul_(scale).add_(x).sub_(grad * drift)
-    return noise.mul_(preconditioner.sqrt() * scale).add_(x).sub_(grad * (preconditioner * drift))
+    if preconditioner is not None:
+        drift, scale = preconditioner * drift, preconditioner.sqrt() * scale
+    if torch.compiler.is_compiling():
+        return noise * scale + x - grad * drift  # in place, a compiler would copy the noise of all steps at every step
+    return noise.mul_(scale).add_(x).sub_(grad * drift)
 
 
 def langevin_update_foreach(
