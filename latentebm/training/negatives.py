@@ -20,7 +20,18 @@ __all__ = ["NEGATIVES", "LearnedNegatives", "Negatives"]
 NEGATIVES = ("persistent", "prior")
 
 
-class Negatives:
+class _Members:
+    """Data of M models' base points, and their potentials, whichever axis holds the members."""
+
+    def __init__(self, members: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor]) -> None:
+        self.members, self.decode = members, decode
+
+    def _data(self, by_member: Tensor) -> Tensor:
+        """Data (M, N, *event) of base points (M, N, D)."""
+        return self.decode(by_member.flatten(0, 1)).unflatten(0, by_member.shape[:2])
+
+
+class Negatives(_Members):
     r"""Langevin chains of M models at once, in the base space.
 
     .. math:: u' = u - \eta \nabla\big(E_m(x(u)) + \tfrac12 |u|^2\big) + \sqrt{2\eta}\,\xi
@@ -68,7 +79,8 @@ class Negatives:
         like: Tensor,
         generator: torch.Generator,
     ) -> None:
-        self.members, self.decode, self.shape = members, decode, shape
+        super().__init__(members, decode)
+        self.shape = shape
         self.chains, self.steps = check_int("chains", chains), check_int("steps", steps)
         self.kernel, self.restart = ULA(step), check_number("restart", restart, low=0, high=1)
         self.like, self.generator = like, generator
@@ -86,20 +98,16 @@ class Negatives:
         if self.buffer is not None and rows is not None:
             self.buffer.put(rows, run.state.position)
         with torch.no_grad():
-            return self._data(run.state.position)
+            return self._data(run.state.position.transpose(0, 1))
 
     def _prior(self, n: int) -> Tensor:
         return torch.randn((n, *self.shape), generator=self.generator).to(self.like)
 
-    def _data(self, u: Tensor) -> Tensor:
-        by_member = u.transpose(0, 1)
-        return self.decode(by_member.flatten(0, 1)).unflatten(0, by_member.shape[:2])
-
     def _potential(self, u: Tensor) -> Tensor:
-        return self.members(self._data(u)).sum(0) + 0.5 * u.square().flatten(1).sum(1)
+        return self.members(self._data(u.transpose(0, 1))).sum(0) + 0.5 * u.square().flatten(1).sum(1)
 
 
-class LearnedNegatives:
+class LearnedNegatives(_Members):
     r"""Draws of M models at once by one generator that learns along, in the base space.
 
     .. math:: \min_G\; \sum_m E_{G_m}\big[E_m(x(u)) + \tfrac12 |u|^2\big] - H(G_m)
@@ -144,7 +152,8 @@ class LearnedNegatives:
         generator: torch.Generator,
     ) -> None:
         n_members, dim = shape
-        self.members, self.decode, self.generator = members, decode, generator
+        super().__init__(members, decode)
+        self.generator = generator
         self.rows = n_members * check_int("draws", draws)
         self.moves = check_int("moves", moves)
         check_number("noise", noise, low=0, high=0.99, open_low=True)
@@ -165,12 +174,11 @@ class LearnedNegatives:
             self.loss(self._potential, self.rows, self.generator).backward(inputs=parameters)
             self.optimizer.step()
         with torch.no_grad():
-            return self._data(self.proposal.draw(self._potential, self.rows, self.generator))
+            return self._data(self._by_member(self.proposal.draw(self._potential, self.rows, self.generator)))
 
-    def _data(self, u: Tensor) -> Tensor:
-        by_member = u.unflatten(0, (-1, self.loss.source.members)).transpose(0, 1)
-        return self.decode(by_member.flatten(0, 1)).unflatten(0, by_member.shape[:2])
+    def _by_member(self, u: Tensor) -> Tensor:
+        return u.unflatten(0, (-1, self.loss.source.members)).transpose(0, 1)
 
     def _potential(self, u: Tensor) -> Tensor:
-        energies = self.members(self._data(u))
+        energies = self.members(self._data(self._by_member(u)))
         return energies.transpose(0, 1).flatten() + 0.5 * u.square().sum(1)

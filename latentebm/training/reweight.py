@@ -12,6 +12,7 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from latentebm.checks import check_int, check_number, fail
+from latentebm.progress import Track, silent
 
 __all__ = ["cluster_weights", "principal_scores"]
 
@@ -73,6 +74,7 @@ def cluster_weights(
     members: int,
     shrinkage: float = 2.0,
     generator: torch.Generator,
+    track: Track = silent,
 ) -> Tensor:
     r"""Weights under which the biased images fill soft clusters as the reference does.
 
@@ -92,6 +94,7 @@ def cluster_weights(
         members: sets of weights.
         shrinkage: pseudo-images towards the biased shares.
         generator: source of the clusterings (CPU).
+        track: shows progress.
 
     Returns:
         (members, N), of mean one each.
@@ -116,7 +119,7 @@ def cluster_weights(
     if biased.shape[1:] != reference.shape[1:]:
         raise fail("reference", f"{biased.shape[1]} features", reference.shape[1], "compute both alike")
     weights = []
-    for m in range(members):
+    for m in track(range(members), "clusters"):
         fitted = _clusters(biased, check_int("clusters", clusters), generator)
         own, seen = (torch.from_numpy(fitted.predict_proba(x.numpy())) for x in (biased, reference[fold != m]))
         share = own.mean(0)

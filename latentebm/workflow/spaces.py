@@ -155,8 +155,9 @@ class Space:
         recipe = self.recipe()
         codes, members = self._codes(vae, images, generator), min(self.members, len(images))
         if clusters := self._clusters(len(images)):
-            weight = self._weight(images, biased, codes.fold, clusters=clusters, members=members, generator=generator)
-            energy: EnergyNet | DataEnergy = self._start(vae, biased, weight, members, generator=generator, track=track)
+            known: dict[str, Any] = {"generator": generator, "track": track}
+            weight = self._weight(images, biased, codes.fold, clusters=clusters, members=members, **known)
+            energy: EnergyNet | DataEnergy = self._start(vae, biased, weight, members, **known)
             recipe = dataclasses.replace(recipe, lr=REFINING_LR)
         else:
             # The weights are drawn on the CPU: a seed means the same on every device.
@@ -210,13 +211,10 @@ class Space:
         few = CLUSTERS if references < FEW else 0
         return few if self.clusters is None else self.clusters
 
-    def _weight(
-        self, images: Tensor, biased: Tensor, fold: Tensor, *, clusters: int, members: int, generator: torch.Generator
-    ) -> Tensor:
+    def _weight(self, images: Tensor, biased: Tensor, fold: Tensor, **settings: Any) -> Tensor:
         """Weights (M,) of the biased images, as the reference says; each clustering leaves out a fold of it."""
-        scores = principal_scores(biased, images, generator=generator)
-        weights = cluster_weights(*scores, fold.cpu(), clusters=clusters, members=members, generator=generator)
-        return weights.mean(0)
+        scores = principal_scores(biased, images, generator=settings["generator"])
+        return cluster_weights(*scores, fold.cpu(), **settings).mean(0)
 
     def _start(
         self, vae: VAE, biased: Tensor, weight: Tensor, members: int, *, generator: torch.Generator, track: Track
