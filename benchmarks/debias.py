@@ -100,7 +100,7 @@ def judge_of(problem: Problem, folder: Path) -> Classifier:
 def merge(path: Path, line: dict) -> None:
     """Put a line in the place of the one it measures again, or at the end."""
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    key = ("dim", "seed", "row")
+    key = ("dim", "seed", "row", "epochs")
     write_json(path, [k for k in kept if any(k[name] != line[name] for name in key)] + [line])
 
 
