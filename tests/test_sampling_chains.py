@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from latentebm.models.energy import EnergyNet
 from latentebm.sampling import (
     HMC,
     MALA,
@@ -228,12 +229,51 @@ def test_interrupt_keeps_what_is_done():
     assert run.info.steps == run.state.step == len(run.trace) == 16
 
 
+@pytest.mark.parametrize("asked", [0, 1, 9, 14])
+def test_interrupt_within_a_block_leaves_no_chain_ahead(asked):
+    def break_after(calls):
+        left = [calls]
+
+        def potential(x):
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return x.square().sum(1) / 2
+
+        return potential
+
+    start = start_chains(gaussian(1.0), torch.ones(6, 1))
+    settings = {"generator": gen(), "chunk": 3, "trace": 3}
+    run = run_chains(break_after(16 + asked), start, ULA(0.1), 24, **settings)
+    assert run.info.steps == run.state.step == len(run.trace) == 8
+    whole = run_chains(gaussian(1.0), start, ULA(0.1), 8, **settings | {"generator": gen()})
+    assert torch.equal(run.state.position, whole.state.position)
+    with pytest.raises(KeyboardInterrupt):
+        run_chains(break_after(16 + asked), start, ULA(0.1), 24, **settings, partial=False)
+
+
+def test_an_energy_of_ones_own_is_not_mistaken_for_the_one_it_extends():
+    class Well(EnergyNet):
+        def forward(self, z):
+            return super().forward(z) + 50 * (z[:, 0] - 3).square()
+
+    x = run_chains(Well(1), torch.zeros(500, 1), MALA(0.005), 400, generator=gen()).state.position
+    assert abs(x.mean().item() - 3) < 0.1
+
+
 def test_agreement_has_its_level_and_power():
     x, y = torch.randn(400, 2, generator=gen(1)), torch.randn(300, 2, generator=gen(2))
     assert agreement(x, y, generator=gen(3)).p_value > 0.01
     assert agreement(x, 1.5 * y, generator=gen(3)).p_value < 0.005
     levels = [agreement(x[i::40], y[i::40], generator=gen(i), permutations=39).p_value for i in range(40)]
     assert 0.25 < sum(levels) / 40 < 0.8
+
+
+class Closed:
+    """A potential whose own gradient comes with a column of energies."""
+
+    def value_and_grad(self, x):
+        return x.square() / 2, x
 
 
 def nan_start(n, *, generator):
@@ -272,6 +312,22 @@ def nan_start(n, *, generator):
             "at chain 0 after 100 redraws",
         ),
         (lambda: tune_step(gaussian(1.0), torch.ones(2, 1), ULA(0.1), 5, generator=gen()), "use MALA"),
+        (lambda: tune_step(gaussian(1.0), torch.ones(2, 1), "mala", 5, generator=gen()), "kernel: expected"),
+        (lambda: run_chains(gaussian(1.0), [[1.0]], ULA(0.1), 5, generator=gen()), "a ChainState, got list"),
+        (lambda: ULA(0.1, preconditioner=2.0), "preconditioner: expected a tensor"),
+        (
+            lambda: run_chains(
+                gaussian(1.0), torch.ones(2, 1), ULA(0.1, preconditioner=torch.ones(3)), 5, generator=gen()
+            ),
+            r"broadcasts to \(1,\), got \(3,\)",
+        ),
+        (lambda: start_chains(lambda x: torch.zeros(len(x)), torch.ones(2, 1)), "one that depends on x"),
+        (lambda: start_chains(Closed(), torch.ones(2, 1)), r"\(2,\) and \(2, 1\) of value_and_grad, got \(2, 1\)"),
+        (lambda: agreement(torch.ones(5), torch.ones(5), generator=gen()), "samples: expected"),
+        (
+            lambda: agreement(torch.full((5, 1), math.nan), torch.ones(5, 1), generator=gen()),
+            "samples: expected finite",
+        ),
         (lambda: FusedMLP(torch.nn.Sequential(torch.nn.Linear(2, 3))), "net: expected Linear, SiLU"),
     ],
 )

@@ -117,6 +117,21 @@ def test_buffer_restarts_labels_and_survives(tmp_path):
     assert torch.equal(again.sample(sampler, 50, generator=gen(9)).x, pmc.sample(sampler, 50, generator=gen(9)).x)
 
 
+def test_starts_at_non_finite_energies_are_drawn_anew():
+    def now_and_then(n, generator):
+        x = normal(n, generator)
+        return torch.where(torch.rand(n, 1, generator=generator) < 0.3, torch.nan, x)
+
+    y = (torch.arange(200) % 2).to(torch.uint8)
+    sampler = ConditionalSampler(logits_of_blobs, now_and_then, classes=2)
+    moved = sampler.sample(200, MALA(0.2), 30, generator=gen(), y=y)
+    assert bool(moved.x.isfinite().all())
+    assert shares_right(logits_of_blobs, moved) > 0.95
+    never = ConditionalSampler(logits_of_blobs, lambda n, g: torch.full((n, 2), torch.nan), classes=2)
+    with pytest.raises(ValueError, match="at chain 0 after 100 redraws"):
+        never.sample(3, MALA(0.2), 1, generator=gen())
+
+
 def test_restart_probability_and_persistence_on_a_tilt():
     tilt = GaussianTilt()
     pmc = PMC(MALA(0.5), n_steps=20, size=4_000)
@@ -145,6 +160,22 @@ def test_restart_probability_and_persistence_on_a_tilt():
         ),
         (lambda s: PMC(ULA(0.1), size=6).sample(s, 1, generator=gen(), y=torch.tensor([2])), "labels of 0 … 1"),
         (lambda s: ReplayBuffer(torch.ones(0, 2)), "size: expected"),
+        (lambda s: ReplayBuffer(torch.ones(3, 2).long()), "floating positions"),
+        (lambda s: ReplayBuffer(torch.ones(3, 2)).pick(-2, generator=gen()), "n: expected"),
+        (
+            lambda s: s.advance(Labelled(torch.ones(2, 2), torch.tensor([0, 2])), ULA(0.1), 1, generator=gen()),
+            "labels of 0 … 1",
+        ),
+        (
+            lambda s: PMC(ULA(0.1), buffer=ReplayBuffer(torch.ones(3, 2), torch.full((3,), 7))).sample(
+                s, 2, generator=gen()
+            ),
+            "labels of 0 … 1",
+        ),
+        (
+            lambda s: UnconditionalSampler(logits_of_blobs, normal, classes=5).sample(2, ULA(0.1), 1, generator=gen()),
+            r"logits: expected shape \(2, 5\), got \(2, 2\)",
+        ),
         (lambda s: ReplayBuffer(torch.ones(3, 2), torch.zeros(2)), "expected 3 labels"),
         (
             lambda s: jem_loss(torch.zeros(2, 2), torch.tensor([0, 2]), torch.zeros(2), torch.zeros(2)),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from arviz_stats.base import array_stats
 
-from latentebm.sampling import ISIR, MALA, NUTS, PMC, SNIS, ULA, Langevin, Rejection, WeightSums, resample
+from latentebm.sampling import HMC, ISIR, MALA, NUTS, PMC, SNIS, ULA, Langevin, Rejection, WeightSums, resample
 from latentebm.sampling import resampling as methods
 from tests.sampling_targets import GaussianTilt, MixtureTilt, assert_mean, gen
 
@@ -157,7 +157,8 @@ def constant_energy(value):
             lambda: Rejection(pilot=50).draw(constant_energy(math.inf), 5, generator=gen()),
             "at least one weight above zero",
         ),
-        (lambda: ISIR().draw(constant_energy(math.inf), 5, generator=gen()), "at least one weight above zero"),
+        (lambda: ISIR().draw(constant_energy(math.inf), 5, generator=gen()), "got 5 of 5 chains at weight zero"),
+        (lambda: resample(torch.zeros(3, 1), 2, generator=gen()), r"log_weight: expected shape \(K,\)"),
         (lambda: SNIS(resampling="bootstrap"), "resampling: expected one of multinomial"),
         (lambda: SNIS(pool=0), "pool: expected"),
         (
@@ -173,3 +174,58 @@ def constant_energy(value):
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+class Column(GaussianTilt):
+    def energy(self, u):
+        return super().energy(u)[:, None]
+
+
+class Total(GaussianTilt):
+    def energy(self, u):
+        return super().energy(u).sum()
+
+
+class Whole(GaussianTilt):
+    def sample_base(self, n, *, generator):
+        return torch.randint(3, (n, 2), generator=generator)
+
+
+@pytest.mark.parametrize("sampler", [*SAMPLERS, HMC(chains=2, warm_up=5), NUTS(chains=2, warm_up=5)], ids=repr)
+def test_every_sampler_asks_for_one_energy_a_point(sampler):
+    for tilt, message in ((Column(), "expected shape"), (Total(), "expected shape"), (Whole(), "floating")):
+        sampler = PMC(MALA(0.5), n_steps=3, size=100) if isinstance(sampler, PMC) else sampler
+        with pytest.raises(ValueError, match=message):
+            sampler.draw(tilt, 20, generator=gen())
+
+
+def test_isir_says_which_chains_never_met_the_support():
+    class Far(GaussianTilt):
+        def energy(self, u):
+            return torch.where(u[:, 0] > 3, 0.0, torch.inf)
+
+    with pytest.raises(ValueError, match="chains at weight zero after 30 steps; take more steps"):
+        ISIR().draw(Far(), 1_000, generator=gen())
+
+
+def test_planted_faults_in_the_weights(monkeypatch):
+    class Upside(GaussianTilt):
+        def energy(self, u):
+            return -super().energy(u)  # the sign of the tilt
+
+    class Shrunk(GaussianTilt):
+        def sample_base(self, n, *, generator):
+            return 0.9 * super().sample_base(n, generator=generator)  # another base than the one said
+
+    def check(tilt, sampler):
+        assert_mean(sampler.draw(tilt, 4_000, generator=gen(3)).latent, tilt.mean)
+
+    for sampler in (SNIS(pool=100_000), Rejection(pilot=5_000), ISIR()):
+        check(GaussianTilt(), sampler)
+        for fault in (Shrunk(),) if isinstance(sampler, Rejection) else (Upside(), Shrunk()):
+            with pytest.raises(AssertionError):
+                check(fault, sampler)
+    # A mean weight over another count than the pool's.
+    monkeypatch.setattr(WeightSums, "log_z", property(lambda s: s.log_sum - math.log(s.count + s.size)))
+    with pytest.raises(AssertionError):
+        test_snis_gaussian("multinomial")

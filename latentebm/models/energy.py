@@ -82,6 +82,12 @@ class EnergyNet(nn.Module):
         """An energy of the same shape as one that had this `config`, its weights not yet loaded."""
         return cls(config["dim"], hidden=tuple(config["hidden"]), members=config["members"], limit=config["limit"])
 
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        if {"forward", "members"} & set(vars(cls)) and "value_and_grad" not in vars(cls):
+            # The closed form below is of the energy below; another energy is differentiated.
+            cls.value_and_grad = None  # type: ignore[assignment,method-assign]
+
     def forward(self, z: Tensor) -> Tensor:
         """Energies (N,) of points (N, dim), in nats.
 

@@ -103,7 +103,8 @@ class LatentTilt(Tilt):
     @property
     def potential(self) -> Callable[[Tensor], Tensor]:
         """Total potential (N,) of codes (N, d); with a gradient in closed form where the energy has one."""
-        return _ClosedPotential(self) if hasattr(self.net, "value_and_grad") else super().potential
+        closed = getattr(self.net, "value_and_grad", None) is not None
+        return _ClosedPotential(self) if closed else super().potential
 
     def decode(self, u: Tensor) -> Tensor:
         """Mean images of codes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ __all__ = ["annealed_langevin"]
 def annealed_langevin(
     potential: Callable[[Tensor, Tensor], Tensor],
     position: Tensor,
-    sigmas: Tensor,
+    sigmas: Tensor | Sequence[float],
     *,
     n_steps: int = 50,
     step: float = 0.1,
@@ -59,7 +59,8 @@ def annealed_langevin(
     """
     check_int("n_steps", n_steps)
     check_number("step", step, low=0, open_low=True)
-    if not len(sigmas) or not bool((sigmas > 0).all() and (sigmas.diff() < 0).all()):
+    sigmas = torch.as_tensor(sigmas)
+    if sigmas.ndim != 1 or not len(sigmas) or not bool((sigmas > 0).all() and (sigmas.diff() < 0).all()):
         raise fail("sigmas", "positive levels that fall", sigmas.tolist(), "sort them, largest first")
     make = MALA if adjusted else ULA
     for sigma in sigmas:
@@ -69,5 +70,5 @@ def annealed_langevin(
             return potential(x, level.expand(len(x)))
 
         kernel = make(step * float(level) ** 2)
-        position = run_chains(at_level, position, kernel, n_steps, generator=generator).state.position
+        position = run_chains(at_level, position, kernel, n_steps, generator=generator, partial=False).state.position
     return position

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from latentebm.checks import check_int
 from latentebm.progress import Track, silent
-from latentebm.sampling.kernels import Kernel, check_kernel
+from latentebm.sampling.kernels import Kernel, check_kernel, check_preconditioner
 from latentebm.sampling.moves import (
     BLOCK,
     MoveBlock,
@@ -20,6 +20,8 @@ from latentebm.sampling.moves import (
 from latentebm.sampling.state import CHUNK, ChainInfo, ChainRun, ChainState, start_chains
 
 __all__ = ["run_chains"]
+
+Moved = tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]  # point, counts, path
 
 
 @torch.no_grad()
@@ -34,15 +36,17 @@ def run_chains(
     thin: int = 1,
     chunk: int = CHUNK,
     compile: bool = False,  # noqa: A002 - the name torch users know
+    partial: bool = True,
     track: Track = silent,
 ) -> ChainRun:
     r"""Advance every chain `n_steps` by the kernel.
 
     Only gradients in the position are formed, never in parameters. A proposal whose energy or gradient is not finite
-    is taken back and counted. On Ctrl-C the steps done so far are returned.
+    is taken back and counted. On Ctrl-C the steps done so far by all chains are returned.
 
     Arguments:
-        potential: maps (N, *event) to (N,), in nats. Every chain's gradient is that of its own potential.
+        potential: maps (N, *event) to (N,), in nats. Every chain's gradient is that of its own potential. If it has a
+            method ``value_and_grad`` giving potential (N,) and gradient (N, *event), that is used.
         state: starting points (N, *event), or the state of an earlier run, whose step count goes on.
         kernel: a Langevin kernel.
         n_steps: steps to take.
@@ -52,6 +56,7 @@ def run_chains(
         chunk: chains evaluated at once, which bounds the memory of the potential's activations and keeps them in cache.
         compile: compile blocks of steps with ``torch.compile``; takes some ten seconds once, and pays for long runs of
             few chains. Without a C++ compiler a warning is given and the plain steps run.
+        partial: return what is done on Ctrl-C; otherwise the interrupt passes on.
         track: shows progress.
 
     Returns:
@@ -74,29 +79,31 @@ def run_chains(
     """
     _check_run(kernel, n_steps, trace, thin, chunk)
     potential = potential if kernel.gradient else WithoutGradient(potential)
-    state = start_chains(potential, state, chunk=chunk) if isinstance(state, Tensor) else _own(state)
+    state = start_chains(potential, state, chunk=chunk) if not isinstance(state, ChainState) else state
+    check_preconditioner(kernel, state.position.shape[1:])
     if kernel.clip is not None:
         state = state._replace(grad=clip_gradient(state.grad, kernel.clip)[0])
     n, trace = len(state.position), min(trace, len(state.position), chunk)
     tally = _Tally(n, state.position.device)
     path = [state.position.new_empty((0, trace, *state.position.shape[1:]))]
     move = compiled_block() if compile else move_block
-    steps = 0
+    first = state.step
     try:
         for block in track(_blocks(n_steps, state.position[:chunk].numel()), "chains"):
-            scales = [kernel.scales(state.step + steps + k) for k in range(block)]
+            scales = [kernel.scales(state.step + k) for k in range(block)]
+            moved = []
             for start in range(0, n, chunk):
-                rows, kept = slice(start, start + chunk), trace if start == 0 else 0
                 # Odd blocks and a last, smaller chunk are not worth a program of their own.
                 chosen = move if block == BLOCK and (start + chunk <= n or start == 0) else move_block
-                part = _advance(potential, state, rows, kernel, scales, generator, tally, kept, chosen)
-                if kept:
-                    path.append(part)
-            steps += block
+                kept = trace if start == 0 else 0
+                moved.append(_advance(potential, state, start, chunk, kernel, scales, generator, kept, chosen))
+            # All chains' block at once, so that an interrupt leaves none ahead of the others.
+            state = _commit(state, moved, block, tally, path)
     except KeyboardInterrupt:
-        pass  # what is done is worth keeping; info.steps tells how far it came
-    info = tally.info(kernel, kernel.scales(max(0, state.step + steps - 1))[0], steps)
-    return ChainRun(state._replace(step=state.step + steps), info, torch.cat(path)[thin - 1 :: thin])
+        if not partial:
+            raise
+    info = tally.info(kernel, kernel.scales(max(0, state.step - 1))[0], state.step - first)
+    return ChainRun(state, info, torch.cat(path)[thin - 1 :: thin])
 
 
 class _Tally:
@@ -122,31 +129,34 @@ def _blocks(n_steps: int, numel: int) -> list[int]:
 def _advance(
     potential: Potential,
     state: ChainState,
-    rows: slice,
+    start: int,
+    chunk: int,
     kernel: Kernel,
     scales: list[tuple[float, float]],
     generator: torch.Generator,
-    tally: _Tally,
     trace: int,
     move: MoveBlock,
-) -> Tensor:
-    """Move one chunk of chains by a block of steps, written into `state`; return the path of its first `trace`."""
-    x, energy, grad = state.position[rows], state.energy[rows], state.grad[rows]
+) -> Moved:
+    """Move one chunk of chains by a block of steps: its point, counts, and the path of its first `trace`."""
+    x, energy, grad = (t[start : start + chunk] for t in state[:3])
     noise = x.new_empty((len(scales), *x.shape)).normal_(generator=generator)
     uniform = x.new_empty((len(scales), len(x))).uniform_(generator=generator) if kernel.adjusted else None
-    moved = move(potential, (x, energy, grad), noise, uniform, scales, kernel.preconditioner, kernel.clip, trace)
-    (y, u, g), counts, path = moved
-    x.copy_(y), energy.copy_(u), grad.copy_(g)
-    tally.counts += counts
-    sunk = torch.isneginf(u)
+    moved: Moved = move(potential, (x, energy, grad), noise, uniform, scales, kernel.preconditioner, kernel.clip, trace)
+    sunk = torch.isneginf(moved[0][1])
     if bool(sunk.any()):
-        chain = rows.start + int(sunk.nonzero()[0, 0])
+        chain = start + int(sunk.nonzero()[0, 0])
         raise FloatingPointError(f"potential: expected finite energies, got -inf at chain {chain}; bound it from below")
-    return path
+    return moved
 
 
-def _own(state: ChainState) -> ChainState:
-    return ChainState(state.position.clone(), state.energy.clone(), state.grad.clone(), state.step)
+def _commit(state: ChainState, moved: list[Moved], block: int, tally: _Tally, path: list[Tensor]) -> ChainState:
+    points = [point for point, _, _ in moved]
+    x, energy, grad = points[0] if len(points) == 1 else (torch.cat(parts) for parts in zip(*points, strict=True))
+    for _, counts, _ in moved:
+        tally.counts += counts
+    if path[0].shape[1]:
+        path.append(moved[0][2])
+    return ChainState(x, energy, grad, state.step + block)
 
 
 def _check_run(kernel: Kernel, n_steps: int, trace: int, thin: int, chunk: int) -> None:

@@ -73,10 +73,12 @@ class ClassifierSampler(ABC):
         """Move every chain by exactly `n_steps` transitions of the kernel.
 
         Raises:
-            ValueError: the kernel is unknown, or `n_steps` is below 1.
+            ValueError: the kernel is unknown, `n_steps` is below 1, a label is not of 0 … C − 1, the logits are not
+                (N, C), or a chain stays at a non-finite energy after 100 fresh starts from the base law.
         """
         check_kernel(kernel)
         check_int("n_steps", n_steps)
+        chains = chains._replace(y=self.check_labels(chains.y, len(chains.x)))
         parts = zip(chains.x.split(self.chunk), chains.y.split(self.chunk), strict=True)
         moved = [self._advance(Labelled(x, y), kernel, n_steps, generator) for x, y in parts]
         return Labelled(*(torch.cat(both) for both in zip(*moved, strict=True)))
@@ -91,7 +93,7 @@ class ClassifierSampler(ABC):
             kernel: a Langevin kernel.
             n_steps: transitions of each chain.
             generator: source of the starts, labels and noise.
-            y: labels (n,), or none to draw them.
+            y: labels (n,), or none to draw them; a joint sampler only starts from them.
 
         Raises:
             ValueError: an argument lies outside its range.
@@ -109,7 +111,13 @@ class ClassifierSampler(ABC):
         if len(y) and (int(y.min()) < 0 or int(y.max()) >= self.classes):
             got = f"{int(y.min())} … {int(y.max())}"
             raise fail("y", f"labels of 0 … {self.classes - 1}", got, "pass class indices from 0")
-        return y
+        return y.long()
+
+    def _logits(self, x: Tensor) -> Tensor:
+        logits = self.logits(x)
+        if logits.shape != (want := (len(x), self.classes)):
+            raise fail("logits", f"shape {want}", tuple(logits.shape), f"pass classes={logits.shape[-1]}, one a column")
+        return logits
 
     def _advance(
         self, chains: Labelled, kernel: Kernel, n_steps: int, generator: torch.Generator, first: int = 0
@@ -120,8 +128,8 @@ class ClassifierSampler(ABC):
             return self.energy(x, y)
 
         # A label belongs to its chain: the whole part is one chunk, so that rows and labels stay aligned.
-        state = start_chains(potential, x, chunk=len(x))._replace(step=first)
-        run = run_chains(potential, state, kernel, n_steps, generator=generator, chunk=len(x))
+        state = start_chains(potential, x, lambda k: self.base(k, generator), chunk=len(x))._replace(step=first)
+        run = run_chains(potential, state, kernel, n_steps, generator=generator, chunk=len(x), partial=False)
         return Labelled(run.state.position, y)
 
 
@@ -151,7 +159,7 @@ class UnconditionalSampler(ClassifierSampler):
 
     def energy(self, x: Tensor, y: Tensor) -> Tensor:
         """Energy (N,) of points, whatever their labels."""
-        return -self.logits(x).logsumexp(1)
+        return -self._logits(x).logsumexp(1)
 
 
 class ConditionalSampler(ClassifierSampler):
@@ -224,7 +232,7 @@ class JointSampler(ConditionalSampler):
 
     @torch.no_grad()
     def _labels(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        logits = self.logits(x)
+        logits = self._logits(x)
         return (logits - torch.empty_like(logits).exponential_(generator=generator).log()).argmax(1)
 
 

@@ -9,7 +9,7 @@ import torch
 from arviz_stats.base import array_stats
 from torch import Tensor
 
-from latentebm.checks import check_int, fail
+from latentebm.checks import check_finite, check_int, fail
 
 __all__ = ["Agreement", "agreement", "bfmi", "ess_bulk", "ess_tail", "max_rhat", "rhat"]
 
@@ -145,7 +145,7 @@ def agreement(x: Tensor, y: Tensor, *, generator: torch.Generator, permutations:
         permutations: how many; the least p-value is 1/(permutations + 1).
 
     Raises:
-        ValueError: the samples' shapes do not match, or one has fewer than 2 draws.
+        ValueError: the samples' shapes do not match, one has fewer than 2 draws, or a value is not finite.
 
     References:
         Energy statistics: a class of statistics based on distances (Székely and Rizzo, 2013)
@@ -157,8 +157,9 @@ def agreement(x: Tensor, y: Tensor, *, generator: torch.Generator, permutations:
         (True, 0.001)
     """
     check_int("permutations", permutations)
-    if x.shape[1:] != y.shape[1:] or min(len(x), len(y)) < 2:
+    if x.ndim < 2 or x.shape[1:] != y.shape[1:] or min(len(x), len(y)) < 2:
         raise fail("samples", "(n, D) and (m, D), n and m ≥ 2", (tuple(x.shape), tuple(y.shape)), "pass matching draws")
+    check_finite("samples", x), check_finite("samples", y)
     pooled = torch.cat([x, y]).detach().cpu().flatten(1).float()
     distance = torch.cdist(pooled, pooled)
     order = torch.stack([torch.randperm(len(pooled), generator=generator) for _ in range(permutations)])

@@ -8,9 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from latentebm.checks import fail
 from latentebm.progress import Track, silent
 
-__all__ = ["Draws", "Sampler", "Target", "gather_draws"]
+__all__ = ["Draws", "Sampler", "Target", "gather_draws", "tilt_energy"]
 
 DECODED_AT_ONCE = 16_384
 
@@ -87,6 +88,25 @@ class Draws:
         tree = from_dict({"posterior": {"u": chains.detach().cpu().numpy()}})
         tree.attrs.update(numbers)
         return tree
+
+
+def tilt_energy(tilt: Target, u: Tensor) -> Tensor:
+    """Tilt energies (N,) of base points (N, D): the one place where samplers ask for them.
+
+    Arguments:
+        tilt: the target.
+        u: base points, (N, D).
+
+    Raises:
+        ValueError: the points are not floating, or the energies are not one a point.
+    """
+    if not u.is_floating_point():
+        raise fail("sample_base", "floating points", str(u.dtype), "convert them with .float()")
+    energy = tilt.energy(u)
+    if not isinstance(energy, Tensor) or energy.shape != u.shape[:1]:
+        got = tuple(energy.shape) if isinstance(energy, Tensor) else type(energy).__name__
+        raise fail("energy", f"shape ({len(u)},)", got, "return one energy a point, for example .squeeze(-1)")
+    return energy
 
 
 def gather_draws(tilt: Target, latent: Tensor, log_weight: Tensor, diagnostics: dict[str, Any]) -> Draws:

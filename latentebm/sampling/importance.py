@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, fail
 from latentebm.progress import Track, silent
-from latentebm.sampling.draws import Draws, Target, gather_draws
+from latentebm.sampling.draws import Draws, Target, gather_draws, tilt_energy
 from latentebm.sampling.resampling import RESAMPLING, Resampler, check_filled, make_resampler
 from latentebm.sampling.weights import WeightSums, check_weights
 
@@ -68,7 +68,8 @@ class SNIS:
             ``log_z_se`` in nats, ``duplicates`` (share of draws that repeat an earlier one) and ``reliable``.
 
         Raises:
-            ValueError: all weights are zero, an energy is NaN or −∞, or distinct draws outnumber the pool.
+            ValueError: energies are not one a point, all weights are zero, an energy is NaN or −∞, or distinct draws
+                outnumber the pool.
         """
         if self.resampling == "without_replacement" and n > self.pool:
             raise fail("n", f"at most pool={self.pool} distinct draws", n, "enlarge the pool")
@@ -92,7 +93,7 @@ class SNIS:
     def _chunks(self, tilt: Target, generator: torch.Generator, track: Track) -> Iterator[tuple[Tensor, Tensor]]:
         for size in track(pool_chunks(self.pool, self.chunk), "pool"):
             u = tilt.sample_base(size, generator=generator)
-            yield u, -tilt.energy(u)
+            yield u, -tilt_energy(tilt, u)
 
 
 class _Kept:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentebm.checks import check_number, fail
 
-__all__ = ["MALA", "SGLD", "ULA", "ImproperSGLD", "Kernel", "RandomWalk", "check_kernel"]
+__all__ = ["MALA", "SGLD", "ULA", "ImproperSGLD", "Kernel", "RandomWalk", "check_kernel", "check_preconditioner"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,10 @@ class Kernel(ABC):
         if self.clip is not None:
             check_number("clip", self.clip, low=0, open_low=True)
         p = self.preconditioner
+        if p is not None and not isinstance(p, Tensor):
+            raise fail(
+                "preconditioner", "a tensor or None", repr(p), "pass torch.tensor([...]), one entry a coordinate"
+            )
         if p is not None and not bool((torch.isfinite(p) & (p > 0)).all()):
             raise fail("preconditioner", "positive finite entries", p, "pass for example the variances of a pilot run")
 
@@ -272,3 +276,18 @@ def check_kernel(kernel: Kernel) -> Kernel:
     if not isinstance(kernel, Kernel):
         raise fail("kernel", "ULA, SGLD, ImproperSGLD, MALA or RandomWalk", repr(kernel), "pass for example MALA(0.1)")
     return kernel
+
+
+def check_preconditioner(kernel: Kernel, event: tuple[int, ...]) -> None:
+    """Check that a kernel's preconditioner fits points of an event shape.
+
+    Raises:
+        ValueError: it cannot be broadcast to one event.
+
+    Example:
+        >>> check_preconditioner(ULA(0.1, preconditioner=torch.ones(2)), (3, 2))
+    """
+    shape = () if kernel.preconditioner is None else tuple(kernel.preconditioner.shape)
+    extra = len(event) - len(shape)
+    if extra < 0 or any(p not in (1, e) for p, e in zip(shape, event[extra:], strict=True)):
+        raise fail("preconditioner", f"a shape that broadcasts to {tuple(event)}", shape, "pass one entry a coordinate")

@@ -11,7 +11,7 @@ from latentebm.checks import check_int
 from latentebm.progress import Track, silent
 from latentebm.sampling.chains import run_chains
 from latentebm.sampling.diagnostics import max_rhat
-from latentebm.sampling.draws import Draws, Target, gather_draws
+from latentebm.sampling.draws import Draws, Target, gather_draws, tilt_energy
 from latentebm.sampling.kernels import MALA, Kernel, check_kernel
 from latentebm.sampling.state import ChainRun, start_chains
 from latentebm.sampling.tuning import tune_step
@@ -91,9 +91,12 @@ class Langevin:
         if kernel.adjusted and self.warm_up:
             pilots = start_chains(tilt.potential, start(min(n, PILOTS)), start)
             kernel, _ = tune_step(tilt.potential, pilots, kernel, self.warm_up, generator=generator, target=self.target)
+        first = start(n)
+        with torch.no_grad():
+            tilt_energy(tilt, first[:2])  # its shape: a potential would spread one energy over all chains
         run = run_chains(
             tilt.potential,
-            start_chains(tilt.potential, start(n), start, chunk=self.chunk),
+            start_chains(tilt.potential, first, start, chunk=self.chunk),
             kernel,
             self.n_steps,
             generator=generator,
@@ -104,7 +107,7 @@ class Langevin:
             track=track,
         )
         with torch.no_grad():
-            log_weight = torch.cat([-tilt.energy(u) for u in run.state.position.split(self.chunk)])
+            log_weight = torch.cat([-tilt_energy(tilt, u) for u in run.state.position.split(self.chunk)])
         draws = gather_draws(tilt, run.state.position, log_weight, _report(kernel, run))
         draws.trace = run.trace
         return draws

@@ -42,7 +42,7 @@ def value_and_grad(potential: Potential, x: Tensor) -> tuple[Tensor, Tensor]:
         x: positions, (N, *event).
 
     Raises:
-        ValueError: the potential's shape is not (N,).
+        ValueError: the potential's shape is not (N,), or it does not depend on the position.
 
     Example:
         >>> value_and_grad(lambda x: x.square().sum(1) / 2, torch.ones(2, 1))
@@ -52,6 +52,10 @@ def value_and_grad(potential: Potential, x: Tensor) -> tuple[Tensor, Tensor]:
     fused = getattr(potential, "value_and_grad", None)
     if fused is not None:
         energy, grad = fused(x)
+        if energy.shape != x.shape[:1] or grad.shape != x.shape:
+            got = f"{tuple(energy.shape)} and {tuple(grad.shape)}"
+            expected = f"shapes ({len(x)},) and {tuple(x.shape)} of value_and_grad"
+            raise fail("potential", expected, got, "return one energy and one gradient a chain")
         return energy, grad
     if torch.compiler.is_compiling():
         grad, energy = torch.func.grad(_summed(potential), has_aux=True)(x)
@@ -59,6 +63,8 @@ def value_and_grad(potential: Potential, x: Tensor) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         leaf = x.detach().requires_grad_()
         total, energy = _summed(potential)(leaf)
+        if not total.requires_grad:
+            raise fail("potential", "one that depends on x", "no gradient", "compute it from its argument, undetached")
         (grad,) = torch.autograd.grad(total, leaf)
     return energy.detach(), grad
 

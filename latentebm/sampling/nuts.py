@@ -13,7 +13,7 @@ from torch import Tensor
 from latentebm.checks import check_int, check_number
 from latentebm.progress import Track, silent
 from latentebm.sampling.diagnostics import bfmi, ess_bulk, ess_tail, max_rhat
-from latentebm.sampling.draws import Draws, Target, gather_draws
+from latentebm.sampling.draws import Draws, Target, gather_draws, tilt_energy
 from latentebm.sampling.state import start_chains
 
 __all__ = ["HMC", "NUTS"]
@@ -170,6 +170,8 @@ def _run(
         return tilt.sample_base(k, generator=generator)
 
     starts = start_chains(tilt.potential, start(chains), start).position
+    with torch.no_grad():
+        tilt_energy(tilt, starts)  # its shape: a potential would spread one energy over all chains
     seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
     paths, reports, energies = [], [], []
     # Pyro draws from the global state: lend it a seed of our generator and give the state back.
@@ -186,7 +188,7 @@ def _run(
     latent = trace.flatten(0, 1)[torch.randperm(length * chains, generator=generator, device=generator.device)[:n]]
     with torch.no_grad():
         draws = gather_draws(
-            tilt, latent, -tilt.energy(latent), _report(name, trace, reports, torch.stack(energies, 1))
+            tilt, latent, -tilt_energy(tilt, latent), _report(name, trace, reports, torch.stack(energies, 1))
         )
     draws.trace = trace
     return draws

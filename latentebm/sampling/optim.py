@@ -65,9 +65,11 @@ class _LangevinOptimizer(Optimizer):
 
     def _move(self, params: list[Tensor], scales: tuple[float, float]) -> None:
         grads = [p.grad for p in params if p.grad is not None]
-        # One call fills the noise of all parameters; each is then a view of it.
-        flat = params[0].new_empty(sum(p.numel() for p in params)).normal_(generator=self.generator)
-        noise = [part.view_as(p) for part, p in zip(flat.split([p.numel() for p in params]), params, strict=True)]
+        # One call fills the noise of all parameters; each is then a view of it, in its own precision.
+        widest = max(params, key=lambda p: torch.finfo(p.dtype).bits)
+        flat = widest.new_empty(sum(p.numel() for p in params)).normal_(generator=self.generator)
+        parts = flat.split([p.numel() for p in params])
+        noise = [part.view_as(p).to(p) for part, p in zip(parts, params, strict=True)]
         if self.foreach if self.foreach is not None else params[0].is_cuda:
             langevin_update_foreach(params, grads, noise, *scales)
         else:
@@ -79,8 +81,14 @@ class _LangevinOptimizer(Optimizer):
         return {**super().state_dict(), "generator": self.generator.get_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a state dict."""
+        """Continue from a state dict.
+
+        Raises:
+            ValueError: it holds no state of a generator.
+        """
         state = dict(state_dict)
+        if "generator" not in state:
+            raise fail("state_dict", "a generator's state", f"keys {sorted(state)}", "pass what state_dict() gave")
         self.generator.set_state(state.pop("generator"))
         super().load_state_dict(state)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,7 +14,7 @@ from latentebm.files import write_atomic
 from latentebm.progress import Track, silent
 from latentebm.sampling.chains import run_chains
 from latentebm.sampling.classifier import ClassifierSampler, Labelled
-from latentebm.sampling.draws import Draws, Target, gather_draws
+from latentebm.sampling.draws import Draws, Target, gather_draws, tilt_energy
 from latentebm.sampling.kernels import Kernel, check_kernel
 from latentebm.sampling.state import start_chains
 
@@ -28,7 +29,7 @@ class ReplayBuffer:
         y: labels (size,), or none.
 
     Raises:
-        ValueError: there is no chain, or the labels are not one a chain.
+        ValueError: there is no chain, the positions are not floating, or the labels are not one a chain.
 
     Example:
         >>> buffer = ReplayBuffer(torch.randn(10, 2))
@@ -39,6 +40,8 @@ class ReplayBuffer:
 
     def __init__(self, x: Tensor, y: Tensor | None = None) -> None:
         check_int("size", len(x), fix="fill the buffer with at least one chain")
+        if not x.is_floating_point():
+            raise fail("x", "floating positions", str(x.dtype), "convert them with .float()")
         self.x = x.detach().clone()
         self.y = torch.zeros(len(x), dtype=torch.long, device=x.device) if y is None else y.detach().clone()
         if len(self.y) != len(self.x):
@@ -53,12 +56,13 @@ class ReplayBuffer:
         Raises:
             ValueError: the buffer holds fewer chains, or fewer of a label, than are asked for.
         """
+        check_int("n", n)
         order = torch.randperm(len(self), generator=generator, device=generator.device).to(self.x.device)
         if y is None:
             if n > len(self):
                 raise fail("n", f"at most the buffer's {len(self)} chains", n, f"enlarge the buffer to {n} or more")
             return order[:n]
-        rows = torch.empty_like(y)
+        rows = torch.empty(len(y), dtype=torch.long, device=self.x.device)
         for label in y.unique():
             wanted = (y == label).nonzero()[:, 0]
             held = order[self.y[order] == label]
@@ -71,7 +75,7 @@ class ReplayBuffer:
         """Return chains to their rows."""
         self.x[rows] = x.detach()
         if y is not None:
-            self.y[rows] = y
+            self.y[rows] = y.to(self.y)
 
     def save(self, path: Path | str) -> Path:
         """Write the buffer as safetensors, atomically.
@@ -87,6 +91,7 @@ class ReplayBuffer:
 
         Raises:
             OSError: the file cannot be read.
+            safetensors.SafetensorError: it holds no tensors.
         """
         held = load_file(path)
         return cls(held["x"], held["y"])
@@ -99,7 +104,8 @@ class PMC:
         \text{a chain of the buffer} & \text{otherwise} \end{cases}, \quad
         x_n \sim K^n(x_0, \cdot)
 
-    The buffer is filled with base draws at the first call, then kept in ``buffer``.
+    The buffer is filled with base draws at the first call, then kept in ``buffer``. A kernel whose step falls with time
+    starts at its first step in every call.
 
     Arguments:
         kernel: a Langevin kernel.
@@ -192,12 +198,15 @@ class PMC:
         anew = self._restarts(n, generator, u)
         if len(anew):
             u[anew] = tilt.sample_base(len(anew), generator=generator)
+        with torch.no_grad():
+            tilt_energy(tilt, u)  # its shape: a potential would spread one energy over all chains
         start = start_chains(tilt.potential, u, lambda k: tilt.sample_base(k, generator=generator))
-        run = run_chains(tilt.potential, start, self.kernel, self.n_steps, generator=generator, track=track)
+        settings: dict[str, Any] = {"generator": generator, "partial": False, "track": track}
+        run = run_chains(tilt.potential, start, self.kernel, self.n_steps, **settings)
         self.buffer.put(rows, run.state.position)
         info = run.info._asdict()
         with torch.no_grad():
-            log_weight = -tilt.energy(run.state.position)
+            log_weight = -tilt_energy(tilt, run.state.position)
         diagnostics = {"sampler": "pmc", "restarted": len(anew), "buffer": len(self.buffer), **info}
         return gather_draws(tilt, run.state.position, log_weight, diagnostics)
 

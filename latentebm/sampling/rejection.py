@@ -11,7 +11,7 @@ from torch import Tensor
 
 from latentebm.checks import check_int, fail
 from latentebm.progress import Track, silent
-from latentebm.sampling.draws import Draws, Target, gather_draws
+from latentebm.sampling.draws import Draws, Target, gather_draws, tilt_energy
 from latentebm.sampling.weights import WeightSums, check_weights
 
 __all__ = ["ISIR", "Rejection"]
@@ -76,7 +76,7 @@ class Rejection:
         count = 0
         for _ in track(range(math.ceil(self.max_proposals / self.chunk)), "proposals"):
             u = tilt.sample_base(self.chunk, generator=generator)
-            log_weight = -tilt.energy(u)
+            log_weight = -tilt_energy(tilt, u)
             top = float(sums.add(log_weight).max())
             if top > bound:
                 kept = [_thin(*pair, bound - top, generator) for pair in kept]
@@ -105,7 +105,7 @@ class Rejection:
         sums, bound = WeightSums(self.pilot), -math.inf
         while sums.count < self.pilot:
             u = tilt.sample_base(min(self.chunk, self.pilot - sums.count), generator=generator)
-            bound = max(bound, float(sums.add(-tilt.energy(u)).max()))
+            bound = max(bound, float(sums.add(-tilt_energy(tilt, u)).max()))
         check_weights(sums)
         return bound
 
@@ -160,26 +160,25 @@ class ISIR:
             Draws whose diagnostics hold ``acceptance`` (share of steps that moved) and ``steps``.
 
         Raises:
-            ValueError: an energy is NaN or −∞, or all weights are zero.
+            ValueError: energies are not one a point, an energy is NaN or −∞, or a chain met weights of zero only.
         """
         check_int("n", n)
         u = tilt.sample_base(n, generator=generator)
-        log_weight = _checked(-tilt.energy(u))
+        log_weight = _checked(-tilt_energy(tilt, u))
         moved = 0
         rows = max(1, self.chunk // self.proposals)
         for _ in track(range(self.n_steps), "i-SIR"):
             for start in range(0, n, rows):
                 moved += self._step(tilt, u[start : start + rows], log_weight[start : start + rows], generator)
-        if not bool(torch.isfinite(log_weight).any()):
-            raise fail(
-                "log_weight", "at least one weight above zero", "all of zero", "lower the energy or widen the base"
-            )
+        if lost := int(torch.isneginf(log_weight).sum()):
+            got = f"{lost} of {n} chains at weight zero after {self.n_steps} steps"
+            raise fail("log_weight", "a weight above zero in every chain", got, "take more steps or proposals")
         diagnostics = {"sampler": "isir", "steps": self.n_steps, "acceptance": moved / (n * self.n_steps)}
         return gather_draws(tilt, u, log_weight, diagnostics)
 
     def _step(self, tilt: Target, u: Tensor, log_weight: Tensor, generator: torch.Generator) -> int:
         fresh = tilt.sample_base(len(u) * self.proposals, generator=generator)
-        weights = _checked(-tilt.energy(fresh)).view(len(u), self.proposals)
+        weights = _checked(-tilt_energy(tilt, fresh)).view(len(u), self.proposals)
         # Adding Gumbel noise and taking the largest draws in proportion to the weights, zeros included.
         keys = torch.cat([log_weight[:, None], weights], dim=1)
         noise = torch.empty_like(keys).exponential_(generator=generator)

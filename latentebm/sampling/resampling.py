@@ -186,7 +186,7 @@ def resample(log_weight: Tensor, n: int, *, resampling: str = "multinomial", gen
         Indices (n,), of which every prefix is a fair sample.
 
     Raises:
-        ValueError: the weights are all zero, NaN or infinite, or too few for distinct draws.
+        ValueError: the weights are not (K,), all zero, NaN or infinite, or too few for distinct draws.
 
     References:
         Comparison of resampling schemes for particle filtering (Douc, Cappé and Moulines, 2005),
@@ -197,6 +197,8 @@ def resample(log_weight: Tensor, n: int, *, resampling: str = "multinomial", gen
         >>> resample(torch.tensor([0.0, -torch.inf, 0.0]), 4, resampling="systematic", generator=g).sort().values
         tensor([0, 0, 2, 2])
     """
+    if log_weight.ndim != 1 or not len(log_weight):
+        raise fail("log_weight", "shape (K,), K ≥ 1", tuple(log_weight.shape), "pass one log-weight a point")
     resampler = make_resampler(resampling, n, generator)
     sums = WeightSums(len(log_weight))
     chunk = sums.add(log_weight)

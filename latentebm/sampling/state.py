@@ -70,19 +70,15 @@ def start_chains(
         >>> start_chains(lambda x: x.square().sum(1) / 2, torch.ones(2, 3)).energy
         tensor([1.5000, 1.5000])
     """
+    if not isinstance(position, Tensor):
+        raise fail("position", "a tensor or a ChainState", type(position).__name__, "convert it with torch.as_tensor")
     if not position.is_floating_point():
         raise fail("position", "a floating tensor", str(position.dtype), "convert it with .float()")
     if position.ndim == 0 or len(position) == 0:
         raise fail("position", "shape (N, …) with N ≥ 1", tuple(position.shape), "start at least one chain")
     position = position.detach().clone()
-    parts = [value_and_grad(potential, part) for part in position.split(chunk)]
+    parts = [_finite(potential, part, redraw) for part in position.split(chunk)]
     energy, grad = (torch.cat(both) for both in zip(*parts, strict=True))
-    for _ in range(REDRAWS if redraw is not None else 0):
-        bad = (~all_finite(energy, grad)).nonzero()[:, 0]
-        if not len(bad):
-            break
-        position[bad] = redraw(len(bad))  # type: ignore[misc]
-        energy[bad], grad[bad] = value_and_grad(potential, position[bad])
     bad = (~all_finite(energy, grad)).nonzero()[:, 0]
     if len(bad):
         chain = int(bad[0])
@@ -93,3 +89,18 @@ def start_chains(
             "start the chains where the density is positive",
         )
     return ChainState(position, energy, grad, 0)
+
+
+def _finite(potential: Potential, x: Tensor, redraw: Callable[[int], Tensor] | None) -> tuple[Tensor, Tensor]:
+    """Potential and gradient of a chunk, whose bad rows are redrawn in place.
+
+    The whole chunk is asked about again: a potential may know its rows, by their labels for instance.
+    """
+    energy, grad = value_and_grad(potential, x)
+    for _ in range(REDRAWS if redraw is not None else 0):
+        bad = (~all_finite(energy, grad)).nonzero()[:, 0]
+        if redraw is None or not len(bad):
+            break
+        x[bad] = redraw(len(bad)).to(x)
+        energy, grad = value_and_grad(potential, x)
+    return energy, grad

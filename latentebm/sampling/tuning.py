@@ -9,7 +9,7 @@ from torch import Tensor
 
 from latentebm.checks import check_int, check_number, fail
 from latentebm.sampling.chains import run_chains
-from latentebm.sampling.kernels import Kernel
+from latentebm.sampling.kernels import Kernel, check_kernel
 from latentebm.sampling.moves import Potential, WithoutGradient
 from latentebm.sampling.state import ChainState, start_chains
 
@@ -59,7 +59,7 @@ def tune_step(
         >>> abs(run.info.acceptance - 0.574) < 0.05
         True
     """
-    if not kernel.adjusted:
+    if not check_kernel(kernel).adjusted:
         raise fail("kernel", "a Metropolis-adjusted one", type(kernel).__name__, "use MALA")
     check_int("n_steps", n_steps)
     check_number("target", target, low=0.01, high=0.99)
@@ -68,7 +68,7 @@ def tune_step(
     drift, scale = kernel.scales(0)
     log_step, later = math.log(drift or scale), []
     for t in range(n_steps):
-        run = run_chains(potential, state, kernel.with_step(math.exp(log_step)), 1, generator=generator)
+        run = run_chains(potential, state, kernel.with_step(math.exp(log_step)), 1, generator=generator, partial=False)
         state = run.state
         log_step += (t + 1) ** -0.6 * (run.info.acceptance - target)
         if t >= n_steps // 2:
