@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     # Not at run time: settings are checked before torch, which takes seconds to import, is needed.
     from torch import Tensor
 
-__all__ = ["check_choice", "check_event", "check_finite", "check_int", "check_number", "fail"]
+__all__ = ["check_choice", "check_event", "check_finite", "check_int", "check_number", "check_points", "fail"]
 
 
 def fail(name: str, expected: str, got: object, fix: str) -> ValueError:
@@ -92,6 +92,22 @@ def check_finite(name: str, x: Tensor) -> Tensor:
     if bad:
         raise fail(name, "finite values", f"{bad} NaN or infinite of {x.numel()}", "remove or impute them first")
     return x
+
+
+def check_points(name: str, x: Tensor) -> Tensor:
+    """Return `x` if it holds at least one point (N, *event), floating and finite.
+
+    Raises:
+        ValueError: there is no point, or its entries are not floating or not finite.
+
+    Example:
+        >>> import torch
+        >>> check_points("data", torch.zeros(2, 3)).shape
+        torch.Size([2, 3])
+    """
+    if not x.is_floating_point() or x.ndim < 2 or not len(x):
+        raise fail(name, "floating points (N, *event), N ≥ 1", f"{tuple(x.shape)} of {x.dtype}", "convert them")
+    return check_finite(name, x)
 
 
 def check_event(name: str, x: Tensor, event_shape: tuple[int, ...]) -> Tensor:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentebm.checks import check_choice, check_number, fail
-from latentebm.files import write_atomic
+from latentebm.files import check_absent, write_atomic
 
 if TYPE_CHECKING:
     # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
@@ -67,6 +67,7 @@ def impute(
     multiple: Annotated[int, typer.Option(help="Also write this many drawn completions, numbered, beside --out.")] = 0,
     report: Annotated[Path | None, typer.Option(help="HTML page; by default beside --out.")] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
 ) -> None:
     """Fill the missing cells of a table and report what was put where.
 
@@ -76,6 +77,8 @@ def impute(
 
     check_choice("method", method, METHODS)
     check_suffix(out, file)
+    page, copies = report or out.with_suffix(".html"), [f"{out.stem}-{i + 1}{out.suffix}" for i in range(multiple)]
+    check_absent([out, page, *map(out.with_name, copies)], overwrite)
     table = read_table(file)
     mask = table.notna()
     imputer = _imputer(
@@ -86,11 +89,11 @@ def impute(
         raise fail("multiple", f"0 with method {method}, which draws nothing", multiple, "use miwae or not-miwae")
     done = _complete(imputer, table)
     write_table(out, done)
-    for i, copy in enumerate(imputer.multiple(table, multiple) if multiple else []):
-        write_table(out.with_name(f"{out.stem}-{i + 1}{out.suffix}"), copy)
+    for name, copy in zip(copies, imputer.multiple(table, multiple) if multiple else [], strict=True):
+        write_table(out.with_name(name), copy)
     cells = int((~mask).to_numpy().sum())
     facts = f"{cells:,} of {mask.size:,} cells imputed by {method}, seed {seed}."
-    page = write_imputation_report(report or out.with_suffix(".html"), done, mask, name=file.name, facts=facts)
+    page = write_imputation_report(page, done, mask, name=file.name, facts=facts)
     typer.echo(f"{facts}\ntable  {out}\nreport {page}")
 
 
@@ -110,6 +113,7 @@ def ampute(
     direction: Annotated[str, typer.Option(help="Values that go missing: high, low, tails or middle.")] = "high",
     slope: Annotated[float, typer.Option(help="Of logistic and probit, per standard deviation.")] = 2.0,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
 ) -> None:
     """Remove cells of a complete table on purpose, to test an imputation.
 
@@ -118,6 +122,7 @@ def ampute(
     from latentebm.data.mnar import make_missing
 
     check_suffix(out, file)
+    check_absent([out], overwrite)
     table = read_table(file)
     names = {str(c): c for c in table.columns}  # columns of an .npz are numbers
     columns, drivers = ([names.get(c, c) for c in given] if given else None for given in (column, driver))

@@ -7,11 +7,27 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["sha256", "write_atomic", "write_json", "write_text"]
+from latentebm.checks import fail
+
+__all__ = ["check_absent", "sha256", "write_atomic", "write_json", "write_text"]
+
+
+def check_absent(paths: Iterable[Path], overwrite: bool) -> None:
+    """Refuse to write over existing files unless that is asked for.
+
+    Raises:
+        ValueError: one is there, and `overwrite` is false.
+
+    Example:
+        >>> check_absent([Path("nowhere.csv")], overwrite=False)
+    """
+    there = [path for path in paths if path.exists()]
+    if there and not overwrite:
+        raise fail("out", "files that do not exist yet", f"{there[0]}", "choose another folder, or pass --overwrite")
 
 
 def write_atomic(path: Path | str, write: Callable[[Path], object]) -> Path:

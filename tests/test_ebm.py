@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from latentebm.models.networks import mlp
+from latentebm.models.point_generator import PointGenerator
 from latentebm.objectives.contrastive import contrastive_loss
 from latentebm.sampling import (
     MALA,
@@ -14,14 +16,17 @@ from latentebm.sampling import (
     ULA,
     ConditionalSampler,
     ImproperSGLD,
+    JointSampler,
     RandomWalk,
     run_chains,
     tune_step,
 )
+from latentebm.training.amortized import fit_amortized, fit_sampler
 from latentebm.training.ebm import MCMCRecipe, Negatives, check_depends, fit_ebm
 from latentebm.training.fit import DivergedError, fit
 from latentebm.training.guard import Guard
-from latentebm.training.jem import fit_jem
+from latentebm.training.jem import JEMRecipe, fit_jem
+from latentebm.training.score import fit_score
 from tests.sampling_targets import GaussianTilt, assert_mean, gen
 
 
@@ -247,3 +252,63 @@ def test_bad_data_are_named(data):
 def test_a_random_walk_has_no_gradient_to_clip():
     with pytest.raises(ValueError, match="clip: expected None"):
         RandomWalk(0.1, clip=1.0)
+
+
+def test_an_energy_that_forgets_its_argument_is_found_among_many_points(rng):
+    class Flat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.level = nn.Parameter(torch.ones(()))
+
+        def forward(self, x):
+            return self.level + 0 * x.sum(1)
+
+    data = torch.randn(1000, 2, generator=rng)
+    for fit_it in (
+        lambda: fit_ebm(Flat(), data, generator=rng),
+        lambda: fit_amortized(Flat(), PointGenerator(2, 2), data, steps=2, generator=rng),
+        lambda: fit_sampler(Flat(), PointGenerator(2, 2), steps=2, generator=rng),
+        lambda: fit_score(Flat(), data, sigma=0.1, steps=2, generator=rng),
+    ):
+        with pytest.raises(ValueError, match="energy: expected one that depends on x"):
+            fit_it()
+
+
+def test_a_gradient_that_is_not_finite_is_taken_back():
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(net.weight)
+    with pytest.raises(DivergedError, match="a gradient of norm inf at step 9 after 8 rollbacks; the state of step 0"):
+        fit(net, lambda _: net.weight.sqrt().sum(), range(20), guard=Guard(net))
+    assert net.weight.item() == 0
+
+
+def test_points_and_clips_are_checked(rng):
+    energy, holed = nn.Sequential(nn.Linear(2, 1), nn.Flatten(0)), torch.ones(50, 2)
+    holed[3, 1] = torch.nan
+    for fit_it in (
+        lambda x: fit_ebm(energy, x, generator=rng),
+        lambda x: fit_amortized(energy, PointGenerator(2, 2), x, generator=rng),
+        lambda x: fit_score(energy, x, sigma=0.1, generator=rng),
+    ):
+        with pytest.raises(ValueError, match="data: expected finite values"):
+            fit_it(holed)
+        with pytest.raises(ValueError, match="data: expected floating points"):
+            fit_it(torch.ones(50, 2).long())
+    with pytest.raises(ValueError, match="source: expected a PointGenerator, got Linear"):
+        fit_amortized(energy, nn.Linear(2, 2), torch.ones(5, 2), generator=rng)
+    with pytest.raises(ValueError, match=r"energy: expected shape \(N,\)"):
+        fit_score(nn.Linear(2, 1), torch.ones(5, 2), sigma=0.1, generator=rng)
+    with pytest.raises(ValueError, match="clip: expected"):
+        fit(energy, lambda x: energy(x).mean(), [torch.ones(2, 2)], clip=-1.0)
+
+
+def test_joint_chains_and_their_labels_go_back_with_the_classifier(rng):
+    y = torch.arange(200) % 2
+    x, net = torch.randn(200, 1, generator=rng) + 4.0 * y[:, None] - 2, mlp((1, 16, 2))
+    sampler = JointSampler(net, lambda n, g: 3 * torch.randn(n, 1, generator=g), classes=2)
+    chains = PMC(ULA(0.1), n_steps=3, size=60)
+    fit_jem(net, x, y, JEMRecipe(epochs=4, batch_size=50), sampler=sampler, chains=chains, generator=rng)
+    wild = PMC(ULA(1e6), n_steps=3, size=60, restart=0.0)
+    with pytest.raises(DivergedError):
+        fit_jem(net, x, y, JEMRecipe(epochs=9, batch_size=50, max_gap=5.0), sampler=sampler, chains=wild, generator=rng)
+    assert float(wild.buffer.x.abs().max()) < 20

@@ -252,3 +252,22 @@ def test_tilt_refuses_bad_input():
     recipe = TiltRecipe(objective="contrastive")
     with pytest.raises(ValueError, match="objective: expected likelihood, jensen or nce"):
         tilt_miwae(model, torch.ones(3, 1), torch.ones(3, 1), space="data", recipe=recipe, generator=g)
+
+
+def test_flags_with_gaps_and_empty_categories():
+    frame = pd.DataFrame({"x": np.linspace(0, 1, 40), "owner": [True, None, False, True] * 10})
+    frame["empty"] = pd.Categorical([None] * 40, categories=["a", "b"])
+    kinds = {"owner": "bernoulli", "empty": "categorical"}
+    imputer = MIWAEImputer(latent_dim=1, steps=5, likelihood=kinds, random_state=0)
+    with pytest.warns(MissingDataWarning, match="filled with 'a'"):
+        done = imputer.fit_transform(frame)
+    assert done["empty"].tolist() == ["a"] * 40
+    assert done["owner"].astype(float).between(0, 1).all()
+
+
+def test_cells_marked_as_seen_must_be_numbers():
+    model = MIWAE(["gaussian"] * 2, 1)
+    x = torch.tensor([[torch.nan, 1.0]])
+    with pytest.raises(ValueError, match="x: expected finite values where mask is 1"):
+        impute(model, x, torch.ones(1, 2), generator=torch.Generator())
+    assert bool(impute(model, x, torch.tensor([[0.0, 1.0]]), draws=5, generator=torch.Generator()).x.isfinite().all())

@@ -303,3 +303,27 @@ def test_planted_faults(monkeypatch, owner, name, fault, test, arguments):
     monkeypatch.setattr(owner, name, fault)
     with pytest.raises(AssertionError):
         test(*arguments)
+
+
+def test_rates_count_the_cells_that_are_there():
+    rng = np.random.default_rng(0)
+    images, gone = rng.random((4000, 4, 4)), rng.random((4000, 4, 4)) < 0.5
+    mask = make_missing(np.where(gone, np.nan, images), ImagePixels(0.5), 0.3, random_state=0)[1]
+    assert abs((~mask)[~gone].mean() - 0.3) < 0.02
+    y = np.repeat([0, 1], 5000)
+    table = np.where((y == 0) & (rng.random(10_000) < 0.8), np.nan, 1.0)[:, None]
+    mask = make_missing(table, ByClass({0: 0.5, 1: 0.1}), 0.2, y=y, random_state=0)[1]
+    assert abs((~mask)[~np.isnan(table)].mean() - 0.2) < 0.02
+
+
+def test_text_times_and_strange_labels():
+    holed, mask = make_missing(np.array([["a", "b"]] * 50), MCAR(), 0.5, random_state=0)
+    assert set(holed[mask]) == {"a", "b"}
+    assert all(value != value for value in holed[~mask])
+    times = pd.DataFrame({"t": pd.to_datetime(["2020-01-01", None, "2020-01-03"]), "x": [1.0, 2.0, 3.0]})
+    with pytest.raises(ValueError, match="times in 't'"):
+        make_missing(times, MAR(["t"]), 0.3)
+    with pytest.raises(ValueError, match="digits: expected labels that occur"):
+        make_missing(np.ones((3, 2, 2)), ImagePixels(0.5, digits=[42]), y=np.arange(3))
+    with pytest.raises(ValueError, match="complete columns where patterns remove"):
+        make_missing(np.array([[np.nan, 1.0], [1.0, 2.0]]), Patterns([[0, 1]]), 0.3)

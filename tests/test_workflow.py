@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from latentebm.files import sha256, write_atomic
+from latentebm.report.page import reliability
 from latentebm.workflow.debiaser import Debiaser
+from latentebm.workflow.problem import pose
 from latentebm.workflow.run import debias
 from latentebm.workflow.settings import Settings, parse_classes, parse_proportions, parse_target
 
@@ -235,3 +237,14 @@ def test_long_tail_has_its_ratio():
     shares = parse_proportions("long-tail:50", 10)
     assert shares[0] / shares[-1] == pytest.approx(50)
     assert sum(shares) == pytest.approx(1)
+
+
+def test_long_tails_are_over_all_classes_and_targets_go_by_number():
+    problem = pose(Settings(proportions="long-tail:50"), torch.Generator().manual_seed(0))
+    assert len(problem.classes) == 10
+    assert parse_target("0:.5, 1:.5", ("0 - zero", "1 - one", "2 - two")) == [0.5, 0.5, 0.0]
+
+
+def test_a_class_that_the_generator_never_makes_is_said():
+    line = reliability({"tilted": {"reliable": False, "unmade": ["seven"]}})
+    assert line.startswith("The generator makes nothing of seven")

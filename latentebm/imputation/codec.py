@@ -113,8 +113,10 @@ class TableCodec:
     def _family(self, name: Any, column: pd.Series) -> str:
         declared = self.likelihood if isinstance(self.likelihood, str) else self.likelihood.get(name)
         if declared is None or declared != "categorical":
-            text = not pd.api.types.is_numeric_dtype(column) and column.notna().any()
-            if text:
+            seen = column.dropna()
+            # Flags with gaps are objects to pandas, and numbers to everybody else.
+            flags = declared == "bernoulli" and seen.map(lambda v: isinstance(v, bool | np.bool_)).all()
+            if not pd.api.types.is_numeric_dtype(column) and len(seen) and not flags:
                 fix = f"pass likelihood={{{name!r}: 'categorical'}}"
                 raise fail("likelihood", f"a family for {name!r}, which holds text or categories", declared, fix)
         return check_choice("likelihood", declared or "gaussian", FAMILIES)
@@ -123,7 +125,11 @@ class TableCodec:
         family = self._family(name, column)
         seen = column.dropna()
         if seen.empty:
-            warnings.warn(f"column {name!r} has no observed cell: it is filled with zeros", MissingDataWarning, 6)
+            known = tuple(getattr(column.dtype, "categories", ())[:1]) if family == "categorical" else ()
+            filled = repr(known[0]) if known else "zeros"
+            warnings.warn(f"column {name!r} has no observed cell: it is filled with {filled}", MissingDataWarning, 6)
+            if known:
+                return ColumnCode(family, classes=known)
             return ColumnCode(family, scale=0.0)
         if family == "categorical":
             return ColumnCode(family, classes=tuple(sorted(seen.unique().tolist(), key=lambda v: (str(type(v)), v))))

@@ -194,6 +194,8 @@ class MIWAE(nn.Module):
             raise fail(
                 "mask", f"the shape of x, {tuple(x.shape)}", tuple(mask.shape), "pass 1 = observed for each cell"
             )
+        if not bool(_filled(x, mask).isfinite().all()):
+            raise fail("x", "finite values where mask is 1", "NaN or infinity", "mark such cells as missing")
         seen = mask.to(x)[:, self.likelihood.feature_column.to(mask.device)]
         return self.likelihood.features(_filled(x, mask)) * seen
 

@@ -80,6 +80,11 @@ def reliability(metrics: dict[str, Any]) -> str:
         'Importance weights collapsed: effective sample size 0.1 % (needs 1 %), Pareto k̂ 0.90 (needs below 0.70). ...'
     """
     t = metrics["tilted"]
+    if t.get("unmade"):
+        return (
+            f"The generator makes nothing of {', '.join(t['unmade'])}: no tilt can bring it about. "
+            "Leave that class out of the target, or train the generator with more of it."
+        )
     size = f"effective sample size {100 * t['ess']:.3g} %"
     if t["reliable"]:
         return f"The importance weights are healthy: {size}, Pareto k̂ {t['pareto_k']:.2f}."

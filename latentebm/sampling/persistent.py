@@ -163,18 +163,32 @@ class PMC:
         check_int("n", n)
         if y is not None:
             sampler.check_labels(y, n)
-        if self.buffer is None:
-            self._check_size(n)
-            balanced = torch.arange(self.size) % sampler.classes
-            self.buffer = ReplayBuffer(*sampler.start(self.size, generator=generator, y=balanced))
-        rows = self.buffer.pick(n, generator=generator, y=y)
-        chains = Labelled(self.buffer.x[rows], self.buffer.y[rows])
+        buffer = self.fill(sampler, n, generator=generator)
+        rows = buffer.pick(n, generator=generator, y=y)
+        chains = Labelled(buffer.x[rows], buffer.y[rows])
         anew = self._restarts(n, generator, chains.x)
         if len(anew):
             chains.x[anew] = sampler.base(len(anew), generator)
         moved = sampler.advance(chains, self.kernel, self.n_steps, generator=generator)
-        self.buffer.put(rows, *moved)
+        buffer.put(rows, *moved)
         return moved
+
+    def fill(self, sampler: ClassifierSampler, n: int, *, generator: torch.Generator) -> ReplayBuffer:
+        """Return the buffer, filled with the classifier's starts of all labels alike if there is none yet.
+
+        Arguments:
+            sampler: the classifier read as an energy.
+            n: chains that will be asked for at once.
+            generator: source of the starts.
+
+        Raises:
+            ValueError: the buffer is smaller than `n`.
+        """
+        if self.buffer is None:
+            self._check_size(n)
+            balanced = torch.arange(self.size) % sampler.classes
+            self.buffer = ReplayBuffer(*sampler.start(self.size, generator=generator, y=balanced))
+        return self.buffer
 
     def draw(self, tilt: Target, n: int, *, generator: torch.Generator, track: Track = silent) -> Draws:
         """Move `n` of the buffer's chains over a tilt and return them as draws.

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_finite, check_int, check_number, fail
+from latentebm.checks import check_int, check_number, check_points, fail
 from latentebm.models.point_generator import PointGenerator
 from latentebm.objectives.contrastive import contrastive_loss
 from latentebm.objectives.tilt import gradient_penalty as slope_penalty
 from latentebm.progress import Track, silent
+from latentebm.training.ebm import check_depends
 from latentebm.training.fit import FitResult, fit
+from latentebm.training.guard import Guard
 from latentebm.training.proposal import Proposal
 from latentebm.training.sampler_loss import Potential, SamplerLoss, constant
 
@@ -90,7 +93,9 @@ def fit_amortized(
     """
     if data.ndim != 2 or not len(data):
         raise fail("data", "shape (N, d)", tuple(data.shape), "flatten each point")
-    check_finite("data", data)
+    check_points("data", data)
+    _check_source(source)
+    check_depends(energy, data[:256])
     check_number("gradient_penalty", gradient_penalty, low=0)
     check_int("batch", batch)
     check_int("ratio", ratio)
@@ -164,6 +169,9 @@ def fit_sampler(
         10
     """
     check_int("batch", batch)
+    _check_source(source)
+    if isinstance(potential, nn.Module):
+        check_depends(potential, torch.randn(64, source.dim, generator=torch.Generator().manual_seed(0)))
     learner = SamplerLoss(source, entropy, bound=bound)
     frozen = constant(potential) if isinstance(potential, nn.Module) else potential
     return _fit(learner, learner, lambda _: learner(frozen, batch, generator), steps, lr, track)
@@ -173,8 +181,12 @@ def _fit(
     module: nn.Module, learner: SamplerLoss, loss: Callable[[int], Tensor], steps: int, lr: float, track: Track
 ) -> FitResult:
     learner.train()
-    result = fit(
-        module, loss, range(check_int("steps", steps)), lr=lr, schedule="onecycle", track=track, description="sampler"
-    )
+    settings: dict[str, Any] = {"lr": lr, "schedule": "onecycle", "guard": Guard(module)}
+    result = fit(module, loss, range(check_int("steps", steps)), **settings, track=track, description="sampler")
     learner.eval()
     return result
+
+
+def _check_source(source: PointGenerator) -> None:
+    if not isinstance(source, PointGenerator):
+        raise fail("source", "a PointGenerator", type(source).__name__, "build one, for example PointGenerator(d, d)")

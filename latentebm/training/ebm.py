@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_choice, check_int, check_number, fail
+from latentebm.checks import check_choice, check_int, check_number, check_points, fail
 from latentebm.data.batches import Minibatches
 from latentebm.objectives.contrastive import contrastive_loss
 from latentebm.objectives.tilt import gradient_penalty
@@ -119,7 +119,7 @@ class Negatives:
         return moved
 
     def _move(self, energy: Callable[[Tensor], Tensor], x: Tensor, generator: torch.Generator) -> Tensor:
-        run = run_chains(energy, x, self.recipe.kernel, self.recipe.n_steps, generator=generator)
+        run = run_chains(energy, x, self.recipe.kernel, self.recipe.n_steps, generator=generator, partial=False)
         return run.state.position
 
 
@@ -153,7 +153,7 @@ def fit_ebm(
         The record of the fit; its losses are energy gaps, not likelihoods.
 
     Raises:
-        ValueError: there are no data, they are not floating, or the energy does not depend on them.
+        ValueError: there are no data, they are not floating and finite, or the energy does not depend on them.
         DivergedError: training went on diverging; the energy holds its last good state.
 
     References:
@@ -172,8 +172,7 @@ def fit_ebm(
         (True, [])
     """
     recipe = recipe or MCMCRecipe()
-    if not data.is_floating_point() or data.ndim < 2 or not len(data):
-        raise fail("data", "floating points (N, *event), N ≥ 1", f"{tuple(data.shape)} of {data.dtype}", "convert them")
+    check_points("data", data)
     check_depends(energy, data[:256])
     base = base or _noise_like(data)
     negatives = Negatives(recipe, base, generator)
@@ -221,8 +220,10 @@ def check_depends(energy: nn.Module, x: Tensor) -> None:
                 return
             # The score may vanish at the start alone, as where a last layer starts at zero: may parameters change it?
             parameters = [p for p in energy.parameters() if p.requires_grad]
-            weights = torch.linspace(-1, 1, len(x)).to(value) if len(x) > 1 else torch.zeros(1).to(value)
-            moves = torch.autograd.grad((weights * value).sum(), parameters, allow_unused=True) if parameters else ()
+            # Signs in pairs cancel exactly what all points share.
+            even = len(x) // 2 * 2
+            contrast = value[:even:2].sum() - value[1:even:2].sum()
+            moves = torch.autograd.grad(contrast, parameters, allow_unused=True) if parameters and even else ()
             if any(m is not None and bool(m.abs().max() > 1e-6) for m in moves):
                 return
     raise fail("energy", "one that depends on x", "a zero score at every point", "use its argument in forward")

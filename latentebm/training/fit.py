@@ -116,6 +116,8 @@ def fit(
     check_choice("schedule", schedule, SCHEDULES)
     check_number("lr", lr, low=0, open_low=True)
     check_int("every", every)
+    if clip is not None:
+        check_number("clip", clip, low=0, open_low=True)
     if average and validate is not None:
         raise fail("average", "0 where validate chooses the state", average, "pass one of the two")
     mean = Average(module, average) if average else None
@@ -125,23 +127,30 @@ def fit(
     keeper = BestState(module)
     result = FitResult()
     recent: list[Tensor] = []
+    moved = False
     if validate is not None:
         # Where training helps nobody, the start is the best state.
         _improving(result, keeper, module, validate, None)
     for batch in track(batches, description):
-        value = loss(batch)
         result.steps += 1
-        wrong = guard.trouble(value) if guard else ""
+        value, wrong = _evaluate(loss, batch, guard)
+        if not wrong:
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            norm = _clipped(parameters, clip) if guard or clip is not None else 0.0
+            wrong = f"a gradient of norm {norm}" if guard and not math.isfinite(norm) else ""
         if guard and wrong:
             result.log.append(_roll_back(guard, wrong, result.steps, optimizer, scheduler))
             if mean:
                 mean.restart()
         else:
-            _step(value, parameters, optimizer, clip)
+            optimizer.step()
+            moved = True
             recent.append(value.detach())
             if mean:
                 mean.update()
-        scheduler.step()
+        if moved:  # before the first step of the optimizer there is nothing to schedule
+            scheduler.step()
         if guard and not wrong:
             guard.passed(result.steps)
         if result.steps % every == 0 or result.steps == len(batches):
@@ -176,12 +185,20 @@ def _multiplier(schedule: str, steps: int) -> Callable[[int], float]:
     return shapes[schedule]
 
 
-def _step(value: Tensor, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer, clip: float | None) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    value.backward()
-    if clip is not None:
-        nn.utils.clip_grad_norm_(parameters, clip)
-    optimizer.step()
+def _evaluate(loss: Callable[[Any], Tensor], batch: Any, guard: Guard | None) -> tuple[Tensor, str]:
+    """The loss, and what the guard finds wrong with it; chains that meet an energy of −∞ are such a thing."""
+    if guard is None:
+        return loss(batch), ""
+    try:
+        value = loss(batch)
+    except FloatingPointError as error:
+        return torch.tensor(math.nan), str(error)
+    return value, guard.trouble(value)
+
+
+def _clipped(parameters: list[nn.Parameter], clip: float | None) -> float:
+    """Norm of the gradients, which are left clipped."""
+    return float(nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip))
 
 
 def _roll_back(guard: Guard, wrong: str, step: int, optimizer: torch.optim.Optimizer, scheduler: LambdaLR) -> str:

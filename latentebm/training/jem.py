@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_int, check_number, fail
+from latentebm.checks import check_int, check_number, check_points, fail
 from latentebm.data.batches import Minibatches
 from latentebm.objectives.jem import jem_loss
 from latentebm.progress import Track, silent
-from latentebm.sampling.classifier import ClassifierSampler
+from latentebm.sampling.classifier import ClassifierSampler, JointSampler
 from latentebm.sampling.persistent import PMC
 from latentebm.training.ebm import check_depends
 from latentebm.training.fit import FitResult, fit
@@ -92,7 +92,8 @@ def fit_jem(
         track: shows progress.
 
     Raises:
-        ValueError: there are not as many labels as data, one is out of range, or the logits do not depend on the data.
+        ValueError: the data are not floating and finite, there are not as many labels, one is out of range, or the
+            logits do not depend on the data.
         DivergedError: training went on diverging; the classifier holds its last good state.
 
     References:
@@ -114,16 +115,21 @@ def fit_jem(
         True
     """
     recipe = recipe or JEMRecipe()
+    check_points("x", x)
     if len(y) != len(x):
         raise fail("y", f"{len(x)} labels", len(y), "pass one label a row of x")
     sampler.check_labels(y, len(x))
     check_depends(classifier, x[:256])
-    guard = Guard(classifier, max_gap=recipe.max_gap)
+    held = chains.fill(sampler, recipe.batch_size, generator=generator)
+    guard = Guard(classifier, max_gap=recipe.max_gap, extra=[held.x, held.y])
+
+    joint = isinstance(sampler, JointSampler)
 
     def loss(batch: tuple[Tensor, ...]) -> Tensor:
         data, labels = batch
         data = data + recipe.noise * torch.randn(data.shape, generator=generator).to(data)
-        balanced = torch.arange(len(data), device=data.device) % sampler.classes
+        # A joint sampler draws its labels: chains of wanted ones run out.
+        balanced = None if joint else torch.arange(len(data), device=data.device) % sampler.classes
         drawn = chains.sample(sampler, len(data), generator=generator, y=balanced)
         positive, negative = sampler.energy(data, labels), sampler.energy(*drawn)
         guard.observe((negative.mean() - positive.mean()).detach())

@@ -48,6 +48,7 @@ class Negatives(_Members):
             tilt; ``persistent`` goes on from a buffer of ten times as many, one in twenty started anew.
         steps: steps a call.
         step: η.
+        restart: chance that a persistent chain starts anew.
         like: tensor whose device and type the chains take.
         generator: source of starts and noise (CPU).
 
@@ -94,7 +95,7 @@ class Negatives(_Members):
             rows = self.buffer.pick(self.chains, generator=self.generator)
             anew = torch.rand(self.chains, generator=self.generator) < self.restart
             start = torch.where(anew[:, None, None].to(start.device), start, self.buffer.x[rows])
-        run = run_chains(self._potential, start, self.kernel, self.steps, generator=self.generator)
+        run = run_chains(self._potential, start, self.kernel, self.steps, generator=self.generator, partial=False)
         if self.buffer is not None and rows is not None:
             self.buffer.put(rows, run.state.position)
         with torch.no_grad():

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_choice, check_finite, check_int, fail
+from latentebm.checks import check_choice, check_int, check_points, fail
 from latentebm.models.noise import NoiseEnergy
 from latentebm.objectives.score_matching import (
     check_scales,
@@ -17,6 +17,7 @@ from latentebm.objectives.score_matching import (
     sliced_score_matching,
 )
 from latentebm.progress import Track, silent
+from latentebm.training.ebm import check_depends
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.guard import Guard
 
@@ -91,8 +92,11 @@ def fit_score(
     """
     if data.ndim != 2 or not len(data):
         raise fail("data", "shape (N, d)", tuple(data.shape), "flatten each point")
-    check_finite("data", data)
+    check_points("data", data)
     check_choice("method", method, METHODS)
+    check_depends(energy, data[:256])
+    if (shape := energy(data[:2]).shape) != data[:2, 0].shape:
+        raise fail("energy", "shape (N,)", tuple(shape), "return one energy a point, for example .squeeze(-1)")
     for name, value in (("steps", steps), ("batch", batch)):
         check_int(name, value)
     losses: dict[str, Callable[[Tensor], Tensor]] = {

@@ -215,7 +215,11 @@ class Debiaser(BaseEstimator):
         """
         images = self._reference(reference)
         space, rng = self.check()._space(), self._generator(2)
-        fitted = space.fit(self.vae_, images, self.biased_, generator=rng, track=track or self._track())
+        biased = getattr(self, "biased_", None)
+        if biased is None:
+            fix = "fit the VAE here, or set biased_ to its training images (N, C, H, W), uint8"
+            raise fail("biased_", "the images the VAE was trained on", "none, as a loaded model has none", fix)
+        fitted = space.fit(self.vae_, images, biased, generator=rng, track=track or self._track())
         self.energy_, self.energy_log_, self.heldout_gain_ = fitted
         return self
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from latentebm.checks import fail
 from latentebm.files import sha256, write_json
 from latentebm.models.checkpoint import save_weights
 
-__all__ = ["check_absent", "check_out", "load_config", "run_folder", "save_model"]
+__all__ = ["check_out", "load_config", "run_folder", "save_model"]
 
 
 def check_out(out: Path | str, overwrite: bool) -> Path:
@@ -41,20 +41,6 @@ def check_out(out: Path | str, overwrite: bool) -> Path:
     elif path.exists() and not path.is_dir():
         raise fail("out", "a folder", f"{path}, a file", "choose another name")
     return path
-
-
-def check_absent(paths: Iterable[Path], overwrite: bool) -> None:
-    """Refuse to write over existing files unless that is asked for.
-
-    Raises:
-        ValueError: one is there, and `overwrite` is false.
-
-    Example:
-        >>> check_absent([Path("nowhere.csv")], overwrite=False)
-    """
-    there = [path for path in paths if path.exists()]
-    if there and not overwrite:
-        raise fail("out", "files that do not exist yet", f"{there[0]}", "choose another folder, or pass --overwrite")
 
 
 @contextmanager

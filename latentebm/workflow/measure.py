@@ -124,6 +124,10 @@ def run_metrics(
     after = {} if verdict is None else verdict.after.as_dict()
     # Chains know nothing of weights; the pool's diagnostics speak of the tilt itself, whatever drew from it.
     weights = {**model.weigh(), **tilted.diagnostics}
+    # A tilt reweights what the generator makes: a wanted class without any draw stays without.
+    shares = zip(problem.class_names, problem.target, before.get("shares", []), strict=False)
+    weights["unmade"] = [name for name, wanted, share in shares if wanted > 0 and share == 0]
+    weights["reliable"] = weights["reliable"] and not weights["unmade"]
     return {
         "judged": verdict is not None,
         "unjudged": problem.unjudged,
@@ -143,7 +147,7 @@ def run_metrics(
             **after,
             **weights,
             "heldout_gain": model.heldout_gain_,
-            "test_gain": None if problem.real is None else model.gain(problem.real.images),
+            "test_gain": None if problem.real is None or len(problem.real) < 2 else model.gain(problem.real.images),
         },
     }
 

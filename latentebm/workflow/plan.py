@@ -15,9 +15,8 @@ from latentebm import plots
 from latentebm.checks import check_int, fail
 from latentebm.data.images import Images
 from latentebm.data.imbalance import draw_shares
-from latentebm.files import write_atomic
+from latentebm.files import check_absent, write_atomic
 from latentebm.progress import Track, silent
-from latentebm.workflow.folder import check_absent
 from latentebm.workflow.problem import Problem
 from latentebm.workflow.reopen import OpenRun, reopen
 

@@ -73,7 +73,9 @@ def pose(settings: Settings, generator: torch.Generator) -> Problem:
     if data.labels is None:
         return _unlabelled(settings, data)
     built_in = settings.data in TORCHVISION
-    classes = parse_classes(settings.classes, data.class_names, built_in)
+    # A long tail is over all classes unless some are chosen.
+    chosen = settings.classes or ("all" if is_long_tail(settings.proportions) else None)
+    classes = parse_classes(chosen, data.class_names, built_in)
     absent = [data.class_names[k] for k in classes if not bool((data.labels == k).any())]
     if absent:
         raise fail("classes", "classes that the data have", f"{', '.join(absent)} absent", "leave them out")

@@ -149,7 +149,7 @@ def read_config(path: Path | str) -> dict[str, Any]:
 
 
 def parse_classes(text: str | None, names: tuple[str, ...], built_in: bool) -> list[int]:
-    """Class indices of ``0-4``, ``0,2,7``, class names or ``all``.
+    """Class indices of ``0-4``, ``0,2,7``, class names or ``all``; by default the first five of built-in data.
 
     Raises:
         ValueError: an unknown class, or fewer than two.
@@ -224,21 +224,25 @@ def parse_target(text: str, names: tuple[str, ...]) -> list[float]:
         ValueError: unknown names, or shares that are none.
 
     Example:
-        >>> parse_target("b:.25,a:.75", ("a", "b"))
+        >>> parse_target("b:.25, a:.75", ("a", "b"))
         [0.75, 0.25]
+        >>> parse_target("Ankle boot:.5,Bag:.5", ("Bag", "Coat", "Ankle boot"))
+        [0.5, 0.0, 0.5]
     """
     if text == "uniform":
         return [1 / len(names)] * len(names)
-    tokens = text.replace(",", " ").split()
-    if any(":" in t for t in tokens):
-        pairs = dict(t.rpartition(":")[::2] for t in tokens)
-        unknown = sorted(set(pairs) - set(names))
-        if unknown or len(pairs) != len(tokens):
-            raise fail(
-                "target", f"each class once, of {', '.join(names)}", ", ".join(unknown) or text, "mend the names"
-            )
-        tokens = [pairs.get(name, "0") for name in names]
-    return _shares("target", tokens, len(names))
+    if ":" not in text:
+        return _shares("target", text.replace(",", " ").split(), len(names))
+    # Names may hold blanks; without a comma, blanks part the pairs.
+    parts = [t.strip() for t in (text.split(",") if "," in text else text.split())]
+    pairs = {name.strip(): share for name, _, share in (t.rpartition(":") for t in parts)}
+    # A class of built-in data goes by its number as well, which begins its name: "0 - zero".
+    short = {name.partition(" - ")[0]: name for name in names}
+    pairs = {name if name in names else short.get(name, name): share for name, share in pairs.items()}
+    unknown = sorted(set(pairs) - set(names))
+    if unknown or len(pairs) != len(parts):
+        raise fail("target", f"each class once, of {', '.join(names)}", ", ".join(unknown) or text, "mend the names")
+    return _shares("target", [pairs.get(name, "0") for name in names], len(names))
 
 
 def _shares(name: str, tokens: list[str], n_classes: int) -> list[float]:

@@ -53,9 +53,11 @@ class ByClass(Mechanism):
         if unknown:
             raise fail("rates", "labels that occur in y", sorted(map(str, unknown)), "correct the labels")
         p = np.array([self.rates.get(label, 0.0) for label in y.tolist()], dtype=np.float64)
-        p *= 1.0 if rate is None else _scale(rate, float(p.mean()), float(p.max()), "the rates given")
         for j in table.indices(self.columns):
-            yield [j], rng.random(len(p)) < p
+            seen = p[table.observed(j)]
+            mean, most = (float(seen.mean()), float(seen.max())) if len(seen) else (0.0, 0.0)
+            q = 1.0 if rate is None or not len(seen) else _scale(rate, mean, most, "the rates given")
+            yield [j], rng.random(len(p)) < q * p
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class ImagePixels(Mechanism):
         pixels = self._pixels(table.event_shape)
         chosen = self._chosen(table)
         share = sum(int((self._eligible(table, j) & chosen).sum()) for j in pixels)
-        cells = max(1, len(pixels) * int(chosen.sum()))
+        cells = max(1, sum(int((table.observed(j) & chosen).sum()) for j in pixels))
         q = 1.0 if rate is None else _scale(rate, share / cells, 1.0, "pixels past the threshold in the box")
         for j in pixels:
             yield [j], (rng.random(table.shape[0]) < q) & self._eligible(table, j) & chosen
@@ -115,7 +117,11 @@ class ImagePixels(Mechanism):
     def _chosen(self, table: Table) -> np.ndarray:
         if self.digits is None:
             return np.ones(table.shape[0], dtype=bool)
-        return np.isin(table.labels("ImagePixels with digits"), list(self.digits))
+        labels = table.labels("ImagePixels with digits")
+        unknown = set(self.digits) - set(labels.tolist())
+        if unknown:
+            raise fail("digits", "labels that occur in y", sorted(map(str, unknown)), "correct the labels")
+        return np.isin(labels, list(self.digits))
 
     def _pixels(self, event_shape: tuple[int, ...]) -> list[int]:
         if len(event_shape) < 2:

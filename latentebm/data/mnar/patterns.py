@@ -85,6 +85,10 @@ class Patterns(Mechanism):
         kept = np.asarray(self.patterns)
         if kept.shape[1] != table.shape[1]:
             raise fail("patterns", f"{table.shape[1]} columns, as X", kept.shape[1], "pass one 0 or 1 a column")
+        for j in np.flatnonzero((kept == 0).any(axis=0)):
+            if not table.observed(int(j)).all():
+                # Rows are hit whole: no share of them meets a rate among the cells that are still there.
+                raise fail("X", "complete columns where patterns remove", f"NaN in column {j}", "fill or drop them")
         share = self._row_share(kept, needs_rate(rate, "Patterns"))
         weights = kept if self.weights is None else np.asarray(self.weights, dtype=float)
         candidate = rng.choice(len(kept), size=table.shape[0], p=self._frequencies())

@@ -80,6 +80,9 @@ class Table:
     def numeric(self, j: int) -> NDArray[np.float64]:
         """Column `j` as float64 (N,), NaN where missing; categories and strings have no order to depend on."""
         column = self.raw(j)
+        if column.dtype.kind in "mM":
+            name = self.X.columns[j] if self.frame else j
+            raise fail("X", "numbers in the columns a mechanism depends on", f"times in {name!r}", "pass numbers")
         if column.dtype.kind not in "fiub":
             try:
                 column = pd.to_numeric(pd.Series(column)).to_numpy(dtype=np.float64, na_value=np.nan)
@@ -137,7 +140,7 @@ class Table:
             kept = torch.from_numpy(mask).reshape(self.X.shape).to(self.X.device)
             floats = self.X if self.X.is_floating_point() else self.X.to(torch.get_default_dtype())
             return floats.detach().masked_fill(~kept, float("nan")), kept
-        kind = self.X.dtype if self.X.dtype.kind in "fO" else np.dtype(np.float64)
+        kind = {"f": self.X.dtype, "O": self.X.dtype, "U": np.dtype(object)}.get(self.X.dtype.kind, np.dtype(float))
         out = np.array(self.X, dtype=kind)
         out.reshape(self.shape)[~mask] = np.nan
         return out, mask.reshape(self.X.shape)
