@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from training import POINTS, Energy, judge
+from training import POINTS, judge
+from training_methods import PLANE, Energy
 
 from latentebm.data.toy import TOYS
 from latentebm.evaluation.quadrature import mmd
@@ -42,7 +43,7 @@ def measure(dataset: str, entropy: str, seed: int, **settings: Any) -> dict[str,
     law, g = TOYS[dataset], torch.Generator().manual_seed(1_000 + seed)
     data, test = law.sample(POINTS, generator=g), law.sample(POINTS, generator=g)
     torch.manual_seed(seed)
-    energy, source, start = Energy(), generator(entropy), time.process_time()
+    energy, source, start = Energy(PLANE), generator(entropy), time.process_time()
     steps = fit_amortized(energy, source, data, entropy=entropy, generator=g, **settings).steps
     seconds = time.process_time() - start
     drawn = source.sample(2_000, generator=g).detach()
