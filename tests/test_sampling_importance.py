@@ -191,7 +191,9 @@ class Whole(GaussianTilt):
         return torch.randint(3, (n, 2), generator=generator)
 
 
-@pytest.mark.parametrize("sampler", [*SAMPLERS, HMC(chains=2, warm_up=5), NUTS(chains=2, warm_up=5)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "sampler", [*SAMPLERS, HMC(chains=2, warm_up=5), NUTS(chains=2, warm_up=5)], ids=lambda s: type(s).__name__
+)
 def test_every_sampler_asks_for_one_energy_a_point(sampler):
     for tilt, message in ((Column(), "expected shape"), (Total(), "expected shape"), (Whole(), "floating")):
         sampler = PMC(MALA(0.5), n_steps=3, size=100) if isinstance(sampler, PMC) else sampler
