@@ -108,10 +108,10 @@ def timed(call: Callable[[], Any]) -> float:
 def contenders(dim: int, chains: int, steps: int) -> dict[str, Callable[[], Any]]:
     """Calls that take `steps` Langevin steps of one energy."""
     net, x, g = perceptron(dim), torch.randn(chains, dim), torch.Generator().manual_seed(0)
-    fused, peer, hmc, chunk = FusedMLP(net), torchebm_loop(net), pyro_hmc(net), min(chains, 2_500)
+    fused, peer, hmc = FusedMLP(net), torchebm_loop(net), pyro_hmc(net)
 
     def ours(potential: Any, compile: bool = False) -> Callable[[], Any]:  # noqa: A002
-        return lambda: run_chains(potential, x, ULA(0.01), steps, generator=g, chunk=chunk, compile=compile)
+        return lambda: run_chains(potential, x, ULA(0.01), steps, generator=g, compile=compile)
 
     return {
         "plain loop": lambda: plain_loop(net, x, steps),

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "latentebm"
-# What each layer may import of the package, besides itself and the ground (checks, files, progress, _version).
+# What each layer may import of the package, besides itself and the ground below.
 ALLOWED = {
     "data": set(),
     "models": set(),
@@ -26,7 +26,7 @@ ALLOWED = {
     "cli_plan": {"workflow"},
     "cli": {"workflow", "report", "cli_missing", "cli_plan"},
 }
-GROUND = {"checks", "files", "progress", "_version"}
+GROUND = {"checks", "files", "perceptrons", "progress", "_version"}
 
 
 def imported(text: str) -> set[str]:

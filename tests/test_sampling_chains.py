@@ -186,7 +186,7 @@ def test_compiled_and_fused_agree_with_plain(monkeypatch):
     x = torch.randn(64, 2, generator=gen())
     runs = [
         run_chains(p, x, MALA(0.5), 5, generator=gen(1), compile=c, trace=3)
-        for p, c in ((net, False), (FusedMLP(net), False), (FusedMLP(net), True))
+        for p, c in ((net, False), (net, True), (FusedMLP(net), False), (FusedMLP(net), True))
     ]
     for run in runs[1:]:
         torch.testing.assert_close(run.state.position, runs[0].state.position, atol=1e-4, rtol=1e-4)

@@ -19,7 +19,12 @@ def test_the_wheel_carries_the_data(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     assert {f"latentebm/shipped/{name}" for name in SHIPPED} <= names
-    assert {"latentebm/report/page.html", "latentebm/py.typed", "latentebm/cli.py"} <= names
+    assert {
+        "latentebm/report/page.html",
+        "latentebm/py.typed",
+        "latentebm/perceptrons.cpp",
+        "latentebm/cli.py",
+    } <= names
     assert not any(name.startswith(("tests", "notebooks")) for name in names)
 
 

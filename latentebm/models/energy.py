@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentebm.checks import check_event, check_int, check_number
+from latentebm.perceptrons import CompiledPerceptrons, compiled_perceptrons
 
 __all__ = ["EnergyNet"]
 
@@ -86,7 +87,7 @@ class EnergyNet(nn.Module):
         super().__init_subclass__(**settings)
         if {"forward", "members"} & set(vars(cls)) and "value_and_grad" not in vars(cls):
             # The closed form below is of the energy below; another energy is differentiated.
-            cls.value_and_grad = None  # type: ignore[assignment,method-assign]
+            cls.value_and_grad = cls.compiled = None  # type: ignore[assignment,method-assign]
 
     def forward(self, z: Tensor) -> Tensor:
         """Energies (N,) of points (N, dim), in nats.
@@ -123,6 +124,10 @@ class EnergyNet(nn.Module):
         for h, weight in zip(reversed(hidden), reversed(self.weights[:-1]), strict=True):
             grad = torch.bmm(torch.ops.aten.silu_backward(grad, h), weight.mT)
         return refined.squeeze(-1).mean(0), grad.sum(0)
+
+    def compiled(self) -> CompiledPerceptrons | None:
+        """The same energy as a program of its own, or none where it is not float32 on the processor."""
+        return compiled_perceptrons(list(self.weights), list(self.biases), self.limit)
 
     def _layers(self, z: Tensor) -> list[Tensor]:
         """Every layer's output (M, N, width) before its activation."""

@@ -114,16 +114,22 @@ class LatentTilt(Tilt):
 class _ClosedPotential:
     """A latent tilt's potential whose ``value_and_grad`` chains the energy's own through transform and prior."""
 
-    def __init__(self, tilt: LatentTilt) -> None:
+    def __init__(self, tilt: LatentTilt, energy: Any = None) -> None:
         self.tilt = tilt
+        self.net: Any = tilt.net if energy is None else energy
 
     def __call__(self, u: Tensor) -> Tensor:
         return self.tilt.energy(u) - self.tilt.log_base(u)
 
     @torch.no_grad()
     def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        energy, grad = cast(Any, self.tilt.net).value_and_grad(u)
+        energy, grad = self.net.value_and_grad(u)
         if self.tilt.transform is not None:
             energy, pull = cast(Any, torch.func.vjp(self.tilt.transform, energy))
             grad = pull(torch.ones_like(energy))[0].unsqueeze(1) * grad
         return energy - self.tilt.log_base(u), grad + u
+
+    def compiled(self) -> _ClosedPotential | None:
+        build = getattr(self.net, "compiled", None)
+        energy = build() if build else None
+        return None if energy is None else _ClosedPotential(self.tilt, energy)

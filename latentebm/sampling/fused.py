@@ -7,10 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentebm.checks import fail
+from latentebm.perceptrons import CompiledPerceptrons, compiled_perceptrons
 
 __all__ = ["FusedMLP"]
-
-FEW = 16  # points of so few coordinates are multiplied one by one when compiled, fused with what is next to them
 
 
 class FusedMLP:
@@ -50,51 +49,23 @@ class FusedMLP:
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Energy (N,) and its gradient (N, D) at points (N, D)."""
-        active, kept = self._forward(x)
+        active, before = self._forward(x)
         grad = self.weights[-1].expand(len(x), -1)
-        for layer, transposed in zip(reversed(kept), reversed(self.transposed[:-1]), strict=True):
-            grad = _product(_silu_backward(grad, *layer), transposed)
+        for h, transposed in zip(reversed(before), reversed(self.transposed[:-1]), strict=True):
+            grad = F.linear(torch.ops.aten.silu_backward(grad, h), transposed)
         return self._last(active), grad
 
-    def _forward(self, x: Tensor) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
-        kept: list[tuple[Tensor, ...]] = []
-        for weight, transposed, bias in zip(self.weights[:-1], self.transposed, self.biases[:-1], strict=False):
-            x, of_layer = _silu(_affine(x, weight, transposed, bias))
-            kept.append(of_layer)
-        return x, kept
+    def compiled(self) -> CompiledPerceptrons | None:
+        """The same energy as a program of its own, or none where it is not float32 on the processor."""
+        return compiled_perceptrons([w[None] for w in self.transposed], self.biases)
+
+    def _forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The last layer's input, and every layer's output before its activation."""
+        before: list[Tensor] = []
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            before.append(F.linear(x, weight, bias))
+            x = F.silu(before[-1])
+        return x, before
 
     def _last(self, active: Tensor) -> Tensor:
         return torch.mv(active, self.weights[-1][0]) + self.biases[-1]
-
-
-def _affine(x: Tensor, weight: Tensor, transposed: Tensor, bias: Tensor) -> Tensor:
-    if not torch.compiler.is_compiling():
-        return F.linear(x, weight, bias)
-    if x.shape[1] <= FEW:
-        return bias + sum(x[:, k, None] * row for k, row in enumerate(transposed))
-    # A sum with the bias would be turned into one call that first copies it to every row; a difference is fused with
-    # what follows.
-    return F.linear(x, weight) - (-bias)
-
-
-def _product(grad: Tensor, transposed: Tensor) -> Tensor:
-    if torch.compiler.is_compiling() and len(transposed) <= FEW:
-        return torch.stack([(grad * row).sum(1) for row in transposed], 1)
-    return F.linear(grad, transposed)
-
-
-def _silu(h: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """The activation, and what its derivative is made of."""
-    if not torch.compiler.is_compiling():
-        return F.silu(h), (h,)  # uncompiled, the fused operations are faster
-    # Activation and sigmoid are written once and read once; the input itself need not be kept.
-    sigmoid = torch.sigmoid(h)
-    active = h * sigmoid
-    return active, (active, sigmoid)
-
-
-def _silu_backward(grad: Tensor, *kept: Tensor) -> Tensor:
-    if not torch.compiler.is_compiling():
-        return torch.ops.aten.silu_backward(grad, *kept)
-    active, sigmoid = kept
-    return grad * (sigmoid + active * (1 - sigmoid))

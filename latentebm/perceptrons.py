@@ -1,0 +1,146 @@
+"""Perceptron energies as a program of their own, built from `perceptrons.cpp` when first asked for."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from latentebm.checks import check_event
+
+__all__ = ["CompiledPerceptrons", "compiled_perceptrons"]
+
+_SOURCE = Path(__file__).with_suffix(".cpp")
+
+
+class _Net(ctypes.Structure):
+    """The like-named struct of the program."""
+
+    _fields_ = (
+        ("members", ctypes.c_int),
+        ("layers", ctypes.c_int),
+        ("width", ctypes.POINTER(ctypes.c_int)),
+        *((name, ctypes.POINTER(ctypes.c_void_p)) for name in ("forward", "backward", "bias")),
+        ("limit", ctypes.c_float),
+    )
+
+
+class CompiledPerceptrons:
+    r"""Mean energy of M SiLU perceptrons and its gradient in the input, in one call on the processor.
+
+    .. math:: E(x) = \frac1M \sum_m L \tanh(f_m(x) / L), \quad f_m \text{ linear layers with SiLU between them}
+
+    The weights are copied: build it anew after training. Get one by :func:`compiled_perceptrons`.
+
+    Arguments:
+        library: the program.
+        weights: one tensor (M, in, out) a layer, float32 on the processor, the last of one output.
+        biases: one tensor of M · out numbers a layer.
+        limit: bound L of each member's output in nats, or none.
+
+    Example:
+        >>> energy = compiled_perceptrons([torch.ones(1, 2, 1)], [torch.zeros(1)])
+        >>> energy is None or energy.value_and_grad(torch.ones(1, 2))[1].tolist() == [[1.0, 1.0]]
+        True
+    """
+
+    def __init__(
+        self, library: ctypes.CDLL, weights: Sequence[Tensor], biases: Sequence[Tensor], limit: float | None
+    ) -> None:
+        self._call, rows = library.value_and_grad, library.rows()
+        width = [weights[0].shape[1], *(w.shape[2] for w in weights)]
+        self.dim = width[0]
+        # Kept here, for the program holds only their addresses.
+        self._tensors = [
+            [_packed(w, rows) for w in weights],
+            [_packed(w.mT, rows) for w in weights],
+            [b.detach().flatten().clone() for b in biases],
+        ]
+        self._net = _Net(
+            len(weights[0]),
+            len(weights),
+            (ctypes.c_int * len(width))(*width),
+            *((ctypes.c_void_p * len(t))(*(one.data_ptr() for one in t)) for t in self._tensors),
+            limit or 0.0,
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Energies (N,) of points (N, D)."""
+        return self.value_and_grad(x)[0]
+
+    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Energies (N,) and their gradients (N, D) at points (N, D), computed in float32.
+
+        Raises:
+            ValueError: points of another length.
+        """
+        check_event("x", x, (self.dim,))
+        points = x.detach().to("cpu", torch.float32).contiguous()
+        energy, grad = points.new_empty(len(points)), torch.empty_like(points)
+        places = (ctypes.c_void_p(t.data_ptr()) for t in (points, energy, grad))
+        self._call(torch.get_num_threads(), ctypes.byref(self._net), ctypes.c_long(len(points)), *places)
+        return energy.to(x), grad.to(x)
+
+
+def compiled_perceptrons(
+    weights: Sequence[Tensor], biases: Sequence[Tensor], limit: float | None = None
+) -> CompiledPerceptrons | None:
+    """The energies as a program, or none where they are not float32 on the processor or nothing can be built.
+
+    Building takes under a second, once a process; where it fails, a warning says why.
+
+    Arguments:
+        weights: one tensor (M, in, out) a layer, the last of one output.
+        biases: one tensor of M · out numbers a layer.
+        limit: bound of each member's output in nats, or none.
+
+    Example:
+        >>> compiled_perceptrons([torch.ones(1, 2, 1, dtype=torch.float64)], [torch.zeros(1)]) is None
+        True
+    """
+    if any(t.dtype != torch.float32 or t.device.type != "cpu" for t in (*weights, *biases)):
+        return None
+    library = _library()
+    if isinstance(library, str):
+        warnings.warn(f"compile: {library}; torch.compile takes its place", RuntimeWarning, stacklevel=4)
+        return None
+    return CompiledPerceptrons(library, weights, biases, limit)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | str:
+    """The program, built for this very processor and for this process alone, or why there is none."""
+    compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    if compiler is None:
+        return "no C++ compiler was found"
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        built = Path(folder) / "perceptrons.so"
+        flags = ["-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-w"]
+        try:
+            subprocess.run(  # noqa: S603 - the compiler is the user's own, its arguments are ours
+                [compiler, *flags, "-o", str(built), str(_SOURCE)], check=True, capture_output=True, text=True
+            )
+            return ctypes.CDLL(str(built))
+        except subprocess.CalledProcessError as error:
+            return f"{compiler} failed: {(error.stderr.strip().splitlines() or ['no message'])[0]}"
+        except OSError as error:
+            return str(error)
+
+
+def _packed(weight: Tensor, rows: int) -> Tensor:
+    """Weights (M, in, out) as runs of outputs, the longest of rows, 4, 2, 1 that fits, each input by input."""
+    runs, start, n_out = [], 0, weight.shape[2]
+    while start < n_out:
+        length = next(r for r in (rows, 4, 2, 1) if start + r <= n_out)
+        runs.append(weight.detach()[:, :, start : start + length].flatten(1))
+        start += length
+    return torch.cat(runs, 1).contiguous()
