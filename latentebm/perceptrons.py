@@ -110,28 +110,29 @@ def compiled_perceptrons(
     if any(t.dtype != torch.float32 or t.device.type != "cpu" for t in (*weights, *biases)):
         return None
     library = _library()
-    if isinstance(library, str):
-        warnings.warn(f"compile: {library}; torch.compile takes its place", RuntimeWarning, stacklevel=4)
+    if library is None or isinstance(library, str):
+        if library:
+            warnings.warn(f"compile: {library}; torch.compile takes its place", RuntimeWarning, stacklevel=4)
         return None
     return CompiledPerceptrons(library, weights, biases, limit)
 
 
 @functools.cache
-def _library() -> ctypes.CDLL | str:
-    """The program, built for this very processor and for this process alone, or why there is none."""
+def _library() -> ctypes.CDLL | str | None:
+    """The program, built for this very processor and for this process alone; what failed; none without a compiler."""
     compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
     if compiler is None:
-        return "no C++ compiler was found"
+        return None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         built = Path(folder) / "perceptrons.so"
-        flags = ["-std=c++17", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-w"]
+        command = [compiler, "-std=c++17", "-O3", "-shared", "-fPIC", "-w", "-o", str(built), str(_SOURCE)]
         try:
-            subprocess.run(  # noqa: S603 - the compiler is the user's own, its arguments are ours
-                [compiler, *flags, "-o", str(built), str(_SOURCE)], check=True, capture_output=True, text=True
-            )
-            return ctypes.CDLL(str(built))
-        except subprocess.CalledProcessError as error:
-            return f"{compiler} failed: {(error.stderr.strip().splitlines() or ['no message'])[0]}"
+            for flags in (["-march=native", "-fopenmp"], []):  # some compilers know neither
+                # The compiler is the user's own, its arguments are ours.
+                done = subprocess.run([*command, *flags], capture_output=True, text=True, check=False)  # noqa: S603
+                if done.returncode == 0:
+                    return ctypes.CDLL(str(built))
+            return f"{compiler} failed: {(done.stderr.strip().splitlines() or ['no message'])[0]}"
         except OSError as error:
             return str(error)
 
