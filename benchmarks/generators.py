@@ -28,7 +28,7 @@ from torch import Tensor
 from latentebm.data.imbalance import draw_shares
 from latentebm.evaluation.baselines import BASELINES
 from latentebm.evaluation.classifier import Classifier
-from latentebm.evaluation.fidelity import frechet_distance, neighbourhoods
+from latentebm.evaluation.fidelity import copied_share, frechet_distance, neighbourhoods
 from latentebm.evaluation.shares import class_shares, confusion_rates, corrected_shares, kl_to_target, total_variation
 from latentebm.evaluation.task import Task
 from latentebm.files import write_atomic, write_json
@@ -104,9 +104,11 @@ def work(arguments: argparse.Namespace) -> None:
 def measure(method: str, size: int, w: World, key: dict, judge: Judge) -> dict:
     """Fit one method, draw from it and judge the draws."""
     start = time.perf_counter()
-    draws, steps = (tilt if method == TILT else baseline)(method, few(w, size, key["seed"]), w, key)
+    reference = few(w, size, key["seed"])
+    draws, steps = (tilt if method == TILT else baseline)(method, reference, w, key)
     seconds = time.perf_counter() - start
     features, real = judge.classifier.embed(draws.x), judge.classifier.embed(w.real)
+    seen = judge.classifier.embed(reference.float() / 255)
     read = judge.classifier.probabilities(features).argmax(1)
     full, target, classes = class_shares(read, range(10)), [0.2] * 5, range(5)
     corrected = corrected_shares(full, judge.confusion)
@@ -121,6 +123,7 @@ def measure(method: str, size: int, w: World, key: dict, judge: Judge) -> dict:
         "recall": around.recall,
         "density": around.density,
         "coverage": around.coverage,
+        "copied": copied_share(features, seen, real, generator=torch.Generator().manual_seed(0)),
         "ess": draws.diagnostics.get("ess"),
         "duplicates": draws.diagnostics.get("duplicates", 0.0),
         "steps": steps,

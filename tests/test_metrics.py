@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from latentebm.evaluation.fidelity import frechet_distance, neighbourhoods
+from latentebm.evaluation.fidelity import copied_share, frechet_distance, neighbourhoods
 from latentebm.evaluation.metrics import judge
 from latentebm.evaluation.shares import (
     bootstrap_interval,
@@ -103,6 +103,16 @@ def test_frechet_of_gaussians_meets_the_closed_form(rng):
     exact = 3 + float(((1 - scale) ** 2).sum())
     assert frechet_distance(x, y) == pytest.approx(exact, abs=0.06)
     assert frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
+
+
+def test_copies_are_told_from_draws_of_the_law(rng):
+    seen, unseen, fresh = (torch.randn(n, 3, generator=rng) for n in (50, 5_000, 2_000))
+    half = torch.cat([fresh[:1_000], seen.repeat(20, 1) + 0.01 * torch.randn(1_000, 3, generator=rng)])
+    assert copied_share(fresh, seen, unseen, generator=rng) == pytest.approx(0.5, abs=0.08)
+    assert copied_share(half, seen, unseen, generator=rng) == pytest.approx(0.75, abs=0.05)
+    assert copied_share(unseen[:50], seen, unseen, generator=rng) < 0.5
+    with pytest.raises(ValueError, match="unseen: expected at least the 50 seen images, .*got 49"):
+        copied_share(fresh, seen, unseen[:49], generator=rng)
 
 
 def test_neighbourhoods_of_equal_and_of_distant_sets(rng):

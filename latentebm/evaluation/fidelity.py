@@ -12,7 +12,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from latentebm.checks import fail
 
-__all__ = ["Neighbourhoods", "frechet_distance", "neighbourhoods"]
+__all__ = ["Neighbourhoods", "copied_share", "frechet_distance", "neighbourhoods"]
 
 CHUNK = 1000
 
@@ -118,6 +118,47 @@ def neighbourhoods(features: Tensor, real: Tensor, *, k: int = 5) -> Neighbourho
         density=float(holders.sum() / (k * len(fake))),
         coverage=float((holders > 0).double().mean()),
     )
+
+
+def copied_share(features: Tensor, seen: Tensor, unseen: Tensor, *, generator: torch.Generator) -> float:
+    r"""Share of draws that lie nearer to an image the method saw than to any of as many that it never saw.
+
+    .. math:: \mathrm{mean}_i\, 1\big[\min_{s \in seen} |x_i - s| < \min_{u \in unseen} |x_i - u|\big]
+
+    One half for a generator that learned the law, more for one that repeats what it saw. The unseen images are cut into
+    as many random parts of the seen ones' number as there are, and the mean is over them.
+
+    Arguments:
+        features: of generated images, (N, F).
+        seen: of the images in question, (M, F).
+        unseen: of at least M real images of the same law, (L, F).
+        generator: source of the parts.
+
+    Raises:
+        ValueError: fewer unseen than seen images.
+
+    References:
+        A Non-Parametric Test to Detect Data-Copying in Generative Models (Meehan et al., 2020),
+        https://arxiv.org/abs/2004.05675
+
+    Example:
+        >>> g = torch.Generator().manual_seed(0)
+        >>> seen, unseen, fresh = (torch.randn(n, 2, generator=g) for n in (20, 2_000, 1_000))
+        >>> copied_share(seen, seen, unseen, generator=g)
+        1.0
+        >>> abs(copied_share(fresh, seen, unseen, generator=g) - 0.5) < 0.1
+        True
+    """
+    m = len(seen)
+    if not 0 < m <= len(unseen):
+        raise fail("unseen", f"at least the {m} seen images, and one of each", len(unseen), "pass more real images")
+    parts = len(unseen) // m
+    order = torch.randperm(len(unseen), generator=generator, device=generator.device)[: parts * m].to(unseen.device)
+    nearer = [
+        torch.cdist(x, seen).amin(1, keepdim=True) < torch.cdist(x, unseen[order]).view(len(x), parts, m).amin(2)
+        for x in features.split(CHUNK)
+    ]
+    return float(torch.cat(nearer).double().mean())
 
 
 def _radius(x: Tensor, k: int) -> Tensor:
