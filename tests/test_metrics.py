@@ -111,7 +111,7 @@ def test_copies_are_told_from_draws_of_the_law(rng):
     assert copied_share(fresh, seen, unseen, generator=rng) == pytest.approx(0.5, abs=0.08)
     assert copied_share(half, seen, unseen, generator=rng) == pytest.approx(0.75, abs=0.05)
     assert copied_share(unseen[:50], seen, unseen, generator=rng) < 0.5
-    with pytest.raises(ValueError, match="unseen: expected at least the 50 seen images, .*got 49"):
+    with pytest.raises(ValueError, match=r"unseen: expected at least the 50 seen images, .*got 49"):
         copied_share(fresh, seen, unseen[:49], generator=rng)
 
 
