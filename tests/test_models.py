@@ -12,6 +12,7 @@ from latentebm.models.checkpoint import load_weights, save_weights
 from latentebm.models.energy import EnergyNet
 from latentebm.models.generators import WrappedGenerator
 from latentebm.models.networks import NETWORKS
+from latentebm.models.strength import ScaledTilt
 from latentebm.models.tilt import LatentTilt
 from latentebm.models.vae import VAE
 
@@ -83,12 +84,14 @@ def test_ensemble_is_its_members_apart(rng):
     torch.testing.assert_close(energy.members(own)[2], energy.members(own[2])[2])
 
 
-def check_closed_gradient(limit, transform, rng):
+def check_closed_gradient(limit, transform, rng, strength=None):
     """A tilt's closed-form potential and gradient are those of automatic differentiation."""
     energy = EnergyNet(3, hidden=(8, 6), members=4, limit=limit)
     for value in energy.state_dict().values():
         torch.nn.init.normal_(value)
     tilt = LatentTilt(WrappedGenerator(torch.nn.Identity(), 3), energy, transform)
+    if strength is not None:
+        tilt = ScaledTilt(tilt, strength)
     z = torch.randn(7, 3, generator=rng, requires_grad=True)
     expected = tilt.potential(z)
     u, grad = tilt.potential.value_and_grad(z)
@@ -98,15 +101,17 @@ def check_closed_gradient(limit, transform, rng):
 
 @pytest.mark.parametrize("limit", [None, 0.7])
 @pytest.mark.parametrize("transform", [None, torch.sinh])
-def test_closed_gradient(limit, transform, rng):
-    check_closed_gradient(limit, transform, rng)
+@pytest.mark.parametrize("strength", [None, 0.0, 1.3])
+def test_closed_gradient(limit, transform, strength, rng):
+    check_closed_gradient(limit, transform, rng, strength)
 
 
 def test_closed_gradient_faults(rng, monkeypatch):
     own = EnergyNet.value_and_grad
     monkeypatch.setattr(EnergyNet, "value_and_grad", lambda e, z: (own(e, z)[0], 1.01 * own(e, z)[1]))
-    with pytest.raises(AssertionError):
-        check_closed_gradient(0.7, None, rng)
+    for strength in (None, 1.3):
+        with pytest.raises(AssertionError):
+            check_closed_gradient(0.7, None, rng, strength)
 
 
 def test_tilt_signs_and_base_law(rng):

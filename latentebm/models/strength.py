@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, cast
+
 import torch
 from torch import Tensor
 
@@ -58,6 +61,12 @@ class ScaledTilt(Tilt):
         """Tilt energy (N,), nats."""
         return self.strength * self.tilt.energy(u)
 
+    @property
+    def potential(self) -> Callable[[Tensor], Tensor]:
+        """Total potential (N,) of base points; with a gradient in closed form where the tilt has one."""
+        closed = getattr(self.tilt.potential, "value_and_grad", None) is not None
+        return _ScaledPotential(self) if closed else super().potential
+
     def code(self, u: Tensor) -> Tensor:
         """The generator's codes that base points hold."""
         return self.tilt.code(u)
@@ -65,3 +74,20 @@ class ScaledTilt(Tilt):
     def decode(self, u: Tensor) -> Tensor:
         """Data (N, *data_shape) of base points."""
         return self.tilt.decode(u)
+
+
+class _ScaledPotential:
+    """A scaled tilt's potential λE − log p₀ = λ(E − log p₀) − (1 − λ) log p₀, its gradient from the tilt's own."""
+
+    def __init__(self, tilt: ScaledTilt) -> None:
+        self.tilt = tilt
+
+    def __call__(self, u: Tensor) -> Tensor:
+        return self.tilt.energy(u) - self.tilt.log_base(u)
+
+    @torch.no_grad()
+    def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        strength = self.tilt.strength
+        value, grad = cast(Any, self.tilt.tilt.potential).value_and_grad(u)
+        # The base law is standard normal: −log p₀ has the gradient u.
+        return strength * value - (1 - strength) * self.tilt.log_base(u), strength * grad + (1 - strength) * u
