@@ -1,7 +1,10 @@
 """Bayesian logistic regression of ISLR's Default: SGLD and ImproperSGLD over parameters, held against NUTS."""
 
+import copy
 import math
+import pickle
 
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -105,19 +108,34 @@ def quadratic_run(weights, optimizer, steps):
         optimizer.step()
 
 
-def test_state_dict_round_trip_continues_exactly():
+def test_state_dict_round_trip_continues_exactly(tmp_path):
     def fresh():
         weights = torch.nn.Parameter(torch.ones(5, 3))
         return weights, optim.SGLD([weights], a=0.1, gamma=0.5, generator=gen(4))
 
     weights, optimizer = fresh()
     quadratic_run(weights, optimizer, 7)
-    held, state = weights.detach().clone(), optimizer.state_dict()
+    held = weights.detach().clone()
+    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
+    state = torch.load(tmp_path / "optimizer.pt")
     quadratic_run(weights, optimizer, 5)
     again, other = fresh()
     again.data.copy_(held)
     other.load_state_dict(state)
     quadratic_run(again, other, 5)
+    assert torch.equal(weights, again)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
+def test_a_copy_has_a_generator_of_its_own_in_the_same_state(duplicate):
+    weights = torch.nn.Parameter(torch.ones(5, 3))
+    optimizer = optim.ImproperSGLD([weights], alpha=0.1, sigma=0.3, generator=gen(4), foreach=True)
+    quadratic_run(weights, optimizer, 3)
+    again, other = duplicate((weights, optimizer))
+    assert other.foreach is True
+    quadratic_run(weights, optimizer, 4)
+    assert not torch.equal(weights, again)  # nor did the copy move
+    quadratic_run(again, other, 4)
     assert torch.equal(weights, again)
 
 

@@ -89,8 +89,22 @@ class _LangevinOptimizer(Optimizer):
         state = dict(state_dict)
         if "generator" not in state:
             raise fail("state_dict", "a generator's state", f"keys {sorted(state)}", "pass what state_dict() gave")
-        self.generator.set_state(state.pop("generator"))
+        numbers = state.pop("generator")
         super().load_state_dict(state)
+        self.generator.set_state(numbers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A generator is no plain data: its state goes with the copy, on which it is made anew.
+        own = {"foreach": self.foreach, "generator": (self.generator.device, self.generator.get_state())}
+        return {**super().__getstate__(), **own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "generator" in state:  # not where torch's load_state_dict calls this
+            device, numbers = state["generator"]
+            generator = torch.Generator(device)
+            generator.set_state(numbers)
+            state = {**state, "generator": generator}
+        super().__setstate__(state)
 
 
 class SGLD(_LangevinOptimizer):
