@@ -77,6 +77,30 @@ def test_planted_faults_in_the_kernels(monkeypatch):
     fails(monkeypatch, free, lambda: check_variance(MALA(0.5), 0.5, 2.0))
 
 
+def check_covariance(preconditioner=None, eta=0.4):
+    """Chains on ½x'Ax, started at Σ = (A − ½ η A P A)⁻¹, keep it: its entries' variances are (Σii Σjj + Σij²)/N."""
+    p = torch.ones(2) if preconditioner is None else preconditioner
+    expected = torch.linalg.inv(A - eta / 2 * A @ p.diag() @ A)
+    x = torch.randn(N, 2, generator=gen(0)) @ torch.linalg.cholesky(expected).T
+    kernel = ULA(eta, preconditioner=preconditioner)
+    x = run_chains(lambda x: 0.5 * ((x @ A) * x).sum(1), x, kernel, 40, generator=gen(1)).state.position
+    sd = ((expected.diag()[:, None] * expected.diag() + expected.square()) / N).sqrt()
+    assert bool(((x.T @ x / N - expected).abs() < 4.9 * sd).all())
+
+
+def test_stationary_covariance(monkeypatch):
+    precondition = torch.tensor([0.5, 2.0])
+    for p in (None, precondition):
+        check_covariance(p)
+    own = moves.langevin_update
+    alone = (moves, "langevin_update", lambda x, g, xi, d, s, p: own(x, g * p, xi, d, s))  # noise without P
+    fails(monkeypatch, alone, lambda: check_covariance(precondition))
+    unmixed = (moves, "langevin_update", lambda x, g, xi, d, s, p: own(x, x * A.diag(), xi, d, s, p))  # A's diagonal
+    fails(monkeypatch, unmixed, check_covariance)
+    halved = (ULA, "scales", lambda k, t: (k.step, math.sqrt(k.step)))
+    fails(monkeypatch, halved, check_covariance)
+
+
 def check_transient(temperature):
     """Mean aᵗ x0 and variance v(1 − a²ᵗ), a = 1 − η, at t = 5."""
     a, t = 0.8, 5
@@ -152,6 +176,7 @@ def test_hamiltonian_samplers(sampler):
     assert d["rhat"] < 1.05
     assert d["divergences"] == 0
     assert d["bfmi"] > 0.3
+    assert d["ess_bulk"] > 300  # of 800: trajectories are long enough
     assert draws.trace.shape == (400, 2, 2)
     assert_mean(draws.latent, tilt.mean, size=d["ess_bulk"])
     state = torch.random.get_rng_state()

@@ -34,7 +34,10 @@ class _RecordedNUTS(_Recorded, mcmc.NUTS):
 
 
 class _RecordedHMC(_Recorded, mcmc.HMC):
-    pass
+    @property
+    def num_steps(self) -> int:
+        """Leapfrog steps that make a trajectory at least as long as asked for; Pyro's own count falls short of it."""
+        return math.ceil(self.trajectory_length / self.step_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +106,8 @@ class HMC:
         chains: chains, run one after the other.
         warm_up: steps of each chain that fit step size and diagonal mass matrix and are thrown away.
         target: wanted acceptance of that fit.
-        trajectory: length of a trajectory, in units of the whitened base.
+        trajectory: least length of a trajectory, in standard deviations of the whitened law; a quarter turn, π/2, takes
+            the normal law to an independent point.
 
     Raises:
         ValueError: an argument lies outside its range.
