@@ -25,12 +25,19 @@ from latentebm.files import write_json
 from latentebm.sampling import (
     HMC,
     ISIR,
+    MALA,
     NUTS,
+    PMC,
+    SGLD,
     SNIS,
     ULA,
+    Draws,
     FusedMLP,
+    ImproperSGLD,
     Langevin,
+    RandomWalk,
     Rejection,
+    ess_bulk,
     run_chains,
 )
 
@@ -252,8 +259,37 @@ def memory() -> dict[str, Any]:
     return found
 
 
+class PersistentCalls:
+    """PMC as it is used: the same chains a few steps a call; the calls after the first twenty are the draws."""
+
+    def draw(self, tilt: Any, n: int, *, generator: torch.Generator) -> Draws:
+        pmc = PMC(MALA(0.3), n_steps=20, size=n)
+        path = []
+        for _ in range(40):
+            info = pmc.draw(tilt, n, generator=generator).diagnostics
+            path.append(pmc.buffer.x.clone())
+        trace = torch.stack(path[20:])
+        with torch.no_grad():
+            return Draws(torch.empty(0), trace.flatten(0, 1), -tilt.energy(trace.flatten(0, 1)), info, trace)
+
+
+ESS_SAMPLERS: dict[str, tuple[Any, int]] = {
+    "snis": (SNIS(pool=200_000), 10_000),
+    "rejection": (Rejection(), 10_000),
+    "isir": (ISIR(), 10_000),
+    "ula": (Langevin(kernel=ULA(0.05), n_steps=200), 2_000),
+    "sgld": (Langevin(kernel=SGLD(a=1.0, b=10.0, gamma=0.55), n_steps=200), 2_000),
+    "improper sgld": (Langevin(kernel=ImproperSGLD(alpha=0.1, sigma=math.sqrt(0.1)), n_steps=200), 2_000),
+    "mala": (Langevin(n_steps=200), 2_000),
+    "random walk": (Langevin(kernel=RandomWalk(1.0), n_steps=600, target=0.3), 2_000),
+    "pmc": (PersistentCalls(), 2_000),
+    "hmc": (HMC(chains=2, warm_up=200), 500),
+    "nuts": (NUTS(chains=2, warm_up=200), 500),
+}
+
+
 def ess_table(epochs: int) -> list[dict[str, Any]]:
-    """Effective draws a second of every sampler on fitted MNIST tilts of 2 and 10 dimensions."""
+    """Effective draws a second, and bias, of every sampler on fitted MNIST tilts of 2 and 10 dimensions."""
     from latentebm import Debiaser, biased_split, load_images
 
     images, rows = load_images("mnist"), []
@@ -262,40 +298,42 @@ def ess_table(epochs: int) -> list[dict[str, Any]]:
     for dim in (2, 10):
         model = Debiaser(latent_dim=dim, epochs=epochs, device="cpu")
         tilt = model.fit(images[biased].images, images[reference].images).tilt()
-        samplers = {
-            "snis": (SNIS(pool=200_000), 10_000),
-            "rejection": (Rejection(), 10_000),
-            "isir": (ISIR(), 10_000),
-            "ula": (Langevin(kernel=ULA(0.05), n_steps=200), 2_000),
-            "mala": (Langevin(n_steps=200), 2_000),
-            "hmc": (HMC(chains=2, warm_up=200), 500),
-            "nuts": (NUTS(chains=2, warm_up=200), 500),
-        }
-        for name, (sampler, n) in samplers.items():
+        exact = SNIS(pool=4_000_000).draw(tilt, 400_000, generator=torch.Generator().manual_seed(2)).log_weight
+        for name, (sampler, n) in ESS_SAMPLERS.items():
             start = time.perf_counter()
             draws = sampler.draw(tilt, n, generator=torch.Generator().manual_seed(1))
             seconds = time.perf_counter() - start
-            effective = effective_draws(name, draws, n)
+            effective = effective_draws(draws)
             rows.append(
                 {
                     "dim": dim,
                     "sampler": name,
-                    "draws": n,
+                    "draws": len(draws),
                     "seconds": seconds,
                     "effective": effective,
                     "effective_per_s": effective / seconds,
                     "mean_energy": -draws.log_weight.mean().item(),
+                    # In standard deviations of the energy: chance alone gives 1/√effective.
+                    "bias": ((exact.mean() - draws.log_weight.mean()) / exact.std()).item(),
                 }
             )
     return rows
 
 
-def effective_draws(name: str, draws: Any, n: int) -> float:
-    """Independent draws a sample is worth: SNIS's n corrected for the pool's noise, a trace's bulk ESS, n otherwise."""
-    if name == "snis":
-        pool = draws.diagnostics["pool"] * draws.diagnostics["ess"]
+def effective_draws(draws: Any) -> float:
+    """Independent draws that all draws given are worth.
+
+    SNIS's are correlated through the noise of their common pool. Draws that are points of one path are worth the path's
+    bulk ESS, least over coordinates. Those of rejection and of chains that start apart and give one draw each are
+    independent. A path whose draws repel each other may be worth more than their number; none is counted so.
+    """
+    n, found = len(draws), draws.diagnostics
+    if found["sampler"] == "snis":
+        pool = found["pool"] * found["ess"]
         return n * pool / (n + pool)
-    return float(draws.diagnostics.get("ess_bulk", n))
+    if found["sampler"] in ("hmc", "nuts", "pmc"):
+        return min(1.0, ess_bulk(draws.trace).min().item() / draws.trace[..., 0].numel()) * n
+    return float(n)
 
 
 def show(rows: list[dict[str, Any]]) -> None:
