@@ -15,6 +15,7 @@ from latentebm.sampling import (
     FusedMLP,
     ImproperSGLD,
     Langevin,
+    RandomWalk,
     agreement,
     chains,
     moves,
@@ -22,6 +23,7 @@ from latentebm.sampling import (
     start_chains,
     tune_step,
 )
+from latentebm.sampling.annealed import annealed_langevin
 from tests.sampling_targets import A, GaussianTilt, MixtureTilt, assert_mean, gen
 
 N = 200_000
@@ -166,6 +168,11 @@ def test_langevin_default_reaches_both_laws():
     assert_mean(
         (Langevin().draw(mixture, 10_000, generator=gen(4)).latent[:, 0] > 0).double(), 0.3 * 0.00621 + 0.7 * 0.99379
     )
+
+
+def test_a_random_walk_reports_its_step():
+    draws = Langevin(kernel=RandomWalk(0.7), n_steps=5, warm_up=0).draw(GaussianTilt(), 10, generator=gen())
+    assert draws.diagnostics["step_size"] == 0.7
 
 
 @pytest.mark.parametrize("sampler", [NUTS(chains=2, warm_up=150), HMC(chains=2, warm_up=150)])
@@ -318,6 +325,10 @@ def nan_start(n, *, generator):
         (lambda: ULA(0.1, clip=0.0), "clip: expected"),
         (lambda: ULA(0.1, preconditioner=torch.tensor([1.0, 0.0])), "preconditioner: expected positive"),
         (lambda: Langevin(kernel="mala"), r"kernel: expected ULA, SGLD, ImproperSGLD, MALA or RandomWalk, got 'mala'"),
+        (lambda: RandomWalk(0.0), "step: expected"),
+        (lambda: Langevin(target=1.5), "target: expected"),
+        (lambda: HMC(trajectory=math.inf), "trajectory: expected"),
+        (lambda: annealed_langevin(gaussian(1.0), [[1.0]], [1.0], generator=gen()), "position: expected a tensor"),
         (lambda: Langevin(n_steps=0), "n_steps: expected a whole number of at least 1"),
         (lambda: Langevin().draw(GaussianTilt(), 0, generator=gen()), "n: expected"),
         (lambda: run_chains(gaussian(1.0), torch.ones(2, 1), ULA(0.1), 0, generator=gen()), "n_steps: expected"),

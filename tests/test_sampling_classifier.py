@@ -145,6 +145,14 @@ def test_restart_probability_and_persistence_on_a_tilt():
     [
         (lambda s: s.start(2, generator=gen(), y=torch.tensor([0, 2])), r"y: expected labels of 0 … 1, got 0 … 2"),
         (lambda s: s.start(2, generator=gen(), y=torch.tensor([0.0, 1.0])), "2 integer labels"),
+        (lambda s: s.start(2, generator=gen(), y=[0, 1]), "2 integer labels, got list"),
+        (lambda s: s.energy(torch.ones(2, 2), torch.tensor([0, 2])), "labels of 0 … 1"),
+        (
+            lambda s: ConditionalSampler(logits_of_blobs, normal, classes=3).energy(
+                torch.ones(1, 2), torch.tensor([0])
+            ),
+            r"logits: expected shape \(1, 3\), got \(1, 2\)",
+        ),
         (lambda s: s.sample(2, "ula", 3, generator=gen()), "kernel: expected"),
         (lambda s: s.sample(2, ULA(0.1), 0, generator=gen()), "n_steps: expected"),
         (
@@ -162,6 +170,10 @@ def test_restart_probability_and_persistence_on_a_tilt():
         (lambda s: ReplayBuffer(torch.ones(0, 2)), "size: expected"),
         (lambda s: ReplayBuffer(torch.ones(3, 2).long()), "floating positions"),
         (lambda s: ReplayBuffer(torch.ones(3, 2)).pick(-2, generator=gen()), "n: expected"),
+        (lambda s: ReplayBuffer(torch.ones(3, 2)).pick(1, generator=gen(), y=torch.zeros(2)), "1 labels, got 2"),
+        (lambda s: ReplayBuffer([[1.0]]), r"floating positions \(size, …\), got list"),
+        (lambda s: ReplayBuffer(torch.ones(2, 2), torch.zeros(2)), "2 integer labels"),
+        (lambda s: PMC(ULA(0.1), buffer=[1.0]), "buffer: expected a ReplayBuffer or None, got list"),
         (
             lambda s: s.advance(Labelled(torch.ones(2, 2), torch.tensor([0, 2])), ULA(0.1), 1, generator=gen()),
             "labels of 0 … 1",
@@ -176,7 +188,7 @@ def test_restart_probability_and_persistence_on_a_tilt():
             lambda s: UnconditionalSampler(logits_of_blobs, normal, classes=5).sample(2, ULA(0.1), 1, generator=gen()),
             r"logits: expected shape \(2, 5\), got \(2, 2\)",
         ),
-        (lambda s: ReplayBuffer(torch.ones(3, 2), torch.zeros(2)), "expected 3 labels"),
+        (lambda s: ReplayBuffer(torch.ones(3, 2), torch.zeros(2).long()), "expected 3 integer labels"),
         (
             lambda s: jem_loss(torch.zeros(2, 2), torch.tensor([0, 2]), torch.zeros(2), torch.zeros(2)),
             "labels of 0 … 1",

@@ -139,6 +139,33 @@ def test_a_copy_has_a_generator_of_its_own_in_the_same_state(duplicate):
     assert torch.equal(weights, again)
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: optim.SGLD([p], a=0.0, generator=gen()), "a: expected"),
+        (lambda p: optim.SGLD([p], b=math.nan, generator=gen()), "b: expected"),
+        (lambda p: optim.SGLD([p], temperature=-1.0, generator=gen()), "temperature: expected"),
+        (lambda p: optim.ImproperSGLD([p], alpha=-1.0, sigma=0.1, generator=gen()), "alpha: expected"),
+        (lambda p: optim.ImproperSGLD([p], alpha=1.0, sigma=-0.1, generator=gen()), "sigma: expected"),
+        (lambda p: optim.SGLD([torch.ones(3).long()], generator=gen()), "params: expected floating"),
+        (lambda p: optim.SGLD([p], generator=None), "generator: expected a torch.Generator, got NoneType"),
+        (
+            lambda p: optim.SGLD([p], generator=gen()).load_state_dict(torch.optim.SGD([p]).state_dict()),
+            "a generator's state",
+        ),
+        (
+            lambda p: optim.SGLD([p], generator=gen()).load_state_dict(
+                optim.ImproperSGLD([p], alpha=1.0, sigma=1.0, generator=gen()).state_dict()
+            ),
+            "settings of SGLD, got none of a, b, gamma, temperature",
+        ),
+    ],
+)
+def test_bad_input(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(torch.nn.Parameter(torch.ones(3)))
+
+
 def test_foreach_and_groups():
     ends = []
     for foreach in (False, True):

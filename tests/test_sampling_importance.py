@@ -6,8 +6,24 @@ import pytest
 import torch
 from arviz_stats.base import array_stats
 
-from latentebm.sampling import HMC, ISIR, MALA, NUTS, PMC, SNIS, ULA, Langevin, Rejection, WeightSums, resample
+from latentebm.sampling import (
+    HMC,
+    ISIR,
+    MALA,
+    NUTS,
+    PMC,
+    SGLD,
+    SNIS,
+    ULA,
+    ImproperSGLD,
+    Langevin,
+    RandomWalk,
+    Rejection,
+    WeightSums,
+    resample,
+)
 from latentebm.sampling import resampling as methods
+from latentebm.sampling.amortized import AmortizedSampler
 from tests.sampling_targets import GaussianTilt, MixtureTilt, assert_mean, gen
 
 METHODS = ["multinomial", "systematic", "residual", "without_replacement"]
@@ -158,7 +174,8 @@ def constant_energy(value):
             "at least one weight above zero",
         ),
         (lambda: ISIR().draw(constant_energy(math.inf), 5, generator=gen()), "got 5 of 5 chains at weight zero"),
-        (lambda: resample(torch.zeros(3, 1), 2, generator=gen()), r"log_weight: expected shape \(K,\)"),
+        (lambda: resample(torch.zeros(3, 1), 2, generator=gen()), r"log_weight: expected a tensor of shape \(K,\)"),
+        (lambda: resample([0.0, 1.0], 2, generator=gen()), r"log_weight: expected a tensor of shape \(K,\)"),
         (lambda: SNIS(resampling="bootstrap"), "resampling: expected one of multinomial"),
         (lambda: SNIS(pool=0), "pool: expected"),
         (
@@ -191,11 +208,29 @@ class Whole(GaussianTilt):
         return torch.randint(3, (n, 2), generator=generator)
 
 
-@pytest.mark.parametrize(
-    "sampler", [*SAMPLERS, HMC(chains=2, warm_up=5), NUTS(chains=2, warm_up=5)], ids=lambda s: type(s).__name__
-)
+class Counted(GaussianTilt):
+    def energy(self, u):
+        return (u[:, 0] > 0).long()
+
+
+class Source:
+    """A learned sampler's points."""
+
+    def sample(self, n, *, generator):
+        return torch.randn(n, 2, generator=generator)
+
+
+ALL = [*SAMPLERS, HMC(chains=2, warm_up=5), NUTS(chains=2, warm_up=5), AmortizedSampler(Source())]
+ALL += [Langevin(kernel=k, n_steps=3) for k in (RandomWalk(0.5), SGLD(), ImproperSGLD(alpha=0.1, sigma=0.1))]
+
+
+@pytest.mark.parametrize("sampler", ALL, ids=lambda s: type(s).__name__)
 def test_every_sampler_asks_for_one_energy_a_point(sampler):
-    for tilt, message in ((Column(), "expected shape"), (Total(), "expected shape"), (Whole(), "floating")):
+    shape, floating = "energy: expected shape", "expected .*floating"
+    tilts = [(Column(), shape), (Total(), shape), (Counted(), floating), (constant_energy(math.nan), "(NaN|nan)")]
+    if not isinstance(sampler, AmortizedSampler):  # its points are not the base's
+        tilts.append((Whole(), floating))
+    for tilt, message in tilts:
         sampler = PMC(MALA(0.5), n_steps=3, size=100) if isinstance(sampler, PMC) else sampler
         with pytest.raises(ValueError, match=message):
             sampler.draw(tilt, 20, generator=gen())

@@ -8,9 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from latentebm.checks import check_int, fail
+from latentebm.checks import check_finite, check_int, fail
 from latentebm.progress import Track, silent
-from latentebm.sampling.draws import Draws, Target, gather_draws
+from latentebm.sampling.draws import Draws, Target, gather_draws, tilt_energy
 
 __all__ = ["AmortizedSampler", "PointSource"]
 
@@ -63,11 +63,13 @@ class AmortizedSampler:
             Draws whose diagnostics hold the sampler's name and the mean potential, in nats.
 
         Raises:
-            ValueError: `n` is below 1, or the generator's points are not of the tilt's shape.
+            ValueError: `n` is below 1, the generator's points are not of the tilt's shape, or the energies are not one
+                finite number a point.
         """
         u = self.source.sample(check_int("n", n), generator=generator)
         want = (n, *tilt.sample_base(1, generator=torch.Generator(generator.device).manual_seed(0)).shape[1:])
         if tuple(u.shape) != want:
             raise fail("generator", f"points of shape {want}", tuple(u.shape), "pass one made for this tilt")
-        diagnostics = {"sampler": "amortized", "mean_potential": float(tilt.potential(u).mean())}
-        return gather_draws(tilt, u, -tilt.energy(u), diagnostics)
+        energy = check_finite("energy", tilt_energy(tilt, u))
+        diagnostics = {"sampler": "amortized", "mean_potential": float((energy - tilt.log_base(u)).mean())}
+        return gather_draws(tilt, u, -energy, diagnostics)

@@ -57,6 +57,8 @@ def annealed_langevin(
         >>> abs(x.mean().item() - 1) < 0.05
         True
     """
+    if not isinstance(position, Tensor):
+        raise fail("position", "a tensor", type(position).__name__, "convert it with torch.as_tensor")
     check_int("n_steps", n_steps)
     check_number("step", step, low=0, open_low=True)
     sigmas = torch.as_tensor(sigmas)

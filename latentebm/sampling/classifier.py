@@ -53,9 +53,17 @@ class ClassifierSampler(ABC):
         self.classes = check_int("classes", classes)
         self.chunk = check_int("chunk", chunk)
 
-    @abstractmethod
     def energy(self, x: Tensor, y: Tensor) -> Tensor:
-        """Energy (N,) of points (N, *event) with labels (N,)."""
+        """Energy (N,) of points (N, *event) with labels (N,).
+
+        Raises:
+            ValueError: a label is not of 0 … C − 1, or the logits are not (N, C).
+        """
+        return self._energy(self._logits(x), self.check_labels(y, len(x)))
+
+    @abstractmethod
+    def _energy(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Energy (N,) of logits (N, C), the labels checked."""
 
     def start(self, n: int, *, generator: torch.Generator, y: Tensor | None = None) -> Labelled:
         """Draw `n` points of the base law, with the labels given or drawn uniformly.
@@ -106,8 +114,9 @@ class ClassifierSampler(ABC):
         Raises:
             ValueError: they are not.
         """
-        if y.is_floating_point() or tuple(y.shape) != (n,):
-            raise fail("y", f"{n} integer labels", f"{tuple(y.shape)} of {y.dtype}", "pass one class index a chain")
+        if not isinstance(y, Tensor) or y.is_floating_point() or tuple(y.shape) != (n,):
+            got = f"{tuple(y.shape)} of {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
+            raise fail("y", f"a tensor of {n} integer labels", got, "pass one class index a chain")
         if len(y) and (int(y.min()) < 0 or int(y.max()) >= self.classes):
             got = f"{int(y.min())} … {int(y.max())}"
             raise fail("y", f"labels of 0 … {self.classes - 1}", got, "pass class indices from 0")
@@ -116,7 +125,7 @@ class ClassifierSampler(ABC):
     def _logits(self, x: Tensor) -> Tensor:
         logits = self.logits(x)
         if logits.shape != (want := (len(x), self.classes)):
-            raise fail("logits", f"shape {want}", tuple(logits.shape), f"pass classes={logits.shape[-1]}, one a column")
+            raise fail("logits", f"shape {want}", tuple(logits.shape), "pass as many classes as there are columns")
         return logits
 
     def _advance(
@@ -125,7 +134,7 @@ class ClassifierSampler(ABC):
         x, y = chains
 
         def potential(x: Tensor) -> Tensor:
-            return self.energy(x, y)
+            return self._energy(self._logits(x), y)
 
         # A label belongs to its chain: the whole part is one chunk, so that rows and labels stay aligned.
         state = start_chains(potential, x, lambda k: self.base(k, generator), chunk=len(x))._replace(step=first)
@@ -157,9 +166,8 @@ class UnconditionalSampler(ClassifierSampler):
         tensor([-0.6931])
     """
 
-    def energy(self, x: Tensor, y: Tensor) -> Tensor:
-        """Energy (N,) of points, whatever their labels."""
-        return -self._logits(x).logsumexp(1)
+    def _energy(self, logits: Tensor, y: Tensor) -> Tensor:
+        return -logits.logsumexp(1)
 
 
 class ConditionalSampler(ClassifierSampler):
@@ -186,9 +194,8 @@ class ConditionalSampler(ClassifierSampler):
         tensor([-3.])
     """
 
-    def energy(self, x: Tensor, y: Tensor) -> Tensor:
-        """Energy (N,) of points given their labels."""
-        return -self.logits(x).gather(1, y[:, None])[:, 0]
+    def _energy(self, logits: Tensor, y: Tensor) -> Tensor:
+        return -logits.gather(1, y[:, None])[:, 0]
 
 
 class JointSampler(ConditionalSampler):

@@ -98,7 +98,7 @@ def tilt_energy(tilt: Target, u: Tensor) -> Tensor:
         u: base points, (N, D).
 
     Raises:
-        ValueError: the points are not floating, or the energies are not one a point.
+        ValueError: the points are not floating, or the energies are not one floating number a point.
     """
     if not u.is_floating_point():
         raise fail("sample_base", "floating points", str(u.dtype), "convert them with .float()")
@@ -106,6 +106,8 @@ def tilt_energy(tilt: Target, u: Tensor) -> Tensor:
     if not isinstance(energy, Tensor) or energy.shape != u.shape[:1]:
         got = tuple(energy.shape) if isinstance(energy, Tensor) else type(energy).__name__
         raise fail("energy", f"shape ({len(u)},)", got, "return one energy a point, for example .squeeze(-1)")
+    if not energy.is_floating_point():
+        raise fail("energy", "floating numbers", str(energy.dtype), "convert them with .float()")
     return energy
 
 

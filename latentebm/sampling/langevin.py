@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from latentebm.checks import check_int
+from latentebm.checks import check_int, check_number
 from latentebm.progress import Track, silent
 from latentebm.sampling.chains import run_chains
 from latentebm.sampling.diagnostics import max_rhat
 from latentebm.sampling.draws import Draws, Target, gather_draws, tilt_energy
 from latentebm.sampling.kernels import MALA, Kernel, check_kernel
-from latentebm.sampling.state import ChainRun, start_chains
+from latentebm.sampling.state import ChainRun, start_at_base
 from latentebm.sampling.tuning import tune_step
 
 __all__ = ["Langevin"]
@@ -61,6 +61,7 @@ class Langevin:
         check_kernel(self.kernel)
         check_int("n_steps", self.n_steps)
         check_int("warm_up", self.warm_up, low=0)
+        check_number("target", self.target, low=0.01, high=0.99)
         check_int("trace", self.trace, low=0)
         check_int("thin", self.thin)
         check_int("chunk", self.chunk)
@@ -84,19 +85,13 @@ class Langevin:
         """
         check_int("n", n)
 
-        def start(k: int) -> torch.Tensor:
-            return tilt.sample_base(k, generator=generator)
-
         kernel = self.kernel
         if kernel.adjusted and self.warm_up:
-            pilots = start_chains(tilt.potential, start(min(n, PILOTS)), start)
+            pilots = start_at_base(tilt, min(n, PILOTS), generator=generator)
             kernel, _ = tune_step(tilt.potential, pilots, kernel, self.warm_up, generator=generator, target=self.target)
-        first = start(n)
-        with torch.no_grad():
-            tilt_energy(tilt, first[:2])  # its shape: a potential would spread one energy over all chains
         run = run_chains(
             tilt.potential,
-            start_chains(tilt.potential, first, start, chunk=self.chunk),
+            start_at_base(tilt, n, generator=generator, chunk=self.chunk),
             kernel,
             self.n_steps,
             generator=generator,
@@ -119,7 +114,7 @@ def _report(kernel: Kernel, run: ChainRun) -> dict[str, Any]:
     return {
         "sampler": type(kernel).__name__.lower(),
         "steps": info.steps,
-        "step_size": info.step_size,
+        "step_size": info.step_size if kernel.gradient else kernel.scales(0)[1],  # a random walk has no drift
         "acceptance": info.acceptance,
         "reverted": info.reverted,
         "clipped": info.clipped,

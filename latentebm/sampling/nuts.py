@@ -14,7 +14,7 @@ from latentebm.checks import check_int, check_number
 from latentebm.progress import Track, silent
 from latentebm.sampling.diagnostics import bfmi, ess_bulk, ess_tail, max_rhat
 from latentebm.sampling.draws import Draws, Target, gather_draws, tilt_energy
-from latentebm.sampling.state import start_chains
+from latentebm.sampling.state import start_at_base
 
 __all__ = ["HMC", "NUTS"]
 
@@ -129,7 +129,7 @@ class HMC:
         check_int("chains", self.chains)
         check_int("warm_up", self.warm_up)
         check_number("target", self.target, low=0.01, high=0.99)
-        check_number("trajectory", self.trajectory, low=0, open_low=True)
+        check_number("trajectory", self.trajectory, low=0, high=1e6, open_low=True)
 
     def draw(self, tilt: Target, n: int, *, generator: torch.Generator, track: Track = silent) -> Draws:
         """Draw `n` points of the tilted law; those of one chain depend on each other.
@@ -170,12 +170,7 @@ def _run(
     chains = min(chains, n)
     length = math.ceil(n / chains)
 
-    def start(k: int) -> Tensor:
-        return tilt.sample_base(k, generator=generator)
-
-    starts = start_chains(tilt.potential, start(chains), start).position
-    with torch.no_grad():
-        tilt_energy(tilt, starts)  # its shape: a potential would spread one energy over all chains
+    starts = start_at_base(tilt, chains, generator=generator).position
     seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
     paths, reports, energies = [], [], []
     # Pyro draws from the global state: lend it a seed of our generator and give the state back.

@@ -23,6 +23,8 @@ class _LangevinOptimizer(Optimizer):
     def __init__(
         self, params: Iterable[Any], defaults: dict[str, Any], generator: torch.Generator, foreach: bool | None
     ) -> None:
+        if not isinstance(generator, torch.Generator):
+            raise fail("generator", "a torch.Generator", type(generator).__name__, "pass torch.Generator()")
         self.generator = generator
         self.foreach = foreach
         super().__init__(params, {**defaults, "t": 0})
@@ -84,11 +86,15 @@ class _LangevinOptimizer(Optimizer):
         """Continue from a state dict.
 
         Raises:
-            ValueError: it holds no state of a generator.
+            ValueError: it holds no state of a generator, or is of an optimizer with other settings.
         """
         state = dict(state_dict)
         if "generator" not in state:
             raise fail("state_dict", "a generator's state", f"keys {sorted(state)}", "pass what state_dict() gave")
+        for group in state["param_groups"]:
+            if missing := sorted(set(self.defaults) - set(group)):
+                got = f"none of {', '.join(missing)}"
+                raise fail("state_dict", f"settings of {type(self).__name__}", got, "pass one of the same optimizer")
         numbers = state.pop("generator")
         super().load_state_dict(state)
         self.generator.set_state(numbers)

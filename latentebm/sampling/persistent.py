@@ -39,13 +39,15 @@ class ReplayBuffer:
     """
 
     def __init__(self, x: Tensor, y: Tensor | None = None) -> None:
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 1:
+            got = f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+            raise fail("x", "a tensor of floating positions (size, …)", got, "convert them with .float()")
         check_int("size", len(x), fix="fill the buffer with at least one chain")
-        if not x.is_floating_point():
-            raise fail("x", "floating positions", str(x.dtype), "convert them with .float()")
         self.x = x.detach().clone()
         self.y = torch.zeros(len(x), dtype=torch.long, device=x.device) if y is None else y.detach().clone()
-        if len(self.y) != len(self.x):
-            raise fail("y", f"{len(self.x)} labels", len(self.y), "pass one label a chain")
+        if self.y.is_floating_point() or tuple(self.y.shape) != (len(x),):
+            got = f"{tuple(self.y.shape)} of {self.y.dtype}"
+            raise fail("y", f"{len(x)} integer labels", got, "pass one label a chain")
 
     def __len__(self) -> int:
         return len(self.x)
@@ -54,7 +56,7 @@ class ReplayBuffer:
         """Choose `n` distinct rows at random, or with labels given, one row of each label asked for.
 
         Raises:
-            ValueError: the buffer holds fewer chains, or fewer of a label, than are asked for.
+            ValueError: the buffer holds fewer chains, or fewer of a label, than are asked for, or labels are not `n`.
         """
         check_int("n", n)
         order = torch.randperm(len(self), generator=generator, device=generator.device).to(self.x.device)
@@ -62,7 +64,9 @@ class ReplayBuffer:
             if n > len(self):
                 raise fail("n", f"at most the buffer's {len(self)} chains", n, f"enlarge the buffer to {n} or more")
             return order[:n]
-        rows = torch.empty(len(y), dtype=torch.long, device=self.x.device)
+        if len(y) != n:
+            raise fail("y", f"{n} labels", len(y), "pass one label a chain")
+        rows = torch.empty(n, dtype=torch.long, device=self.x.device)
         for label in y.unique():
             wanted = (y == label).nonzero()[:, 0]
             held = order[self.y[order] == label]
@@ -144,6 +148,8 @@ class PMC:
         self.n_steps = check_int("n_steps", n_steps)
         self.size = check_int("size", size)
         self.restart = check_number("restart", restart, low=0, high=1)
+        if buffer is not None and not isinstance(buffer, ReplayBuffer):
+            raise fail("buffer", "a ReplayBuffer or None", type(buffer).__name__, "pass ReplayBuffer(positions)")
         self.buffer = buffer
 
     def sample(

@@ -197,8 +197,9 @@ def resample(log_weight: Tensor, n: int, *, resampling: str = "multinomial", gen
         >>> resample(torch.tensor([0.0, -torch.inf, 0.0]), 4, resampling="systematic", generator=g).sort().values
         tensor([0, 0, 2, 2])
     """
-    if log_weight.ndim != 1 or not len(log_weight):
-        raise fail("log_weight", "shape (K,), K ≥ 1", tuple(log_weight.shape), "pass one log-weight a point")
+    if not isinstance(log_weight, Tensor) or log_weight.ndim != 1 or not len(log_weight):
+        got = tuple(log_weight.shape) if isinstance(log_weight, Tensor) else type(log_weight).__name__
+        raise fail("log_weight", "a tensor of shape (K,), K ≥ 1", got, "pass one log-weight a point")
     resampler = make_resampler(resampling, n, generator)
     sums = WeightSums(len(log_weight))
     chunk = sums.add(log_weight)

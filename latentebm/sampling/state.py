@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import fail
+from latentebm.sampling.draws import Target, tilt_energy
 from latentebm.sampling.moves import Potential, all_finite, value_and_grad
 
-__all__ = ["CHUNK", "ChainInfo", "ChainRun", "ChainState", "start_chains"]
+__all__ = ["CHUNK", "ChainInfo", "ChainRun", "ChainState", "start_at_base", "start_chains"]
 
 REDRAWS = 100
 CHUNK = 4_096  # chains evaluated at once
@@ -89,6 +90,35 @@ def start_chains(
             "start the chains where the density is positive",
         )
     return ChainState(position, energy, grad, 0)
+
+
+def start_at_base(tilt: Target, n: int, *, generator: torch.Generator, chunk: int = CHUNK) -> ChainState:
+    """Start `n` chains over a tilt's potential at base draws, those of non-finite energy drawn anew up to 100 times.
+
+    Arguments:
+        tilt: the target.
+        n: chains.
+        generator: source of the draws.
+        chunk: chains evaluated at once.
+
+    Raises:
+        ValueError: the energies are not one floating number a point, or a chain finds no finite start.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> tilt = SimpleNamespace(sample_base=lambda n, generator: torch.ones(n, 2), energy=lambda u: u.sum(1))
+        >>> tilt.potential = lambda u: u.sum(1) + u.square().sum(1) / 2
+        >>> start_at_base(tilt, 2, generator=torch.Generator()).energy
+        tensor([3., 3.])
+    """
+
+    def base(k: int) -> Tensor:
+        return tilt.sample_base(k, generator=generator)
+
+    first = base(n)
+    with torch.no_grad():
+        tilt_energy(tilt, first[:2])  # its shape: a potential would spread one energy over all chains
+    return start_chains(tilt.potential, first, base, chunk=chunk)
 
 
 def _finite(potential: Potential, x: Tensor, redraw: Callable[[int], Tensor] | None) -> tuple[Tensor, Tensor]:
