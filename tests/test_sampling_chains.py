@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.distributions import Normal
 
 from latentebm.models.energy import EnergyNet
 from latentebm.sampling import (
@@ -45,6 +46,7 @@ def check_variance(kernel, expected, k=1.0, steps=40):
 LAWS = [
     (ULA(0.2), 1.0, 1 / (1 - 0.1)),
     (ULA(0.2, temperature=0.5), 4.0, 0.5 / 4 / (1 - 0.4)),
+    (ULA(1.9), 1.0, 1 / (1 - 0.95)),
     (ULA(0.1, preconditioner=torch.tensor([2.0])), 1.0, 1 / (1 - 0.1)),
     (SGLD(a=0.4, gamma=0.0), 2.0, 1 / (2 * (1 - 0.4 * 2 / 4))),
     (ImproperSGLD(alpha=0.4, sigma=0.3), 2.0, 0.09 / (1 - (1 - 0.4) ** 2)),
@@ -77,6 +79,34 @@ def test_planted_faults_in_the_kernels(monkeypatch):
     fails(monkeypatch, hot, lambda: check_variance(MALA(0.5, temperature=0.25), 0.125, 2.0))
     free = (moves, "log_acceptance", lambda old, *rest: torch.zeros_like(old[1]))  # no Metropolis ratio
     fails(monkeypatch, free, lambda: check_variance(MALA(0.5), 0.5, 2.0))
+
+
+def test_ula_is_stable_below_twice_the_variance_only():
+    ends = [run_chains(gaussian(4.0), torch.ones(9, 1), ULA(eta), 400, generator=gen()) for eta in (0.49, 0.51)]
+    assert ends[0].state.position.abs().max() < 20
+    assert ends[1].state.position.abs().min() > 1e5
+
+
+def check_law_is_kept(kernel):
+    """Exact draws of a two-mode law, moved by an exact kernel, stay within the DKW band of α = 1e-6."""
+    part = lambda m: Normal(m, 0.5)  # noqa: E731
+    x = torch.where(torch.rand(N, 1, generator=gen(6)) < 0.7, 2.0, -2.0) + 0.5 * torch.randn(N, 1, generator=gen(7))
+    x = run_chains(MixtureTilt().potential, x, kernel, 20, generator=gen(8)).state.position[:, 0].double().sort().values
+    excess = 0.3 * part(-2.0).cdf(x) + 0.7 * part(2.0).cdf(x) - torch.arange(N) / N
+    assert max(excess.max(), 1 / N - excess.min()) < math.sqrt(math.log(2 / 1e-6) / (2 * N))
+
+
+def test_exact_kernels_keep_the_law(monkeypatch):
+    kernels = (MALA(0.2), MALA(0.1, preconditioner=torch.tensor([3.0]), clip=2.0), RandomWalk(1.0))
+    for kernel in kernels:
+        check_law_is_kept(kernel)
+    with pytest.raises(AssertionError):
+        check_law_is_kept(ULA(0.05))
+    free = (moves, "log_acceptance", lambda old, *rest: torch.zeros_like(old[1]))
+    cold = (moves, "log_acceptance", lambda *p, own=moves.log_acceptance: 1.2 * own(*p))
+    for kernel in kernels:
+        for fault in (free, cold):
+            fails(monkeypatch, fault, lambda kernel=kernel: check_law_is_kept(kernel))
 
 
 def check_covariance(preconditioner=None, eta=0.4):
@@ -143,12 +173,17 @@ def test_log_ratio_closed_form():
     torch.testing.assert_close(ratio, eta / 4 * ((x @ A).square().sum(1) - (y @ A).square().sum(1)))
 
 
-def test_mala_acceptance_closed_form():
-    eta = 0.5
+def check_acceptance(eta=0.5):
     x = torch.randn(N, 1, generator=gen(4))
     run = run_chains(gaussian(1.0), x, MALA(eta), 5, generator=gen(5))
     expected = 1 - 2 / math.pi * math.atan((eta / 2) ** 1.5)
     assert abs(run.info.acceptance - expected) < 4.9 * 0.5 / math.sqrt(N)
+
+
+def test_mala_acceptance_closed_form(monkeypatch):
+    check_acceptance()
+    metropolis = (moves, "log_acceptance", lambda old, new, *rest: old[1] - new[1])  # no ratio of the proposals
+    fails(monkeypatch, metropolis, check_acceptance)
 
 
 def test_langevin_default_reaches_both_laws():

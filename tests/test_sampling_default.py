@@ -181,7 +181,7 @@ def test_foreach_and_groups():
     torch.testing.assert_close(ends[0], ends[1])
 
 
-def test_gradient_noise_widens_by_the_closed_form():
+def check_gradient_noise():
     """SGLD with gradient noise of sd g on N(0, s²): s²(1 + ηg²/2)/(1 − η/2s²), η = ε/2."""
     epsilon, noise, chains, g = 0.4, 1.5, 100_000, gen(6)
     eta = epsilon / 2
@@ -192,3 +192,10 @@ def test_gradient_noise_widens_by_the_closed_form():
         weights.grad = weights.detach() + noise * torch.randn(chains, generator=g)
         optimizer.step()
     assert abs(weights.var().item() / expected - 1) < 4.9 * math.sqrt(2 / chains)
+
+
+def test_gradient_noise_widens_by_the_closed_form(monkeypatch):
+    check_gradient_noise()
+    monkeypatch.setattr(optim.kernels.SGLD, "scales", lambda k, t: (k.a / 2, math.sqrt(2 * k.a)))  # noise √2 off
+    with pytest.raises(AssertionError):
+        check_gradient_noise()

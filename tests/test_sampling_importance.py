@@ -53,6 +53,7 @@ SAMPLERS = [
     ISIR(n_steps=20),
     Langevin(kernel=MALA(0.5), warm_up=0, n_steps=300),
     Langevin(kernel=ULA(0.02), n_steps=1_500, trace=0),
+    Langevin(kernel=RandomWalk(1.0), n_steps=500, target=0.4),
     PMC(MALA(0.5), n_steps=300, size=4_000),
 ]
 
