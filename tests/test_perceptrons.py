@@ -8,6 +8,7 @@ import torch
 from latentebm import perceptrons
 from latentebm.models.energy import EnergyNet
 from latentebm.models.generators import WrappedGenerator
+from latentebm.models.strength import ScaledTilt
 from latentebm.models.tilt import LatentTilt
 from latentebm.perceptrons import compiled_perceptrons
 from latentebm.sampling import MALA, ULA, FusedMLP, Langevin, run_chains
@@ -82,9 +83,13 @@ def test_compiled_chains_are_those_of_the_plain_potential():
     net = energy_net(2)
     tilt = LatentTilt(WrappedGenerator(torch.nn.Identity(), 2), net, transform=lambda e: 2 * torch.tanh(e))
     x = torch.randn(40, 2, generator=gen())
-    runs = [run_chains(tilt.potential, x, MALA(0.3), 20, generator=gen(1), trace=4, compile=c) for c in (False, True)]
-    torch.testing.assert_close(runs[0].trace, runs[1].trace, atol=1e-4, rtol=1e-4)
-    assert runs[0].info.acceptance == pytest.approx(runs[1].info.acceptance, abs=1e-4)
+    for target in (tilt, ScaledTilt(tilt, 0.7)):
+        plain, fast = (
+            run_chains(target.potential, x, MALA(0.3), 20, generator=gen(1), trace=4, compile=c) for c in (False, True)
+        )
+        assert target.potential.compiled() is not None
+        torch.testing.assert_close(plain.trace, fast.trace, atol=1e-4, rtol=1e-4)
+        assert plain.info.acceptance == pytest.approx(fast.info.acceptance, abs=1e-4)
     drawn = [Langevin(kernel=ULA(0.1), n_steps=10, compile=c).draw(tilt, 50, generator=gen(2)) for c in (False, True)]
     torch.testing.assert_close(drawn[0].latent, drawn[1].latent, atol=1e-4, rtol=1e-4)
 

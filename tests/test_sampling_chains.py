@@ -384,6 +384,10 @@ def nan_start(n, *, generator):
         ),
         (lambda: tune_step(gaussian(1.0), torch.ones(2, 1), ULA(0.1), 5, generator=gen()), "use MALA"),
         (lambda: tune_step(gaussian(1.0), torch.ones(2, 1), "mala", 5, generator=gen()), "kernel: expected"),
+        (
+            lambda: run_chains(gaussian(1.0), torch.ones(2, 1), ULA(0.1), 5, generator=None),
+            "generator: expected a torch.Generator, got NoneType; pass torch.Generator",
+        ),
         (lambda: run_chains(gaussian(1.0), [[1.0]], ULA(0.1), 5, generator=gen()), "a ChainState, got list"),
         (lambda: ULA(0.1, preconditioner=2.0), "preconditioner: expected a tensor"),
         (

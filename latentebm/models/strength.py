@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,8 +79,9 @@ class ScaledTilt(Tilt):
 class _ScaledPotential:
     """A scaled tilt's potential λE − log p₀ = λ(E − log p₀) − (1 − λ) log p₀, its gradient from the tilt's own."""
 
-    def __init__(self, tilt: ScaledTilt) -> None:
+    def __init__(self, tilt: ScaledTilt, whole: Any = None) -> None:
         self.tilt = tilt
+        self.whole: Any = tilt.tilt.potential if whole is None else whole
 
     def __call__(self, u: Tensor) -> Tensor:
         return self.tilt.energy(u) - self.tilt.log_base(u)
@@ -88,6 +89,11 @@ class _ScaledPotential:
     @torch.no_grad()
     def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
         strength = self.tilt.strength
-        value, grad = cast(Any, self.tilt.tilt.potential).value_and_grad(u)
+        value, grad = self.whole.value_and_grad(u)
         # The base law is standard normal: −log p₀ has the gradient u.
         return strength * value - (1 - strength) * self.tilt.log_base(u), strength * grad + (1 - strength) * u
+
+    def compiled(self) -> _ScaledPotential | None:
+        build = getattr(self.whole, "compiled", None)
+        whole = build() if build else None
+        return None if whole is None else _ScaledPotential(self.tilt, whole)

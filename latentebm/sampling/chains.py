@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from latentebm.checks import check_int
+from latentebm.checks import check_int, fail
 from latentebm.progress import Track, silent
 from latentebm.sampling.kernels import Kernel, check_kernel, check_preconditioner
 from latentebm.sampling.moves import (
@@ -79,7 +79,7 @@ def run_chains(
         >>> abs(run.state.position.mean().item() - 1) < 0.05, abs(run.state.position.std().item() - 0.5) < 0.05
         (True, True)
     """
-    _check_run(kernel, n_steps, trace, thin, chunk)
+    _check_run(kernel, generator, n_steps, trace, thin, chunk)
     potential = potential if kernel.gradient else WithoutGradient(potential)
     state = start_chains(potential, state, chunk=chunk) if not isinstance(state, ChainState) else state
     check_preconditioner(kernel, state.position.shape[1:])
@@ -161,8 +161,10 @@ def _commit(state: ChainState, moved: list[Moved], block: int, tally: _Tally, pa
     return ChainState(x, energy, grad, state.step + block)
 
 
-def _check_run(kernel: Kernel, n_steps: int, trace: int, thin: int, chunk: int) -> None:
+def _check_run(kernel: Kernel, generator: torch.Generator, n_steps: int, trace: int, thin: int, chunk: int) -> None:
     check_kernel(kernel)
+    if not isinstance(generator, torch.Generator):
+        raise fail("generator", "a torch.Generator", type(generator).__name__, "pass torch.Generator()")
     check_int("n_steps", n_steps)
     check_int("trace", trace, low=0)
     check_int("thin", thin)
