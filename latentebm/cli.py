@@ -33,6 +33,7 @@ app = typer.Typer(
 )
 console = Console()
 errors = Console(stderr=True)
+WIDE = 110  # columns of a terminal that the intervals of class shares fit into
 DATA, MODEL, TILT, DRAWS, RUN = "Data", "Generator", "Tilt", "Draws", "Run"
 
 DEBIAS_HELP = """Train a generator on biased images, tilt it to a small reference set, report class shares.
@@ -252,7 +253,7 @@ def _bars() -> Iterator[Any]:
 def _print_run(folder: Path, metrics: dict[str, Any]) -> None:
     from latentebm.report.page import finding, metric_tables, reliability
 
-    for table in metric_tables(metrics):
+    for table in metric_tables(metrics, intervals=console.width >= WIDE):
         if table.title == "Seconds":
             continue
         shown = RichTable(title=table.title, title_justify="left", caption=None)

@@ -162,8 +162,14 @@ def test_judge_puts_the_pieces_together(rng):
     assert (verdict.confidence, verdict.coverage, verdict.precision, verdict.absent) == (1.0, 1.0, 1.0, 0)
     assert verdict.shares_corrected == pytest.approx(verdict.shares)  # no confusions known
     assert verdict.by_class[0]["frechet"] == pytest.approx(0, abs=1e-4)
-    low, high = verdict.tv_corrected_interval
-    assert low < verdict.tv_corrected < high
+    for name in ("tv_corrected", "kl", "l2"):
+        low, high = getattr(verdict, f"{name}_interval")
+        assert low < getattr(verdict, name) < high
+    assert np.allclose(verdict.shares_interval, verdict.shares_corrected_interval)
+    for share, (low, high) in zip(verdict.shares, verdict.shares_interval, strict=True):
+        # Of 4,000 draws, the normal interval.
+        half = 1.96 * (share * (1 - share) / 4000) ** 0.5
+        assert (share - low, high - share) == pytest.approx((half, half), rel=0.2)
 
 
 def test_judge_takes_out_confusions_and_says_what_is_absent(rng):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from latentebm.files import sha256, write_atomic
-from latentebm.report.page import reliability
+from latentebm.report.page import metric_tables, reliability
 from latentebm.workflow.debiaser import Debiaser
 from latentebm.workflow.problem import pose
 from latentebm.workflow.run import debias
@@ -55,9 +55,24 @@ def test_metrics_hold_what_they_promise(run):
         assert {"shares", "tv", "tv_interval", "confidence", "frechet", "density", "coverage"} <= set(metrics[side])
         assert {"tv_corrected", "kl", "l2", "absent", "precision", "recall", "by_class"} <= set(metrics[side])
         assert sum(metrics[side]["shares_corrected"]) == pytest.approx(1)
+        for name in ("tv", "tv_corrected", "kl", "l2"):
+            assert len(metrics[side][f"{name}_interval"]) == 2
+        assert (
+            np.shape(metrics[side]["shares_interval"]) == np.shape(metrics[side]["shares_corrected_interval"]) == (3, 2)
+        )
     assert {"ess", "pareto_k", "log_z", "log_z_se", "heldout_gain", "reliable"} <= set(metrics["tilted"])
     stages = {k: v for k, v in metrics["seconds"].items() if k != "total"}
     assert metrics["seconds"]["total"] == pytest.approx(sum(stages.values()))
+
+
+def test_the_table_of_shares_has_intervals_where_they_are_known(run):
+    metrics = metrics_of(run)
+    low, high = (100 * end for end in metrics["tilted"]["shares_interval"][0])
+    assert f"({low:.1f}–{high:.1f})" in metric_tables(metrics)[0].rows[0][5]
+    assert "(" not in str(metric_tables(metrics, intervals=False)[0].rows)
+    for side in ("untilted", "tilted"):  # as runs of earlier versions are
+        metrics[side] = {k: v for k, v in metrics[side].items() if not k.endswith("_interval")}
+    assert "(" not in str(metric_tables(metrics)[0].rows)
 
 
 def test_the_tilt_debiases(run):

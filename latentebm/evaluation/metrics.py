@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from latentebm.evaluation.classifier import Classifier
 from latentebm.evaluation.fidelity import frechet_distance, neighbourhoods
 from latentebm.evaluation.shares import (
-    bootstrap_interval,
+    bootstrap_intervals,
     class_shares,
     corrected_shares,
     kl_to_target,
@@ -33,14 +33,18 @@ class Judgement:
 
     Attributes:
         shares: share of the images in each target class.
+        shares_interval: 95 % bootstrap interval of each; this and every interval below come from one bootstrap.
         other: share judged to be in none of them.
         shares_corrected: shares freed of the judge's known confusions; the raw ones where these are not known.
+        shares_corrected_interval: 95 % bootstrap interval of each, the confusions taken as known.
         tv: total variation to the target, in [0, 1].
         tv_interval: 95 % bootstrap interval of it.
         tv_corrected: total variation of the corrected shares.
         tv_corrected_interval: 95 % bootstrap interval of it.
         kl: KL divergence of the target from the shares, smoothed by half a draw a class, nats.
+        kl_interval: 95 % bootstrap interval of it.
         l2: Euclidean distance of the shares to the target.
+        l2_interval: 95 % bootstrap interval of it.
         absent: target classes without a single image.
         confidence: mean of the largest class probability.
         frechet: Fréchet distance to real images in the classifier's features.
@@ -57,14 +61,18 @@ class Judgement:
     """
 
     shares: list[float]
+    shares_interval: list[tuple[float, float]]
     other: float
     shares_corrected: list[float]
+    shares_corrected_interval: list[tuple[float, float]]
     tv: float
     tv_interval: tuple[float, float]
     tv_corrected: float
     tv_corrected_interval: tuple[float, float]
     kl: float
+    kl_interval: tuple[float, float]
     l2: float
+    l2_interval: tuple[float, float]
     absent: int
     confidence: float
     frechet: float
@@ -138,27 +146,36 @@ def _balance(
     generator: torch.Generator,
 ) -> dict[str, Any]:
     rates = torch.eye(n_known) if confusion is None else confusion
-    chosen, full = list(classes), class_shares(read, range(n_known))
-    shares = [full[k] for k in chosen]
+    chosen, full = list(classes), np.array(class_shares(read, range(n_known)))
 
-    def corrected(p: Sequence[float] | np.ndarray) -> list[float]:
-        s = corrected_shares(p, rates)
-        return [s[k] for k in chosen]
+    def measures(p: np.ndarray) -> dict[str, Any]:
+        seen, corrected = p[chosen], np.array(corrected_shares(p, rates))[chosen]
+        return {
+            "shares": seen.tolist(),
+            "shares_corrected": corrected.tolist(),
+            "tv": total_variation(seen, target),
+            "tv_corrected": total_variation(corrected, target),
+            "kl": kl_to_target(seen, target, len(read)),
+            "l2": l2_to_target(seen, target),
+        }
 
-    interval = bootstrap_interval(full, len(read), lambda p: total_variation(p[chosen], target), generator=generator)
+    found = measures(full)
     return {
-        "shares": shares,
-        "other": max(0.0, 1 - sum(shares)),
-        "shares_corrected": corrected(full),
-        "tv": total_variation(shares, target),
-        "tv_interval": interval,
-        "tv_corrected": total_variation(corrected(full), target),
-        "tv_corrected_interval": bootstrap_interval(
-            full, len(read), lambda p: total_variation(corrected(p), target), generator=generator
-        ),
-        "kl": kl_to_target(shares, target, len(read)),
-        "l2": l2_to_target(shares, target),
-        "absent": sum(p == 0 < t for p, t in zip(shares, target, strict=True)),
+        **found,
+        **_intervals(full, len(read), measures, generator),
+        "other": max(0.0, 1 - sum(found["shares"])),
+        "absent": sum(p == 0 < t for p, t in zip(found["shares"], target, strict=True)),
+    }
+
+
+def _intervals(
+    full: np.ndarray, n: int, measures: Callable[[np.ndarray], dict[str, Any]], generator: torch.Generator
+) -> dict[str, Any]:
+    """An interval of each measure, a list of them where it has a value a class; all from one bootstrap."""
+    flat = iter(bootstrap_intervals(full, n, lambda p: np.hstack(list(measures(p).values())), generator=generator))
+    return {
+        f"{name}_interval": [next(flat) for _ in value] if isinstance(value, list) else next(flat)
+        for name, value in measures(full).items()
     }
 
 

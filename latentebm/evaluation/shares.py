@@ -15,6 +15,7 @@ from latentebm.checks import check_int, fail
 
 __all__ = [
     "bootstrap_interval",
+    "bootstrap_intervals",
     "class_shares",
     "confusion_rates",
     "corrected_shares",
@@ -136,7 +137,7 @@ def total_variation(shares: Sequence[float] | np.ndarray, target: Sequence[float
     return 0.5 * float((p - t).abs().sum() + _rest(p))
 
 
-def l2_to_target(shares: Sequence[float], target: Sequence[float]) -> float:
+def l2_to_target(shares: Sequence[float] | np.ndarray, target: Sequence[float]) -> float:
     r"""Euclidean distance between class shares and a target, mass outside the target's classes as one more class.
 
     .. math:: \sqrt{\sum_k (p_k - t_k)^2 + \big(1 - \sum_k p_k\big)^2}
@@ -159,7 +160,7 @@ def l2_to_target(shares: Sequence[float], target: Sequence[float]) -> float:
     return float(((p - t).square().sum() + _rest(p).square()).sqrt())
 
 
-def kl_to_target(shares: Sequence[float], target: Sequence[float], n: int) -> float:
+def kl_to_target(shares: Sequence[float] | np.ndarray, target: Sequence[float], n: int) -> float:
     r"""Kullback–Leibler divergence of the target from the shares of `n` draws, finite where a class is absent.
 
     .. math:: \mathrm{KL}(t \,\|\, \tilde p) = \sum_k t_k \log \frac{t_k}{\tilde p_k}, \qquad
@@ -191,7 +192,7 @@ def kl_to_target(shares: Sequence[float], target: Sequence[float], n: int) -> fl
 
 
 def bootstrap_interval(
-    observed: Sequence[float],
+    observed: Sequence[float] | np.ndarray,
     n: int,
     statistic: Callable[[np.ndarray], float],
     *,
@@ -221,12 +222,50 @@ def bootstrap_interval(
         >>> low < 0.1 < high
         True
     """
+    (interval,) = bootstrap_intervals(observed, n, lambda p: [statistic(p)], generator=generator, resamples=resamples)
+    return interval
+
+
+def bootstrap_intervals(
+    observed: Sequence[float] | np.ndarray,
+    n: int,
+    statistics: Callable[[np.ndarray], Sequence[float] | np.ndarray],
+    *,
+    generator: torch.Generator,
+    resamples: int = 1000,
+) -> list[tuple[float, float]]:
+    r"""Percentile bootstrap intervals (95 %) of several statistics of the shares of `n` draws, from one bootstrap.
+
+    .. math:: [T^*_{j,(2.5\%)}, T^*_{j,(97.5\%)}], \quad T^*_j = T_j(p^*), \quad n p^* \sim \mathrm{Multinomial}(n, p)
+
+    Arguments:
+        observed: observed shares, all classes, summing to one, (K,).
+        n: draws behind them.
+        statistics: from shares (K,) to J numbers.
+        generator: seeds the bootstrap.
+        resamples: bootstrap samples.
+
+    Returns:
+        Lower and upper end of each statistic, J pairs.
+
+    Raises:
+        ValueError: n below one.
+
+    References:
+        An Introduction to the Bootstrap (Efron and Tibshirani, 1993).
+
+    Example:
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> (low, high), _ = bootstrap_intervals([0.6, 0.4], 10_000, lambda p: p, generator=rng)
+        >>> low < 0.6 < high
+        True
+    """
     check_int("n", n)
     rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
     full = np.asarray(observed, dtype=np.float64)
     samples = rng.multinomial(n, full / full.sum(), size=resamples) / n
-    low, high = np.quantile([statistic(row) for row in samples], [0.025, 0.975])
-    return float(low), float(high)
+    low, high = np.quantile([statistics(row) for row in samples], [0.025, 0.975], axis=0)
+    return list(zip(low.tolist(), high.tolist(), strict=True))
 
 
 def _aligned(shares: Sequence[float] | np.ndarray, target: Sequence[float]) -> tuple[Tensor, Tensor]:

@@ -95,8 +95,12 @@ def reliability(metrics: dict[str, Any]) -> str:
     )
 
 
-def metric_tables(metrics: dict[str, Any]) -> list[Table]:
+def metric_tables(metrics: dict[str, Any], *, intervals: bool = True) -> list[Table]:
     """The run's numbers as tables: class shares, quality, weights, seconds.
+
+    Arguments:
+        metrics: contents of ``metrics.json``.
+        intervals: whether each class share has its 95 % interval beside it, which makes for a wide table.
 
     Example:
         >>> tables = metric_tables({"judged": False, "seconds": {"total": 1.0}, "generator": {"train_loss": 3.0},
@@ -105,7 +109,7 @@ def metric_tables(metrics: dict[str, Any]) -> list[Table]:
         >>> [t.title for t in tables]
         ['Tilt and draws', 'Seconds']
     """
-    tables = _judged_tables(metrics) if metrics["judged"] else []
+    tables = _judged_tables(metrics, intervals) if metrics["judged"] else []
     seconds = [[stage, f"{value:.1f}"] for stage, value in metrics["seconds"].items()]
     return [
         *tables,
@@ -119,18 +123,17 @@ def metric_tables(metrics: dict[str, Any]) -> list[Table]:
     ]
 
 
-def _judged_tables(metrics: dict[str, Any]) -> list[Table]:
+def _judged_tables(metrics: dict[str, Any], intervals: bool) -> list[Table]:
     before, after, data = metrics["untilted"], metrics["tilted"], metrics["data"]
+    columns = (before, "shares"), (after, "shares"), (after, "shares_corrected")
     rows = [
-        [name, f"{b:,}", "–" if r is None else f"{r:,}", *(f"{100 * share:.1f} %" for share in shares)]
-        for name, b, r, *shares in zip(
+        [name, f"{b:,}", "–" if r is None else f"{r:,}", f"{100 * wanted:.1f} %", *shares]
+        for name, b, r, wanted, *shares in zip(
             data["class_names"],
             data["biased"],
             data["reference"] or [None] * len(data["biased"]),
             metrics["target"],
-            before["shares"],
-            after["shares"],
-            after["shares_corrected"],
+            *(_shares(side, key, intervals) for side, key in columns),
             strict=True,
         )
     ]
@@ -140,7 +143,7 @@ def _judged_tables(metrics: dict[str, Any]) -> list[Table]:
     shares = Table(
         "Class shares",
         f"{metrics['samples']:,} draws each, judged by a classifier that is right on {100 * accuracy:.2f} % "
-        "of the test images; the last column takes out the confusions it is known for.",
+        "of the test images; the last column takes out the confusions it is known for. In brackets: 95 % intervals.",
         ["class", "biased set", "reference set", "target", "untilted", "tilted", "tilted, corrected"],
         rows,
     )
@@ -149,14 +152,14 @@ def _judged_tables(metrics: dict[str, Any]) -> list[Table]:
         "Distances: lower is better (TV, KL and L2 to the target; KL counts half a draw more in each class). "
         "The others are best near one.",
         ["measure", "untilted", "tilted"],
-        [[title, *(_show(side, *keys) for side in (before, after))] for title, *keys in _QUALITY],
+        [[title, *(_show(side, key) for side in (before, after))] for title, key in _QUALITY],
     )
     return [shares, quality, _by_class(data["class_names"], after["by_class"])]
 
 
 _QUALITY = (
-    ("total variation (95 % interval)", "tv", "tv_interval"),
-    ("the same of corrected shares", "tv_corrected", "tv_corrected_interval"),
+    ("total variation (95 % interval)", "tv"),
+    ("the same of corrected shares", "tv_corrected"),
     ("KL divergence (nats)", "kl"),
     ("L2 distance", "l2"),
     ("classes without a draw", "absent"),
@@ -170,9 +173,17 @@ _QUALITY = (
 _BY_CLASS = ("frechet", "precision", "recall", "density", "coverage")
 
 
-def _show(side: dict[str, Any], key: str, interval: str | None = None) -> str:
+def _show(side: dict[str, Any], key: str) -> str:
     value = f"{side[key]:.3f}" if isinstance(side[key], float) else str(side[key])
-    return value if interval is None else f"{value} ({side[interval][0]:.3f}–{side[interval][1]:.3f})"
+    interval = side.get(f"{key}_interval")  # of balance alone, and runs of earlier versions have fewer
+    return value if interval is None else f"{value} ({interval[0]:.3f}–{interval[1]:.3f})"
+
+
+def _shares(side: dict[str, Any], key: str, intervals: bool) -> list[str]:
+    ends = side.get(f"{key}_interval") if intervals else None
+    if ends is None:
+        return [f"{100 * share:.1f} %" for share in side[key]]
+    return [f"{100 * p:.1f} % ({100 * a:.1f}–{100 * b:.1f})" for p, (a, b) in zip(side[key], ends, strict=True)]
 
 
 def _by_class(names: list[str], rows: list[dict[str, float] | None]) -> Table:
