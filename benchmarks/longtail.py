@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from latentebm.files import write_json
+from latentebm.workflow.measure import UnmadeError
 from latentebm.workflow.run import debias
 from latentebm.workflow.settings import Settings
 
@@ -43,7 +44,11 @@ def main() -> None:
                 common["epochs"] = arguments.epochs
                 # A line measured again takes the place of the old one.
                 found = [row for row in found if {k: row[k] for k in common} != common]
-                found.append({**common, **measure(root=root, **common)})
+                try:
+                    found.append({**common, **measure(root=root, **common)})
+                except UnmadeError as refused:
+                    print(refused, flush=True)
+                    continue
                 print(json.dumps(found[-1]), flush=True)
                 if arguments.json:
                     write_json(arguments.json, found)

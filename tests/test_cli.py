@@ -35,10 +35,10 @@ def test_a_run_from_the_shell(fast_settings, tmp_path):
     for text in ("Class shares", "untilted", "tilted", "report.html", "webbrowser"):
         assert text in result.output
     assert call("debias", *options(fast_settings), "--out", out).exit_code == 2
-    config = call("debias", "--config", out / "config.json", "--epochs", 1, "--out", tmp_path / "again")
+    config = call("debias", "--config", out / "config.json", "--tilt-steps", 5, "--out", tmp_path / "again")
     assert config.exit_code == 0, config.output
     settings = json.loads((tmp_path / "again" / "config.json").read_text())["settings"]
-    assert (settings["epochs"], settings["width"]) == (1, fast_settings["width"])
+    assert (settings["tilt_steps"], settings["width"]) == (5, fast_settings["width"])
 
 
 def test_sample_and_report(run, tmp_path):

@@ -11,6 +11,7 @@ import torch
 from latentebm.files import sha256, write_atomic
 from latentebm.report.page import metric_tables, reliability
 from latentebm.workflow.debiaser import Debiaser
+from latentebm.workflow.measure import UnmadeError, check_made
 from latentebm.workflow.problem import pose
 from latentebm.workflow.run import debias
 from latentebm.workflow.settings import Settings, parse_classes, parse_proportions, parse_target
@@ -39,10 +40,8 @@ def test_run_folder_is_complete(run):
         assert samples["log_weight"].shape == (1000,)
     manifest = json.loads((run / "config.json").read_text())["manifest"]
     assert manifest == {n: sha256(run / n) for n in ("vae.safetensors", "energy.safetensors", "samples.npz")}
-    assert [json.loads(line)["stage"] for line in (run / "log.jsonl").read_text().splitlines()][:3] == [
-        "data",
-        "vae",
-        "tilt",
+    assert [json.loads(line)["stage"] for line in (run / "log.jsonl").read_text().splitlines()][:4] == [
+        *("data", "vae", "classifier", "tilt"),
     ]
 
 
@@ -212,7 +211,7 @@ def test_arrays_and_tensors_fit_alike():
 def test_nothing_is_written_when_a_run_fails(fast_settings, tmp_path, monkeypatch):
     monkeypatch.setattr("latentebm.workflow.run.render_report", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        debias(Settings(**{**fast_settings, "epochs": 1, "tilt_steps": 5}, out=str(tmp_path / "run")))
+        debias(Settings(**{**fast_settings, "tilt_steps": 5}, out=str(tmp_path / "run")))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -258,6 +257,33 @@ def test_long_tails_are_over_all_classes_and_targets_go_by_number():
     problem = pose(Settings(proportions="long-tail:50"), torch.Generator().manual_seed(0))
     assert len(problem.classes) == 10
     assert parse_target("0:.5, 1:.5", ("0 - zero", "1 - one", "2 - two")) == [0.5, 0.5, 0.0]
+
+
+def test_a_class_that_the_generator_never_makes_is_refused_before_the_tilt(fast_settings, tmp_path, monkeypatch):
+    rare = Settings(**{**fast_settings, "proportions": ".6,.398,.002"}, out=str(tmp_path / "run"))
+    fit_tilt = Debiaser.fit_tilt
+    monkeypatch.setattr(Debiaser, "fit_tilt", lambda *_, **__: 1 / 0)
+    with pytest.raises(UnmadeError) as refused:
+        debias(rare)
+    assert "got 0 of 10,000 untilted draws in each of: 2; train the generator" in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+    # Its model is not lost, and a judge that does not know the class itself cannot say so.
+    problem = pose(rare, torch.Generator().manual_seed(0))
+    check_made(problem, Blind(), refused.value.model)
+    assert fit_tilt(refused.value.model, problem.reference.images).sample(5).x.shape == (5, 1, 8, 8)
+
+
+class Blind(torch.nn.Linear):
+    """A judge that takes everything for class 0."""
+
+    def __init__(self):
+        super().__init__(1, 1)
+
+    def embed(self, x):
+        return x
+
+    def probabilities(self, features):
+        return torch.eye(3)[torch.zeros(len(features), dtype=torch.long)]
 
 
 def test_a_class_that_the_generator_never_makes_is_said():

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentebm.checks import fail
 from latentebm.data.images import Images
 from latentebm.evaluation.classifier import Classifier, fit_classifier
 from latentebm.evaluation.metrics import Judgement, judge
@@ -17,7 +18,37 @@ from latentebm.sampling import Draws
 from latentebm.workflow.debiaser import Debiaser
 from latentebm.workflow.problem import Problem
 
-__all__ = ["Verdict", "accuracy", "fit_judge", "generator_metrics", "judge_draws", "run_metrics"]
+__all__ = [
+    "UnmadeError",
+    "Verdict",
+    "accuracy",
+    "check_made",
+    "fit_judge",
+    "generator_metrics",
+    "judge_draws",
+    "run_metrics",
+]
+
+POOL = 10_000  # untilted draws without a class that say the generator makes nothing of it
+KNOWN = 0.5  # share of a class's real images that the judge must know to say so
+
+
+class UnmadeError(ValueError):
+    """A wanted class that the generator never makes: no tilt can bring it about.
+
+    Attributes:
+        model: the debiaser with its trained generator, ready for ``fit_tilt`` towards what it does make.
+
+    Example:
+        >>> issubclass(UnmadeError, ValueError)
+        True
+    """
+
+    def __init__(self, names: list[str], model: Debiaser) -> None:
+        got = f"0 of {POOL:,} untilted draws in each of: {', '.join(names)}"
+        fix = "train the generator longer or with more of them, or leave them out (in Python it is the error's .model)"
+        super().__init__(str(fail("target", "classes that the generator makes", got, fix)))
+        self.model = model
 
 
 @dataclass(frozen=True)
@@ -57,6 +88,39 @@ def fit_judge(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         return fit_classifier(problem.lessons, epochs=epochs, generator=generator, device=device, track=track)
+
+
+def check_made(problem: Problem, classifier: Classifier | None, model: Debiaser) -> None:
+    """Refuse a target of which the untilted generator never makes a class, before a tilt is fitted to it.
+
+    A class whose real images the judge itself does not know is let through: its absence would say nothing.
+
+    Arguments:
+        problem: classes, target and labelled images.
+        classifier: the judge, or None without one.
+        model: the debiaser, its generator trained.
+
+    Raises:
+        UnmadeError: the judge reads none of 10,000 untilted draws as a wanted class; a ValueError.
+
+    Example:
+        >>> empty = Images(torch.zeros(0, 1, 8, 8, dtype=torch.uint8))
+        >>> check_made(Problem(empty, empty), None, Debiaser())
+    """
+    if classifier is None or problem.exam is None:
+        return
+    read, labels = _read(classifier, problem.exam)
+    wanted = dict(zip(problem.classes, problem.class_names, strict=True))
+    for k, share in zip(problem.classes, problem.target, strict=True):
+        if share == 0 or not (read[labels == k] == k).double().mean() >= KNOWN:
+            del wanted[k]
+    for part in model.sample_prior(POOL).x.split(1000):  # most often the first part holds them all
+        if not wanted:
+            return
+        for k in classifier.probabilities(classifier.embed(part)).argmax(1).unique().tolist():
+            wanted.pop(k, None)
+    if wanted:
+        raise UnmadeError(list(wanted.values()), model)
 
 
 def accuracy(classifier: Classifier, exam: Images) -> float:

@@ -23,7 +23,7 @@ from latentebm.sampling import Draws
 from latentebm.workflow.debiaser import Debiaser
 from latentebm.workflow.figures import run_figures
 from latentebm.workflow.folder import check_out, run_folder
-from latentebm.workflow.measure import fit_judge, judge_draws, run_metrics
+from latentebm.workflow.measure import check_made, fit_judge, judge_draws, run_metrics
 from latentebm.workflow.problem import pose
 from latentebm.workflow.settings import Settings
 
@@ -74,6 +74,8 @@ def debias(settings: Settings, *, track: Track = silent) -> RunResult:
 
     Raises:
         ValueError: settings or data are not as described; nothing is written then.
+        UnmadeError: the trained generator makes nothing of a wanted class (a ValueError); nothing is written then, and
+            the error holds the trained model.
         FileNotFoundError: data that are not there; nothing is written then.
         DivergedError: a loss became NaN or infinite; nothing is written then.
 
@@ -92,14 +94,15 @@ def debias(settings: Settings, *, track: Track = silent) -> RunResult:
         problem = pose(settings, rng)
     with clock.stage("vae") as line:
         line["losses"] = model.fit_vae(problem.biased.images, track=track).vae_log_.losses
+    with clock.stage("classifier"):
+        classifier = fit_judge(problem, rng, next(model.vae_.parameters()).device, track)
+        check_made(problem, classifier, model)
     with clock.stage("tilt") as line:
         log = model.fit_tilt(problem.reference.images, track=track).energy_log_
         line |= {"losses": log.losses, "scores": [score.tolist() for score in log.scores]}
     with clock.stage("draw") as line:
         prior, tilted = model.sample_prior(settings.samples), model.sample(settings.samples, track=track)
         line |= tilted.diagnostics
-    with clock.stage("classifier"):
-        classifier = fit_judge(problem, rng, prior.x.device, track)
     with clock.stage("judge"):
         verdict = judge_draws(problem, classifier, prior.x, tilted.x, rng, track)
         metrics = run_metrics(problem, model, tilted, verdict, rng)
