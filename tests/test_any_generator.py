@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import doctest
 import re
 from pathlib import Path
@@ -57,7 +58,9 @@ def test_every_route_finds_the_shift(route, rng):
 def test_faults_are_caught(fault, rng):
     model, reference = shifted((lambda x: x) if "encoder" in fault else None)
     features = (lambda x: x[:, 1:]) if "features" in fault else None
-    tilt = tilt_generator(model, reference, features=features, recipe=QUICK, folds=2, generator=rng)
+    said = pytest.warns(SupportWarning, match="unlike any") if "encoder" in fault else contextlib.nullcontext()
+    with said:
+        tilt = tilt_generator(model, reference, features=features, recipe=QUICK, folds=2, generator=rng)
     with pytest.raises(AssertionError):
         check_shift(tilt, rng)
 
@@ -82,6 +85,15 @@ def test_other_supports_are_called_out(rng):
     steep = TiltRecipe(objective="jensen", energy_penalty=1e-3, steps=100, batch=128, base_batch=512)
     with pytest.warns(SupportWarning, match="pass features"):
         tilt_generator(flat, reference, recipe=steep, folds=2, generator=rng)
+
+
+@pytest.mark.parametrize("encoder", [None, lambda x: x / 3])
+@pytest.mark.parametrize("shift", [10, 100])
+def test_supports_far_apart_are_called_out(shift, encoder, rng):
+    """The bounded energy is the same for all draws: even weights, and no tilt."""
+    model, reference = shifted(encoder)
+    with pytest.warns(SupportWarning, match="got 100% of it unlike any"):
+        tilt_generator(model, reference + 3 * shift, recipe=QUICK, folds=2, generator=rng)
 
 
 def test_a_pythae_vae_is_tilted(rng):
@@ -115,18 +127,30 @@ class Sizeless(nn.Module):
         return z
 
 
+class Encoding(Sizeless):
+    latent_dim = 2
+
+    def encode(self, x):
+        return x, x
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"reference": torch.zeros(9, 3)}, "decode: expected data of the reference's shape"),
         ({"reference": torch.zeros(1, 2)}, "reference: expected at least 2 items"),
         ({"reference": torch.zeros(9, 2, dtype=torch.uint8)}, "reference: expected a float tensor"),
+        (
+            {"reference": shifted()[1] / torch.tensor([1.0, 0.0]), "model": shifted(lambda x: x)[0]},
+            "reference: expected fin",
+        ),
+        ({"model": Encoding()}, r"encode: expected codes of shape \(2000, 2\), got tuple"),
         ({"model": Sizeless()}, "got Sizeless without latent_dim"),
         ({"features": lambda x: x.mean()}, r"features: expected shape \(1024, F\), got \(\)"),
         ({"features": lambda x: x[:1]}, r"features: expected shape \(1024, F\), got \(1, 2\)"),
         ({"features": lambda x: x / 0}, "features: expected finite numbers"),
         ({"features": lambda x: x[:, : 1 + (len(x) == 976)]}, "features: expected as many of each item"),
-        ({"model": shifted(encoder=lambda x: x[:, :1])[0]}, r"encoder: expected codes of shape \(2000, 2\)"),
+        ({"model": shifted(encoder=lambda x: x[:100])[0]}, r"encoder: expected codes of shape \(2000, 2\)"),
     ],
 )
 def test_bad_input(options, message):

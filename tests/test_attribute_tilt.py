@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from latentebm.models.attribute import Attribute
+from latentebm.models.data_tilt import DataTilt
 from latentebm.models.generators import WrappedGenerator, check_generator
 from latentebm.models.strength import ScaledTilt
 from latentebm.models.tilt import LatentTilt
-from latentebm.sampling import ISIR, SNIS, Langevin, Rejection
+from latentebm.sampling import ISIR, PMC, SGLD, SNIS, ULA, Langevin, RandomWalk, Rejection
 from latentebm.training import attributes as module
 from latentebm.training.attributes import expected_shares, tilt_attributes
 
@@ -97,6 +98,23 @@ def test_every_sampler_takes_an_attribute_tilt(sampler, rng):
     assert up(draws.x).mean(0)[1].item() == pytest.approx(0.7, abs=0.05)
 
 
+@pytest.mark.parametrize("kernel", [ULA(0.1), SGLD(0.1, 1.0, 0.5), RandomWalk(0.8)], ids=lambda k: type(k).__name__)
+@pytest.mark.parametrize("attributes", ["hard", "hard and soft", "steps with a graph"])
+def test_unadjusted_chains_refuse_steps(kernel, attributes, rng):
+    """They would draw from the base law; a random walk, which asks for no gradient, has the target's shares."""
+    hard, soft = sign(0, 0.8), Attribute(UP.function, {"-": 0.5, "+": 0.5}, "soft")
+    graph = Attribute(lambda x: torch.stack([1 - x[:, 0].sign(), 1 + x[:, 0].sign()], 1) / 2, {0: 0.2, 1: 0.8})
+    tilt = fitted({"hard": hard, "hard and soft": [hard, soft], "steps with a graph": graph}[attributes])
+    samplers = Langevin(kernel=kernel, n_steps=60, warm_up=0), PMC(kernel, n_steps=60, size=1000, restart=0)
+    for sampler in samplers:
+        if not kernel.adjusted:
+            with pytest.raises(ValueError, match="energy: expected one with a gradient for an unadjusted kernel"):
+                sampler.draw(tilt, 1000, generator=rng)
+        elif attributes == "hard":
+            # 1,000 draws: sd .0126.
+            assert float((sampler.draw(tilt, 1000, generator=rng).x[:, 0] > 0).float().mean()) > 0.73
+
+
 def test_strength_goes_from_the_prior_to_the_tilt_and_beyond(rng):
     b = 0.7
     tilt = LatentTilt(WrappedGenerator(nn.Identity(), 1), nn.Sequential(nn.Linear(1, 1, bias=False), nn.Flatten(0)))
@@ -121,6 +139,10 @@ class NoGradient(nn.Module):
 
 BAD = {
     "sum": (lambda: Attribute(abs, {0: 0.5, 1: 0.6}), "shares that sum to 1"),
+    "list": (lambda: Attribute(abs, [0.5, 0.5]), "attribute target: expected a mapping of each value to its share"),
+    "names": (lambda: Attribute(abs, {0: 0.5, 1: 0.5}, ["a", "b"]), r"name: expected a text, got \['a', 'b'\]"),
+    "no function": (lambda: Attribute("x > 0", {0: 0.5, 1: 0.5}), "attribute function: expected a function"),
+    "no attribute": (lambda: fitted(["sign"]), "attributes: expected an Attribute or several, got str"),
     "one value": (lambda: Attribute(abs, {0: 1.0}), "at least two values"),
     "outside": (lambda: fitted(of(lambda x: x[:, 0].sign().int(), 0.5)), "target's keys 0, 1, got -1"),
     "logits": (lambda: fitted(of(lambda x: x, 0.5)), "rows of probabilities"),
@@ -134,13 +156,42 @@ BAD = {
     "latent shape": (lambda: WrappedGenerator(nn.Identity(), 2, latent_shape=(3, 1)), "a shape of 2 numbers"),
     "training mode": (lambda: WrappedGenerator(nn.BatchNorm1d(2), 2), "evaluation mode, got BatchNorm1d"),
     "dictionary": (lambda: WrappedGenerator(lambda z: {"x": z}, 2), "a tensor of 2 items"),
+    "latent size": (
+        lambda: WrappedGenerator(nn.Linear(3, 5), 2),
+        r"decoder: expected one that takes .* \(2, 2\), got R",
+    ),
+    "own latent size": (lambda: fitted(UP, Wrong()), "model.decode: expected one that takes a tensor"),
+    "decoder fails": (lambda: WrappedGenerator(lambda z: z.colour, 2), "got AttributeError: 'Tensor' object has no"),
+    "key": (lambda: WrappedGenerator(lambda z: {"x": z}, 2, key="y"), "key: expected one of 'x', got 'y'"),
+    "key of a tensor": (lambda: WrappedGenerator(nn.Identity(), 2, key="y"), "key: expected one of a Tensor"),
+    "encoder fails": (
+        lambda: encoding(lambda x: x @ torch.ones(3, 2)),
+        r"encoder: expected one that takes .* \(2, 2\)",
+    ),
+    "encoder of laws": (lambda: encoding(lambda x: (x, x)), r"encoder: expected codes of shape \(2, 2\), got tuple"),
+    "encoder of NaN": (lambda: encoding(lambda x: x / 0), "encoder: expected finite values"),
+    "encoder's mode": (lambda: encoding(nn.BatchNorm1d(2)), "encoder: expected evaluation mode"),
     "no encoder": (lambda: PLAIN.encode(torch.zeros(1, 2)), "one given to the generator"),
     "no decode": (lambda: check_generator("model", nn.Identity()), "got Identity without both"),
     "strength": (lambda: ScaledTilt(tilt_attributes(PLAIN, sign(0, 0.6), generator=RNG), 1.6), "strength: expected"),
+    "noise": (lambda: DataTilt(PLAIN, nn.Flatten(0), noise=True), "generator: expected a likelihood of its data"),
     "gradient": (lambda: Langevin(n_steps=2).draw(fitted(UP, NoGradient()), 8, generator=RNG), "a differentiable one"),
 }
 RNG = torch.Generator().manual_seed(0)
 UP = Attribute(lambda x: torch.stack([-x[:, 0], x[:, 0]], 1).softmax(1), {"-": 0.4, "+": 0.6})
+
+
+class Wrong(nn.Linear):
+    """A generator that takes its codes for shorter than they are."""
+
+    latent_dim, decode = 2, nn.Linear.forward
+
+    def __init__(self):
+        super().__init__(3, 2)
+
+
+def encoding(encoder):
+    return WrappedGenerator(nn.Identity(), 2, encoder=encoder)
 
 
 def of(function, share):

@@ -62,6 +62,19 @@ def test_splits_that_cannot_be(mnist, rng, change, message):
         biased_split(mnist.labels, arguments.pop("classes"), arguments.pop("proportions"), generator=rng, **arguments)
 
 
+def test_splits_take_arrays_and_name_labels_that_are_none(rng):
+    labels = np.arange(100) % 2
+    seeded = [torch.Generator().manual_seed(0) for _ in range(2)]
+    array, tensor = (
+        biased_split(y, [0, 1], [0.8, 0.2], generator=g)
+        for y, g in zip((labels, torch.tensor(labels)), seeded, strict=True)
+    )
+    assert all(map(torch.equal, array, tensor))
+    for wrong in (labels.astype(str), labels / 2, labels[:, None], torch.zeros(9)):
+        with pytest.raises(ValueError, match="labels: expected whole numbers"):
+            biased_split(wrong, [0, 1], [0.8, 0.2], generator=rng)
+
+
 def test_float_and_uint8_images_agree():
     x = np.random.default_rng(0).integers(0, 256, (4, 5, 6), dtype=np.uint8)
     assert torch.equal(as_images(x).images, as_images(x / 255.0).images)

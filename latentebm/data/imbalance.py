@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,13 +31,28 @@ def check_shares(name: str, shares: Sequence[float], n_classes: int) -> list[flo
     return values
 
 
+def _as_labels(labels: Tensor | np.ndarray | Sequence[int]) -> Tensor:
+    """Labels (N,) of whatever make, as whole numbers."""
+    values = labels if isinstance(labels, Tensor) else np.asarray(labels)
+    whole = not values.is_floating_point() if isinstance(values, Tensor) else values.dtype.kind in "iub"
+    if values.ndim != 1 or not whole:
+        fix = "number the classes, for example by np.unique(names, return_inverse=True)"
+        raise fail("labels", "whole numbers, one a row", f"{values.dtype} of shape {tuple(values.shape)}", fix)
+    return torch.as_tensor(values)
+
+
 def draw_shares(
-    labels: Tensor, classes: Sequence[int], shares: Sequence[float], total: int, *, generator: torch.Generator
+    labels: Tensor | np.ndarray,
+    classes: Sequence[int],
+    shares: Sequence[float],
+    total: int,
+    *,
+    generator: torch.Generator,
 ) -> Tensor:
     """Draw rows without replacement so that class k gets ⌊total · share_k⌋ of them.
 
     Arguments:
-        labels: class indices, (N,).
+        labels: class indices, (N,), tensor or array.
         classes: the classes that `shares` speak of.
         shares: wanted proportions, summing to one.
         total: size before rounding down.
@@ -46,14 +62,14 @@ def draw_shares(
         Sorted row numbers.
 
     Raises:
-        ValueError: a class has fewer rows than wanted.
+        ValueError: labels that are no whole numbers (N,), or a class with fewer rows than wanted.
 
     Example:
         >>> rows = draw_shares(torch.tensor([0, 0, 1, 1]), [0, 1], [0.5, 0.5], 2, generator=torch.Generator())
         >>> len(rows)
         2
     """
-    chosen = []
+    labels, chosen = _as_labels(labels), []
     for k, share in zip(classes, check_shares("proportions", shares, len(classes)), strict=True):
         rows = torch.nonzero(labels == k).flatten()
         wanted = int(total * share + 1e-9)
@@ -64,7 +80,9 @@ def draw_shares(
     return torch.cat(chosen).sort().values
 
 
-def within_classes(labels: Tensor, classes: Sequence[int], proportions: Sequence[float], fraction: float) -> float:
+def within_classes(
+    labels: Tensor | np.ndarray, classes: Sequence[int], proportions: Sequence[float], fraction: float
+) -> float:
     r"""The largest share of all rows, up to `fraction`, that asks no class for more than `fraction` of its own rows.
 
     .. math:: f' = f \min\big(1, \min_k N_k / (p_k N)\big)
@@ -73,10 +91,13 @@ def within_classes(labels: Tensor, classes: Sequence[int], proportions: Sequence
     would be asked for more than they have. What is left over is kept for the reference.
 
     Arguments:
-        labels: class indices, (N,).
+        labels: class indices, (N,), tensor or array.
         classes: the classes that `proportions` speak of.
         proportions: class shares of the biased set.
         fraction: f in (0, 1].
+
+    Raises:
+        ValueError: labels that are no whole numbers (N,).
 
     References:
         Class-Balanced Loss Based on Effective Number of Samples (Cui et al., 2019), https://arxiv.org/abs/1901.05555
@@ -86,13 +107,14 @@ def within_classes(labels: Tensor, classes: Sequence[int], proportions: Sequence
         >>> within_classes(y, range(4), [0.5, 0.3, 0.1, 0.1], 0.8)
         0.4
     """
+    labels = _as_labels(labels)
     counts = [int((labels == k).sum()) for k in classes]
     room = min(n / (p * sum(counts)) for n, p in zip(counts, proportions, strict=True) if p > 0)
     return fraction * min(1.0, room)
 
 
 def biased_split(
-    labels: Tensor,
+    labels: Tensor | np.ndarray,
     classes: Sequence[int],
     proportions: Sequence[float],
     *,
@@ -108,7 +130,7 @@ def biased_split(
     number of classes.
 
     Arguments:
-        labels: class indices, (N,).
+        labels: class indices, (N,), tensor or array.
         classes: the classes to keep.
         proportions: class shares of the biased set.
         biased_fraction: f in (0, 1).
@@ -120,7 +142,8 @@ def biased_split(
         Row numbers of the biased and of the reference set.
 
     Raises:
-        ValueError: a class is absent, proportions can't be met, or too little is left for the reference.
+        ValueError: labels are no whole numbers (N,), a class is absent, proportions can't be met, or too little is left
+            for the reference.
 
     MNIST digits 0–4 at the shares .12/.33/.28/.20/.07 leave 685 reference images a class.
 
@@ -130,6 +153,7 @@ def biased_split(
         >>> torch.bincount(y[b]).tolist(), torch.bincount(y[r]).tolist()
         ([40, 10], [10, 10])
     """
+    labels = _as_labels(labels)
     check_number("biased_fraction", biased_fraction, low=0, high=1, open_low=True)
     shares = check_shares("target", target or [1 / len(classes)] * len(classes), len(classes))
     counts = [int((labels == k).sum()) for k in classes]

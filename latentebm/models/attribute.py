@@ -26,7 +26,7 @@ class Attribute:
         name: what errors and tables call it.
 
     Raises:
-        ValueError: fewer than two values, or shares that are none.
+        ValueError: no function, no mapping of values to shares, fewer than two values, or shares that are none.
 
     Example:
         >>> bright = Attribute(lambda x: x.flatten(1).mean(1) > 0.5, {False: 0.5, True: 0.5}, "bright")
@@ -40,6 +40,13 @@ class Attribute:
     name: str = "attribute"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise fail("name", "a text", repr(self.name), 'pass for example name="bright"')
+        if not callable(self.function):
+            raise fail(f"{self.name} function", "a function of the data", repr(self.function), "pass a classifier")
+        if not isinstance(self.target, Mapping):
+            expected = "a mapping of each value to its share"
+            raise fail(f"{self.name} target", expected, repr(self.target), "pass for example {0: 0.5, 1: 0.5}")
         if len(self.target) < 2:
             raise fail(f"{self.name} target", "at least two values", len(self.target), "name each value's share")
         shares = [check_number(f"{self.name} target", s, low=0, high=1) for s in self.target.values()]
@@ -84,6 +91,8 @@ class Attribute:
 def joint_features(attributes: tuple[Attribute, ...]) -> Callable[[Tensor], Tensor]:
     """All attributes' probabilities side by side, as features of data.
 
+    Where one of them passes on no gradient, none does: the gradient of the others alone is not that of the energy.
+
     Example:
         >>> sign = Attribute(lambda x: x[:, 0] > 0, {False: 0.5, True: 0.5})
         >>> joint_features((sign, sign))(torch.ones(1, 1))
@@ -91,6 +100,8 @@ def joint_features(attributes: tuple[Attribute, ...]) -> Callable[[Tensor], Tens
     """
 
     def features(x: Tensor) -> Tensor:
-        return torch.cat([attribute(x) for attribute in attributes], dim=1)
+        parts = [attribute(x) for attribute in attributes]
+        joint = torch.cat(parts, dim=1)
+        return joint if all(part.requires_grad for part in parts) else joint.detach()
 
     return features

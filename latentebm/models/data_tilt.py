@@ -31,13 +31,13 @@ class DataTilt(Tilt):
     Metropolis-adjusted kernels stay exact and unadjusted ones are approximate.
 
     Arguments:
-        generator: a VAE; it is never changed.
+        generator: a VAE, or without noise anything with `latent_dim` and `decode`; it is never changed.
         energy: module mapping data (N, *data_shape) to (N,).
         transform: optional elementwise map of the energy, such as the calibration of the Jensen objective.
         noise: whether the data carry observation noise.
 
     Raises:
-        ValueError: base points of another length.
+        ValueError: base points of another length, or noise asked of a generator that has no `likelihood` of its data.
 
     References:
         VAEBM: A Symbiosis between Variational Autoencoders and Energy-based Models (Xiao et al., 2021),
@@ -60,6 +60,9 @@ class DataTilt(Tilt):
         noise: bool = False,
     ) -> None:
         super().__init__()
+        if noise and not hasattr(generator, "likelihood"):
+            got = f"{type(generator).__name__} without one"
+            raise fail("generator", "a likelihood of its data, whose noise is asked for", got, "pass noise=False")
         self.generator = generator
         self.net = energy
         self.transform = transform

@@ -45,7 +45,8 @@ class FeatureEnergy(nn.Module):
     .. math:: E(z) = e\big(\phi(\mathrm{decode}(z))\big)
 
     Samplers that use no gradient (SNIS, rejection, i-SIR) take any generator and features. Langevin and NUTS need both
-    to be differentiable; where the features are steps (a hard label), only Metropolis-adjusted kernels stay exact.
+    to be differentiable; where the features are steps (a hard label), Metropolis-adjusted kernels stay exact, and the
+    others refuse them.
 
     Arguments:
         generator: anything with `latent_dim` and `decode`.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_event, check_int, fail
+from latentebm.checks import check_event, check_finite, check_int, fail
 from latentebm.models.tilt import Generator
 
-__all__ = ["WrappedGenerator", "check_generator"]
+__all__ = ["WrappedGenerator", "check_codes", "check_generator"]
 
 BATCH_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 
@@ -29,11 +29,11 @@ class WrappedGenerator(nn.Module):
         encoder: module or function from data to codes (N, d), or None.
 
     Attributes:
-        data_shape: shape of one decoded item, found by decoding two codes of zeros.
+        data_shape: shape of one decoded item, found by decoding two codes of zeros, which are then encoded again.
 
     Raises:
-        ValueError: no latent size, a shape that does not hold it, a decoder in training mode whose layers depend on
-            the batch, or an output that is no batch of data.
+        ValueError: no latent size, a shape that does not hold it, a decoder or encoder in training mode whose layers
+            depend on the batch, that fails, or whose output is no batch of data or codes, or a key that is not there.
 
     References:
         Pythae: Unifying Generative Autoencoders in Python (Chadebec et al., 2022), https://arxiv.org/abs/2206.08309
@@ -62,10 +62,15 @@ class WrappedGenerator(nn.Module):
             expected = f"a shape of {self.latent_dim} numbers"
             raise fail("latent_shape", expected, self.latent_shape, "pass for example (latent_dim, 1, 1)")
         check_eval("decoder", decoder)
+        check_eval("encoder", encoder)
         self.decoder, self.key, self.encoder = decoder, key, encoder
         with torch.no_grad():
-            like = next(self.parameters(), torch.empty(0))
-            self.data_shape = tuple(self.decode(torch.zeros(2, self.latent_dim).to(like)).shape[1:])
+            z = torch.zeros(2, *self.latent_shape).to(next(self.parameters(), torch.empty(0)))
+            x = self._data(_attempt("decoder", decoder, z, "pass the latent_dim or latent_shape it was made for"), 2)
+            self.data_shape = tuple(x.shape[1:])
+            if encoder is not None:
+                fix = "pass an encoder of what the decoder makes"
+                check_codes("encoder", _attempt("encoder", encoder, x, fix), 2, self.latent_dim)
 
     def decode(self, z: Tensor) -> Tensor:
         """Data (N, *data_shape) of codes (N, d), differentiable where the decoder is.
@@ -74,13 +79,7 @@ class WrappedGenerator(nn.Module):
             ValueError: another code length, or an output that is no batch of data.
         """
         check_event("z", z, (self.latent_dim,))
-        x = self.decoder(z.reshape(-1, *self.latent_shape))
-        if self.key is not None:
-            x = x[self.key]
-        if not isinstance(x, Tensor) or x.ndim < 1 or len(x) != len(z):
-            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise fail("decoder", f"a tensor of {len(z)} items for {len(z)} codes", got, "pass key= or wrap it")
-        return x
+        return self._data(self.decoder(z.reshape(-1, *self.latent_shape)), len(z))
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes (N, d) of data.
@@ -90,18 +89,57 @@ class WrappedGenerator(nn.Module):
         """
         if self.encoder is None:
             raise fail("encoder", "one given to the generator", "none", "pass encoder=, or compare in features=")
-        z = self.encoder(x)
-        got = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
-        if got != (len(x), self.latent_dim):
-            raise fail("encoder", f"codes of shape {(len(x), self.latent_dim)}", got, "wrap it to return the codes")
-        return z
+        return check_codes("encoder", self.encoder(x), len(x), self.latent_dim)
+
+    def _data(self, x: Any, n: int) -> Tensor:
+        """The data in the decoder's output for `n` codes."""
+        if self.key is not None:
+            try:
+                x = x[self.key]
+            except (KeyError, IndexError, TypeError):
+                there = (
+                    f"one of {', '.join(map(repr, x))}" if isinstance(x, Mapping) else f"one of a {type(x).__name__}"
+                )
+                raise fail("key", there, repr(self.key), "pass where the data are in the decoder's output") from None
+        if not isinstance(x, Tensor) or x.ndim < 1 or len(x) != n:
+            raise fail("decoder", f"a tensor of {n} items for {n} codes", _form(x), "pass key= or wrap it")
+        return x
+
+
+def check_codes(name: str, z: Any, n: int, latent_dim: int) -> Tensor:
+    """Return what an encoder gave for `n` items if it is their codes.
+
+    Raises:
+        ValueError: it is no tensor (n, latent_dim), or not finite.
+
+    Example:
+        >>> check_codes("encoder", (torch.zeros(3, 2), torch.ones(3, 2)), 3, 2)
+        Traceback (most recent call last):
+        ValueError: encoder: expected codes of shape (3, 2), got tuple; wrap it to return the codes
+    """
+    if not isinstance(z, Tensor) or z.shape != (n, latent_dim):
+        raise fail(name, f"codes of shape {(n, latent_dim)}", _form(z), "wrap it to return the codes")
+    return check_finite(name, z)
+
+
+def _form(x: Any) -> object:
+    return tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+
+
+def _attempt(name: str, function: Callable[..., Any], x: Tensor, fix: str) -> Any:
+    """What a user's function makes of `x`; whatever it raises becomes an error that names it."""
+    try:
+        return function(x)
+    except Exception as error:
+        got = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise fail(name, f"one that takes a tensor of shape {tuple(x.shape)}", got, fix) from error
 
 
 def check_generator(name: str, model: Generator) -> Generator:
-    """Return `model` if it has a whole `latent_dim` and a `decode`, and its layers don't depend on the batch.
+    """Return `model` if it has a whole `latent_dim` and decodes such codes, and its layers don't depend on the batch.
 
     Raises:
-        ValueError: something of it is missing, or it is in training mode with batch normalisation or dropout.
+        ValueError: something of it is missing or fails, or it is in training mode with batch normalisation or dropout.
 
     Example:
         >>> check_generator("model", nn.Linear(1, 1))
@@ -112,8 +150,11 @@ def check_generator(name: str, model: Generator) -> Generator:
     if missing:
         got = f"{type(model).__name__} without {missing[0] if len(missing) == 1 else 'both'}"
         raise fail(name, "decode and latent_dim", got, "use WrappedGenerator(...)")
-    check_int(f"{name}.latent_dim", model.latent_dim)
+    z = torch.zeros(2, check_int(f"{name}.latent_dim", model.latent_dim))
     check_eval(name, model)
+    like = next(cast(nn.Module, model).parameters(), z) if isinstance(model, nn.Module) else z
+    with torch.no_grad():
+        _attempt(f"{name}.decode", model.decode, z.to(like), "pass the latent_dim it was made for")
     return model
 
 

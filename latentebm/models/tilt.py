@@ -37,7 +37,7 @@ class Tilt(nn.Module, ABC):
 
     def sample_base(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw (n, dim) points of the base law."""
-        like = next(self.parameters())
+        like = next(self.parameters(), torch.empty(0))  # a user's pieces may be plain functions
         return torch.randn(n, self.dim, generator=generator, device=generator.device).to(like)
 
     def log_base(self, u: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from torch import Tensor
 from latentebm.checks import fail
 from latentebm.progress import Track, silent
 
-__all__ = ["Draws", "Sampler", "Target", "gather_draws", "tilt_energy"]
+__all__ = ["Draws", "Sampler", "Target", "check_gradient", "gather_draws", "tilt_energy"]
 
 DECODED_AT_ONCE = 16_384
+PROBED = 256  # points that tell whether an energy has a gradient
 
 
 @runtime_checkable
@@ -109,6 +110,29 @@ def tilt_energy(tilt: Target, u: Tensor) -> Tensor:
     if not energy.is_floating_point():
         raise fail("energy", "floating numbers", str(energy.dtype), "convert them with .float()")
     return energy
+
+
+def check_gradient(tilt: Target, u: Tensor) -> None:
+    """Refuse an energy that differs between base points (N, D) but has no gradient at any.
+
+    An unadjusted chain sees an energy by its gradient alone: over a hard label it would draw from the base law.
+
+    Arguments:
+        tilt: the target.
+        u: base points, of which the first 256 are looked at.
+
+    Raises:
+        ValueError: the energies differ and have no gradient.
+    """
+    if getattr(tilt.potential, "value_and_grad", None) is not None:
+        return
+    u = u[:PROBED].detach().requires_grad_()
+    with torch.enable_grad():
+        energy = tilt_energy(tilt, u)
+        grad = torch.autograd.grad(energy.sum(), u, allow_unused=True)[0] if energy.requires_grad else None
+    if (grad is None or not bool(grad.any())) and bool((energy != energy[0]).any()):
+        fix = "draw by SNIS, or by Langevin with MALA or RandomWalk"
+        raise fail("energy", "one with a gradient for an unadjusted kernel", "one of steps", fix)
 
 
 def gather_draws(tilt: Target, latent: Tensor, log_weight: Tensor, diagnostics: dict[str, Any]) -> Draws:

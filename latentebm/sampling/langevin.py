@@ -11,7 +11,7 @@ from latentebm.checks import check_int, check_number
 from latentebm.progress import Track, silent
 from latentebm.sampling.chains import run_chains
 from latentebm.sampling.diagnostics import max_rhat
-from latentebm.sampling.draws import Draws, Target, gather_draws, tilt_energy
+from latentebm.sampling.draws import Draws, Target, check_gradient, gather_draws, tilt_energy
 from latentebm.sampling.kernels import MALA, Kernel, check_kernel
 from latentebm.sampling.state import ChainRun, start_at_base
 from latentebm.sampling.tuning import tune_step
@@ -80,7 +80,7 @@ class Langevin:
             taken back), ``clipped`` and ``rhat`` (the largest rank-normalised split R̂ over coordinates).
 
         Raises:
-            ValueError: `n` is below 1, or a chain finds no finite start.
+            ValueError: `n` is below 1, a chain finds no finite start, or an unadjusted kernel meets an energy of steps.
             FloatingPointError: an energy of −∞.
         """
         check_int("n", n)
@@ -89,9 +89,12 @@ class Langevin:
         if kernel.adjusted and self.warm_up:
             pilots = start_at_base(tilt, min(n, PILOTS), generator=generator)
             kernel, _ = tune_step(tilt.potential, pilots, kernel, self.warm_up, generator=generator, target=self.target)
+        start = start_at_base(tilt, n, generator=generator, chunk=self.chunk)
+        if not kernel.adjusted:
+            check_gradient(tilt, start.position)
         run = run_chains(
             tilt.potential,
-            start_at_base(tilt, n, generator=generator, chunk=self.chunk),
+            start,
             kernel,
             self.n_steps,
             generator=generator,

@@ -14,7 +14,7 @@ from latentebm.files import write_atomic
 from latentebm.progress import Track, silent
 from latentebm.sampling.chains import run_chains
 from latentebm.sampling.classifier import ClassifierSampler, Labelled
-from latentebm.sampling.draws import Draws, Target, gather_draws, tilt_energy
+from latentebm.sampling.draws import Draws, Target, check_gradient, gather_draws, tilt_energy
 from latentebm.sampling.kernels import Kernel, check_kernel
 from latentebm.sampling.state import start_chains
 
@@ -206,7 +206,8 @@ class PMC:
             track: shows progress.
 
         Raises:
-            ValueError: the buffer is smaller than `n`, or a chain finds no finite start.
+            ValueError: the buffer is smaller than `n`, a chain finds no finite start, or an unadjusted kernel meets an
+                energy of steps.
             FloatingPointError: an energy of −∞.
         """
         check_int("n", n)
@@ -220,6 +221,8 @@ class PMC:
             u[anew] = tilt.sample_base(len(anew), generator=generator)
         with torch.no_grad():
             tilt_energy(tilt, u)  # its shape: a potential would spread one energy over all chains
+        if not self.kernel.adjusted:
+            check_gradient(tilt, u)
         start = start_chains(tilt.potential, u, lambda k: tilt.sample_base(k, generator=generator))
         settings: dict[str, Any] = {"generator": generator, "partial": False, "track": track}
         run = run_chains(tilt.potential, start, self.kernel, self.n_steps, **settings)

@@ -10,10 +10,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_int, fail
+from latentebm.checks import check_finite, check_int, fail
 from latentebm.models.energy import EnergyNet
 from latentebm.models.feature_energy import FeatureEnergy, checked_features, decoded_features
-from latentebm.models.generators import check_generator
+from latentebm.models.generators import check_codes, check_generator
 from latentebm.models.tilt import Generator, LatentTilt
 from latentebm.progress import Track, silent
 from latentebm.sampling.weights import WeightSums
@@ -26,10 +26,11 @@ LIMIT = 4.0  # nats, as in the estimator
 CHUNK = 1024
 DRAWS = 4096  # of the check for collapse
 COLLAPSED = 0.01  # effective share of the draws below which a tilt rests on too few of them
+OUTSIDE = 0.25  # share of the reference, lower in energy than all draws, above which their supports lie apart
 
 
 class SupportWarning(UserWarning):
-    """The energy tells real from generated instead of what the tilt is for, and its weights collapsed.
+    """The energy tells real from generated instead of what the tilt is for: its weights collapsed, or it does nothing.
 
     Example:
         >>> issubclass(SupportWarning, UserWarning)
@@ -83,7 +84,8 @@ def tilt_generator(
     With `features` the energy is a function of features φ of the data. Without them it is one of the code, if the
     model can ``encode``; otherwise one of the data themselves, and there lies a trap: an energy that sees any
     difference between real and generated data fits that, and its weights collapse onto the few draws that look most
-    real (a `SupportWarning` says so). Prefer an encoder, or features that see what should be balanced and little else.
+    real, or tilt nothing where no draw looks real at all (a `SupportWarning` says so). Prefer an encoder, or features
+    that see what should be balanced and little else.
 
     Arguments:
         model: anything with `latent_dim` and `decode` (see :class:`latentebm.models.generators.WrappedGenerator`), and
@@ -124,13 +126,16 @@ def tilt_generator(
         _fitted, recipe=recipe or TiltRecipe(), members=members, generator=generator, track=track
     )
     if features is None and _can_encode(model):
-        energy: nn.Module = fitted(*_codes(model, reference))
+        real, scale = _codes(model, reference)
+        seen: nn.Module = fitted(real, scale)
+        energy = seen
     else:
         features = features or _flat
         real, made = _both(model, reference, features, pool, generator)
-        energy = FeatureEnergy(model, features, _of_features(real, made, fitted))
+        seen = _of_features(real, made, fitted)
+        energy = FeatureEnergy(model, features, seen)
     tilt = LatentTilt(model, energy)
-    _warn_if_collapsed(tilt, generator)
+    _check_supports(tilt, seen(real), generator)
     return tilt
 
 
@@ -141,6 +146,7 @@ def _matching(model: Generator, reference: Tensor, generator: torch.Generator) -
         raise fail("reference", "a float tensor on the scale of the model's output", got, "convert and scale it")
     if len(reference) < 2:
         raise fail("reference", "at least 2 items", len(reference), "pass more of them")
+    check_finite("reference", reference)
     with torch.no_grad():
         made = model.decode(torch.randn(2, model.latent_dim, generator=generator).to(reference.device))
     if made.shape[1:] != reference.shape[1:]:
@@ -162,9 +168,8 @@ def _codes(model: Generator, reference: Tensor) -> tuple[Tensor, Tensor]:
     if hasattr(model, "posterior"):
         law = model.posterior(reference).base_dist
         return law.loc, law.scale
-    z = cast(Tensor, model.encode(reference))  # type: ignore[attr-defined]
-    if z.shape != (len(reference), model.latent_dim):
-        raise fail("encode", f"shape {(len(reference), model.latent_dim)}", tuple(z.shape), "return one code an item")
+    codes = model.encode(reference)  # type: ignore[attr-defined]
+    z = check_codes("encode", codes, len(reference), model.latent_dim)
     return z, torch.zeros_like(z)
 
 
@@ -210,10 +215,22 @@ def _fitted(
 
 
 @torch.no_grad()
-def _warn_if_collapsed(tilt: LatentTilt, generator: torch.Generator) -> None:
+def _check_supports(tilt: LatentTilt, reference: Tensor, generator: torch.Generator) -> None:
+    """Warn where the weights collapse on few draws, or where no draw is as low in energy as much of the reference is.
+
+    A bounded energy of supports that lie apart is the same everywhere on the generator's: its weights are even, and
+    the tilt does nothing.
+    """
+    made = tilt.energy(tilt.sample_base(DRAWS, generator=generator))
     weights = WeightSums(DRAWS)
-    weights.add(-tilt.energy(tilt.sample_base(DRAWS, generator=generator)))
+    weights.add(-made)
+    outside = float((reference < made.min()).float().mean())
     if (share := weights.ess) < COLLAPSED:
-        text = f"tilt: expected an effective share of at least {COLLAPSED:.0%} of the draws, got {share:.2%}; "
-        fix = "the energy may tell real from generated: pass features that see only what should be balanced"
-        warnings.warn(text + fix, SupportWarning, stacklevel=3)
+        _warn(f"an effective share of at least {COLLAPSED:.0%} of the draws, got {share:.2%}")
+    elif outside > OUTSIDE:
+        _warn(f"a reference like some of {DRAWS:,} draws, got {outside:.0%} of it unlike any")
+
+
+def _warn(text: str) -> None:
+    fix = "the energy may tell real from generated: pass features that see only what should be balanced"
+    warnings.warn(f"tilt: expected {text}; {fix}", SupportWarning, stacklevel=4)

@@ -44,7 +44,7 @@ def tilt_attributes(
 
     The energy is the user's function and θ; to keep a tilt, save ``tilt.net.energy`` (θ) with
     :func:`latentebm.models.checkpoint.save_weights`. A function that is not differentiable leaves every sampler but
-    the unadjusted Langevin kernels and HMC, which cannot see steps in the energy.
+    the unadjusted Langevin kernels, which cannot see steps in the energy and refuse it.
 
     Arguments:
         model: anything with `latent_dim` and `decode`; it is not changed.
@@ -119,6 +119,9 @@ def expected_shares(
 
 
 def _check(attributes: tuple[Attribute, ...]) -> None:
+    strange = [type(a).__name__ for a in attributes if not isinstance(a, Attribute)]
+    if strange:
+        raise fail("attributes", "an Attribute or several", strange[0], "make it an Attribute(function, target, name)")
     names = [a.name for a in attributes]
     if not names or len(set(names)) < len(names):
         raise fail("attributes", "at least one, each under its own name", names, "give each a name=")
