@@ -71,6 +71,9 @@ classifier of reference against prior codes), contrastive (log Z's gradient from
 sampler that learns along; slower), or score (score matching of the codes: no log Z, but it tells less of the balance of
 classes that lie apart)"""
 
+SAMPLER_HELP = """snis (one pass of importance resampling), mala or langevin (a Metropolis-adjusted Langevin chain a
+draw), pmc (the same from a replay buffer), hmc or nuts (four long chains; slow)"""
+
 
 def _option(panel: str, text: str) -> Any:
     return typer.Option(help=text, rich_help_panel=panel, show_default=True)
@@ -130,12 +133,12 @@ def debias(
         Optional[int],  # noqa: UP045
         _option(TILT, "most optimizer steps; 1,500, in data space 400 by default"),
     ] = None,
-    sampler: Annotated[str, _option(DRAWS, "snis or langevin")] = Settings.sampler,
+    sampler: Annotated[str, _option(DRAWS, SAMPLER_HELP)] = Settings.sampler,
     pool: Annotated[
         Optional[int],  # noqa: UP045
         _option(DRAWS, "prior draws of snis; 1,000,000, in data space 100,000 by default"),
     ] = None,
-    langevin_steps: Annotated[int, _option(DRAWS, "steps of each langevin chain")] = Settings.langevin_steps,
+    langevin_steps: Annotated[int, _option(DRAWS, "steps of each chain of mala and pmc")] = Settings.langevin_steps,
     samples: Annotated[int, _option(DRAWS, "images to draw")] = Settings.samples,
     seed: Annotated[int, _option(RUN, "of everything random")] = Settings.seed,
     device: Annotated[str, _option(RUN, "auto, cpu or cuda")] = Settings.device,
@@ -164,6 +167,10 @@ def sample(
     n: Annotated[int, typer.Option("-n", "--samples", help="images to draw")] = 1000,
     out: Annotated[Path, typer.Option(help=".npz file to write")] = Path("samples.npz"),
     strength: Annotated[float, typer.Option(help="factor of the energy, 0 (untilted) to 1.5")] = 1.0,
+    sampler: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="snis, mala, pmc, hmc or nuts; the run's own by default"),
+    ] = None,
     seed: Annotated[Optional[int], typer.Option(help="of the draws; the run's own by default")] = None,  # noqa: UP045
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     overwrite: Annotated[bool, typer.Option(help="replace an existing file")] = False,
@@ -174,15 +181,20 @@ def sample(
 
         latentebm sample runs/debias -n 1000 --out x.npz
 
+        latentebm sample runs/debias --sampler nuts --out nuts.npz
+
     The file holds images (n, C, H, W) in [0, 1], latent (n, d) and log_weight (n,).
     """
     with _errors_exit():
         if out.exists() and not overwrite:
             raise ValueError(f"out: expected a file that does not exist yet, got {out}; pass --overwrite")
         from latentebm.workflow.debiaser import Debiaser
-        from latentebm.workflow.run import save_samples
+        from latentebm.workflow.run import check_npz, save_samples
 
+        check_npz(out)
         model = Debiaser.load(run, device=device)
+        if sampler is not None:
+            model.set_params(sampler=sampler).check()
         with _bars() as track:
             draws = model.sample(n, strength=strength, seed=seed, track=track)
         save_samples(out, draws)

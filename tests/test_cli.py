@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from latentebm.cli import app
+from latentebm.workflow.debiaser import Debiaser
 from latentebm.workflow.settings import Settings, read_config
 
 from .conftest import bars
@@ -46,11 +47,24 @@ def test_sample_and_report(run, tmp_path):
     with np.load(tmp_path / "x.npz") as saved:
         assert saved["images"].shape == (7, 1, 8, 8)
     assert call("sample", run, "--out", tmp_path / "x.npz").exit_code == 2
+    for sampler in ("mala", "nuts"):
+        assert call("sample", run, "-n", 7, "--sampler", sampler, "--out", tmp_path / f"{sampler}.npz").exit_code == 0
     before = (run / "report.html").read_text(encoding="utf-8")
     assert call("report", run).exit_code == 0
     assert (run / "report.html").read_text(encoding="utf-8") == before
     assert before.count("data:image/png;base64,") == 7
     assert 'src="http' not in before
+
+
+def test_samples_are_refused_before_they_are_drawn(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Debiaser, "sample", lambda *_, **__: 1 / 0)
+    for words, message in (
+        (("--out", tmp_path / "x.txt"), "out: expected a name ending in .npz"),
+        (("--sampler", "gibbs", "--out", tmp_path / "x.npz"), "sampler: expected one of snis"),
+    ):
+        result = call("sample", run, *words)
+        assert result.exit_code == 2
+        assert message in " ".join(result.stderr.split())
 
 
 def test_names_from_outside_are_escaped(run, tmp_path):
@@ -108,6 +122,14 @@ def files(tmp_path):
         ("--data good.npz --reference one.npz", "at least 2 images, got 1"),
         ("--data good.npz --reference small.npz", "images of the data's shape"),
         ("--data good.npz --reference absent.npz", "reference: expected a file"),
+        ("--data good.npz --reference good.npz --proportions .3,.3,.4", "proportions: expected no --reference"),
+        ("--data good.npz --reference good.npz --biased-fraction .5", "biased_fraction: expected no --reference"),
+        (
+            "--data unlabelled.npz --reference good.npz --target .3,.3,.4",
+            "target: expected none, since the data have no",
+        ),
+        ("--data unlabelled.npz --reference good.npz --classes 0-1", "classes: expected none, since the data have no"),
+        ("--samples 5 --reference-per-class 10", "samples: expected a whole number of at least 6"),
         ("--data good.npz --classes 0-7", "classes: expected"),
         ("--data good.npz", "proportions: expected 3 shares"),
         ("--data good.npz --proportions .5,.5", "proportions: expected 3 shares"),
@@ -116,7 +138,7 @@ def files(tmp_path):
         ("--data good.npz --proportions .3,.3,.4 --reference-per-class 500", "reference_per_class: expected"),
         ("--target 0:.5,9:.5", "target: expected"),
         ("--objective gan", "objective: expected one of likelihood, jensen, nce, contrastive, score, amortized"),
-        ("--sampler gibbs", "sampler: expected one of snis, langevin"),
+        ("--sampler gibbs", "sampler: expected one of snis, langevin, mala, pmc, hmc, nuts"),
         ("--space pixel", "space: expected one of latent, data"),
         ("--space data --positives cooked", "positives: expected one of reconstructed, raw"),
         ("--positives raw", "positives: expected reconstructed unless space=data"),

@@ -47,9 +47,13 @@ def test_plan_writes_its_table_and_figure(run, tmp_path):
         (["--sizes", "5,x"], "sizes: expected whole numbers"),
         (["--sizes", "5,100000"], "sizes: expected at most"),
         (["--seeds", "0"], "seeds: expected"),
+        (["--samples", "5"], "samples: expected"),
+        ([], "sizes: expected at most 95"),
     ],
 )
-def test_plans_that_cannot_be(run, tmp_path, words, message):
+def test_plans_that_cannot_be(run, tmp_path, monkeypatch, words, message):
+    """They are refused before the judge is trained again."""
+    monkeypatch.setattr("latentebm.workflow.reopen.fit_judge", lambda *_: 1 / 0)
     result = invoke("plan", run, "--out", tmp_path, *words)
     assert result.exit_code == 2
     assert message in result.output
@@ -76,6 +80,8 @@ def test_strength_trades_ess_for_balance(opened):
     assert ess[0] == pytest.approx(1)
     assert ess[1] > ess[2]
     assert len(plot_strength(table).axes) == 4
+    with pytest.raises(ValueError, match="samples: expected"):
+        strength_curve(opened, samples=5)
 
 
 def test_sample_takes_a_strength(run, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import numpy as np
@@ -10,10 +11,12 @@ import torch
 
 from latentebm.files import sha256, write_atomic
 from latentebm.report.page import metric_tables, reliability
+from latentebm.sampling import HMC, NUTS
 from latentebm.workflow.debiaser import Debiaser
 from latentebm.workflow.measure import UnmadeError, check_made
 from latentebm.workflow.problem import pose
 from latentebm.workflow.run import debias
+from latentebm.workflow.samplers import SAMPLERS
 from latentebm.workflow.settings import Settings, parse_classes, parse_proportions, parse_target
 
 from .conftest import FAST, bars
@@ -122,6 +125,28 @@ def test_langevin_agrees_with_snis(run):
         grid = torch.cat([a, b])
         gap = (torch.searchsorted(a, grid, right=True) - torch.searchsorted(b, grid, right=True)).abs().max() / 4000
         assert gap < 2.69 * (2 / 4000) ** 0.5
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("space", ["latent", "data"])
+def test_every_sampler_draws_from_a_run(space, sampler, run, data_run, monkeypatch):
+    for kind in (HMC, NUTS):
+        quick = functools.partial(kind, chains=2, warm_up=50)
+        monkeypatch.setattr(f"latentebm.workflow.samplers.{kind.__name__}", quick)
+    model = Debiaser.load(run if space == "latent" else data_run).set_params(langevin_steps=60)
+    energy = float(-model.sample(2000).log_weight.mean())
+    draws = model.set_params(sampler=sampler).check().sample(300)
+    assert draws.diagnostics["sampler"] == sampler.replace("langevin", "mala")
+    assert (draws.x.shape, draws.latent.shape) == ((300, 1, 8, 8), (300, 2))
+    assert float(-draws.log_weight.mean()) == pytest.approx(energy, abs=0.4)
+
+
+def test_runs_of_long_chains_report_their_agreement(fast_settings, tmp_path):
+    settings = Settings(**{**fast_settings, "sampler": "hmc", "samples": 200}, out=str(tmp_path / "run"))
+    folder = debias(settings).folder
+    assert {"acceptance", "divergences", "rhat", "ess", "pareto_k"} <= set(metrics_of(folder)["tilted"])
+    assert "largest R̂" in (folder / "report.html").read_text(encoding="utf-8")
+    assert not (folder / "figures" / "paths.png").exists()
 
 
 def test_langevin_runs_report_weights_and_paths(fast_settings, tmp_path):

@@ -22,9 +22,9 @@ from latentebm.evaluation.shares import (
 )
 from latentebm.progress import Track, silent
 
-__all__ = ["Judgement", "judge"]
+__all__ = ["NEIGHBOURS", "Judgement", "judge"]
 
-NEIGHBOURS = 5
+NEIGHBOURS = 5  # of an image, among those of its own kind: sets must be larger to be judged
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -212,6 +212,8 @@ def _weight_rows(metrics: dict[str, Any]) -> list[list[str]]:
         rows.append(["repeated draws", f"{100 * t['duplicates']:.1f} %"])
     if t.get("acceptance") is not None:
         rows.append(["acceptance", f"{100 * t['acceptance']:.1f} %"])
+    if t.get("rhat") is not None:
+        rows.append(["largest R̂ (chains agree near 1)", f"{t['rhat']:.3f}"])
     if generator.get("heldout_loss") is not None:
         rows.append(["VAE −ELBO on test images, biased shares (nats)", f"{generator['heldout_loss']:.1f}"])
         rows.append(["VAE −ELBO on test images, target shares (nats)", f"{generator['heldout_loss_target']:.1f}"])

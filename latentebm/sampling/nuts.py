@@ -18,6 +18,8 @@ from latentebm.sampling.state import start_at_base
 
 __all__ = ["HMC", "NUTS"]
 
+SHORTEST = 4  # draws of a chain that its diagnostics need
+
 
 class _Recorded:
     """Notes the Hamiltonian at each fresh momentum, which Pyro does not keep and E-BFMI needs."""
@@ -168,7 +170,7 @@ def _run(
 ) -> Draws:
     check_int("n", n)
     chains = min(chains, n)
-    length = math.ceil(n / chains)
+    length = max(SHORTEST, math.ceil(n / chains))
 
     starts = start_at_base(tilt, chains, generator=generator).position
     seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
@@ -194,7 +196,6 @@ def _run(
 
 
 def _report(name: str, trace: Tensor, reports: list[dict[str, Any]], hamiltonians: Tensor) -> dict[str, Any]:
-    long = len(trace) >= 4
     rates = [r["acceptance rate"]["chain 0"] for r in reports]
     return {
         "sampler": name,
@@ -203,7 +204,7 @@ def _report(name: str, trace: Tensor, reports: list[dict[str, Any]], hamiltonian
         "divergences": sum(len(r["divergences"]["chain 0"]) for r in reports),
         "step_size": sum(r["step_size"] for r in reports) / len(reports),
         "rhat": max_rhat(trace),
-        "ess_bulk": float(ess_bulk(trace).min()) if long else math.nan,
-        "ess_tail": float(ess_tail(trace).min()) if long else math.nan,
-        "bfmi": float(bfmi(hamiltonians).min()) if long else math.nan,
+        "ess_bulk": float(ess_bulk(trace).min()),
+        "ess_tail": float(ess_tail(trace).min()),
+        "bfmi": float(bfmi(hamiltonians).min()),
     }

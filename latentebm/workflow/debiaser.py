@@ -21,15 +21,14 @@ from latentebm.models.tilt import Tilt
 from latentebm.models.vae import VAE
 from latentebm.objectives.tilt import gain
 from latentebm.progress import Track, bars, silent
-from latentebm.sampling import SNIS, Draws, Langevin, Sampler
+from latentebm.sampling import SNIS, Draws, Sampler
 from latentebm.training.generator import PRECISIONS, fit_vae
 from latentebm.workflow.devices import pick_device
 from latentebm.workflow.folder import load_config, save_model
+from latentebm.workflow.samplers import named_sampler
 from latentebm.workflow.spaces import POSTERIORS, SPACES, Space
 
-__all__ = ["SAMPLERS", "Debiaser"]
-
-SAMPLERS = ("snis", "langevin")
+__all__ = ["Debiaser"]
 
 
 class Debiaser(BaseEstimator):
@@ -62,9 +61,10 @@ class Debiaser(BaseEstimator):
             should be; a first tilt is fitted to the biased codes so weighted, and refined on the reference's own. None
             takes 20 below 1,000 reference images and none above; 0 for none, and no first tilt. Latent space only.
         tilt_steps: most optimizer steps of the energy; None takes 1,500, in data space 400.
-        sampler: ``snis`` or ``langevin``.
+        sampler: ``snis``; ``mala`` (or ``langevin``, the same), a Metropolis-adjusted Langevin chain a draw; ``pmc``,
+            the same from a replay buffer; ``hmc`` or ``nuts``, four long chains whose draws depend on each other.
         pool: base draws of SNIS; None takes 1,000,000, in data space, where each is decoded, 100,000.
-        langevin_steps: steps of each Langevin chain.
+        langevin_steps: steps of each chain of ``mala`` and ``pmc``.
         precision: ``auto``, ``bf16`` or ``fp32`` in the VAE's training.
         seed: of everything random.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -172,8 +172,8 @@ class Debiaser(BaseEstimator):
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("posterior", self.posterior, POSTERIORS)
         pick_device(self.device)
-        self._sampler()
         self._space()
+        self._sampler(1)
         return self
 
     def fit_vae(self, biased: np.ndarray | Tensor, *, track: Track | None = None) -> Debiaser:
@@ -240,7 +240,7 @@ class Debiaser(BaseEstimator):
         """
         check_int("n", n)
         rng, tilt = self._generator(3, seed), self.tilt(strength)
-        draws = self._sampler().draw(tilt, n, generator=rng, track=track or self._track())
+        draws = self._sampler(n).draw(tilt, n, generator=rng, track=track or self._track())
         trace = None if draws.trace is None else tilt.code(draws.trace)
         return replace(draws, latent=tilt.code(draws.latent), trace=trace)
 
@@ -334,12 +334,9 @@ class Debiaser(BaseEstimator):
             return 1.0 if self.latent_dim <= 3 else 1.5
         return self.kl_weight
 
-    def _sampler(self) -> Sampler:
-        check_choice("sampler", self.sampler, SAMPLERS)
-        if self.sampler == "langevin":
-            return Langevin(n_steps=self.langevin_steps)
-        check_choice("space", self.space, SPACES)
-        return SNIS(pool=SPACES[self.space].pool if self.pool is None else self.pool)
+    def _sampler(self, n: int) -> Sampler:
+        pool = SPACES[self._space().space].pool if self.pool is None else self.pool
+        return named_sampler(self.sampler, pool=pool, steps=self.langevin_steps, n=n)
 
     def _reference(self, reference: np.ndarray | Tensor) -> Tensor:
         self._fitted("vae_")

@@ -58,7 +58,8 @@ def run_figures(
             "The tilt moves draws to where the reference lies",
         ),
     }
-    if tilted.trace is not None and tilted.trace.shape[1]:
+    # The paths of HMC and NUTS begin after their warm-up, no longer at the prior.
+    if tilted.trace is not None and tilted.trace.shape[1] and tilted.diagnostics["sampler"] == "mala":
         figures["paths"] = plots.plot_paths(plane, tilted.trace[:25, :6], "The first 25 steps of six Langevin chains")
     if verdict is not None:
         before, after = verdict.before, verdict.after

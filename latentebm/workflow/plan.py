@@ -15,10 +15,11 @@ from latentebm import plots
 from latentebm.checks import check_int, fail
 from latentebm.data.images import Images
 from latentebm.data.imbalance import draw_shares
+from latentebm.evaluation.metrics import NEIGHBOURS
 from latentebm.files import check_absent, write_atomic
 from latentebm.progress import Track, silent
 from latentebm.workflow.problem import Problem
-from latentebm.workflow.reopen import OpenRun, reopen
+from latentebm.workflow.reopen import OpenRun, judged_run, pose_again
 
 __all__ = ["SIZES", "plan"]
 
@@ -76,12 +77,13 @@ def plan(
         FileNotFoundError: run: expected config.json in nowhere, found none; pass a run folder
     """
     wanted = sorted({check_int("sizes", size) for size in sizes})
-    for name, value in (("seeds", seeds), ("samples", samples), ("pool", pool)):
-        check_int(name, value)
+    for name, value, low in (("seeds", seeds, 1), ("samples", samples, NEIGHBOURS + 1), ("pool", pool, 1)):
+        check_int(name, value, low=low)
     folder = Path(run if out is None else out)
     check_absent([folder / name for name in FILES], overwrite)
-    opened = reopen(run, device=device, track=track)
-    references = {(n, s): _reference(opened.problem, n, s) for n in wanted for s in range(seeds)}
+    model, problem, rng = pose_again(run, device=device)
+    references = {(n, s): _reference(problem, n, s) for n in wanted for s in range(seeds)}
+    opened = judged_run(model, problem, rng, track=track)
     before = opened.judge(opened.model.sample_prior(samples).x).as_dict()
     jobs = list(references)
     table = pd.DataFrame([_row(opened, job, references[job], samples, pool) for job in track(jobs, "plan")])

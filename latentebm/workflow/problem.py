@@ -11,6 +11,7 @@ from torch import Tensor
 from latentebm.checks import fail
 from latentebm.data.images import TORCHVISION, Images, load_images, load_npz
 from latentebm.data.imbalance import biased_split, draw_shares, within_classes
+from latentebm.evaluation.metrics import NEIGHBOURS
 from latentebm.workflow.settings import Settings, is_long_tail, parse_classes, parse_proportions, parse_target
 
 __all__ = ["Problem", "pose"]
@@ -123,6 +124,11 @@ def _cut_target(settings: Settings) -> str:
 def _unlabelled(settings: Settings, data: Images) -> Problem:
     if settings.reference is None:
         raise fail("reference", "an .npz of unbiased images, since the data have no labels", "none", "pass --reference")
+    chosen = {"classes": settings.classes, "target": None if settings.target == "reference" else settings.target}
+    for name, value in chosen.items():
+        if value is not None:
+            fix = f"leave --{name} out, or give the data labels"
+            raise fail(name, "none, since the data have no labels", repr(value), fix)
     reason = "The data have no labels, so no classifier can be trained to judge class shares."
     return Problem(data, _reference(settings.reference, data), unjudged=reason)
 
@@ -181,7 +187,7 @@ def _judged(
     room = min(int((labels == k).sum()) / t for k, t in zip(classes, target, strict=True) if t > 0)
     real = exam[draw_shares(labels, classes, target, int(room + 1e-9), generator=generator)]
     names = tuple(lessons.class_names[k] for k in classes)
-    reason = "" if len(real) > 5 else f"Only {len(real)} labelled images could be held out to judge with."
+    reason = "" if len(real) > NEIGHBOURS else f"Only {len(real)} labelled images could be held out to judge with."
     return Problem(
         problem.biased,
         problem.reference,

@@ -18,7 +18,7 @@ from latentebm.workflow.measure import fit_judge
 from latentebm.workflow.problem import Problem, pose
 from latentebm.workflow.settings import Settings
 
-__all__ = ["OpenRun", "reopen"]
+__all__ = ["OpenRun", "judged_run", "pose_again", "reopen"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,21 @@ def reopen(run: Path | str, *, device: str = "auto", track: Track = silent) -> O
         Traceback (most recent call last):
         FileNotFoundError: run: expected config.json in nowhere, found none; pass a run folder
     """
+    return judged_run(*pose_again(run, device=device), track=track)
+
+
+def pose_again(run: Path | str, *, device: str = "auto") -> tuple[Debiaser, Problem, torch.Generator]:
+    """A run's model, the arrays cut as they were, and the stream its judge is trained from.
+
+    Raises:
+        FileNotFoundError: no such run, or its data are gone.
+        ValueError: a model saved without its data's settings, or a run without labels to judge by.
+
+    Example:
+        >>> pose_again("nowhere")
+        Traceback (most recent call last):
+        FileNotFoundError: run: expected config.json in nowhere, found none; pass a run folder
+    """
     model = Debiaser.load(run, device=device)
     config = json.loads((Path(run) / "config.json").read_text(encoding="utf-8"))
     if "settings" not in config:
@@ -72,9 +87,24 @@ def reopen(run: Path | str, *, device: str = "auto", track: Track = silent) -> O
     settings = Settings(**config["settings"])
     rng = torch.Generator().manual_seed(settings.seed)
     problem = pose(settings, rng)
-    where = next(model.vae_.parameters()).device
-    classifier = fit_judge(problem, rng, where, track)
-    if classifier is None:
+    if problem.unjudged:
         raise fail("run", "labels to judge class shares by", problem.unjudged, "run it on labelled data")
     model.biased_ = problem.biased.images
-    return OpenRun(model, problem, classifier, settings.seed)
+    return model, problem, rng
+
+
+def judged_run(model: Debiaser, problem: Problem, generator: torch.Generator, *, track: Track = silent) -> OpenRun:
+    """An open run of what `pose_again` gave, its judge trained as it was.
+
+    Raises:
+        ValueError: a problem without labels to judge by.
+
+    Example:
+        >>> judged_run.__name__
+        'judged_run'
+    """
+    seed = generator.initial_seed()
+    classifier = fit_judge(problem, generator, next(model.vae_.parameters()).device, track)
+    if classifier is None:
+        raise fail("problem", "labels to judge class shares by", problem.unjudged, "pose it on labelled data")
+    return OpenRun(model, problem, classifier, seed)

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from latentebm.checks import fail
+from latentebm.checks import check_int, fail
+from latentebm.evaluation.metrics import NEIGHBOURS
 from latentebm.files import sha256, write_atomic, write_json, write_text
 from latentebm.progress import Track, silent
 from latentebm.report import render_report
@@ -27,7 +28,7 @@ from latentebm.workflow.measure import check_made, fit_judge, judge_draws, run_m
 from latentebm.workflow.problem import pose
 from latentebm.workflow.settings import Settings
 
-__all__ = ["RunResult", "debias", "save_samples"]
+__all__ = ["RunResult", "check_npz", "debias", "save_samples"]
 
 
 @dataclass
@@ -92,6 +93,8 @@ def debias(settings: Settings, *, track: Track = silent) -> RunResult:
     rng = torch.Generator().manual_seed(settings.seed)
     with clock.stage("data"):
         problem = pose(settings, rng)
+        if not problem.unjudged:
+            check_int("samples", settings.samples, low=NEIGHBOURS + 1, fix=f"draw more than {NEIGHBOURS} to be judged")
     with clock.stage("vae") as line:
         line["losses"] = model.fit_vae(problem.biased.images, track=track).vae_log_.losses
     with clock.stage("classifier"):
@@ -114,6 +117,22 @@ def debias(settings: Settings, *, track: Track = silent) -> RunResult:
     return RunResult(out, metrics)
 
 
+def check_npz(path: Path | str) -> Path:
+    """Return the path if draws can be saved under its name.
+
+    Raises:
+        ValueError: it does not end in .npz.
+
+    Example:
+        >>> check_npz("x.npz").name
+        'x.npz'
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise fail("out", "a name ending in .npz", str(path), "pass for example out=samples.npz")
+    return path
+
+
 def save_samples(path: Path | str, draws: Draws) -> Path:
     """Write draws to an .npz: ``images`` float32 (n, C, H, W) in [0, 1], ``latent`` (n, d), ``log_weight`` (n,) nats.
 
@@ -128,9 +147,7 @@ def save_samples(path: Path | str, draws: Draws) -> Path:
         ...     sorted(saved)
         ['images', 'latent', 'log_weight']
     """
-    path = Path(path)
-    if path.suffix != ".npz":
-        raise fail("out", "a name ending in .npz", str(path), "pass for example out=samples.npz")
+    path = check_npz(path)
     arrays = {"images": draws.x, "latent": draws.latent, "log_weight": draws.log_weight}
     plain: dict[str, Any] = {k: v.detach().cpu().numpy().astype(np.float32) for k, v in arrays.items()}
     return write_atomic(path, lambda temporary: np.savez_compressed(temporary, **plain))

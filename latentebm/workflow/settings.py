@@ -104,9 +104,10 @@ class Settings:
         check_number("biased_fraction", self.biased_fraction, low=0, high=1, open_low=True)
         if self.reference_per_class is not None:
             check_int("reference_per_class", self.reference_per_class)
-            if self.reference is not None:
-                fix = "pass one of the two"
-                raise fail("reference_per_class", "no --reference beside it", "both", fix)
+        for name in ("proportions", "biased_fraction", "reference_per_class"):
+            # They cut the data; with a reference of the user's own, all of the data are the biased set.
+            if self.reference is not None and getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise fail(name, "no --reference beside it", "both", "pass one of the two")
         if not self.out.strip():
             raise fail("out", "a folder name", repr(self.out), "pass for example out=runs/first")
         if self.target is None:

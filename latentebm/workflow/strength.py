@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from latentebm import plots
+from latentebm.checks import check_int
+from latentebm.evaluation.metrics import NEIGHBOURS
 from latentebm.progress import Track, silent
 from latentebm.workflow.reopen import OpenRun
 
@@ -41,7 +44,7 @@ def strength_curve(
         ``ess`` as a share of the pool.
 
     Raises:
-        ValueError: a strength outside [0, 1.5].
+        ValueError: a strength outside [0, 1.5], or too few samples to judge.
 
     References:
         Annealed importance sampling (Neal, 2001), https://arxiv.org/abs/physics/9803008
@@ -50,10 +53,12 @@ def strength_curve(
         >>> STRENGTHS[0], STRENGTHS[-1]
         (0.0, 1.5)
     """
+    check_int("samples", samples, low=NEIGHBOURS + 1)
     jobs = [(strength, seed) for strength in strengths for seed in range(seeds)]
     rows = []
+    model = copy.copy(opened.model).set_params(sampler="snis")  # which knows the ESS, whatever the run drew by
     for strength, seed in track(jobs, "strength"):
-        draws = opened.model.sample(samples, strength=strength, seed=seed)
+        draws = model.sample(samples, strength=strength, seed=seed)
         judged = opened.judge(draws.x).as_dict()
         kept = {name: judged[name] for name in ("tv", "frechet", "density", "coverage")}
         rows.append({"strength": strength, "seed": seed, **kept, "ess": draws.diagnostics["ess"]})
