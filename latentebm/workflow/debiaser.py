@@ -8,30 +8,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from torch import Tensor
 
-from latentebm.checks import check_choice, check_int, check_number, fail
+from latentebm.checks import check_int, fail
 from latentebm.data.images import as_images
 from latentebm.models.checkpoint import load_weights
-from latentebm.models.likelihoods import LIKELIHOODS
-from latentebm.models.networks import NETWORKS
 from latentebm.models.strength import ScaledTilt
 from latentebm.models.tilt import Tilt
 from latentebm.models.vae import VAE
 from latentebm.objectives.tilt import gain
-from latentebm.progress import Track, bars, silent
-from latentebm.sampling import SNIS, Draws, Sampler
-from latentebm.training.generator import PRECISIONS, fit_vae
+from latentebm.progress import Track
+from latentebm.sampling import SNIS, Draws
+from latentebm.training.generator import fit_vae
 from latentebm.workflow.devices import pick_device
 from latentebm.workflow.folder import load_config, save_model
-from latentebm.workflow.samplers import named_sampler
-from latentebm.workflow.spaces import POSTERIORS, SPACES, Space
+from latentebm.workflow.parameters import Parameters
+from latentebm.workflow.spaces import SPACES
 
 __all__ = ["Debiaser"]
 
 
-class Debiaser(BaseEstimator):
+class Debiaser(Parameters):
     r"""Learns a biased generator, tilts it to a small unbiased reference, and draws from the result.
 
     .. math:: p_E(z) \propto e^{-E(z)}\, N(z; 0, I), \qquad
@@ -91,59 +88,6 @@ class Debiaser(BaseEstimator):
         torch.Size([5, 1, 8, 8])
     """
 
-    def __init__(
-        self,
-        *,
-        latent_dim: int = 2,
-        network: str = "mlp",
-        width: int = 512,
-        likelihood: str = "bernoulli",
-        kl_weight: float | None = None,
-        epochs: int = 40,
-        space: str = "latent",
-        positives: str = "reconstructed",
-        objective: str = "likelihood",
-        negatives: str = "persistent",
-        energy_penalty: float = 0.25,
-        gradient_penalty: float = 0.0,
-        calibrate: bool = False,
-        posterior: str = "draws",
-        folds: int | None = None,
-        clusters: int | None = None,
-        tilt_steps: int | None = None,
-        sampler: str = "snis",
-        pool: int | None = None,
-        langevin_steps: int = 200,
-        precision: str = "auto",
-        seed: int = 0,
-        device: str = "auto",
-        verbose: bool = False,
-    ) -> None:
-        self.latent_dim = latent_dim
-        self.network = network
-        self.width = width
-        self.likelihood = likelihood
-        self.kl_weight = kl_weight
-        self.epochs = epochs
-        self.space = space
-        self.positives = positives
-        self.objective = objective
-        self.negatives = negatives
-        self.energy_penalty = energy_penalty
-        self.gradient_penalty = gradient_penalty
-        self.calibrate = calibrate
-        self.posterior = posterior
-        self.folds = folds
-        self.clusters = clusters
-        self.tilt_steps = tilt_steps
-        self.sampler = sampler
-        self.pool = pool
-        self.langevin_steps = langevin_steps
-        self.precision = precision
-        self.seed = seed
-        self.device = device
-        self.verbose = verbose
-
     def fit(self, biased: np.ndarray | Tensor, reference: np.ndarray | Tensor) -> Debiaser:
         """Fit the VAE to biased images, then the tilt to reference images; labels are never needed.
 
@@ -156,25 +100,6 @@ class Debiaser(BaseEstimator):
         """
         as_images(reference, name="reference")
         return self.fit_vae(biased).fit_tilt(reference)
-
-    def check(self) -> Debiaser:
-        """Check every setting, so that a mistake is known before any work.
-
-        Raises:
-            ValueError: a setting lies outside its range.
-        """
-        for name in ("latent_dim", "width", "epochs"):
-            check_int(name, getattr(self, name))
-        check_int("seed", self.seed, low=0)
-        check_number("kl_weight", self._kl_weight(), low=0, open_low=True)
-        check_choice("network", self.network, NETWORKS)
-        check_choice("likelihood", self.likelihood, LIKELIHOODS)
-        check_choice("precision", self.precision, PRECISIONS)
-        check_choice("posterior", self.posterior, POSTERIORS)
-        pick_device(self.device)
-        self._space()
-        self._sampler(1)
-        return self
 
     def fit_vae(self, biased: np.ndarray | Tensor, *, track: Track | None = None) -> Debiaser:
         """Fit the VAE alone to biased images.
@@ -326,18 +251,6 @@ class Debiaser(BaseEstimator):
         model.heldout_gain_ = config["learned"]["heldout_gain"]
         return model
 
-    def _space(self) -> Space:
-        return Space(**{name: getattr(self, name) for name in Space.__dataclass_fields__})
-
-    def _kl_weight(self) -> float:
-        if self.kl_weight is None:
-            return 1.0 if self.latent_dim <= 3 else 1.5
-        return self.kl_weight
-
-    def _sampler(self, n: int) -> Sampler:
-        pool = SPACES[self._space().space].pool if self.pool is None else self.pool
-        return named_sampler(self.sampler, pool=pool, steps=self.langevin_steps, n=n)
-
     def _reference(self, reference: np.ndarray | Tensor) -> Tensor:
         self._fitted("vae_")
         images = as_images(reference, name="reference").images
@@ -350,12 +263,3 @@ class Debiaser(BaseEstimator):
     def _fitted(self, name: str) -> None:
         if not hasattr(self, name):
             raise fail("Debiaser", "a fitted model", "one that is not fitted", "call fit(biased, reference) first")
-
-    def _generator(self, stage: int, seed: int | None = None) -> torch.Generator:
-        """A stream of its own for each stage, so that one stage's draws never shift another's."""
-        root = check_int("seed", self.seed if seed is None else seed, low=0)
-        state = np.random.SeedSequence([root, stage]).generate_state(1, np.uint64)
-        return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
-
-    def _track(self) -> Track:
-        return bars if self.verbose else silent
