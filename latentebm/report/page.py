@@ -85,6 +85,11 @@ def reliability(metrics: dict[str, Any]) -> str:
             f"The generator makes nothing of {', '.join(t['unmade'])}: no tilt can bring it about. "
             "Leave that class out of the target, or train the generator with more of it."
         )
+    if not t.get("mixed", True):
+        return (
+            f"The long chains do not agree: R̂ {t['rhat']:.2f}. Each saw a part of the law only; "
+            "draw by snis or mala, or draw more."
+        )
     size = f"effective sample size {100 * t['ess']:.3g} %"
     if t["reliable"]:
         return f"The importance weights are healthy: {size}, Pareto k̂ {t['pareto_k']:.2f}."

@@ -26,9 +26,11 @@ __all__ = [
     "fit_judge",
     "generator_metrics",
     "judge_draws",
+    "mixed",
     "run_metrics",
 ]
 
+AGREED = 1.05  # R̂ of long chains below which they have seen the same law
 POOL = 10_000  # untilted draws without a class that say the generator makes nothing of it
 KNOWN = 0.5  # share of a class's real images that the judge must know to say so
 
@@ -175,6 +177,20 @@ def generator_metrics(problem: Problem, model: Debiaser, generator: torch.Genera
     return metrics
 
 
+def mixed(diagnostics: dict[str, Any]) -> bool:
+    """Whether a sampler's few long chains agree, R̂ below 1.05; one chain a draw need not run through all of the law.
+
+    References:
+        Rank-Normalization, Folding, and Localization: An Improved R̂ (Vehtari et al., 2021),
+        https://arxiv.org/abs/1903.08008
+
+    Example:
+        >>> mixed({"chains": 4, "rhat": 1.7}), mixed({"rhat": 1.7}), mixed({})
+        (False, True, True)
+    """
+    return "chains" not in diagnostics or bool(diagnostics["rhat"] < AGREED)
+
+
 def run_metrics(
     problem: Problem, model: Debiaser, tilted: Draws, verdict: Verdict | None, generator: torch.Generator
 ) -> dict[str, Any]:
@@ -191,7 +207,8 @@ def run_metrics(
     # A tilt reweights what the generator makes: a wanted class without any draw stays without.
     shares = zip(problem.class_names, problem.target, before.get("shares", []), strict=False)
     weights["unmade"] = [name for name, wanted, share in shares if wanted > 0 and share == 0]
-    weights["reliable"] = weights["reliable"] and not weights["unmade"]
+    weights["mixed"] = mixed(tilted.diagnostics)
+    weights["reliable"] = weights["reliable"] and weights["mixed"] and not weights["unmade"]
     return {
         "judged": verdict is not None,
         "unjudged": problem.unjudged,
