@@ -33,7 +33,7 @@ app = typer.Typer(
 )
 console = Console()
 errors = Console(stderr=True)
-WIDE = 110  # columns of a terminal that the intervals of class shares fit into
+WIDE = 118  # columns of a terminal that the intervals of class shares fit into
 DATA, MODEL, TILT, DRAWS, RUN = "Data", "Generator", "Tilt", "Draws", "Run"
 
 DEBIAS_HELP = """Train a generator on biased images, tilt it to a small reference set, report class shares.

@@ -155,7 +155,7 @@ def _judged_tables(metrics: dict[str, Any], intervals: bool) -> list[Table]:
     quality = Table(
         "Balance and quality",
         "Distances: lower is better (TV, KL and L2 to the target; KL counts half a draw more in each class). "
-        "The others are best near one.",
+        "The others are best near one. In brackets: 95 % intervals.",
         ["measure", "untilted", "tilted"],
         [[title, *(_show(side, key) for side in (before, after))] for title, key in _QUALITY],
     )
@@ -163,8 +163,8 @@ def _judged_tables(metrics: dict[str, Any], intervals: bool) -> list[Table]:
 
 
 _QUALITY = (
-    ("total variation (95 % interval)", "tv"),
-    ("the same of corrected shares", "tv_corrected"),
+    ("total variation", "tv"),
+    ("total variation of corrected shares", "tv_corrected"),
     ("KL divergence (nats)", "kl"),
     ("L2 distance", "l2"),
     ("classes without a draw", "absent"),

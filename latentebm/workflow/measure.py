@@ -48,7 +48,7 @@ class UnmadeError(ValueError):
 
     def __init__(self, names: list[str], model: Debiaser) -> None:
         got = f"0 of {POOL:,} untilted draws in each of: {', '.join(names)}"
-        fix = "train the generator longer or with more of them, or leave them out (in Python it is the error's .model)"
+        fix = "train the generator longer or with more of them, or leave them out (the error's .model holds it)"
         super().__init__(str(fail("target", "classes that the generator makes", got, fix)))
         self.model = model
 
