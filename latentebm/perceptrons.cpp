@@ -44,6 +44,13 @@ static inline Vec sigmoid(Vec h) {
     return 1.0f / (1.0f + (Vec)((Bits)p + ((Bits)shifted << 23)));
 }
 
+// By its series near 0, where twice a sigmoid less 1 would round a small value away.
+static inline Vec hyperbolic_tangent(Vec y) {
+    const Vec square = y * y;
+    const Vec series = y - y * square * (1.0f / 3 - square * (2.0f / 15 - square * (17.0f / 315)));
+    return square < 0.04f ? series : 2.0f * sigmoid(2.0f * y) - 1.0f;
+}
+
 // R outputs of a linear layer for one tile; returns where the next outputs' weights start.
 template <int R>
 static const float* multiply(const float* weight, const float* bias, const Vec* in, int n_in, Vec* out) {
@@ -93,7 +100,7 @@ static void add_member(const Net& net, int m, const Vec* in, Vec* energy, Vec* g
     Vec top[2], value[2];
     linear(net.forward[last] + m * width[last], net.bias[last] + m, below, width[last], value, 1);
     for (int v = 0; v < 2; ++v) {
-        const Vec tanh = net.limit ? 2.0f * sigmoid(2.0f * value[v] / net.limit) - 1.0f : Vec{};
+        const Vec tanh = net.limit ? hyperbolic_tangent(value[v] / net.limit) : Vec{};
         energy[v] += (net.limit ? net.limit * tanh : value[v]) / float(net.members);
         top[v] = (1.0f - tanh * tanh) / float(net.members);
     }

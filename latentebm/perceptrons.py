@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from latentebm.checks import check_event
+from latentebm.checks import check_event, fail
 
 __all__ = ["CompiledPerceptrons", "compiled_perceptrons"]
 
@@ -81,9 +82,11 @@ class CompiledPerceptrons:
         """Energies (N,) and their gradients (N, D) at points (N, D), computed in float32.
 
         Raises:
-            ValueError: points of another length.
+            ValueError: points of another length, or not floating.
         """
         check_event("x", x, (self.dim,))
+        if not x.is_floating_point():
+            raise fail("x", "floating points", str(x.dtype), "convert them with .float()")
         points = x.detach().to("cpu", torch.float32).contiguous()
         energy, grad = points.new_empty(len(points)), torch.empty_like(points)
         places = (ctypes.c_void_p(t.data_ptr()) for t in (points, energy, grad))
@@ -103,10 +106,14 @@ def compiled_perceptrons(
         biases: one tensor of M · out numbers a layer.
         limit: bound of each member's output in nats, or none.
 
+    Raises:
+        ValueError: the layers do not fit each other.
+
     Example:
         >>> compiled_perceptrons([torch.ones(1, 2, 1, dtype=torch.float64)], [torch.zeros(1)]) is None
         True
     """
+    _check_layers(weights, biases)
     if any(t.dtype != torch.float32 or t.device.type != "cpu" for t in (*weights, *biases)):
         return None
     library = _library()
@@ -115,6 +122,16 @@ def compiled_perceptrons(
             warnings.warn(f"compile: {library}; torch.compile takes its place", RuntimeWarning, stacklevel=4)
         return None
     return CompiledPerceptrons(library, weights, biases, limit)
+
+
+def _check_layers(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
+    # The program believes the widths it is told, and would read beyond a tensor that is shorter.
+    ok = len(weights) == len(biases) > 0 and all(w.ndim == 3 and w.numel() for w in weights)
+    ok = ok and weights[-1].shape[2] == 1 and all(a.shape[::2] == b.shape[:2] for a, b in itertools.pairwise(weights))
+    if not ok or any(b.numel() != w.shape[0] * w.shape[2] for w, b in zip(weights, biases, strict=True)):
+        got = ", ".join(str(tuple(t.shape)) for t in (*weights, *biases))
+        expected = "weights (M, in, out), the last of one output, and M · out biases a layer"
+        raise fail("weights", expected, got or "none", "let each layer take what the one below gives")
 
 
 @functools.cache
