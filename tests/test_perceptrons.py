@@ -12,6 +12,7 @@ from latentebm.models.strength import ScaledTilt
 from latentebm.models.tilt import LatentTilt
 from latentebm.perceptrons import compiled_perceptrons
 from latentebm.sampling import MALA, ULA, FusedMLP, Langevin, run_chains
+from latentebm.sampling.moves import value_and_grad
 
 
 def gen(seed=0):
@@ -30,10 +31,16 @@ def far(found, expected):
     return max((a.double() - b.double()).abs().max().item() for a, b in zip(found, expected, strict=True))
 
 
-# Widths that leave every kind of remainder of the runs of outputs, no hidden layer, tiles not full.
+# Widths that leave every kind of remainder of the runs of outputs, no hidden layer, tiles not full, a far limit.
 @pytest.mark.parametrize(
     ("dim", "hidden", "members", "limit", "n"),
-    [(2, (256, 128), 1, None, 64), (10, (128, 64), 5, 20.0, 33), (3, (15, 7, 1), 2, 1.0, 1), (5, (), 3, 2.0, 100)],
+    [
+        (2, (256, 128), 1, None, 64),
+        (10, (128, 64), 5, 20.0, 33),
+        (3, (15, 7, 1), 2, 1.0, 1),
+        (5, (), 3, 2.0, 100),
+        (2, (16,), 2, 1e5, 40),
+    ],
 )
 def test_the_program_agrees_with_the_module_in_double_precision(dim, hidden, members, limit, n):
     net = energy_net(dim, hidden, members, limit)
@@ -77,6 +84,18 @@ def test_threads_and_types_change_nothing():
     assert program.value_and_grad(x.double())[1].dtype == torch.float64
     with pytest.raises(ValueError, match=r"x: expected shape"):
         program(torch.zeros(2, 4))
+    with pytest.raises(ValueError, match=r"x: expected floating points, got torch.int64"):
+        program(torch.zeros(2, 3).long())
+
+
+@pytest.mark.parametrize(
+    ("weights", "biases"),
+    [([], []), ([(1, 2, 3)], [3]), ([(1, 2, 8), (1, 9, 1)], [8, 1]), ([(2, 2, 1)], [1]), ([(2, 1)], [1])],
+    ids=["none", "three outputs", "widths apart", "a bias short", "no members"],
+)
+def test_layers_that_do_not_fit_are_refused(weights, biases):
+    with pytest.raises(ValueError, match="weights: expected"):
+        compiled_perceptrons([torch.ones(w) for w in weights], [torch.ones(b) for b in biases])
 
 
 def test_compiled_chains_are_those_of_the_plain_potential():
@@ -99,8 +118,39 @@ def test_another_energy_or_precision_has_no_program():
         def forward(self, z):
             return z.square().sum(1)
 
+    class Mixed:
+        def forward(self, z):
+            return z.square().sum(1)
+
+    class Inherited(Mixed, EnergyNet):
+        def value_and_grad(self, z):
+            return z.square().sum(1), 2 * z
+
     assert Other(2).compiled is None
+    assert Inherited(2).compiled is None
+    assert Inherited(2).value_and_grad(torch.ones(1, 2))[0] == 2
     assert energy_net(2).double().compiled() is None
+
+
+def test_a_tilt_that_changes_energy_or_base_is_differentiated():
+    class Doubled(LatentTilt):
+        def energy(self, u):
+            return 2 * super().energy(u)
+
+    class Wide(LatentTilt):
+        def log_base(self, u):
+            return super().log_base(u / 3)
+
+    class Halved(ScaledTilt):
+        def energy(self, u):
+            return super().energy(u) / 2
+
+    parts = WrappedGenerator(torch.nn.Identity(), 2), energy_net(2)
+    for tilt in (Doubled(*parts), ScaledTilt(Wide(*parts), 0.5), Halved(LatentTilt(*parts), 1.0), LatentTilt(*parts)):
+        u = torch.randn(5, 2, generator=gen(), requires_grad=True)
+        value = tilt.energy(u) - tilt.log_base(u)
+        (slope,) = torch.autograd.grad(value.sum(), u)
+        assert far(value_and_grad(tilt.potential, u.detach()), (value, slope)) < 1e-5
 
 
 @pytest.mark.parametrize(("compiler", "match"), [("false", "false failed: no message"), ("/no/such", "/no/such")])

@@ -85,9 +85,11 @@ class EnergyNet(nn.Module):
 
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)
-        if {"forward", "members"} & set(vars(cls)) and "value_and_grad" not in vars(cls):
-            # The closed form below is of the energy below; another energy is differentiated.
-            cls.value_and_grad = cls.compiled = None  # type: ignore[assignment,method-assign]
+        if cls.forward is not EnergyNet.forward or cls.members is not EnergyNet.members:
+            # The closed forms below are of the energy below; another energy has its own, or is differentiated.
+            for name in ("value_and_grad", "compiled"):
+                if getattr(cls, name) is getattr(EnergyNet, name):
+                    setattr(cls, name, None)
 
     def forward(self, z: Tensor) -> Tensor:
         """Energies (N,) of points (N, dim), in nats.

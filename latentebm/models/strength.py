@@ -64,7 +64,9 @@ class ScaledTilt(Tilt):
     @property
     def potential(self) -> Callable[[Tensor], Tensor]:
         """Total potential (N,) of base points; with a gradient in closed form where the tilt has one."""
-        closed = getattr(self.tilt.potential, "value_and_grad", None) is not None
+        own = type(self)  # whose energy or base law may be another than the closed form's
+        closed = own.energy is ScaledTilt.energy and own.log_base is ScaledTilt.log_base
+        closed = closed and getattr(self.tilt.potential, "value_and_grad", None) is not None
         return _ScaledPotential(self) if closed else super().potential
 
     def code(self, u: Tensor) -> Tensor:

@@ -103,7 +103,9 @@ class LatentTilt(Tilt):
     @property
     def potential(self) -> Callable[[Tensor], Tensor]:
         """Total potential (N,) of codes (N, d); with a gradient in closed form where the energy has one."""
-        closed = getattr(self.net, "value_and_grad", None) is not None
+        own = type(self)  # whose energy or base law may be another than the closed form's
+        closed = own.energy is LatentTilt.energy and own.log_base is Tilt.log_base
+        closed = closed and getattr(self.net, "value_and_grad", None) is not None
         return _ClosedPotential(self) if closed else super().potential
 
     def decode(self, u: Tensor) -> Tensor:
