@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     # Not at run time: settings are checked before torch, which takes seconds to import, is needed.
-    from torch import Tensor
+    from torch import Generator, Tensor
 
-__all__ = ["check_choice", "check_event", "check_finite", "check_int", "check_number", "check_points", "fail"]
+__all__ = [
+    "check_choice",
+    "check_event",
+    "check_finite",
+    "check_generator",
+    "check_int",
+    "check_number",
+    "check_points",
+    "fail",
+]
 
 
 def fail(name: str, expected: str, got: object, fix: str) -> ValueError:
@@ -75,6 +84,24 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     if value not in choices:
         raise fail(name, f"one of {', '.join(choices)}", repr(value), f"pass for example {name}={next(iter(choices))}")
     return str(value)
+
+
+def check_generator(generator: Any) -> Generator:
+    """Return `generator` if it is one: without it torch would draw from its global state.
+
+    Raises:
+        ValueError: it is not.
+
+    Example:
+        >>> import torch
+        >>> check_generator(torch.Generator().manual_seed(5)).initial_seed()
+        5
+    """
+    from torch import Generator
+
+    if not isinstance(generator, Generator):
+        raise fail("generator", "a torch.Generator", type(generator).__name__, "pass torch.Generator()")
+    return generator
 
 
 def check_finite(name: str, x: Tensor) -> Tensor:

@@ -399,6 +399,12 @@ def nan_start(n, *, generator):
         (lambda: start_chains(lambda x: torch.zeros(len(x)), torch.ones(2, 1)), "one that depends on x"),
         (lambda: start_chains(Closed(), torch.ones(2, 1)), r"\(2,\) and \(2, 1\) of value_and_grad, got \(2, 1\)"),
         (lambda: agreement(torch.ones(5), torch.ones(5), generator=gen()), "samples: expected"),
+        (lambda: agreement(torch.ones(5, 1), torch.ones(5, 1), generator=None), "generator: expected"),
+        (lambda: start_chains(gaussian(1.0), torch.ones(2, 1), chunk=0), "chunk: expected"),
+        (
+            lambda: run_chains(lambda x: x[:, 0] > 0, torch.ones(2, 1), RandomWalk(0.1), 1, generator=gen()),
+            "potential: expected floating numbers, got torch.bool",
+        ),
         (
             lambda: agreement(torch.full((5, 1), math.nan), torch.ones(5, 1), generator=gen()),
             "samples: expected finite",

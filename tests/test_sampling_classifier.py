@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -113,6 +114,10 @@ def test_buffer_restarts_labels_and_survives(tmp_path):
     assert torch.bincount(pmc.buffer.y).tolist() == [200, 200]
     loaded = ReplayBuffer.load(pmc.buffer.save(tmp_path / "buffer.safetensors"))
     assert torch.equal(loaded.x, pmc.buffer.x)
+    other = tmp_path / "other.safetensors"
+    save_file({"z": loaded.x}, other)
+    with pytest.raises(ValueError, match=r"path: expected a buffer's tensors x and y, got \['z'\] in"):
+        ReplayBuffer.load(other)
     again = PMC(MALA(0.2), n_steps=10, buffer=loaded)
     assert torch.equal(again.sample(sampler, 50, generator=gen(9)).x, pmc.sample(sampler, 50, generator=gen(9)).x)
 
@@ -170,7 +175,14 @@ def test_restart_probability_and_persistence_on_a_tilt():
         (lambda s: ReplayBuffer(torch.ones(0, 2)), "size: expected"),
         (lambda s: ReplayBuffer(torch.ones(3, 2).long()), "floating positions"),
         (lambda s: ReplayBuffer(torch.ones(3, 2)).pick(-2, generator=gen()), "n: expected"),
-        (lambda s: ReplayBuffer(torch.ones(3, 2)).pick(1, generator=gen(), y=torch.zeros(2)), "1 labels, got 2"),
+        (
+            lambda s: ReplayBuffer(torch.ones(3, 2)).pick(1, generator=gen(), y=torch.zeros(2).long()),
+            r"1 integer labels, got \(2,\)",
+        ),
+        (lambda s: ReplayBuffer(torch.ones(3, 2)).pick(2, generator=gen(), y=[0, 0]), "2 integer labels, got list"),
+        (lambda s: ReplayBuffer(torch.ones(3, 2)).pick(2, generator=None), "generator: expected"),
+        (lambda s: s.sample(3, ULA(0.1), 2, generator=None), "generator: expected"),
+        (lambda s: ReplayBuffer(torch.ones(2, 2), [0, 1]), "2 integer labels, got list"),
         (lambda s: ReplayBuffer([[1.0]]), r"floating positions \(size, …\), got list"),
         (lambda s: ReplayBuffer(torch.ones(2, 2), torch.zeros(2)), "2 integer labels"),
         (lambda s: PMC(ULA(0.1), buffer=[1.0]), "buffer: expected a ReplayBuffer or None, got list"),
@@ -188,7 +200,7 @@ def test_restart_probability_and_persistence_on_a_tilt():
             lambda s: UnconditionalSampler(logits_of_blobs, normal, classes=5).sample(2, ULA(0.1), 1, generator=gen()),
             r"logits: expected shape \(2, 5\), got \(2, 2\)",
         ),
-        (lambda s: ReplayBuffer(torch.ones(3, 2), torch.zeros(2).long()), "expected 3 integer labels"),
+        (lambda s: ReplayBuffer(torch.ones(3, 2), torch.zeros(2).long()), "expected a tensor of 3 integer labels"),
         (
             lambda s: jem_loss(torch.zeros(2, 2), torch.tensor([0, 2]), torch.zeros(2), torch.zeros(2)),
             "labels of 0 … 1",

@@ -177,6 +177,7 @@ def constant_energy(value):
         (lambda: ISIR().draw(constant_energy(math.inf), 5, generator=gen()), "got 5 of 5 chains at weight zero"),
         (lambda: resample(torch.zeros(3, 1), 2, generator=gen()), r"log_weight: expected a tensor of shape \(K,\)"),
         (lambda: resample([0.0, 1.0], 2, generator=gen()), r"log_weight: expected a tensor of shape \(K,\)"),
+        (lambda: resample(torch.zeros(3), 2, generator=None), "generator: expected"),
         (lambda: SNIS(resampling="bootstrap"), "resampling: expected one of multinomial"),
         (lambda: SNIS(pool=0), "pool: expected"),
         (
@@ -235,6 +236,13 @@ def test_every_sampler_asks_for_one_energy_a_point(sampler):
         sampler = PMC(MALA(0.5), n_steps=3, size=100) if isinstance(sampler, PMC) else sampler
         with pytest.raises(ValueError, match=message):
             sampler.draw(tilt, 20, generator=gen())
+
+
+@pytest.mark.parametrize("sampler", ALL, ids=lambda s: type(s).__name__)
+def test_every_sampler_asks_for_a_generator(sampler):
+    for missing in (None, 0):
+        with pytest.raises(ValueError, match=r"generator: expected a torch.Generator, got (None|int)"):
+            sampler.draw(GaussianTilt(), 5, generator=missing)
 
 
 def test_isir_says_which_chains_never_met_the_support():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentebm.checks import check_choice, check_int, fail
+from latentebm.checks import check_choice, check_generator, check_int, fail
 from latentebm.progress import Track, silent
 from latentebm.sampling.draws import Draws, Target, gather_draws, tilt_energy
 from latentebm.sampling.resampling import RESAMPLING, Resampler, check_filled, make_resampler
@@ -68,9 +68,11 @@ class SNIS:
             ``log_z_se`` in nats, ``duplicates`` (share of draws that repeat an earlier one) and ``reliable``.
 
         Raises:
-            ValueError: energies are not one a point, all weights are zero, an energy is NaN or −∞, or distinct draws
-                outnumber the pool.
+            ValueError: `n` is below 1, energies are not one a point, all weights are zero, an energy is NaN or −∞, or
+                distinct draws outnumber the pool.
         """
+        check_int("n", n)
+        check_generator(generator)
         if self.resampling == "without_replacement" and n > self.pool:
             raise fail("n", f"at most pool={self.pool} distinct draws", n, "enlarge the pool")
         resampler = make_resampler(self.resampling, n, child_generator(generator))

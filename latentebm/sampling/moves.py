@@ -42,7 +42,7 @@ def value_and_grad(potential: Potential, x: Tensor) -> tuple[Tensor, Tensor]:
         x: positions, (N, *event).
 
     Raises:
-        ValueError: the potential's shape is not (N,), or it does not depend on the position.
+        ValueError: the potential is not floating, of shape (N,) and dependent on the position.
 
     Example:
         >>> value_and_grad(lambda x: x.square().sum(1) / 2, torch.ones(2, 1))
@@ -98,6 +98,8 @@ def _summed(potential: Potential) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         if not isinstance(energy, Tensor) or energy.shape != x.shape[:1]:
             got = tuple(energy.shape) if isinstance(energy, Tensor) else type(energy).__name__
             raise fail("potential", f"shape ({len(x)},)", got, "return one energy a chain, for example .squeeze(-1)")
+        if not energy.is_floating_point():
+            raise fail("potential", "floating numbers", str(energy.dtype), "convert them with .float()")
         return energy.sum(), energy
 
     return total

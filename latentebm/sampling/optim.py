@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from latentebm.checks import fail
+from latentebm.checks import check_generator, fail
 from latentebm.sampling import kernels
 from latentebm.sampling.kernels import Kernel
 from latentebm.sampling.update import langevin_update, langevin_update_foreach
@@ -23,9 +23,7 @@ class _LangevinOptimizer(Optimizer):
     def __init__(
         self, params: Iterable[Any], defaults: dict[str, Any], generator: torch.Generator, foreach: bool | None
     ) -> None:
-        if not isinstance(generator, torch.Generator):
-            raise fail("generator", "a torch.Generator", type(generator).__name__, "pass torch.Generator()")
-        self.generator = generator
+        self.generator = check_generator(generator)
         self.foreach = foreach
         super().__init__(params, {**defaults, "t": 0})
 

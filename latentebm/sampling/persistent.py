@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from latentebm.checks import check_int, check_number, fail
+from latentebm.checks import check_generator, check_int, check_number, fail
 from latentebm.files import write_atomic
 from latentebm.progress import Track, silent
 from latentebm.sampling.chains import run_chains
@@ -44,10 +44,8 @@ class ReplayBuffer:
             raise fail("x", "a tensor of floating positions (size, …)", got, "convert them with .float()")
         check_int("size", len(x), fix="fill the buffer with at least one chain")
         self.x = x.detach().clone()
-        self.y = torch.zeros(len(x), dtype=torch.long, device=x.device) if y is None else y.detach().clone()
-        if self.y.is_floating_point() or tuple(self.y.shape) != (len(x),):
-            got = f"{tuple(self.y.shape)} of {self.y.dtype}"
-            raise fail("y", f"{len(x)} integer labels", got, "pass one label a chain")
+        y = torch.zeros(len(x), dtype=torch.long, device=x.device) if y is None else y
+        self.y = _labels(y, len(x)).detach().clone()
 
     def __len__(self) -> int:
         return len(self.x)
@@ -59,13 +57,13 @@ class ReplayBuffer:
             ValueError: the buffer holds fewer chains, or fewer of a label, than are asked for, or labels are not `n`.
         """
         check_int("n", n)
+        check_generator(generator)
         order = torch.randperm(len(self), generator=generator, device=generator.device).to(self.x.device)
         if y is None:
             if n > len(self):
                 raise fail("n", f"at most the buffer's {len(self)} chains", n, f"enlarge the buffer to {n} or more")
             return order[:n]
-        if len(y) != n:
-            raise fail("y", f"{n} labels", len(y), "pass one label a chain")
+        _labels(y, n)
         rows = torch.empty(n, dtype=torch.long, device=self.x.device)
         for label in y.unique():
             wanted = (y == label).nonzero()[:, 0]
@@ -96,9 +94,19 @@ class ReplayBuffer:
         Raises:
             OSError: the file cannot be read.
             safetensors.SafetensorError: it holds no tensors.
+            ValueError: it holds other tensors.
         """
         held = load_file(path)
+        if set(held) != {"x", "y"}:
+            raise fail("path", "a buffer's tensors x and y", f"{sorted(held)} in {path}", "pass a file save() wrote")
         return cls(held["x"], held["y"])
+
+
+def _labels(y: Tensor, n: int) -> Tensor:
+    if not isinstance(y, Tensor) or y.is_floating_point() or tuple(y.shape) != (n,):
+        got = f"{tuple(y.shape)} of {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
+        raise fail("y", f"a tensor of {n} integer labels", got, "pass one label a chain")
+    return y
 
 
 class PMC:
@@ -211,6 +219,7 @@ class PMC:
             FloatingPointError: an energy of −∞.
         """
         check_int("n", n)
+        check_generator(generator)
         if self.buffer is None:
             self._check_size(n)
             self.buffer = ReplayBuffer(tilt.sample_base(self.size, generator=generator))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from latentebm.checks import fail
+from latentebm.checks import check_generator, check_int, fail
 from latentebm.sampling.draws import Target, tilt_energy
 from latentebm.sampling.moves import Potential, all_finite, value_and_grad
 
@@ -77,6 +77,7 @@ def start_chains(
         raise fail("position", "a floating tensor", str(position.dtype), "convert it with .float()")
     if position.ndim == 0 or len(position) == 0:
         raise fail("position", "shape (N, …) with N ≥ 1", tuple(position.shape), "start at least one chain")
+    check_int("chunk", chunk)
     position = position.detach().clone()
     parts = [_finite(potential, part, redraw) for part in position.split(chunk)]
     energy, grad = (torch.cat(both) for both in zip(*parts, strict=True))
@@ -115,6 +116,7 @@ def start_at_base(tilt: Target, n: int, *, generator: torch.Generator, chunk: in
     def base(k: int) -> Tensor:
         return tilt.sample_base(k, generator=generator)
 
+    check_generator(generator)
     first = base(n)
     with torch.no_grad():
         tilt_energy(tilt, first[:2])  # its shape: a potential would spread one energy over all chains
