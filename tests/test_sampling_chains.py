@@ -73,6 +73,8 @@ def fails(monkeypatch, fault, check):
 def test_planted_faults_in_the_kernels(monkeypatch):
     halved = (ULA, "scales", lambda k, t: (k.step, math.sqrt(k.step)))  # noise √2 off
     fails(monkeypatch, halved, lambda: check_variance(ULA(0.2), 1 / 0.9))
+    root = (ImproperSGLD, "scales", lambda k, t: (k.alpha, k.sigma))  # drift α in place of α/2
+    fails(monkeypatch, root, lambda: check_variance(ImproperSGLD(alpha=0.4, sigma=0.3), 0.09 / 0.64, 2.0))
     sd = (SGLD, "scales", lambda k, t: (k.a / 2, k.a))  # noise of sd ε in place of variance ε
     fails(monkeypatch, sd, lambda: check_variance(SGLD(a=0.4, gamma=0.0), 1 / 0.9))
     hot = (MALA, "scales", lambda k, t: (k.step, math.sqrt(2 * k.step) * k.temperature))
@@ -170,7 +172,10 @@ def test_log_ratio_closed_form():
     x, y = torch.randn(2, 6, 2, generator=gen(4))
     eta, value = 0.3, lambda z: 0.5 * ((z @ A) * z).sum(1)
     ratio = moves.log_acceptance((x, value(x), x @ A), (y, value(y), y @ A), eta, math.sqrt(2 * eta))
-    torch.testing.assert_close(ratio, eta / 4 * ((x @ A).square().sum(1) - (y @ A).square().sum(1)))
+    expected = eta / 4 * ((x @ A).square().sum(1) - (y @ A).square().sum(1))
+    torch.testing.assert_close(ratio, expected)
+    for fault in (value(x) - value(y), -ratio, ratio / 2):  # no ratio of the proposals; its sign; its temperature
+        assert not torch.allclose(fault, expected)
 
 
 def check_acceptance(eta=0.5):

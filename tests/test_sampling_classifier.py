@@ -21,6 +21,7 @@ from latentebm.sampling import (
     classifier,
     energy_differential,
     energy_penalty,
+    persistent,
 )
 from latentebm.training.fit import fit
 from tests.sampling_targets import GaussianTilt, assert_mean, gen
@@ -86,13 +87,27 @@ def check_transitions(every=1, n_steps=5):
     assert int((pmc.buffer.x[:, 0] == 1).sum()) == 4
 
 
+def check_transitions_on_a_tilt(n_steps=5):
+    pmc = PMC(ULA(0.5, temperature=0.0), n_steps=n_steps, restart=0.0, buffer=ReplayBuffer(torch.ones(8, 2)))
+    moved = pmc.draw(Untilted(), 4, generator=gen(5))
+    torch.testing.assert_close(moved.latent, torch.full((4, 2), 0.5**n_steps))
+    assert int((pmc.buffer.x[:, 0] == 1).sum()) == 4
+
+
+class Untilted(GaussianTilt):
+    def energy(self, u):
+        return 0 * u.sum(1)
+
+
 def test_persistent_chains_take_exactly_n_transitions(monkeypatch):
     check_transitions(every=1)
     check_transitions(every=3)
+    check_transitions_on_a_tilt()
     run = classifier.run_chains
-    monkeypatch.setattr(classifier, "run_chains", lambda p, s, k, n, **kw: run(p, s, k, n + 1, **kw))
-    with pytest.raises(AssertionError):
-        check_transitions()
+    for module, check in ((classifier, check_transitions), (persistent, check_transitions_on_a_tilt)):
+        monkeypatch.setattr(module, "run_chains", lambda p, s, k, n, **kw: run(p, s, k, n + 1, **kw))
+        with pytest.raises(AssertionError):
+            check()
 
 
 def test_step_counts_go_on_between_label_draws(monkeypatch):

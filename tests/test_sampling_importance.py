@@ -58,9 +58,9 @@ SAMPLERS = [
 ]
 
 
-def mode_mass(sampler, n=4_000, seed=2):
+def mode_mass(sampler, n=4_000, seed=2, weight=0.7):
     """Error of the right mode's mass in standard errors, on a mixture all samplers can cross."""
-    tilt = MixtureTilt(centre=1.5, sd=0.6)
+    tilt = MixtureTilt(centre=1.5, sd=0.6, weight=weight)
     exact = 0.3 * 0.0062097 + 0.7 * 0.9937903
     draws = sampler.draw(tilt, n, generator=gen(seed))
     size = draws.diagnostics.get("ess_bulk", n)
@@ -70,10 +70,17 @@ def mode_mass(sampler, n=4_000, seed=2):
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: type(s).__name__)
 def test_mode_masses_agree(sampler):
     assert mode_mass(sampler) < 3
+    if not isinstance(sampler, PMC):  # whose chains would go on from the right mixture
+        assert mode_mass(sampler, weight=0.65) > 3  # a mixture 5 % off is seen
 
 
 def test_nuts_mode_mass():
     assert mode_mass(NUTS(chains=2, warm_up=120), n=600) < 3
+    assert mode_mass(NUTS(chains=2, warm_up=120), n=600, weight=0.4) > 3
+
+
+def test_a_wrong_temperature_moves_the_mode_mass():
+    assert mode_mass(Langevin(kernel=MALA(0.5, temperature=1.5), warm_up=0, n_steps=300)) > 3
 
 
 def test_hard_mixture():
@@ -84,6 +91,10 @@ def test_hard_mixture():
     assert abs(draws.diagnostics["log_z"]) < 4.9 * draws.diagnostics["log_z_se"]
     for d in (draws, Rejection().draw(tilt, 5_000, generator=gen(3)), ISIR().draw(tilt, 5_000, generator=gen(4))):
         assert_mean((d.latent[:, 0] > 0).double(), tilt.positive)
+    with pytest.raises(AssertionError):  # too few choices: chains that have not yet crossed are seen
+        assert_mean(
+            (ISIR(n_steps=1, proposals=2).draw(tilt, 5_000, generator=gen(4)).latent[:, 0] > 0).double(), tilt.positive
+        )
 
 
 def test_rejection_is_exact_when_the_pilot_bound_was_too_low():
@@ -97,9 +108,7 @@ def test_rejection_is_exact_when_the_pilot_bound_was_too_low():
         Rejection(pilot=10, chunk=10, max_proposals=20).draw(tilt, 100, generator=gen())
 
 
-@pytest.mark.parametrize("resampling", METHODS[:3])
-@pytest.mark.parametrize("chunks", [1, 4])
-def test_resampling_is_unbiased(resampling, chunks):
+def check_unbiased(resampling, chunks):
     log_weight = torch.randn(40, generator=gen(6)).double() * 2
     p = log_weight.softmax(0)
     n, repeats = 25, 400
@@ -120,7 +129,19 @@ def test_resampling_is_unbiased(resampling, chunks):
         assert bool((counts >= (n * p).floor()).all())
 
 
-def test_without_replacement_follows_successive_sampling():
+@pytest.mark.parametrize("resampling", METHODS[:3])
+@pytest.mark.parametrize("chunks", [1, 4])
+def test_resampling_is_unbiased(resampling, chunks, monkeypatch):
+    check_unbiased(resampling, chunks)
+    # Planted faults: choices that ignore the weights, a grid that is never shifted.
+    monkeypatch.setattr(methods, "_pick", lambda w, u: (u * len(w)).long())
+    start = methods.Systematic.start
+    monkeypatch.setattr(methods.Systematic, "start", lambda r, s: (start(r, s), setattr(r, "_shift", 0.5)))
+    with pytest.raises(AssertionError):
+        check_unbiased(resampling, chunks)
+
+
+def check_successive_sampling():
     log_weight = torch.tensor([0.5, 0.3, 0.2]).log()
     draws = torch.stack(
         [resample(log_weight, 2, resampling="without_replacement", generator=gen(i)) for i in range(4_000)]
@@ -128,6 +149,14 @@ def test_without_replacement_follows_successive_sampling():
     assert bool((draws[:, 0] != draws[:, 1]).all())
     assert_mean((draws[:, 0] == 0).double(), 0.5)
     assert_mean(((draws[:, 0] == 0) & (draws[:, 1] == 1)).double(), 0.5 * 0.3 / 0.5)
+
+
+def test_without_replacement_follows_successive_sampling(monkeypatch):
+    check_successive_sampling()
+    uniform = methods.Resampler._uniform
+    monkeypatch.setattr(methods.WithoutReplacement, "_uniform", lambda r, n: (1 + uniform(r, n)) / 2)  # no Gumbel noise
+    with pytest.raises(AssertionError):
+        check_successive_sampling()
 
 
 # The releases of arviz-stats for Python 3.10 lack psislw: there is nothing to compare with.
