@@ -11,6 +11,7 @@ from latentebm.sampling import (
     HMC,
     MALA,
     NUTS,
+    PMC,
     SGLD,
     ULA,
     FusedMLP,
@@ -211,8 +212,9 @@ def test_langevin_default_reaches_both_laws():
 
 
 def test_a_random_walk_reports_its_step():
-    draws = Langevin(kernel=RandomWalk(0.7), n_steps=5, warm_up=0).draw(GaussianTilt(), 10, generator=gen())
-    assert draws.diagnostics["step_size"] == 0.7
+    walk = RandomWalk(0.7)
+    for sampler in (Langevin(kernel=walk, n_steps=5, warm_up=0), PMC(walk, n_steps=5, size=20)):
+        assert sampler.draw(GaussianTilt(), 10, generator=gen()).diagnostics["step_size"] == 0.7
 
 
 @pytest.mark.parametrize("sampler", [NUTS(chains=2, warm_up=150), HMC(chains=2, warm_up=150)])

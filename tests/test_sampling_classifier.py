@@ -78,6 +78,21 @@ def test_laws_are_those_of_the_blobs():
     assert joint.y.unique().tolist() == [0, 1]
 
 
+def check_labels_law():
+    """Logits log w − ½|x|² make the labels independent of the points, with probabilities w."""
+    logits = lambda x: torch.tensor([0.3, 0.7]).log() - x.square().sum(1, keepdim=True) / 2  # noqa: E731
+    joint = JointSampler(logits, normal, classes=2).sample(20_000, MALA(0.5), 2, generator=gen(4))
+    assert_mean((joint.y == 1).double(), 0.7)
+    assert_mean(joint.x.square(), torch.ones(2))
+
+
+def test_joint_labels_follow_the_softmax(monkeypatch):
+    check_labels_law()
+    monkeypatch.setattr(JointSampler, "_labels", lambda s, x, g: s.logits(x).argmax(1))  # the likeliest label
+    with pytest.raises(AssertionError):
+        check_labels_law()
+
+
 def check_transitions(every=1, n_steps=5):
     """Noise-free steps on ½|x|² shrink a chain by (1 − η) a transition: the count of transitions can be read off."""
     sampler = JointSampler(lambda x: -x.square().sum(1, keepdim=True).expand(-1, 2) / 2, normal, classes=2, every=every)

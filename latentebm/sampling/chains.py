@@ -104,8 +104,7 @@ def run_chains(
     except KeyboardInterrupt:
         if not partial:
             raise
-    info = tally.info(kernel, kernel.scales(max(0, state.step - 1))[0], state.step - first)
-    return ChainRun(state, info, torch.cat(path)[thin - 1 :: thin])
+    return ChainRun(state, tally.info(kernel, first, state.step), torch.cat(path)[thin - 1 :: thin])
 
 
 class _Tally:
@@ -115,11 +114,12 @@ class _Tally:
         self.chains = chains
         self.counts = torch.zeros(3, dtype=torch.float64, device=device)
 
-    def info(self, kernel: Kernel, step_size: float, steps: int) -> ChainInfo:
+    def info(self, kernel: Kernel, first: int, end: int) -> ChainInfo:
         accepted, clipped, reverted = self.counts.tolist()
-        moves = max(1, self.chains * steps)
+        moves = max(1, self.chains * (end - first))
         acceptance = accepted / moves if kernel.adjusted else 1.0
-        return ChainInfo(acceptance, step_size, int(reverted), clipped / moves, steps)
+        drift, noise = kernel.scales(max(0, end - 1))
+        return ChainInfo(acceptance, drift if kernel.gradient else noise, int(reverted), clipped / moves, end - first)
 
 
 def _blocks(n_steps: int, numel: int) -> list[int]:

@@ -117,7 +117,7 @@ def _report(kernel: Kernel, run: ChainRun) -> dict[str, Any]:
     return {
         "sampler": type(kernel).__name__.lower(),
         "steps": info.steps,
-        "step_size": info.step_size if kernel.gradient else kernel.scales(0)[1],  # a random walk has no drift
+        "step_size": info.step_size,
         "acceptance": info.acceptance,
         "reverted": info.reverted,
         "clipped": info.clipped,

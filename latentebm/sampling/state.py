@@ -32,7 +32,7 @@ class ChainInfo(NamedTuple):
 
     Attributes:
         acceptance: mean Metropolis acceptance probability; 1 for unadjusted kernels.
-        step_size: drift scale of the last step.
+        step_size: drift scale of the last step; of a random walk, which has no drift, the noise scale.
         reverted: proposals of non-finite energy or gradient, taken back.
         clipped: share of gradients that met the kernel's bound.
         steps: steps done.
