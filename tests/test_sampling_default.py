@@ -181,6 +181,14 @@ def test_foreach_and_groups():
     torch.testing.assert_close(ends[0], ends[1])
 
 
+def test_a_bad_group_is_not_added():
+    optimizer = optim.SGLD([torch.nn.Parameter(torch.ones(4))], generator=gen())
+    for group in ({"params": [torch.nn.Parameter(torch.ones(4))], "a": -1.0}, {"params": [torch.ones(4).long()]}):
+        with pytest.raises(ValueError, match=r"(a: expected|params: expected floating tensors, got torch.int64)"):
+            optimizer.add_param_group(group)
+        assert len(optimizer.param_groups) == 1
+
+
 def check_gradient_noise():
     """SGLD with gradient noise of sd g on N(0, s²): s²(1 + ηg²/2)/(1 − η/2s²), η = ε/2."""
     epsilon, noise, chains, g = 0.4, 1.5, 100_000, gen(6)

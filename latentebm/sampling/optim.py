@@ -34,13 +34,13 @@ class _LangevinOptimizer(Optimizer):
         """Add a group of parameters with settings of its own.
 
         Raises:
-            ValueError: a setting lies outside its range, or a parameter is not floating.
+            ValueError: a setting lies outside its range, or a parameter is not floating; the group is not added.
         """
+        self._kernel({**self.defaults, **param_group})  # checks the settings
         super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        self._kernel(group)  # checks the settings
-        if not all(p.is_floating_point() for p in group["params"]):
-            raise fail("params", "floating tensors", "an integer one", "pass module.parameters()")
+        if odd := [p.dtype for p in self.param_groups[-1]["params"] if not p.is_floating_point()]:
+            del self.param_groups[-1]
+            raise fail("params", "floating tensors", str(odd[0]), "pass module.parameters()")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
