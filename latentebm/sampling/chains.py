@@ -143,12 +143,14 @@ def _advance(
     x, energy, grad = (t[start : start + chunk] for t in state[:3])
     noise = x.new_empty((len(scales), *x.shape)).normal_(generator=generator)
     uniform = x.new_empty((len(scales), len(x))).uniform_(generator=generator) if kernel.adjusted else None
-    moved: Moved = move(potential, (x, energy, grad), noise, uniform, scales, kernel.preconditioner, kernel.clip, trace)
-    sunk = torch.isneginf(moved[0][1])
+    settings = (scales, kernel.preconditioner, kernel.clip, trace)
+    (x, energy, grad), counts, path = move(potential, (x, energy, grad), noise, uniform, *settings)
+    sunk = torch.isneginf(energy)
     if bool(sunk.any()):
         chain = start + int(sunk.nonzero()[0, 0])
         raise FloatingPointError(f"potential: expected finite energies, got -inf at chain {chain}; bound it from below")
-    return moved
+    # The positions may be a view of the noise, all of whose steps it would keep in memory until the block is committed.
+    return (x.clone(), energy, grad), counts, path
 
 
 def _commit(state: ChainState, moved: list[Moved], block: int, tally: _Tally, path: list[Tensor]) -> ChainState:
