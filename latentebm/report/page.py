@@ -154,8 +154,8 @@ def _judged_tables(metrics: dict[str, Any], intervals: bool) -> list[Table]:
     )
     quality = Table(
         "Balance and quality",
-        "Distances: lower is better (TV, KL and L2 to the target; KL counts half a draw more in each class). "
-        "The others are best near one. In brackets: 95 % intervals.",
+        "Lower is better for distances (TV, KL and L2 to the target; KL counts half a draw more in each class) and "
+        "classes without a draw; the others are best near one. In brackets: 95 % intervals.",
         ["measure", "untilted", "tilted"],
         [[title, *(_show(side, key) for side in (before, after))] for title, key in _QUALITY],
     )
