@@ -96,6 +96,13 @@ def test_supports_far_apart_are_called_out(shift, encoder, rng):
         tilt_generator(model, reference + 3 * shift, recipe=QUICK, folds=2, generator=rng)
 
 
+def test_data_may_be_one_number_an_item(rng):
+    model = WrappedGenerator(lambda z: z[:, 0], 2)
+    tilt = tilt_generator(model, 1 + torch.randn(200, generator=rng), recipe=QUICK, folds=2, generator=rng)
+    low, high = tilt.energy(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]))
+    assert high < low
+
+
 def test_a_pythae_vae_is_tilted(rng):
     """The library's own objects where it is installed: `decoder(z)` gives a dictionary, `encoder(x)` another."""
     models = pytest.importorskip("pythae.models", reason="pip install pythae")
@@ -127,6 +134,13 @@ class Sizeless(nn.Module):
         return z
 
 
+class Decoding:
+    latent_dim = 2
+
+    def __init__(self, decode):
+        self.decode = decode
+
+
 class Encoding(Sizeless):
     latent_dim = 2
 
@@ -146,6 +160,10 @@ class Encoding(Sizeless):
         ),
         ({"model": Encoding()}, r"encode: expected codes of shape \(2000, 2\), got tuple"),
         ({"model": Sizeless()}, "got Sizeless without latent_dim"),
+        ({"model": Decoding(lambda z: {"x": z})}, "model.decode: expected a tensor of 2 items for 2 codes, got dict"),
+        ({"model": Decoding(lambda z: z.repeat(2, 1))}, r"model.decode: expected a tensor of 2 items .*, got \(4, 2\)"),
+        ({"features": "logits"}, "features: expected a function of the data, got 'logits'"),
+        ({"features": lambda x: x, "pool": 1}, "pool: expected a whole number of at least 2"),
         ({"features": lambda x: x.mean()}, r"features: expected shape \(1024, F\), got \(\)"),
         ({"features": lambda x: x[:1]}, r"features: expected shape \(1024, F\), got \(1, 2\)"),
         ({"features": lambda x: x / 0}, "features: expected finite numbers"),

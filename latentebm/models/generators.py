@@ -101,9 +101,14 @@ class WrappedGenerator(nn.Module):
                     f"one of {', '.join(map(repr, x))}" if isinstance(x, Mapping) else f"one of a {type(x).__name__}"
                 )
                 raise fail("key", there, repr(self.key), "pass where the data are in the decoder's output") from None
-        if not isinstance(x, Tensor) or x.ndim < 1 or len(x) != n:
-            raise fail("decoder", f"a tensor of {n} items for {n} codes", _form(x), "pass key= or wrap it")
-        return x
+        return _check_batch("decoder", x, n, "pass key= or wrap it")
+
+
+def _check_batch(name: str, x: Any, n: int, fix: str) -> Tensor:
+    """Return what a decoder made of `n` codes if it is a batch of as many."""
+    if not isinstance(x, Tensor) or x.ndim < 1 or len(x) != n:
+        raise fail(name, f"a tensor of {n} items for {n} codes", _form(x), fix)
+    return x
 
 
 def check_codes(name: str, z: Any, n: int, latent_dim: int) -> Tensor:
@@ -118,7 +123,7 @@ def check_codes(name: str, z: Any, n: int, latent_dim: int) -> Tensor:
         ValueError: encoder: expected codes of shape (3, 2), got tuple; wrap it to return the codes
     """
     if not isinstance(z, Tensor) or z.shape != (n, latent_dim):
-        raise fail(name, f"codes of shape {(n, latent_dim)}", _form(z), "wrap it to return the codes")
+        raise fail(name, f"codes of shape {(n, int(latent_dim))}", _form(z), "wrap it to return the codes")
     return check_finite(name, z)
 
 
@@ -154,7 +159,8 @@ def check_generator(name: str, model: Generator) -> Generator:
     check_eval(name, model)
     like = next(cast(nn.Module, model).parameters(), z) if isinstance(model, nn.Module) else z
     with torch.no_grad():
-        _attempt(f"{name}.decode", model.decode, z.to(like), "pass the latent_dim it was made for")
+        x = _attempt(f"{name}.decode", model.decode, z.to(like), "pass the latent_dim it was made for")
+    _check_batch(f"{name}.decode", x, len(z), "use WrappedGenerator(...)")
     return model
 
 

@@ -121,6 +121,8 @@ def tilt_generator(
     """
     check_generator("model", model)
     _matching(model, reference, generator)
+    if features is not None and not callable(features):
+        raise fail("features", "a function of the data", repr(features), "pass a callable or leave it out")
     members = min(check_int("folds", folds), len(reference))
     fitted = functools.partial(
         _fitted, recipe=recipe or TiltRecipe(), members=members, generator=generator, track=track
@@ -159,7 +161,7 @@ def _can_encode(model: Generator) -> bool:
 
 
 def _flat(x: Tensor) -> Tensor:
-    return x.flatten(1)
+    return x.reshape(len(x), -1)
 
 
 @torch.no_grad()
@@ -178,7 +180,7 @@ def _both(
     model: Generator, reference: Tensor, features: Callable[[Tensor], Tensor], pool: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Features of the reference (M, F) and of draws of the model (pool, F)."""
-    draws = torch.randn(check_int("pool", pool), model.latent_dim, generator=generator).to(reference.device)
+    draws = torch.randn(check_int("pool", pool, low=2), model.latent_dim, generator=generator).to(reference.device)
     real = [checked_features(features, part) for part in reference.split(CHUNK)]
     made = [decoded_features(model, features, part) for part in draws.split(CHUNK)]
     widths = sorted({part.shape[1] for part in real + made})
