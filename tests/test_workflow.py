@@ -190,6 +190,19 @@ def test_a_loaded_data_run_draws_what_the_run_drew(data_run):
         np.testing.assert_allclose(samples["log_weight"], -model.tilt().energy(draws.latent), atol=1e-4)
 
 
+def test_raw_draws_are_judged_beside_others_of_their_kind():
+    """Both with the observation noise, and pixels in [0, 1]."""
+    rng = np.random.default_rng(0)
+    model = Debiaser(space="data", positives="raw", likelihood="gaussian", width=16, epochs=1, folds=2, tilt_steps=5)
+    model.set_params(pool=1000).fit(rng.random((64, 8, 8)), rng.random((16, 8, 8)))
+    model.vae_.likelihood.log_scale.fill_(-0.7)  # wide enough to leave [0, 1]
+    prior, untilted = model.sample_prior(300), model.sample(300, strength=0)
+    assert prior.latent.shape == untilted.latent.shape == (300, 2)
+    for x in (prior.x, untilted.x):
+        assert 0 <= x.min() <= x.max() <= 1
+        assert float(x.std(0).mean()) > 0.5 * float(model.vae_.likelihood.scale)
+
+
 def test_raw_positives_collapse_and_say_so(data_run, tmp_path):
     """Real bars carry noise that no decoded mean has: the energy finds that, and the weights go."""
     model = Debiaser.load(data_run).set_params(positives="raw", tilt_steps=300)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentebm.checks import check_int, fail
 from latentebm.data.images import as_images
@@ -158,7 +158,8 @@ class Debiaser(Parameters):
             track: shows progress.
 
         Returns:
-            Draws with `x` (n, C, H, W) in [0, 1], `latent`, `log_weight` and `diagnostics`.
+            Draws with `x` (n, C, H, W) in [0, 1], where noise of Gaussian pixels is cut off, `latent`, `log_weight` and
+            `diagnostics`.
 
         Raises:
             ValueError: not fitted yet, or a setting is not as described.
@@ -167,18 +168,18 @@ class Debiaser(Parameters):
         rng, tilt = self._generator(3, seed), self.tilt(strength)
         draws = self._sampler(n).draw(tilt, n, generator=rng, track=track or self._track())
         trace = None if draws.trace is None else tilt.code(draws.trace)
-        return replace(draws, latent=tilt.code(draws.latent), trace=trace)
+        return replace(draws, x=draws.x.clamp(0, 1), latent=tilt.code(draws.latent), trace=trace)
 
     def sample_prior(self, n: int, *, seed: int | None = None) -> Draws:
-        """Draw `n` images of the generator as it is, untilted.
+        """Draw `n` images of the generator as it is, untilted; observed through noise where the tilted ones are.
 
         Raises:
             ValueError: no VAE yet, or n below one.
         """
         self._fitted("vae_")
-        shape = (check_int("n", n), self.latent_dim)
-        z = torch.randn(shape, generator=self._generator(4, seed)).to(next(self.vae_.parameters()))
-        return Draws(self.vae_.decode(z), z, torch.zeros(n), {"sampler": "prior"})
+        tilt = self._space().tilt(self.vae_, nn.Identity())
+        u = tilt.sample_base(check_int("n", n), generator=self._generator(4, seed))
+        return Draws(tilt.decode(u).clamp(0, 1), tilt.code(u), torch.zeros(n), {"sampler": "prior"})
 
     def weigh(self, pool: int | None = None) -> dict[str, Any]:
         """Health of the importance weights over a pool of prior draws, whatever the sampler.

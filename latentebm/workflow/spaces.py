@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentebm.checks import check_choice, check_int, fail
 from latentebm.models.data_energy import DataEnergy
@@ -169,7 +169,7 @@ class Space:
         gain = held_out_gain(energy, sides, self._transform(), draws=recipe.held_out, generator=generator)
         return FittedTilt(energy, log, gain)
 
-    def tilt(self, vae: VAE, energy: EnergyNet | DataEnergy) -> Tilt:
+    def tilt(self, vae: VAE, energy: nn.Module) -> Tilt:
         """The tilted model of an energy."""
         if self.space == "latent":
             return LatentTilt(vae, energy, self._transform())
