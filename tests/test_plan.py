@@ -82,6 +82,8 @@ def test_strength_trades_ess_for_balance(opened):
     assert len(plot_strength(table).axes) == 4
     with pytest.raises(ValueError, match="samples: expected"):
         strength_curve(opened, samples=5)
+    with pytest.raises(ValueError, match="seeds: expected"):
+        strength_curve(opened, seeds=0)
 
 
 def test_sample_takes_a_strength(run, tmp_path):

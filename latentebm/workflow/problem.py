@@ -118,7 +118,7 @@ def _cut_target(settings: Settings) -> str:
     if settings.target == "reference":
         fix = "pass --target uniform or shares"
         raise fail("target", "a target of its own, since the reference is cut to it", "'reference'", fix)
-    return settings.target or "uniform"
+    return str(settings.target)
 
 
 def _unlabelled(settings: Settings, data: Images) -> Problem:
@@ -152,7 +152,7 @@ def _with_reference(
     keep = torch.isin(_labels(pool), torch.tensor(classes))
     problem = Problem(pool[torch.nonzero(keep).flatten()], reference)
     if settings.target != "reference":
-        target = parse_target(settings.target or "uniform", names)
+        target = parse_target(str(settings.target), names)
     elif reference.labels is None:
         reason = "The reference has no labels, so its class shares are unknown; pass --target to be judged."
         return Problem(problem.biased, reference, class_names=names, classes=tuple(classes), unjudged=reason)

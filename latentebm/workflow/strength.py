@@ -54,6 +54,7 @@ def strength_curve(
         (0.0, 1.5)
     """
     check_int("samples", samples, low=NEIGHBOURS + 1)
+    check_int("seeds", seeds)
     jobs = [(strength, seed) for strength in strengths for seed in range(seeds)]
     rows = []
     model = copy.copy(opened.model).set_params(sampler="snis")  # which knows the ESS, whatever the run drew by
