@@ -14,10 +14,10 @@ __all__ = [
     "check_choice",
     "check_event",
     "check_finite",
-    "check_generator",
     "check_int",
     "check_number",
     "check_points",
+    "check_rng",
     "fail",
 ]
 
@@ -86,7 +86,7 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     return str(value)
 
 
-def check_generator(generator: Any) -> Generator:
+def check_rng(generator: Any) -> Generator:
     """Return `generator` if it is one: without it torch would draw from its global state.
 
     Raises:
@@ -94,7 +94,7 @@ def check_generator(generator: Any) -> Generator:
 
     Example:
         >>> import torch
-        >>> check_generator(torch.Generator().manual_seed(5)).initial_seed()
+        >>> check_rng(torch.Generator().manual_seed(5)).initial_seed()
         5
     """
     from torch import Generator

@@ -126,7 +126,7 @@ def bad(model=None, reference=None, **options):
     default = shifted()
     rng = torch.Generator().manual_seed(0)
     reference = default[1] if reference is None else reference
-    tilt_generator(model or default[0], reference, recipe=QUICK, generator=rng, **options)
+    tilt_generator(model or default[0], reference, **{"recipe": QUICK, "generator": rng} | options)
 
 
 class Sizeless(nn.Module):
@@ -162,6 +162,7 @@ class Encoding(Sizeless):
         ({"model": Sizeless()}, "got Sizeless without latent_dim"),
         ({"model": Decoding(lambda z: {"x": z})}, "model.decode: expected a tensor of 2 items for 2 codes, got dict"),
         ({"model": Decoding(lambda z: z.repeat(2, 1))}, r"model.decode: expected a tensor of 2 items .*, got \(4, 2\)"),
+        ({"generator": None}, "generator: expected a torch.Generator, got NoneType"),
         ({"features": "logits"}, "features: expected a function of the data, got 'logits'"),
         ({"features": lambda x: x, "pool": 1}, "pool: expected a whole number of at least 2"),
         ({"features": lambda x: x.mean()}, r"features: expected shape \(1024, F\), got \(\)"),

@@ -147,6 +147,8 @@ def files(tmp_path):
         ("--space data --objective score", "space: expected latent with objective=score"),
         ("--posterior means --objective score", "posterior: expected draws with objective=score"),
         ("--negatives prior", "negatives: expected persistent unless objective=contrastive"),
+        ("--calibrate", "calibrate: expected none unless objective=jensen"),
+        ("--energy-penalty .1", "energy_penalty: expected 0.25 unless objective=jensen"),
         ("--folds 0", "folds: expected"),
         ("--pool 0", "pool: expected"),
         ("--network transformer", "network: expected"),

@@ -27,6 +27,8 @@ CAPTIONS = {
 }
 WIDE = ("counts", "prior_draws", "tilted_draws", "overlay")
 
+LEAST_ESS = 0.01  # share of the pool below which weights have collapsed
+
 
 @dataclass(frozen=True)
 class Table:
@@ -93,9 +95,10 @@ def reliability(metrics: dict[str, Any]) -> str:
     size = f"effective sample size {100 * t['ess']:.3g} %"
     if t["reliable"]:
         return f"The importance weights are healthy: {size}, Pareto k̂ {t['pareto_k']:.2f}."
+    fault, few = ("collapsed", "stand") if t["ess"] < LEAST_ESS else ("have a heavy tail", "may stand")
     return (
-        f"Importance weights collapsed: {size} (needs 1 %), Pareto k̂ {t['pareto_k']:.2f} "
-        f"(needs below {t['pareto_k_threshold']:.2f}). A few draws stand for the whole; do not use these figures. "
+        f"Importance weights {fault}: {size} (needs 1 %), Pareto k̂ {t['pareto_k']:.2f} "
+        f"(needs below {t['pareto_k_threshold']:.2f}). A few draws {few} for the whole; do not use these figures. "
         "A calibrated objective, more reference images or more folds help."
     )
 

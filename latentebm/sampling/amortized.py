@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from latentebm.checks import check_finite, check_generator, check_int, fail
+from latentebm.checks import check_finite, check_int, check_rng, fail
 from latentebm.progress import Track, silent
 from latentebm.sampling.draws import Draws, Target, gather_draws, tilt_energy
 
@@ -66,7 +66,7 @@ class AmortizedSampler:
             ValueError: `n` is below 1, the generator's points are not of the tilt's shape, or the energies are not one
                 finite number a point.
         """
-        u = self.source.sample(check_int("n", n), generator=check_generator(generator))
+        u = self.source.sample(check_int("n", n), generator=check_rng(generator))
         want = (n, *tilt.sample_base(1, generator=torch.Generator(generator.device).manual_seed(0)).shape[1:])
         if tuple(u.shape) != want:
             raise fail("generator", f"points of shape {want}", tuple(u.shape), "pass one made for this tilt")

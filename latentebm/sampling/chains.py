@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from latentebm.checks import check_generator, check_int
+from latentebm.checks import check_int, check_rng
 from latentebm.progress import Track, silent
 from latentebm.sampling.kernels import Kernel, check_kernel, check_preconditioner
 from latentebm.sampling.moves import (
@@ -165,7 +165,7 @@ def _commit(state: ChainState, moved: list[Moved], block: int, tally: _Tally, pa
 
 def _check_run(kernel: Kernel, generator: torch.Generator, n_steps: int, trace: int, thin: int, chunk: int) -> None:
     check_kernel(kernel)
-    check_generator(generator)
+    check_rng(generator)
     check_int("n_steps", n_steps)
     check_int("trace", trace, low=0)
     check_int("thin", thin)

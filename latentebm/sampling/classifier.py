@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from latentebm.checks import check_generator, check_int, fail
+from latentebm.checks import check_int, check_rng, fail
 from latentebm.sampling.chains import run_chains
 from latentebm.sampling.kernels import Kernel, check_kernel
 from latentebm.sampling.state import start_chains
@@ -72,7 +72,7 @@ class ClassifierSampler(ABC):
             ValueError: a label is not of 0 … C − 1, or there are not n of them.
         """
         check_int("n", n)
-        x = self.base(n, check_generator(generator))
+        x = self.base(n, check_rng(generator))
         if y is None:
             y = torch.randint(self.classes, (n,), generator=generator, device=generator.device).to(x.device)
         return Labelled(x, self.check_labels(y, n).to(x.device))

@@ -9,7 +9,7 @@ import torch
 from arviz_stats.base import array_stats
 from torch import Tensor
 
-from latentebm.checks import check_finite, check_generator, check_int, fail
+from latentebm.checks import check_finite, check_int, check_rng, fail
 
 __all__ = ["Agreement", "agreement", "bfmi", "ess_bulk", "ess_tail", "max_rhat", "rhat"]
 
@@ -157,7 +157,7 @@ def agreement(x: Tensor, y: Tensor, *, generator: torch.Generator, permutations:
         (True, 0.001)
     """
     check_int("permutations", permutations)
-    check_generator(generator)
+    check_rng(generator)
     if x.ndim < 2 or x.shape[1:] != y.shape[1:] or min(len(x), len(y)) < 2:
         raise fail("samples", "(n, D) and (m, D), n and m ≥ 2", (tuple(x.shape), tuple(y.shape)), "pass matching draws")
     check_finite("samples", x), check_finite("samples", y)

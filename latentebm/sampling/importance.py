@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentebm.checks import check_choice, check_generator, check_int, fail
+from latentebm.checks import check_choice, check_int, check_rng, fail
 from latentebm.progress import Track, silent
 from latentebm.sampling.draws import Draws, Target, gather_draws, tilt_energy
 from latentebm.sampling.resampling import RESAMPLING, Resampler, check_filled, make_resampler
@@ -72,7 +72,7 @@ class SNIS:
                 distinct draws outnumber the pool.
         """
         check_int("n", n)
-        check_generator(generator)
+        check_rng(generator)
         if self.resampling == "without_replacement" and n > self.pool:
             raise fail("n", f"at most pool={self.pool} distinct draws", n, "enlarge the pool")
         resampler = make_resampler(self.resampling, n, child_generator(generator))

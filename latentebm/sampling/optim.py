@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from latentebm.checks import check_generator, fail
+from latentebm.checks import check_rng, fail
 from latentebm.sampling import kernels
 from latentebm.sampling.kernels import Kernel
 from latentebm.sampling.update import langevin_update, langevin_update_foreach
@@ -23,7 +23,7 @@ class _LangevinOptimizer(Optimizer):
     def __init__(
         self, params: Iterable[Any], defaults: dict[str, Any], generator: torch.Generator, foreach: bool | None
     ) -> None:
-        self.generator = check_generator(generator)
+        self.generator = check_rng(generator)
         self.foreach = foreach
         super().__init__(params, {**defaults, "t": 0})
 

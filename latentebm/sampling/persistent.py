@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from latentebm.checks import check_generator, check_int, check_number, fail
+from latentebm.checks import check_int, check_number, check_rng, fail
 from latentebm.files import write_atomic
 from latentebm.progress import Track, silent
 from latentebm.sampling.chains import run_chains
@@ -57,7 +57,7 @@ class ReplayBuffer:
             ValueError: the buffer holds fewer chains, or fewer of a label, than are asked for, or labels are not `n`.
         """
         check_int("n", n)
-        check_generator(generator)
+        check_rng(generator)
         order = torch.randperm(len(self), generator=generator, device=generator.device).to(self.x.device)
         if y is None:
             if n > len(self):
@@ -219,7 +219,7 @@ class PMC:
             FloatingPointError: an energy of −∞.
         """
         check_int("n", n)
-        check_generator(generator)
+        check_rng(generator)
         if self.buffer is None:
             self._check_size(n)
             self.buffer = ReplayBuffer(tilt.sample_base(self.size, generator=generator))

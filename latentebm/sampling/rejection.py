@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentebm.checks import check_generator, check_int, fail
+from latentebm.checks import check_int, check_rng, fail
 from latentebm.progress import Track, silent
 from latentebm.sampling.draws import Draws, Target, gather_draws, tilt_energy
 from latentebm.sampling.weights import WeightSums, check_weights
@@ -70,7 +70,7 @@ class Rejection:
             ValueError: all weights are zero, an energy is NaN or −∞, or `max_proposals` did not give `n` draws.
         """
         check_int("n", n)
-        check_generator(generator)
+        check_rng(generator)
         bound = self._pilot_bound(tilt, generator)
         sums, raised = WeightSums(self.max_proposals), 0
         kept: list[tuple[Tensor, Tensor]] = []
@@ -164,7 +164,7 @@ class ISIR:
             ValueError: energies are not one a point, an energy is NaN or −∞, or a chain met weights of zero only.
         """
         check_int("n", n)
-        check_generator(generator)
+        check_rng(generator)
         u = tilt.sample_base(n, generator=generator)
         log_weight = _checked(-tilt_energy(tilt, u))
         moved = 0

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from latentebm.checks import check_choice, check_generator, check_int, fail
+from latentebm.checks import check_choice, check_int, check_rng, fail
 from latentebm.sampling.weights import WeightSums, check_weights, log_add
 
 __all__ = ["RESAMPLING", "Resampler", "check_filled", "make_resampler", "resample"]
@@ -200,7 +200,7 @@ def resample(log_weight: Tensor, n: int, *, resampling: str = "multinomial", gen
     if not isinstance(log_weight, Tensor) or log_weight.ndim != 1 or not len(log_weight):
         got = tuple(log_weight.shape) if isinstance(log_weight, Tensor) else type(log_weight).__name__
         raise fail("log_weight", "a tensor of shape (K,), K ≥ 1", got, "pass one log-weight a point")
-    resampler = make_resampler(resampling, n, check_generator(generator))
+    resampler = make_resampler(resampling, n, check_rng(generator))
     sums = WeightSums(len(log_weight))
     chunk = sums.add(log_weight)
     check_weights(sums)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from latentebm.checks import check_generator, check_int, fail
+from latentebm.checks import check_int, check_rng, fail
 from latentebm.sampling.draws import Target, tilt_energy
 from latentebm.sampling.moves import Potential, all_finite, value_and_grad
 
@@ -116,7 +116,7 @@ def start_at_base(tilt: Target, n: int, *, generator: torch.Generator, chunk: in
     def base(k: int) -> Tensor:
         return tilt.sample_base(k, generator=generator)
 
-    check_generator(generator)
+    check_rng(generator)
     first = base(n)
     with torch.no_grad():
         tilt_energy(tilt, first[:2])  # its shape: a potential would spread one energy over all chains

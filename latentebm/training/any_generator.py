@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_finite, check_int, fail
+from latentebm.checks import check_finite, check_int, check_rng, fail
 from latentebm.models.energy import EnergyNet
 from latentebm.models.feature_energy import FeatureEnergy, checked_features, decoded_features
 from latentebm.models.generators import check_codes, check_generator
@@ -120,6 +120,7 @@ def tilt_generator(
         True
     """
     check_generator("model", model)
+    check_rng(generator)
     _matching(model, reference, generator)
     if features is not None and not callable(features):
         raise fail("features", "a function of the data", repr(features), "pass a callable or leave it out")

@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
-from latentebm.checks import check_int, check_number, fail
+from latentebm.checks import check_int, check_number, check_rng, fail
 from latentebm.models.attribute import Attribute, joint_features
 from latentebm.models.feature_energy import FeatureEnergy, LinearEnergy
 from latentebm.models.generators import check_generator
@@ -76,6 +76,7 @@ def tilt_attributes(
     attributes = (attributes,) if isinstance(attributes, Attribute) else tuple(attributes)
     _check(attributes)
     check_generator("model", model)
+    check_rng(generator)
     check_number("tolerance", tolerance, low=0, high=1, open_low=True)
     prior = LatentTilt(model, LinearEnergy(torch.zeros(model.latent_dim)))
     phi, _ = _pool(prior, attributes, check_int("pool", pool), generator, track)
@@ -112,6 +113,7 @@ def expected_shares(
     """
     attributes = (attributes,) if isinstance(attributes, Attribute) else tuple(attributes)
     _check(attributes)
+    check_rng(generator)
     phi, log_weight = _pool(tilt, attributes, check_int("pool", pool), generator, silent)
     shares = softmax(log_weight) @ phi
     parts = np.split(shares, np.cumsum([len(a.target) for a in attributes])[:-1])

@@ -117,6 +117,8 @@ class Space:
             ("positives", self.positives, "reconstructed", "space=data", self.space == "data"),
             ("clusters", self.clusters or None, None, "space=latent", self.space == "latent"),
             ("negatives", self.negatives, "persistent", "objective=contrastive", recipe.objective == "contrastive"),
+            ("calibrate", self.calibrate, False, "objective=jensen", recipe.objective == "jensen"),
+            ("energy_penalty", self.energy_penalty, 0.25, "objective=jensen", recipe.objective == "jensen"),
         ):
             if value != usual and not given:
                 raise fail(name, f"{usual or 'none'} unless {needs}", repr(value), f"pass {needs} or leave it out")
