@@ -10,7 +10,6 @@ import argparse
 import json
 import math
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -240,9 +239,15 @@ def _peak_growth(job: Callable[[], None], threads: int, queue: Any) -> None:
     """Peak resident memory of a job in a fresh process, above what it held after a first matrix product."""
     torch.set_num_threads(threads)
     torch.randn(64, 64) @ torch.randn(64, 64)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak_mb()
     seconds = timed(job)
-    queue.put(((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, seconds))
+    queue.put((_peak_mb() - before, seconds))
+
+
+def _peak_mb() -> float:
+    """This process's peak resident memory; the kernel's other count is inherited from the process that started it."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def memory() -> dict[str, Any]:

@@ -21,7 +21,7 @@ from latentebm.sampling.state import CHUNK, ChainInfo, ChainRun, ChainState, sta
 
 __all__ = ["run_chains"]
 
-Moved = tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]  # point, counts, path
+Moved = tuple[Tensor, Tensor]  # counts, path
 
 
 @torch.no_grad()
@@ -93,14 +93,17 @@ def run_chains(
     try:
         for block in track(_blocks(n_steps, state.position[:chunk].numel()), "chains"):
             scales = [kernel.scales(state.step + k) for k in range(block)]
+            # Room for all chains at once: small tensors kept between large ones that come and go fragment memory.
+            after = [torch.empty_like(t) for t in state[:3]]
             moved = []
             for start in range(0, n, chunk):
                 # Odd blocks and a last, smaller chunk are not worth a program of their own.
                 chosen = move if block == BLOCK and (start + chunk <= n or start == 0) else move_block
                 kept = trace if start == 0 else 0
-                moved.append(_advance(potential, state, start, chunk, kernel, scales, generator, kept, chosen))
+                part = slice(start, start + chunk)
+                moved.append(_advance(potential, state, part, after, kernel, scales, generator, kept, chosen))
             # All chains' block at once, so that an interrupt leaves none ahead of the others.
-            state = _commit(state, moved, block, tally, path)
+            state = _commit(state, after, moved, block, tally, path)
     except KeyboardInterrupt:
         if not partial:
             raise
@@ -131,36 +134,37 @@ def _blocks(n_steps: int, numel: int) -> list[int]:
 def _advance(
     potential: Potential,
     state: ChainState,
-    start: int,
-    chunk: int,
+    part: slice,
+    after: list[Tensor],
     kernel: Kernel,
     scales: list[tuple[float, float]],
     generator: torch.Generator,
     trace: int,
     move: MoveBlock,
 ) -> Moved:
-    """Move one chunk of chains by a block of steps: its point, counts, and the path of its first `trace`."""
-    x, energy, grad = (t[start : start + chunk] for t in state[:3])
+    """Move a part of the chains by a block of steps into `after`: its counts, and the path of its first `trace`."""
+    x, energy, grad = (t[part] for t in state[:3])
     noise = x.new_empty((len(scales), *x.shape)).normal_(generator=generator)
     uniform = x.new_empty((len(scales), len(x))).uniform_(generator=generator) if kernel.adjusted else None
     settings = (scales, kernel.preconditioner, kernel.clip, trace)
-    (x, energy, grad), counts, path = move(potential, (x, energy, grad), noise, uniform, *settings)
-    sunk = torch.isneginf(energy)
+    point, counts, path = move(potential, (x, energy, grad), noise, uniform, *settings)
+    sunk = torch.isneginf(point[1])
     if bool(sunk.any()):
-        chain = start + int(sunk.nonzero()[0, 0])
+        chain = part.start + int(sunk.nonzero()[0, 0])
         raise FloatingPointError(f"potential: expected finite energies, got -inf at chain {chain}; bound it from below")
-    # The positions may be a view of the noise, all of whose steps it would keep in memory until the block is committed.
-    return (x.clone(), energy, grad), counts, path
+    for whole, moved in zip(after, point, strict=True):
+        whole[part] = moved
+    return counts, path
 
 
-def _commit(state: ChainState, moved: list[Moved], block: int, tally: _Tally, path: list[Tensor]) -> ChainState:
-    points = [point for point, _, _ in moved]
-    x, energy, grad = points[0] if len(points) == 1 else (torch.cat(parts) for parts in zip(*points, strict=True))
-    for _, counts, _ in moved:
+def _commit(
+    state: ChainState, after: list[Tensor], moved: list[Moved], block: int, tally: _Tally, path: list[Tensor]
+) -> ChainState:
+    for counts, _ in moved:
         tally.counts += counts
     if path[0].shape[1]:
-        path.append(moved[0][2])
-    return ChainState(x, energy, grad, state.step + block)
+        path.append(moved[0][1])
+    return ChainState(after[0], after[1], after[2], state.step + block)
 
 
 def _check_run(kernel: Kernel, generator: torch.Generator, n_steps: int, trace: int, thin: int, chunk: int) -> None:
