@@ -23,20 +23,20 @@ from training import POINTS, judge
 from training_methods import PLANE, Energy
 
 from latentebm.data.toy import TOYS
+from latentebm.ebm.learned_sampler import fit_amortized
+from latentebm.ebm.sampler_loss import ENTROPIES
 from latentebm.evaluation.quadrature import mmd
 from latentebm.files import write_json
-from latentebm.models.point_generator import PointGenerator
-from latentebm.training.amortized import fit_amortized
-from latentebm.training.sampler_loss import ENTROPIES
+from latentebm.models.sampler_net import SamplerNet
 
 RESULTS = Path(__file__).parent / "amortized.json"
 KEY = ("dataset", "entropy", "seed", "settings")
 
 
-def generator(entropy: str) -> PointGenerator:
+def generator(entropy: str) -> SamplerNet:
     if entropy == "scales":
-        return PointGenerator(4, 2, noise=0.1, batch_norm=True)
-    return PointGenerator(2, 2, noise=0.1, straight=1.5)
+        return SamplerNet(4, 2, noise=0.1, batch_norm=True)
+    return SamplerNet(2, 2, noise=0.1, straight=1.5)
 
 
 def measure(dataset: str, entropy: str, seed: int, **settings: Any) -> dict[str, Any]:

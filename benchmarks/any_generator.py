@@ -22,12 +22,12 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentebm import SNIS, Attribute, WrappedGenerator, biased_split, load_images, tilt_attributes, tilt_generator
+from latentebm import SNIS, Attribute, WrappedModel, biased_split, load_images, tilt_attributes, tilt_generator
 from latentebm.data.images import Images
-from latentebm.evaluation.classifier import Classifier, fit_classifier
+from latentebm.evaluation.judges import Classifier, fit_classifier
 from latentebm.evaluation.metrics import judge
 from latentebm.files import write_json
-from latentebm.training.any_generator import SupportWarning
+from latentebm.tilting.any_model import SupportWarning
 
 DIM, SHARES, POOL, SAMPLES = 10, [0.12, 0.33, 0.28, 0.20, 0.07], 50_000, 5000
 
@@ -63,7 +63,7 @@ def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.step()
 
 
-def train_pythae(images: Tensor, epochs: int, generator: torch.Generator) -> WrappedGenerator:
+def train_pythae(images: Tensor, epochs: int, generator: torch.Generator) -> WrappedModel:
     """The library's own VAE and loss; its encoder hands out posterior draws."""
     vae = VAE(VAEConfig(input_dim=(1, 28, 28), latent_dim=DIM, reconstruction_loss="bce"))
     optimizer = torch.optim.Adam(vae.parameters(), 1e-3)
@@ -77,7 +77,7 @@ def train_pythae(images: Tensor, epochs: int, generator: torch.Generator) -> Wra
         noise = torch.randn(law["embedding"].shape, generator=generator)
         return law["embedding"] + (0.5 * law["log_covariance"]).exp() * noise
 
-    return WrappedGenerator(vae.decoder, DIM, key="reconstruction", encoder=encode)
+    return WrappedModel(vae.decoder, DIM, key="reconstruction", encoder=encode)
 
 
 def main() -> None:
@@ -108,14 +108,14 @@ def main() -> None:
     print_table(found)
 
 
-def train(kind: str, images: Tensor, arguments: argparse.Namespace, rng: torch.Generator) -> WrappedGenerator:
+def train(kind: str, images: Tensor, arguments: argparse.Namespace, rng: torch.Generator) -> WrappedModel:
     if kind == "gan":
-        return WrappedGenerator(train_gan(images, arguments.gan_steps, rng), DIM)
+        return WrappedModel(train_gan(images, arguments.gan_steps, rng), DIM)
     return train_pythae(images, arguments.epochs, rng)
 
 
 def routes(
-    model: WrappedGenerator, reference: Images, own: Classifier, others: Classifier, rng: torch.Generator
+    model: WrappedModel, reference: Images, own: Classifier, others: Classifier, rng: torch.Generator
 ) -> dict[str, Callable | None]:
     images = reference.float01()
 
@@ -141,9 +141,7 @@ def routes(
     }
 
 
-def measure(
-    fit: Callable | None, model: WrappedGenerator, real: Tensor, referee: Classifier, rng: torch.Generator
-) -> dict:
+def measure(fit: Callable | None, model: WrappedModel, real: Tensor, referee: Classifier, rng: torch.Generator) -> dict:
     start, line = time.perf_counter(), {}
     if fit is None:
         x = model.decode(torch.randn(SAMPLES, DIM, generator=rng))

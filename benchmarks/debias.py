@@ -23,15 +23,15 @@ from rich.table import Table
 from safetensors.torch import load_file, save_file
 
 from latentebm.data.imbalance import draw_shares
-from latentebm.evaluation.classifier import Classifier
+from latentebm.debiaser import Debiaser
+from latentebm.evaluation.judges import Classifier
 from latentebm.evaluation.metrics import Judgement, judge
 from latentebm.files import write_atomic, write_json
-from latentebm.models.checkpoint import load_weights, save_weights
+from latentebm.models.saving import load_weights, save_weights
 from latentebm.models.vae import VAE
-from latentebm.workflow.debiaser import Debiaser
-from latentebm.workflow.measure import accuracy, fit_judge
+from latentebm.settings.job import Settings
+from latentebm.workflow.judge import accuracy, fit_judge
 from latentebm.workflow.problem import Problem, pose
-from latentebm.workflow.settings import Settings
 
 # Row name: reference images a class (None for all) and the settings that differ from the defaults.
 ROWS: dict[str, tuple[int | None, dict]] = {

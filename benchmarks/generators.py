@@ -26,19 +26,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latentebm.data.imbalance import draw_shares
+from latentebm.debiaser import Debiaser
 from latentebm.evaluation.baselines import BASELINES
-from latentebm.evaluation.classifier import Classifier
 from latentebm.evaluation.fidelity import copied_share, frechet_distance, neighbourhoods
+from latentebm.evaluation.judges import Classifier
 from latentebm.evaluation.shares import class_shares, confusion_rates, corrected_shares, kl_to_target, total_variation
 from latentebm.evaluation.task import Task
 from latentebm.files import write_atomic, write_json
-from latentebm.models.checkpoint import load_weights, save_weights
+from latentebm.models.saving import load_weights, save_weights
 from latentebm.models.vae import VAE
 from latentebm.sampling import Draws
-from latentebm.workflow.debiaser import Debiaser
-from latentebm.workflow.measure import fit_judge
+from latentebm.settings.job import Settings
+from latentebm.workflow.judge import fit_judge
 from latentebm.workflow.problem import pose
-from latentebm.workflow.settings import Settings
 
 TILT = "latent tilt, likelihood"
 METHODS = ["untilted", TILT, "fine-tuned", "reference only", "likelihood-free weights", "conditional (oracle)"]

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from latentebm.files import write_json
-from latentebm.workflow.measure import UnmadeError
+from latentebm.settings.job import Settings
+from latentebm.workflow.judge import UnmadeError
 from latentebm.workflow.run import debias
-from latentebm.workflow.settings import Settings
 
 KEPT = ("shares", "tv", "tv_interval", "frechet", "coverage", "ess", "pareto_k", "heldout_gain", "reliable")
 

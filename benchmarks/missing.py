@@ -33,9 +33,9 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import Pipeline
 
-from latentebm.data.mnar import MAR, MCAR, ColumnDriven, SelfMasking, make_missing
 from latentebm.files import write_json
-from latentebm.imputation import MIWAEImputer
+from latentebm.missing import MIWAEImputer
+from latentebm.missing.mechanisms import MAR, MCAR, ColumnDriven, SelfMasking, make_missing
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "missing.json"

@@ -16,12 +16,12 @@ from scipy.stats import wasserstein_distance
 from sklearn.datasets import load_breast_cancer
 
 from latentebm.data.images import load_images
-from latentebm.data.mnar import MCAR, ImagePixels, SelfMasking, make_missing
-from latentebm.imputation import MIWAEImputer, impute, tilt_miwae
-from latentebm.models.energy import EnergyNet
-from latentebm.models.miwae import MIWAE
-from latentebm.training.energy import TiltRecipe
-from latentebm.training.miwae import MIWAERecipe, fit_miwae, log_weights
+from latentebm.missing import MIWAEImputer, impute, tilt_miwae
+from latentebm.missing.fit_miwae import MIWAERecipe, fit_miwae, log_weights
+from latentebm.missing.mechanisms import MCAR, ImagePixels, SelfMasking, make_missing
+from latentebm.missing.miwae import MIWAE
+from latentebm.models.energies import EnergyNet
+from latentebm.tilting.fit_tilt import TiltRecipe
 
 __all__ = ["SETTINGS", "cancer", "error", "images", "tilt_one"]
 

@@ -28,7 +28,7 @@ from latentebm.data.images import load_images
 from latentebm.evaluation.quadrature import mmd
 from latentebm.files import write_atomic
 from latentebm.models.vae import VAE
-from latentebm.training.generator import fit_vae
+from latentebm.training.fit_vae import fit_vae
 
 CODES = Path(__file__).parents[1] / "runs" / "training-latents.safetensors"
 LATENTS = "MNIST codes, 10-D"

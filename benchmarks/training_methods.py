@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.data.batches import Minibatches
-from latentebm.models.energy import EnergyNet
+from latentebm.ebm.learned_sampler import fit_amortized
+from latentebm.ebm.maximum_likelihood import MCMCRecipe, fit_ebm
+from latentebm.ebm.score import fit_score
+from latentebm.models.energies import EnergyNet
 from latentebm.models.noise import NoiseEnergy
-from latentebm.models.point_generator import PointGenerator
-from latentebm.objectives.tilt import likelihood_loss
+from latentebm.models.sampler_net import SamplerNet
+from latentebm.objectives.tilt_losses import likelihood_loss
 from latentebm.sampling import MALA, ULA, ImproperSGLD, RandomWalk
-from latentebm.training.amortized import fit_amortized
-from latentebm.training.ebm import MCMCRecipe, fit_ebm
 from latentebm.training.fit import fit
-from latentebm.training.score import fit_score
 
 BATCH = 256
 HIDDEN = (128, 128)
@@ -159,7 +159,7 @@ def base_draws(energy: Energy, run: Run) -> list[str]:
 def learned(energy: Energy, run: Run) -> list[str]:
     """A generator trained with the energy, its entropy by the variational bound; the stride multiplies its noise."""
     dim = run.scale.dim
-    source = PointGenerator(dim, dim, hidden=HIDDEN, noise=min(run.scale.noise * run.stride, 1.0))
+    source = SamplerNet(dim, dim, hidden=HIDDEN, noise=min(run.scale.noise * run.stride, 1.0))
     lr = inspect.signature(fit_amortized).parameters["lr"].default * run.factor
     return fit_amortized(energy, source, run.data, steps=run.steps, lr=lr, generator=run.g).log
 

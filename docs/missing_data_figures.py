@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from latentebm.data.images import load_images
-from latentebm.data.mnar import (
+from latentebm.missing.mechanisms import (
     MAR,
     MCAR,
     ByClass,

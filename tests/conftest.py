@@ -10,8 +10,8 @@ import torch
 
 from latentebm.data.images import Images
 from latentebm.progress import silent
+from latentebm.settings.job import Settings
 from latentebm.workflow.run import debias
-from latentebm.workflow.settings import Settings
 
 FAST = {
     "width": 32,

@@ -10,23 +10,23 @@ from torch import nn
 from torch.distributions import MultivariateNormal, Normal
 
 from latentebm.data.toy import EightGaussians
+from latentebm.ebm import sampler_loss
+from latentebm.ebm.learned_sampler import fit_amortized, fit_sampler
+from latentebm.ebm.proposal import Proposal
+from latentebm.ebm.sampler_loss import SamplerLoss, constant
 from latentebm.evaluation.quadrature import Grid
-from latentebm.models.energy import EnergyNet
+from latentebm.models.energies import EnergyNet
 from latentebm.models.networks import mlp
-from latentebm.models.point_generator import PointGenerator
-from latentebm.models.tilt import LatentTilt
-from latentebm.objectives.amortized import (
+from latentebm.models.sampler_net import SamplerNet
+from latentebm.models.tilts import LatentTilt
+from latentebm.objectives.sampler_entropy import (
     entropy_surrogate,
     mutual_information,
     sampler_score,
     scale_entropy,
 )
-from latentebm.sampling.amortized import AmortizedSampler
-from latentebm.training import sampler_loss
-from latentebm.training.amortized import fit_amortized, fit_sampler
+from latentebm.sampling.learned import AmortizedSampler
 from latentebm.training.fit import DivergedError
-from latentebm.training.proposal import Proposal
-from latentebm.training.sampler_loss import SamplerLoss, constant
 
 NOISE = 0.5
 ENTROPIES = ("variational", "mutual-information", "scales")
@@ -63,7 +63,7 @@ def about_the_code(decode, x, z, noise):
 def test_the_entropy_gradient_of_a_linear_generator(sign, proposal, right, rng, monkeypatch):
     """H = ½ log det(AA' + σ²I) + const, so that dH/dA = (AA' + σ²I)⁻¹ A; proposals about the code make it too small."""
     if proposal:
-        monkeypatch.setattr("latentebm.objectives.amortized._linearised", proposal)
+        monkeypatch.setattr("latentebm.objectives.sampler_entropy._linearised", proposal)
     a = A.clone().requires_grad_()
     z, x = linear_draws(20_000, rng)
     score = sampler_score(lambda z: z @ A.T, x, z, noise=NOISE, generator=rng).score
@@ -75,7 +75,7 @@ def test_the_entropy_gradient_of_a_linear_generator(sign, proposal, right, rng, 
 
 def test_resampled_points_follow_the_potential_not_the_generator(rng):
     """Two members at N(0, 1 + .25), reweighted to N(½, .8) and N(−½, .8), whose weights are bounded."""
-    source = PointGenerator(1, 1, noise=0.5, straight=1.0, members=2)
+    source = SamplerNet(1, 1, noise=0.5, straight=1.0, members=2)
     centre = torch.tensor([0.5, -0.5])
 
     def potential(x):
@@ -89,7 +89,7 @@ def test_resampled_points_follow_the_potential_not_the_generator(rng):
 
 def test_a_wide_share_finds_what_the_sampler_misses(rng):
     """A sampler at −2 of a law with equal parts at −2 and 2; without density of its own its points would stay."""
-    source = PointGenerator(1, 1, noise=0.3)
+    source = SamplerNet(1, 1, noise=0.3)
     for p in source.parameters():
         nn.init.constant_(p, 0)
     source.net[-1].bias.data.fill_(-2.0)
@@ -125,7 +125,7 @@ def gaussian_generator(entropy, dim=1):
     """An affine generator: every Gaussian is in its reach."""
     torch.manual_seed(0)
     scales = entropy == "scales"
-    return PointGenerator(4 if scales else dim, dim, hidden=(), noise=0.0 if scales else 0.2, batch_norm=scales)
+    return SamplerNet(4 if scales else dim, dim, hidden=(), noise=0.0 if scales else 0.2, batch_norm=scales)
 
 
 def moments(source):
@@ -178,7 +178,7 @@ def test_energy_and_generator_learn_the_data_together(entropy, rng):
 
 
 def test_the_generators_loss_leaves_the_energy_alone_and_moves_every_part_of_the_generator(rng):
-    energy, source = Parabola(2), PointGenerator(2, 2, hidden=(4,))
+    energy, source = Parabola(2), SamplerNet(2, 2, hidden=(4,))
     fixed = constant(energy)
     learner = SamplerLoss(source, "mutual-information", bound="jensen-shannon")
     learner(lambda x: fixed(x) + x.square().sum(1), 16, rng).backward()
@@ -196,21 +196,21 @@ class Flat(nn.Module):
 
 
 def test_a_learned_sampler_keeps_the_samplers_contract(rng):
-    tilt, source = LatentTilt(Flat(), EnergyNet(2)), PointGenerator(3, 2)
+    tilt, source = LatentTilt(Flat(), EnergyNet(2)), SamplerNet(3, 2)
     draws = AmortizedSampler(source).draw(tilt, 7, generator=rng)
     assert draws.latent.shape == draws.x.shape == (7, 2)
     torch.testing.assert_close(draws.log_weight, -tilt.energy(draws.latent).detach())
     again = AmortizedSampler(source).draw(tilt, 7, generator=torch.Generator().manual_seed(0))
     assert torch.equal(draws.latent, again.latent)
     with pytest.raises(ValueError, match=r"generator: expected points of shape \(7, 2\), got \(7, 3\)"):
-        AmortizedSampler(PointGenerator(3, 3)).draw(tilt, 7, generator=rng)
+        AmortizedSampler(SamplerNet(3, 3)).draw(tilt, 7, generator=rng)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"source": PointGenerator(2, 3)}, r"source: expected a generator of points \(N, 2\), got \(N, 3\)"),
-        ({"source": PointGenerator(2, 2, noise=0.0)}, "source: expected noise above 0"),
+        ({"source": SamplerNet(2, 3)}, r"source: expected a generator of points \(N, 2\), got \(N, 3\)"),
+        ({"source": SamplerNet(2, 2, noise=0.0)}, "source: expected noise above 0"),
         ({"entropy": "scales"}, "source: expected batch normalisation"),
         ({"entropy": "guess"}, "entropy: expected"),
         ({"bound": "guess"}, "bound: expected"),
@@ -223,7 +223,7 @@ def test_a_learned_sampler_keeps_the_samplers_contract(rng):
     ],
 )
 def test_bad_input_is_named(change, message, rng):
-    settings = {"source": PointGenerator(2, 2), "data": torch.ones(5, 2), "steps": 1, **change}
+    settings = {"source": SamplerNet(2, 2), "data": torch.ones(5, 2), "steps": 1, **change}
     with pytest.raises(ValueError, match=message):
         fit_amortized(Parabola(2), settings.pop("source"), settings.pop("data"), **settings, generator=rng)
 
@@ -250,7 +250,7 @@ def test_a_networks_energy_and_its_sampler_learn_eight_gaussians(entropy, fault,
         monkeypatch.setattr(Proposal, "_redrawn", lambda self, x, log_weight, generator: x)
     torch.manual_seed(0)
     law, energy, scales = EightGaussians(), Integrable(), entropy == "scales"
-    source = PointGenerator(2, 2, hidden=(64, 64), straight=0.0 if scales else 1.5, batch_norm=scales)
+    source = SamplerNet(2, 2, hidden=(64, 64), straight=0.0 if scales else 1.5, batch_norm=scales)
     fit_amortized(energy, source, law.sample(4000, generator=rng), entropy=entropy, steps=300, batch=128, generator=rng)
     test = law.sample(4000, generator=rng)
     excess = (law.log_prob(test) - Grid(6.0, 200).log_likelihood(energy, test)).mean()
@@ -265,7 +265,7 @@ class Broken(Parabola):
 
 
 def test_a_diverging_fit_goes_back_and_says_at_which_step(rng):
-    energy, source = Broken(2), PointGenerator(2, 2, hidden=(4,))
+    energy, source = Broken(2), SamplerNet(2, 2, hidden=(4,))
     before = [p.detach().clone() for p in (*energy.parameters(), *source.parameters())]
     with pytest.raises(DivergedError, match="a loss of nan at step 9 after 8 rollbacks; the state of step 0"):
         fit_amortized(energy, source, torch.randn(50, 2, generator=rng), steps=20, batch=8, generator=rng)
@@ -273,7 +273,7 @@ def test_a_diverging_fit_goes_back_and_says_at_which_step(rng):
 
 
 def test_a_generator_of_the_wrong_output_shape_is_named(rng):
-    source = PointGenerator(2, 2)
+    source = SamplerNet(2, 2)
     source.net = nn.Linear(2, 3)
     for call in (
         lambda: fit_amortized(Parabola(2), source, torch.ones(5, 2), steps=1, generator=rng),
@@ -287,12 +287,12 @@ def test_a_generator_of_the_wrong_output_shape_is_named(rng):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: PointGenerator(1, 2, straight=1.0), "latent_dim: expected at least dim=2"),
-        (lambda: PointGenerator(2, 2, members=0), "members: expected"),
-        (lambda: PointGenerator(2, 2, members=3)(torch.zeros(4, 2)), "z: expected a multiple of 3 rows, got 4"),
-        (lambda: Proposal(PointGenerator(2, 2), torch.zeros(2), torch.ones(2), share=0), "share: expected"),
-        (lambda: Proposal(PointGenerator(2, 2), torch.zeros(2), torch.ones(2)).draw(len, 1, None), "n: expected"),
-        (lambda: fit_sampler(lambda x: x, PointGenerator(2, 2), steps=1, generator=torch.Generator()), "potential"),
+        (lambda: SamplerNet(1, 2, straight=1.0), "latent_dim: expected at least dim=2"),
+        (lambda: SamplerNet(2, 2, members=0), "members: expected"),
+        (lambda: SamplerNet(2, 2, members=3)(torch.zeros(4, 2)), "z: expected a multiple of 3 rows, got 4"),
+        (lambda: Proposal(SamplerNet(2, 2), torch.zeros(2), torch.ones(2), share=0), "share: expected"),
+        (lambda: Proposal(SamplerNet(2, 2), torch.zeros(2), torch.ones(2)).draw(len, 1, None), "n: expected"),
+        (lambda: fit_sampler(lambda x: x, SamplerNet(2, 2), steps=1, generator=torch.Generator()), "potential"),
     ],
 )
 def test_bad_samplers_are_named(call, message):

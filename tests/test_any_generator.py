@@ -11,19 +11,19 @@ import pytest
 import torch
 from torch import nn
 
-from latentebm.models.generators import WrappedGenerator
+from latentebm.adapters.from_module import WrappedModel
 from latentebm.models.vae import VAE
 from latentebm.sampling import SNIS, Langevin
-from latentebm.training.any_generator import SupportWarning, tilt_generator
-from latentebm.training.energy import TiltRecipe
+from latentebm.tilting.any_model import SupportWarning, tilt_generator
+from latentebm.tilting.fit_tilt import TiltRecipe
 
 QUICK = TiltRecipe(steps=150, batch=128, base_batch=512)
 SHIFT = 1.0
 
 
-def shifted(encoder=None) -> tuple[WrappedGenerator, torch.Tensor]:
+def shifted(encoder=None) -> tuple[WrappedModel, torch.Tensor]:
     """A generator that widens N(0, I) threefold, and a reference shifted along the first coordinate."""
-    model = WrappedGenerator(lambda z: 3 * z, 2, encoder=encoder)
+    model = WrappedModel(lambda z: 3 * z, 2, encoder=encoder)
     reference = 3 * torch.randn(2000, 2, generator=torch.Generator().manual_seed(1))
     return model, reference + torch.tensor([3 * SHIFT, 0.0])
 
@@ -80,7 +80,7 @@ def test_our_vae_gives_its_posteriors(rng):
 
 def test_other_supports_are_called_out(rng):
     """Real data with noise that the generator never makes: an energy of the data sees the noise, and collapses."""
-    flat = WrappedGenerator(lambda z: torch.cat([z, torch.zeros(len(z), 3)], 1), 2)
+    flat = WrappedModel(lambda z: torch.cat([z, torch.zeros(len(z), 3)], 1), 2)
     reference = torch.randn(500, 5, generator=rng) * 4
     steep = TiltRecipe(objective="jensen", energy_penalty=1e-3, steps=100, batch=128, base_batch=512)
     with pytest.warns(SupportWarning, match="pass features"):
@@ -97,7 +97,7 @@ def test_supports_far_apart_are_called_out(shift, encoder, rng):
 
 
 def test_data_may_be_one_number_an_item(rng):
-    model = WrappedGenerator(lambda z: z[:, 0], 2)
+    model = WrappedModel(lambda z: z[:, 0], 2)
     tilt = tilt_generator(model, 1 + torch.randn(200, generator=rng), recipe=QUICK, folds=2, generator=rng)
     low, high = tilt.energy(torch.tensor([[-1.0, 0.0], [1.0, 0.0]]))
     assert high < low
@@ -108,7 +108,7 @@ def test_a_pythae_vae_is_tilted(rng):
     models = pytest.importorskip("pythae.models", reason="pip install pythae")
     torch.manual_seed(0)
     vae = models.VAE(models.VAEConfig(input_dim=(1, 4, 4), latent_dim=2)).eval().requires_grad_(False)
-    model = WrappedGenerator(vae.decoder, 2, key="reconstruction", encoder=lambda x: vae.encoder(x)["embedding"])
+    model = WrappedModel(vae.decoder, 2, key="reconstruction", encoder=lambda x: vae.encoder(x)["embedding"])
     assert model.data_shape == (1, 4, 4)
     tilt = tilt_generator(model, torch.rand(50, 1, 4, 4), recipe=QUICK, folds=2, generator=rng)
     assert SNIS(pool=1000).draw(tilt, 5, generator=rng).x.shape == (5, 1, 4, 4)

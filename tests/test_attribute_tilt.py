@@ -9,18 +9,19 @@ import pytest
 import torch
 from torch import nn
 
+from latentebm.adapters.from_module import WrappedModel
 from latentebm.models.attribute import Attribute
-from latentebm.models.data_tilt import DataTilt
-from latentebm.models.generators import WrappedGenerator, check_generator
-from latentebm.models.strength import ScaledTilt
-from latentebm.models.tilt import LatentTilt
+from latentebm.models.data_tilts import DataTilt
+from latentebm.models.latent_model import check_model
+from latentebm.models.scaled_tilt import ScaledTilt
+from latentebm.models.tilts import LatentTilt
 from latentebm.sampling import ISIR, PMC, SGLD, SNIS, ULA, Langevin, RandomWalk, Rejection
-from latentebm.training import attributes as module
-from latentebm.training.attributes import expected_shares, tilt_attributes
+from latentebm.tilting import attributes as module
+from latentebm.tilting.attributes import expected_shares, tilt_attributes
 
 RHO = 0.8
-PLAIN = WrappedGenerator(nn.Identity(), 2)
-CORRELATED = WrappedGenerator(lambda z: torch.stack([z[:, 0], RHO * z[:, 0] + 0.6 * z[:, 1]], 1), 2)
+PLAIN = WrappedModel(nn.Identity(), 2)
+CORRELATED = WrappedModel(lambda z: torch.stack([z[:, 0], RHO * z[:, 0] + 0.6 * z[:, 1]], 1), 2)
 
 
 def sign(column: int, share: float) -> Attribute:
@@ -117,7 +118,7 @@ def test_unadjusted_chains_refuse_steps(kernel, attributes, rng):
 
 def test_strength_goes_from_the_prior_to_the_tilt_and_beyond(rng):
     b = 0.7
-    tilt = LatentTilt(WrappedGenerator(nn.Identity(), 1), nn.Sequential(nn.Linear(1, 1, bias=False), nn.Flatten(0)))
+    tilt = LatentTilt(WrappedModel(nn.Identity(), 1), nn.Sequential(nn.Linear(1, 1, bias=False), nn.Flatten(0)))
     tilt.net[0].weight.data.fill_(-b)
     z = torch.randn(5, 1, generator=rng)
     assert torch.equal(ScaledTilt(tilt, 0).energy(z), torch.zeros(5))
@@ -152,18 +153,18 @@ BAD = {
     "too rare": (lambda: fitted(of(lambda x: x[:, 0] > 3.5, 0.9)), "100 effective draws"),
     "twice": (lambda: fitted([sign(0, 0.5), sign(0, 0.5)]), "under its own name"),
     "contradiction": (lambda: fitted([sign(0, 0.9), of(lambda x: x[:, 0] > 0, 0.1)]), "reach"),
-    "no size": (lambda: WrappedGenerator(nn.Identity()), "latent_dim: expected a whole number"),
-    "latent shape": (lambda: WrappedGenerator(nn.Identity(), 2, latent_shape=(3, 1)), "a shape of 2 numbers"),
-    "training mode": (lambda: WrappedGenerator(nn.BatchNorm1d(2), 2), "evaluation mode, got BatchNorm1d"),
-    "dictionary": (lambda: WrappedGenerator(lambda z: {"x": z}, 2), "a tensor of 2 items"),
+    "no size": (lambda: WrappedModel(nn.Identity()), "latent_dim: expected a whole number"),
+    "latent shape": (lambda: WrappedModel(nn.Identity(), 2, latent_shape=(3, 1)), "a shape of 2 numbers"),
+    "training mode": (lambda: WrappedModel(nn.BatchNorm1d(2), 2), "evaluation mode, got BatchNorm1d"),
+    "dictionary": (lambda: WrappedModel(lambda z: {"x": z}, 2), "a tensor of 2 items"),
     "latent size": (
-        lambda: WrappedGenerator(nn.Linear(3, 5), 2),
+        lambda: WrappedModel(nn.Linear(3, 5), 2),
         r"decoder: expected one that takes .* \(2, 2\), got R",
     ),
     "own latent size": (lambda: fitted(UP, Wrong()), "model.decode: expected one that takes a tensor"),
-    "decoder fails": (lambda: WrappedGenerator(lambda z: z.colour, 2), "got AttributeError: 'Tensor' object has no"),
-    "key": (lambda: WrappedGenerator(lambda z: {"x": z}, 2, key="y"), "key: expected one of 'x', got 'y'"),
-    "key of a tensor": (lambda: WrappedGenerator(nn.Identity(), 2, key="y"), "key: expected one of a Tensor"),
+    "decoder fails": (lambda: WrappedModel(lambda z: z.colour, 2), "got AttributeError: 'Tensor' object has no"),
+    "key": (lambda: WrappedModel(lambda z: {"x": z}, 2, key="y"), "key: expected one of 'x', got 'y'"),
+    "key of a tensor": (lambda: WrappedModel(nn.Identity(), 2, key="y"), "key: expected one of a Tensor"),
     "encoder fails": (
         lambda: encoding(lambda x: x @ torch.ones(3, 2)),
         r"encoder: expected one that takes .* \(2, 2\)",
@@ -172,7 +173,7 @@ BAD = {
     "encoder of NaN": (lambda: encoding(lambda x: x / 0), "encoder: expected finite values"),
     "encoder's mode": (lambda: encoding(nn.BatchNorm1d(2)), "encoder: expected evaluation mode"),
     "no encoder": (lambda: PLAIN.encode(torch.zeros(1, 2)), "one given to the generator"),
-    "no decode": (lambda: check_generator("model", nn.Identity()), "got Identity without both"),
+    "no decode": (lambda: check_model("model", nn.Identity()), "got Identity without both"),
     "strength": (lambda: ScaledTilt(tilt_attributes(PLAIN, sign(0, 0.6), generator=RNG), 1.6), "strength: expected"),
     "noise": (lambda: DataTilt(PLAIN, nn.Flatten(0), noise=True), "generator: expected a likelihood of its data"),
     "gradient": (lambda: Langevin(n_steps=2).draw(fitted(UP, NoGradient()), 8, generator=RNG), "a differentiable one"),
@@ -191,7 +192,7 @@ class Wrong(nn.Linear):
 
 
 def encoding(encoder):
-    return WrappedGenerator(nn.Identity(), 2, encoder=encoder)
+    return WrappedModel(nn.Identity(), 2, encoder=encoder)
 
 
 def of(function, share):

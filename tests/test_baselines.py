@@ -13,7 +13,7 @@ from latentebm.evaluation.ratio import Ratio, fit_ratio, held_out_fifth
 from latentebm.evaluation.task import Sampled, Task
 from latentebm.models.conditional import ConditionalVAE
 from latentebm.models.vae import VAE
-from latentebm.training.generator import fit_vae
+from latentebm.training.fit_vae import fit_vae
 from tests.conftest import bars
 
 STEPS = 400

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from latentebm.cli import app
-from latentebm.workflow.debiaser import Debiaser
-from latentebm.workflow.settings import Settings, read_config
+from latentebm.cli.app import app
+from latentebm.debiaser import Debiaser
+from latentebm.settings.job import Settings, read_config
 
 from .conftest import bars
 

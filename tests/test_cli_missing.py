@@ -6,7 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from latentebm.cli_missing import register
+from latentebm.cli.missing import register
 
 APP = typer.Typer()
 register(APP)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from latentebm.models.data_energy import DataEnergy
-from latentebm.models.data_tilt import DataTilt, ElboTilt
+from latentebm.models.data_energies import DataEnergy
+from latentebm.models.data_tilts import DataTilt, ElboTilt
 from latentebm.models.likelihoods import Bernoulli, Gaussian
 from latentebm.models.vae import VAE
 from latentebm.sampling import MALA, NUTS, PMC, SNIS, ULA, Langevin
-from latentebm.training.generator import fit_vae
+from latentebm.training.fit_vae import fit_vae
 
 Z_ALPHA = 4.9  # two-sided normal quantile at 1e-6
 W = torch.tensor([[0.9, 0.3], [-0.4, 0.7], [0.2, -0.6]])

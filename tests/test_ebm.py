@@ -6,9 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from latentebm.ebm.jem import JEMRecipe, fit_jem
+from latentebm.ebm.learned_sampler import fit_amortized, fit_sampler
+from latentebm.ebm.maximum_likelihood import MCMCRecipe, Negatives, check_depends, fit_ebm
+from latentebm.ebm.score import fit_score
 from latentebm.models.networks import mlp
-from latentebm.models.point_generator import PointGenerator
-from latentebm.objectives.contrastive import contrastive_loss
+from latentebm.models.sampler_net import SamplerNet
+from latentebm.objectives.contrast import contrastive_loss
 from latentebm.sampling import (
     MALA,
     PMC,
@@ -21,12 +25,8 @@ from latentebm.sampling import (
     run_chains,
     tune_step,
 )
-from latentebm.training.amortized import fit_amortized, fit_sampler
-from latentebm.training.ebm import MCMCRecipe, Negatives, check_depends, fit_ebm
 from latentebm.training.fit import DivergedError, fit
 from latentebm.training.guard import Guard
-from latentebm.training.jem import JEMRecipe, fit_jem
-from latentebm.training.score import fit_score
 from tests.sampling_targets import GaussianTilt, assert_mean, gen
 
 
@@ -266,8 +266,8 @@ def test_an_energy_that_forgets_its_argument_is_found_among_many_points(rng):
     data = torch.randn(1000, 2, generator=rng)
     for fit_it in (
         lambda: fit_ebm(Flat(), data, generator=rng),
-        lambda: fit_amortized(Flat(), PointGenerator(2, 2), data, steps=2, generator=rng),
-        lambda: fit_sampler(Flat(), PointGenerator(2, 2), steps=2, generator=rng),
+        lambda: fit_amortized(Flat(), SamplerNet(2, 2), data, steps=2, generator=rng),
+        lambda: fit_sampler(Flat(), SamplerNet(2, 2), steps=2, generator=rng),
         lambda: fit_score(Flat(), data, sigma=0.1, steps=2, generator=rng),
     ):
         with pytest.raises(ValueError, match="energy: expected one that depends on x"):
@@ -287,14 +287,14 @@ def test_points_and_clips_are_checked(rng):
     holed[3, 1] = torch.nan
     for fit_it in (
         lambda x: fit_ebm(energy, x, generator=rng),
-        lambda x: fit_amortized(energy, PointGenerator(2, 2), x, generator=rng),
+        lambda x: fit_amortized(energy, SamplerNet(2, 2), x, generator=rng),
         lambda x: fit_score(energy, x, sigma=0.1, generator=rng),
     ):
         with pytest.raises(ValueError, match="data: expected finite values"):
             fit_it(holed)
         with pytest.raises(ValueError, match="data: expected floating points"):
             fit_it(torch.ones(50, 2).long())
-    with pytest.raises(ValueError, match="source: expected a PointGenerator, got Linear"):
+    with pytest.raises(ValueError, match="source: expected a SamplerNet, got Linear"):
         fit_amortized(energy, nn.Linear(2, 2), torch.ones(5, 2), generator=rng)
     with pytest.raises(ValueError, match=r"energy: expected shape \(N,\)"):
         fit_score(nn.Linear(2, 1), torch.ones(5, 2), sigma=0.1, generator=rng)

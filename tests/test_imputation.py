@@ -9,13 +9,13 @@ import pytest
 import torch
 from sklearn.utils.estimator_checks import check_estimator
 
-from latentebm.data.mnar import MCAR, MissingDataWarning, make_missing
-from latentebm.imputation import MIWAEImputer, impute, tilt_miwae
-from latentebm.imputation import imputer as imputation
-from latentebm.imputation.snis import _Sums
-from latentebm.models.miwae import MIWAE, Terms
-from latentebm.training.energy import TiltRecipe
-from latentebm.training.miwae import MIWAERecipe, fit_miwae
+from latentebm.missing import MIWAEImputer, impute, tilt_miwae
+from latentebm.missing import imputer as imputation
+from latentebm.missing.fit_miwae import MIWAERecipe, fit_miwae
+from latentebm.missing.imputation import _Sums
+from latentebm.missing.mechanisms import MCAR, MissingDataWarning, make_missing
+from latentebm.missing.miwae import MIWAE, Terms
+from latentebm.tilting.fit_tilt import TiltRecipe
 
 FAST = {"latent_dim": 2, "width": 16, "k": 5, "steps": 400, "lr": 0.01, "draws": 200}
 

@@ -8,12 +8,13 @@ import torch
 from torch.distributions import Bernoulli, Categorical, MultivariateNormal, Normal, StudentT
 from torch.nn import functional as F
 
-from latentebm.imputation import impute, snis
-from latentebm.models.missing import MissingModel
-from latentebm.models.miwae import MIWAE
-from latentebm.models.mixed_likelihoods import MIN_SCALE, MixedLikelihood
-from latentebm.objectives.iwae import iwae_bound, miwae_log_weight, nested_bounds
-from latentebm.training.miwae import MIWAERecipe, fit_miwae, log_weights
+from latentebm.missing import imputation as snis
+from latentebm.missing import impute
+from latentebm.missing.bound import iwae_bound, miwae_log_weight, nested_bounds
+from latentebm.missing.fit_miwae import MIWAERecipe, fit_miwae, log_weights
+from latentebm.missing.missing_model import MissingModel
+from latentebm.missing.miwae import MIWAE
+from latentebm.missing.mixed_likelihoods import MIN_SCALE, MixedLikelihood
 
 D, LATENT = 5, 2
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.datasets import FakeData
 from torchvision.transforms import ToTensor
 
-from latentebm.data.mnar import (
+from latentebm.missing.mechanisms import (
     MAR,
     MCAR,
     ByClass,
@@ -24,9 +24,9 @@ from latentebm.data.mnar import (
     make_missing,
     make_missing_values,
 )
-from latentebm.data.mnar import columns as laws
-from latentebm.data.mnar.mechanism import link, solve_link
-from latentebm.data.mnar.table import Table
+from latentebm.missing.mechanisms import columns as laws
+from latentebm.missing.mechanisms.mechanism import link, solve_link
+from latentebm.missing.mechanisms.table import Table
 
 N = 20_000
 X = np.random.default_rng(0).normal(size=(N, 6)) @ np.random.default_rng(1).normal(size=(6, 6)) + 3.0

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
-from latentebm.models.checkpoint import load_weights, save_weights
-from latentebm.models.energy import EnergyNet
-from latentebm.models.generators import WrappedGenerator
+from latentebm.adapters.from_module import WrappedModel
+from latentebm.models.energies import EnergyNet
 from latentebm.models.networks import NETWORKS
-from latentebm.models.strength import ScaledTilt
-from latentebm.models.tilt import LatentTilt
+from latentebm.models.saving import load_weights, save_weights
+from latentebm.models.scaled_tilt import ScaledTilt
+from latentebm.models.tilts import LatentTilt
 from latentebm.models.vae import VAE
 
 
@@ -89,7 +89,7 @@ def check_closed_gradient(limit, transform, rng, strength=None):
     energy = EnergyNet(3, hidden=(8, 6), members=4, limit=limit)
     for value in energy.state_dict().values():
         torch.nn.init.normal_(value)
-    tilt = LatentTilt(WrappedGenerator(torch.nn.Identity(), 3), energy, transform)
+    tilt = LatentTilt(WrappedModel(torch.nn.Identity(), 3), energy, transform)
     if strength is not None:
         tilt = ScaledTilt(tilt, strength)
     z = torch.randn(7, 3, generator=rng, requires_grad=True)

@@ -119,8 +119,8 @@ def test_a_stamp_follows_cells_and_imports_but_not_words():
     notebook.metadata[PACKAGE] = stamp(notebook)
     assert changes(notebook) == []
     modules = notebook.metadata[PACKAGE]["modules"]
-    assert {"latentebm.workflow.debiaser", "latentebm.models.vae", "latentebm.sampling.importance"} <= modules.keys()
-    assert not {"latentebm.cli", "latentebm.data.tabular"} & modules.keys()
+    assert {"latentebm.debiaser", "latentebm.models.vae", "latentebm.sampling.importance.snis"} <= modules.keys()
+    assert not {"latentebm.cli.app", "latentebm.data.tabular"} & modules.keys()
     modules["latentebm.models.vae"] = "0"
     assert changes(notebook) == ["latentebm.models.vae"]
     notebook.cells[0].source += "\n"

@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from latentebm.objectives.tilt import calibrated, gain, gradient_penalty, jensen_loss, likelihood_loss, log_partition
+from latentebm.objectives.tilt_losses import (
+    calibrated,
+    gain,
+    gradient_penalty,
+    jensen_loss,
+    likelihood_loss,
+    log_partition,
+)
 
 A = torch.tensor([[1.0, 0.3], [0.3, 0.5]], dtype=torch.float64)
 B = torch.tensor([0.8, -0.4], dtype=torch.float64)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from latentebm import perceptrons
-from latentebm.models.energy import EnergyNet
-from latentebm.models.generators import WrappedGenerator
-from latentebm.models.strength import ScaledTilt
-from latentebm.models.tilt import LatentTilt
-from latentebm.perceptrons import compiled_perceptrons
+from latentebm.adapters.from_module import WrappedModel
+from latentebm.models.energies import EnergyNet
+from latentebm.models.scaled_tilt import ScaledTilt
+from latentebm.models.tilts import LatentTilt
 from latentebm.sampling import MALA, ULA, FusedMLP, Langevin, run_chains
-from latentebm.sampling.moves import value_and_grad
+from latentebm.sampling.compiled import perceptrons
+from latentebm.sampling.compiled.perceptrons import compiled_perceptrons
+from latentebm.sampling.mcmc.moves import value_and_grad
 
 
 def gen(seed=0):
@@ -100,7 +100,7 @@ def test_layers_that_do_not_fit_are_refused(weights, biases):
 
 def test_compiled_chains_are_those_of_the_plain_potential():
     net = energy_net(2)
-    tilt = LatentTilt(WrappedGenerator(torch.nn.Identity(), 2), net, transform=lambda e: 2 * torch.tanh(e))
+    tilt = LatentTilt(WrappedModel(torch.nn.Identity(), 2), net, transform=lambda e: 2 * torch.tanh(e))
     x = torch.randn(40, 2, generator=gen())
     for target in (tilt, ScaledTilt(tilt, 0.7)):
         plain, fast = (
@@ -145,7 +145,7 @@ def test_a_tilt_that_changes_energy_or_base_is_differentiated():
         def energy(self, u):
             return super().energy(u) / 2
 
-    parts = WrappedGenerator(torch.nn.Identity(), 2), energy_net(2)
+    parts = WrappedModel(torch.nn.Identity(), 2), energy_net(2)
     for tilt in (Doubled(*parts), ScaledTilt(Wide(*parts), 0.5), Halved(LatentTilt(*parts), 1.0), LatentTilt(*parts)):
         u = torch.randn(5, 2, generator=gen(), requires_grad=True)
         value = tilt.energy(u) - tilt.log_base(u)

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from latentebm.cli import app
-from latentebm.workflow.plan import plan
-from latentebm.workflow.reopen import reopen
-from latentebm.workflow.strength import plot_strength, strength_curve
+from latentebm.cli.app import app
+from latentebm.studies.plan import plan
+from latentebm.studies.reopen import reopen
+from latentebm.studies.strength_curve import plot_strength, strength_curve
 
 
 def invoke(*words):
@@ -53,7 +53,7 @@ def test_plan_writes_its_table_and_figure(run, tmp_path):
 )
 def test_plans_that_cannot_be(run, tmp_path, monkeypatch, words, message):
     """They are refused before the judge is trained again."""
-    monkeypatch.setattr("latentebm.workflow.reopen.fit_judge", lambda *_: 1 / 0)
+    monkeypatch.setattr("latentebm.studies.reopen.fit_judge", lambda *_: 1 / 0)
     result = invoke("plan", run, "--out", tmp_path, *words)
     assert result.exit_code == 2
     assert message in result.output

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from latentebm.models.energy import EnergyNet
+from latentebm.models.energies import EnergyNet
 from latentebm.sampling import (
     HMC,
     MALA,
@@ -19,13 +19,12 @@ from latentebm.sampling import (
     Langevin,
     RandomWalk,
     agreement,
-    chains,
-    moves,
     run_chains,
     start_chains,
     tune_step,
 )
-from latentebm.sampling.annealed import annealed_langevin
+from latentebm.sampling.mcmc import chains, moves
+from latentebm.sampling.mcmc.annealed import annealed_langevin
 from tests.sampling_targets import A, GaussianTilt, MixtureTilt, assert_mean, gen
 
 N = 200_000

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from latentebm.data.batches import Minibatches
-from latentebm.objectives.jem import jem_loss
+from latentebm.objectives.joint import jem_loss
 from latentebm.sampling import (
     MALA,
     PMC,
@@ -21,8 +21,8 @@ from latentebm.sampling import (
     classifier,
     energy_differential,
     energy_penalty,
-    persistent,
 )
+from latentebm.sampling.mcmc import persistent
 from latentebm.training.fit import fit
 from tests.sampling_targets import GaussianTilt, assert_mean, gen
 

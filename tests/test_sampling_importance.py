@@ -22,8 +22,8 @@ from latentebm.sampling import (
     WeightSums,
     resample,
 )
-from latentebm.sampling import resampling as methods
-from latentebm.sampling.amortized import AmortizedSampler
+from latentebm.sampling.importance import resampling as methods
+from latentebm.sampling.learned import AmortizedSampler
 from tests.sampling_targets import GaussianTilt, MixtureTilt, assert_mean, gen
 
 METHODS = ["multinomial", "systematic", "residual", "without_replacement"]

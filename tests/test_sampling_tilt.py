@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from latentebm.debiaser import Debiaser
 from latentebm.sampling import HMC, ISIR, MALA, NUTS, PMC, SNIS, ULA, Langevin, Rejection, agreement
-from latentebm.workflow.debiaser import Debiaser
 from tests.sampling_targets import gen
 
 N = 3_000

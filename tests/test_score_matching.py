@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from latentebm.ebm.score import fit_score
 from latentebm.models.networks import mlp
 from latentebm.models.noise import NoiseEnergy
 from latentebm.objectives.score_matching import (
@@ -16,9 +17,8 @@ from latentebm.objectives.score_matching import (
     multiscale_score_matching,
     sliced_score_matching,
 )
-from latentebm.sampling.annealed import annealed_langevin
+from latentebm.sampling.mcmc.annealed import annealed_langevin
 from latentebm.training.fit import DivergedError
-from latentebm.training.score import fit_score
 
 Z_ALPHA = 4.9  # two-sided normal quantile at 1e-6
 P = torch.tensor([[2.0, 0.6], [0.6, 1.0]], dtype=torch.float64)  # precision of the model

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from latentebm.models.energy import EnergyNet
-from latentebm.training import reweight
-from latentebm.training.energy import TiltRecipe
-from latentebm.training.positives import Codes
-from latentebm.training.reweight import cluster_weights, principal_scores
-from latentebm.training.start import fit_start
+from latentebm.models.energies import EnergyNet
+from latentebm.tilting import reweight
+from latentebm.tilting.fit_tilt import TiltRecipe
+from latentebm.tilting.reweight import cluster_weights, principal_scores
+from latentebm.tilting.sides import Codes
+from latentebm.tilting.start import fit_start
 
 QUICK = TiltRecipe(steps=200, base_batch=256)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from latentebm.data.imbalance import biased_split, within_classes
+from latentebm.settings.job import Settings, parse_proportions
 from latentebm.workflow.problem import pose
-from latentebm.workflow.settings import Settings, parse_proportions
 
 
 def test_ten_classes_take_a_long_tail_of_fifty(rng):

@@ -7,7 +7,7 @@ import torch
 
 from latentebm.data.toy import TOYS, Checkerboard, EightGaussians, Rings, TwoMoons
 from latentebm.evaluation.quadrature import Grid, mmd
-from latentebm.objectives.contrastive import contrastive_loss
+from latentebm.objectives.contrast import contrastive_loss
 from tests.sampling_targets import assert_mean, gen
 
 GRID = Grid(4.0, 200)

@@ -8,17 +8,17 @@ from torch import nn
 from torch.distributions import Normal
 
 from latentebm.data.batches import Minibatches
-from latentebm.models.energy import EnergyNet
+from latentebm.models.energies import EnergyNet
 from latentebm.models.vae import VAE
-from latentebm.objectives.tilt import log_partition, posterior_score_loss
+from latentebm.objectives.tilt_losses import log_partition, posterior_score_loss
+from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
+from latentebm.tilting.held_out import held_out_gain
+from latentebm.tilting.negatives import Negatives
+from latentebm.tilting.sides import Codes
 from latentebm.training.best import BestState
-from latentebm.training.energy import TiltRecipe, fit_energy
 from latentebm.training.fit import DivergedError, fit
-from latentebm.training.generator import fit_vae
+from latentebm.training.fit_vae import fit_vae
 from latentebm.training.guard import Guard
-from latentebm.training.held_out import held_out_gain
-from latentebm.training.negatives import Negatives
-from latentebm.training.positives import Codes
 
 
 def test_best_state_is_kept_member_by_member():

@@ -22,8 +22,8 @@ def test_the_wheel_carries_the_data(tmp_path):
     assert {
         "latentebm/report/page.html",
         "latentebm/py.typed",
-        "latentebm/perceptrons.cpp",
-        "latentebm/cli.py",
+        "latentebm/sampling/compiled/perceptrons.cpp",
+        "latentebm/cli/app.py",
     } <= names
     assert not any(name.startswith(("tests", "notebooks")) for name in names)
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from latentebm.debiaser import Debiaser
 from latentebm.files import sha256, write_atomic
 from latentebm.report.page import metric_tables, reliability
 from latentebm.sampling import HMC, NUTS
-from latentebm.workflow.debiaser import Debiaser
-from latentebm.workflow.measure import UnmadeError, check_made, mixed
+from latentebm.sampling.named import SAMPLERS
+from latentebm.settings.job import Settings, parse_classes, parse_proportions, parse_target
+from latentebm.workflow.judge import UnmadeError, check_made, mixed
 from latentebm.workflow.problem import pose
 from latentebm.workflow.run import debias
-from latentebm.workflow.samplers import SAMPLERS
-from latentebm.workflow.settings import Settings, parse_classes, parse_proportions, parse_target
 
 from .conftest import FAST, bars
 
@@ -132,7 +132,7 @@ def test_langevin_agrees_with_snis(run):
 def test_every_sampler_draws_from_a_run(space, sampler, run, data_run, monkeypatch):
     for kind in (HMC, NUTS):
         quick = functools.partial(kind, chains=2, warm_up=50)
-        monkeypatch.setattr(f"latentebm.workflow.samplers.{kind.__name__}", quick)
+        monkeypatch.setattr(f"latentebm.sampling.named.{kind.__name__}", quick)
     model = Debiaser.load(run if space == "latent" else data_run).set_params(langevin_steps=60)
     exact = model.sample(4000).log_weight
     draws = model.set_params(sampler=sampler).check().sample(300)

@@ -18,7 +18,7 @@ from latentebm.data.imbalance import check_shares
 from latentebm.evaluation.ratio import Ratio, fit_ratio, held_out_fifth
 from latentebm.evaluation.task import Sampled, Task
 from latentebm.models.conditional import ConditionalVAE
-from latentebm.models.tilt import LatentTilt
+from latentebm.models.tilts import LatentTilt
 from latentebm.models.vae import VAE
 from latentebm.sampling import SNIS, Draws
 

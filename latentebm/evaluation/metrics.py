@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentebm.evaluation.classifier import Classifier
 from latentebm.evaluation.fidelity import frechet_distance, neighbourhoods
+from latentebm.evaluation.judges import Classifier
 from latentebm.evaluation.shares import (
     bootstrap_intervals,
     class_shares,

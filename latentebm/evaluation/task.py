@@ -15,7 +15,7 @@ from latentebm.models.vae import VAE
 from latentebm.progress import Track, silent
 from latentebm.sampling import Draws
 from latentebm.training.fit import FitResult
-from latentebm.training.generator import fit_vae
+from latentebm.training.fit_vae import fit_vae
 
 __all__ = ["Sampled", "Task"]
 

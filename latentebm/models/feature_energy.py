@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import fail
-from latentebm.models.tilt import Generator
+from latentebm.models.latent_model import LatentModel
 
 __all__ = ["FeatureEnergy", "LinearEnergy", "decoded_features"]
 
@@ -44,12 +44,12 @@ class FeatureEnergy(nn.Module):
 
     .. math:: E(z) = e\big(\phi(\mathrm{decode}(z))\big)
 
-    Samplers that use no gradient (SNIS, rejection, i-SIR) take any generator and features. Langevin and NUTS need both
+    Samplers that use no gradient (SNIS, rejection, i-SIR) take any model and features. Langevin and NUTS need both
     to be differentiable; where the features are steps (a hard label), Metropolis-adjusted kernels stay exact, and the
     others refuse them.
 
     Arguments:
-        generator: anything with `latent_dim` and `decode`.
+        model: anything with `latent_dim` and `decode`.
         features: data (N, *data_shape) to features (N, F).
         energy: module from features (N, F) to (N,).
         chunk: codes decoded at once.
@@ -58,8 +58,8 @@ class FeatureEnergy(nn.Module):
         Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
 
     Example:
-        >>> from latentebm.models.generators import WrappedGenerator
-        >>> model, theta = WrappedGenerator(nn.Identity(), 2), torch.tensor([1.0, 0.0])
+        >>> from latentebm.adapters.from_module import WrappedModel
+        >>> model, theta = WrappedModel(nn.Identity(), 2), torch.tensor([1.0, 0.0])
         >>> energy = FeatureEnergy(model, torch.sign, LinearEnergy(theta))
         >>> energy(torch.tensor([[3.0, 0.5], [-0.1, 2.0]]))
         tensor([-1.,  1.])
@@ -67,14 +67,14 @@ class FeatureEnergy(nn.Module):
 
     def __init__(
         self,
-        generator: Generator,
+        model: LatentModel,
         features: Callable[[Tensor], Tensor],
         energy: nn.Module,
         *,
         chunk: int = 4096,
     ) -> None:
         super().__init__()
-        self.generator = generator
+        self.model = model
         self.features = features
         self.energy = energy
         self.chunk = chunk
@@ -85,22 +85,22 @@ class FeatureEnergy(nn.Module):
         Raises:
             ValueError: features of another shape, or a gradient is asked for that `decode` does not pass on.
         """
-        parts = [decoded_features(self.generator, self.features, part) for part in z.split(self.chunk)]
+        parts = [decoded_features(self.model, self.features, part) for part in z.split(self.chunk)]
         return torch.cat([cast(Tensor, self.energy(part)) for part in parts])
 
 
-def decoded_features(generator: Generator, features: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+def decoded_features(model: LatentModel, features: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
     """Features (N, F) of what codes decode to.
 
     Raises:
         ValueError: features of another shape, or a gradient is asked for that `decode` does not pass on.
 
     Example:
-        >>> from latentebm.models.generators import WrappedGenerator
-        >>> decoded_features(WrappedGenerator(nn.Identity(), 2), torch.abs, -torch.ones(1, 2))
+        >>> from latentebm.adapters.from_module import WrappedModel
+        >>> decoded_features(WrappedModel(nn.Identity(), 2), torch.abs, -torch.ones(1, 2))
         tensor([[1., 1.]])
     """
-    x = generator.decode(z)
+    x = model.decode(z)
     if torch.is_grad_enabled() and z.requires_grad and not x.requires_grad:
         # Otherwise the chain would silently follow the prior alone.
         raise fail("decode", "a differentiable one for this sampler", "one without gradient", "draw by SNIS instead")

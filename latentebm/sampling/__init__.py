@@ -1,7 +1,5 @@
 """Samplers: all they need of a model is ``potential(x) -> (N,)``, or a base law and an energy."""
 
-from latentebm.sampling import optim
-from latentebm.sampling.chains import run_chains
 from latentebm.sampling.classifier import (
     ConditionalSampler,
     JointSampler,
@@ -10,19 +8,21 @@ from latentebm.sampling.classifier import (
     energy_differential,
     energy_penalty,
 )
+from latentebm.sampling.compiled.fused import FusedMLP
 from latentebm.sampling.diagnostics import Agreement, agreement, bfmi, ess_bulk, ess_tail, max_rhat, rhat
 from latentebm.sampling.draws import Draws, Sampler, Target
-from latentebm.sampling.fused import FusedMLP
-from latentebm.sampling.importance import SNIS
-from latentebm.sampling.kernels import MALA, SGLD, ULA, ImproperSGLD, Kernel, RandomWalk
-from latentebm.sampling.langevin import Langevin
-from latentebm.sampling.nuts import HMC, NUTS
-from latentebm.sampling.persistent import PMC, ReplayBuffer
-from latentebm.sampling.rejection import ISIR, Rejection
-from latentebm.sampling.resampling import resample
-from latentebm.sampling.state import ChainInfo, ChainRun, ChainState, start_chains
-from latentebm.sampling.tuning import tune_step
-from latentebm.sampling.weights import WeightSums
+from latentebm.sampling.importance.rejection import ISIR, Rejection
+from latentebm.sampling.importance.resampling import resample
+from latentebm.sampling.importance.snis import SNIS
+from latentebm.sampling.importance.weights import WeightSums
+from latentebm.sampling.mcmc import optim
+from latentebm.sampling.mcmc.chains import run_chains
+from latentebm.sampling.mcmc.hamiltonian import HMC, NUTS
+from latentebm.sampling.mcmc.kernels import MALA, SGLD, ULA, ImproperSGLD, Kernel, RandomWalk
+from latentebm.sampling.mcmc.langevin import Langevin
+from latentebm.sampling.mcmc.persistent import PMC, ReplayBuffer
+from latentebm.sampling.mcmc.state import ChainInfo, ChainRun, ChainState, start_chains
+from latentebm.sampling.mcmc.tuning import tune_step
 
 __all__ = [
     "HMC",

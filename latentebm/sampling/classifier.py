@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, check_rng, fail
-from latentebm.sampling.chains import run_chains
-from latentebm.sampling.kernels import Kernel, check_kernel
-from latentebm.sampling.state import start_chains
+from latentebm.sampling.mcmc.chains import run_chains
+from latentebm.sampling.mcmc.kernels import Kernel, check_kernel
+from latentebm.sampling.mcmc.state import start_chains
 
 __all__ = [
     "ClassifierSampler",

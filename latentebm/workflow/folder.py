@@ -15,7 +15,7 @@ from torch import nn
 from latentebm._version import __version__
 from latentebm.checks import fail
 from latentebm.files import sha256, write_json
-from latentebm.models.checkpoint import save_weights
+from latentebm.models.saving import save_weights
 
 __all__ = ["check_out", "load_config", "run_folder", "save_model"]
 

@@ -12,7 +12,7 @@ from latentebm.checks import fail
 from latentebm.data.images import TORCHVISION, Images, load_images, load_npz
 from latentebm.data.imbalance import biased_split, draw_shares, within_classes
 from latentebm.evaluation.metrics import NEIGHBOURS
-from latentebm.workflow.settings import Settings, is_long_tail, parse_classes, parse_proportions, parse_target
+from latentebm.settings.job import Settings, is_long_tail, parse_classes, parse_proportions, parse_target
 
 __all__ = ["Problem", "pose"]
 

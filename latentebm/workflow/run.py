@@ -16,17 +16,17 @@ import torch
 from matplotlib.figure import Figure
 
 from latentebm.checks import check_int, fail
+from latentebm.debiaser import Debiaser
 from latentebm.evaluation.metrics import NEIGHBOURS
 from latentebm.files import sha256, write_atomic, write_json, write_text
 from latentebm.progress import Track, silent
 from latentebm.report import render_report
 from latentebm.sampling import Draws
-from latentebm.workflow.debiaser import Debiaser
-from latentebm.workflow.figures import run_figures
+from latentebm.settings.job import Settings
 from latentebm.workflow.folder import check_out, run_folder
-from latentebm.workflow.measure import check_made, fit_judge, judge_draws, run_metrics
+from latentebm.workflow.judge import check_made, fit_judge, judge_draws, run_metrics
 from latentebm.workflow.problem import pose
-from latentebm.workflow.settings import Settings
+from latentebm.workflow.run_figures import run_figures
 
 __all__ = ["RunResult", "check_npz", "debias", "save_samples"]
 

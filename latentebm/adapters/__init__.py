@@ -1,0 +1,1 @@
+"""Other people's models, made to look like ours."""

@@ -1,0 +1,1 @@
+"""Training an energy from data."""

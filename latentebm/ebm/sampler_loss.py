@@ -1,0 +1,119 @@
+"""What a learned sampler minimises: the potential of its points less their entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from latentebm.checks import check_choice, check_event, check_int, check_number, fail
+from latentebm.models.networks import mlp
+from latentebm.models.sampler_net import SamplerNet
+from latentebm.objectives.sampler_entropy import (
+    BOUNDS,
+    entropy_surrogate,
+    mutual_information,
+    sampler_score,
+    scale_entropy,
+)
+
+__all__ = ["ENTROPIES", "Potential", "SamplerLoss", "constant"]
+
+ENTROPIES = ("variational", "mutual-information", "scales")
+Potential = Callable[[Tensor], Tensor]
+
+
+class SamplerLoss(nn.Module):
+    r"""A generator's loss, with the critic that the mutual information needs.
+
+    .. math:: E_G[U(x)] - w H(G)
+
+    Arguments:
+        source: the generator.
+        entropy: ``variational`` (needs noise), ``mutual-information`` (needs noise) or ``scales`` (needs batch
+            normalisation).
+        bound: of the mutual information, ``donsker-varadhan`` or ``jensen-shannon``.
+        weight: of the entropy, w; 1 for the potential's own law.
+        pairs: importance draws a point of the variational entropy, each with its opposite.
+
+    Raises:
+        ValueError: the generator lacks what its entropy needs, or an argument is out of range.
+
+    References:
+        No MCMC for me: amortized sampling for fast and stable training of energy-based models (Grathwohl et al.,
+        2021), https://arxiv.org/abs/2010.04230
+
+    Example:
+        >>> loss, g = SamplerLoss(SamplerNet(2, 2)), torch.Generator().manual_seed(0)
+        >>> loss(lambda x: x.square().sum(1) / 2, 8, g).shape
+        torch.Size([])
+    """
+
+    def __init__(
+        self,
+        source: SamplerNet,
+        entropy: str = "variational",
+        *,
+        bound: str = BOUNDS[0],
+        weight: float = 1.0,
+        pairs: int = 3,
+    ) -> None:
+        super().__init__()
+        self.entropy = check_choice("entropy", entropy, ENTROPIES)
+        self.bound = check_choice("bound", bound, BOUNDS)
+        self.weight = check_number("entropy_weight", weight, low=0)
+        self.pairs = check_int("pairs", pairs)
+        if entropy != "scales" and not source.noise:
+            raise fail("source", f"noise above 0 for entropy={entropy}", 0, "pass SamplerNet(…, noise=0.1)")
+        if entropy == "scales" and not source.scales().numel():
+            raise fail("source", "batch normalisation for entropy=scales", "none", "pass batch_norm=True")
+        self.source = source
+        sizes = (source.dim + source.latent_dim, 128, 128, 1)
+        self.critic = mlp(sizes) if entropy == "mutual-information" else None
+
+    def forward(self, potential: Potential, n: int, generator: torch.Generator) -> Tensor:
+        """The loss on `n` fresh points.
+
+        Raises:
+            ValueError: the generator's points, or the potential's values, have another shape than they ought to.
+        """
+        like = next(self.source.parameters())
+        z, noise = (torch.randn(n, k, generator=generator).to(like) for k in (self.source.latent_dim, self.source.dim))
+        clean = check_event("source", self.source(z), (self.source.dim,))
+        x = clean + self.source.noise * noise
+        values = check_event("potential", potential(x), ())
+        return values.mean() - self.weight * self._entropy(x, z, generator)
+
+    def _entropy(self, x: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:
+        """The entropy, or what has its gradient."""
+        if self.entropy == "scales":
+            return scale_entropy(self.source.scales())
+        if self.critic is not None:
+            on_pairs = self.critic(torch.cat([x, z], 1)).squeeze(1)
+            off_pairs = torch.cat([self.critic(torch.cat([x, z.roll(s, 0)], 1)).squeeze(1) for s in (1, 2, 3)])
+            return mutual_information(on_pairs, off_pairs, bound=self.bound)
+        found = sampler_score(
+            constant(self.source), x.detach(), z, noise=self.source.noise, k=self.pairs, generator=generator
+        )
+        return entropy_surrogate(x, found.score)
+
+
+def constant(module: nn.Module) -> Potential:
+    """The module as a function of its input alone: gradients pass through it to the points, not to its parameters.
+
+    Example:
+        >>> layer, x = nn.Linear(1, 1), torch.ones(1, 1, requires_grad=True)
+        >>> constant(layer)(x).sum().backward()
+        >>> layer.weight.grad is None, x.grad is None
+        (True, False)
+    """
+
+    def call(x: Tensor) -> Tensor:
+        # Looked up at each call: the parameters move.
+        parameters = {name: p.detach() for name, p in module.named_parameters()}
+        out: Tensor = functional_call(module, parameters, (x,))
+        return out
+
+    return call

@@ -1,0 +1,149 @@
+"""Mechanisms that depend on labels or on pixels: by class, and by intensity and place in an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from latentebm.checks import check_choice, check_number, fail
+from latentebm.missing.mechanisms.mechanism import Mechanism, Removal
+from latentebm.missing.mechanisms.table import Columns, Table
+
+__all__ = ["ByClass", "ImagePixels"]
+
+
+@dataclass(frozen=True)
+class ByClass(Mechanism):
+    r"""Missing by class: every cell of a row goes with the rate of the row's label, :math:`P(s_{ij}=0) = r_{y_i}`.
+
+    With a rate given to :func:`make_missing`, the rates keep their ratios and are scaled to reach it in expectation.
+
+    Arguments:
+        rates: label to rate of [0, 1]; labels left out lose nothing.
+        columns: columns that may lose cells; all by default.
+
+    Raises:
+        ValueError: a rate lies outside [0, 1]; on use, without labels or where a rate cannot be reached.
+
+    References:
+        Inference and missing data (Rubin, 1976)
+
+    Example:
+        >>> from latentebm.missing.mechanisms import make_missing
+        >>> y = np.repeat([0, 1], 500)
+        >>> _, mask = make_missing(np.zeros((1000, 40)), ByClass({1: 0.5}), y=y, random_state=0)
+        >>> bool(mask[:500].all()), round(1 - float(mask[500:].mean()), 1)
+        (True, 0.5)
+    """
+
+    rates: Mapping[Any, float]
+    columns: Columns = None
+
+    def __post_init__(self) -> None:
+        for label, rate in self.rates.items():
+            check_number(f"rates[{label!r}]", rate, low=0, high=1)
+
+    def remove(self, table: Table, rate: float | None, rng: np.random.Generator) -> Iterator[Removal]:
+        """Yield each column with rows chosen by their labels."""
+        y = table.labels("ByClass")
+        unknown = set(self.rates) - set(y.tolist())
+        if unknown:
+            raise fail("rates", "labels that occur in y", sorted(map(str, unknown)), "correct the labels")
+        p = np.array([self.rates.get(label, 0.0) for label in y.tolist()], dtype=np.float64)
+        for j in table.indices(self.columns):
+            seen = p[table.observed(j)]
+            mean, most = (float(seen.mean()), float(seen.max())) if len(seen) else (0.0, 0.0)
+            q = 1.0 if rate is None or not len(seen) else _scale(rate, mean, most, "the rates given")
+            yield [j], rng.random(len(p)) < q * p
+
+
+@dataclass(frozen=True)
+class ImagePixels(Mechanism):
+    r"""Missing by intensity and place: bright pixels in a box, for chosen labels.
+
+    .. math:: P(s_{ij}=0 \mid x, y) = q\,[x_{ij} \ge t]\,[j \in \mathrm{box}]\,[y_i \in \mathrm{digits}]
+
+    with q = 1, or, given a rate, q solved so that the expected share of removed pixels among those of the box in the
+    chosen images is the rate.
+
+    Arguments:
+        threshold: t, in the images' own unit of intensity.
+        box: (top, bottom, left, right) pixel limits, bottom and right excluded; ``"center"`` for the central half of
+            each side; None for the whole image.
+        digits: labels that lose pixels; all by default.
+        direction: ``high`` removes x ≥ t, ``low`` removes x ≤ t.
+
+    Raises:
+        ValueError: on use, where the data are no images, the box lies outside, or the rate cannot be reached.
+
+    References:
+        not-MIWAE: Deep generative modelling with missing not at random data (Ipsen, Mattei and Frellsen, 2021),
+        https://arxiv.org/abs/2006.12871
+
+    Example:
+        >>> from latentebm.missing.mechanisms import make_missing
+        >>> image = np.array([[[0.0, 0.9], [0.2, 0.8]]] * 2)
+        >>> image[1] = 0.0
+        >>> make_missing(image, ImagePixels(threshold=0.5, box=(0, 1, 0, 2)))[0][0]
+        array([[0. , nan],
+               [0.2, 0.8]])
+    """
+
+    threshold: float = 0.5
+    box: tuple[int, int, int, int] | str | None = None
+    digits: Sequence[Any] | None = None
+    direction: str = "high"
+
+    def __post_init__(self) -> None:
+        check_choice("direction", self.direction, ("high", "low"))
+
+    def remove(self, table: Table, rate: float | None, rng: np.random.Generator) -> Iterator[Removal]:
+        """Yield each pixel of the box with the images that lose it."""
+        pixels = self._pixels(table.event_shape)
+        chosen = self._chosen(table)
+        share = sum(int((self._eligible(table, j) & chosen).sum()) for j in pixels)
+        cells = max(1, sum(int((table.observed(j) & chosen).sum()) for j in pixels))
+        q = 1.0 if rate is None else _scale(rate, share / cells, 1.0, "pixels past the threshold in the box")
+        for j in pixels:
+            yield [j], (rng.random(table.shape[0]) < q) & self._eligible(table, j) & chosen
+
+    def _eligible(self, table: Table, j: int) -> np.ndarray:
+        pixel = table.numeric(j)
+        return pixel >= self.threshold if self.direction == "high" else pixel <= self.threshold
+
+    def _chosen(self, table: Table) -> np.ndarray:
+        if self.digits is None:
+            return np.ones(table.shape[0], dtype=bool)
+        labels = table.labels("ImagePixels with digits")
+        unknown = set(self.digits) - set(labels.tolist())
+        if unknown:
+            raise fail("digits", "labels that occur in y", sorted(map(str, unknown)), "correct the labels")
+        return np.isin(labels, list(self.digits))
+
+    def _pixels(self, event_shape: tuple[int, ...]) -> list[int]:
+        if len(event_shape) < 2:
+            raise fail("X", "images (N, H, W) or (N, C, H, W)", f"(N, {event_shape[0]})", "reshape the rows to images")
+        height, width = event_shape[-2:]
+        box = self.box
+        if isinstance(box, str):
+            check_choice("box", box, ("center",))
+            box = (height // 4, height - height // 4, width // 4, width - width // 4)
+        top, bottom, left, right = box or (0, height, 0, width)
+        if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+            raise fail("box", f"limits within {height} × {width} pixels", box, "pass (top, bottom, left, right)")
+        inside = np.zeros(event_shape, dtype=bool)
+        inside[..., top:bottom, left:right] = True
+        return [int(j) for j in np.flatnonzero(inside)]
+
+
+def _scale(rate: float, mean: float, largest: float, what: str) -> float:
+    """Factor that brings a mean probability to `rate` without pushing the largest above 1."""
+    if rate == 0:
+        return 0.0
+    reach = mean / largest if largest else 0.0
+    if rate > reach * (1 + 1e-12):
+        raise fail("rate", f"at most {reach:.4f}, all that {what} can lose", rate, "lower it, or widen the mechanism")
+    return rate / mean

@@ -1,0 +1,128 @@
+"""Apply a mechanism to data: one function for arrays, tensors and frames."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from latentebm.checks import check_number, fail
+from latentebm.missing.mechanisms.columns import MAR, MCAR, SelfMasking
+from latentebm.missing.mechanisms.mechanism import Mechanism, MissingDataWarning
+from latentebm.missing.mechanisms.table import Table
+
+__all__ = ["make_missing", "make_missing_values"]
+
+Seed = int | np.random.Generator | None
+
+
+def make_missing(
+    X: Any, mechanism: Mechanism, rate: float | None = None, *, y: Any = None, random_state: Seed = None
+) -> tuple[Any, Any]:
+    r"""Remove cells of `X` by a mechanism and say which remain.
+
+    .. math:: \mathrm{E}[1 - s_{ij}] = r \text{ over the cells the mechanism may remove}, \quad
+              \tilde x_{ij} = x_{ij} \text{ where } s_{ij} = 1 \text{, else NaN}
+
+    Cells of `X` that are NaN already stay missing (mask 0) and do not count in the rate. Integers become floats,
+    since only floats hold NaN; in a DataFrame columns become what pandas makes of a missing value.
+
+    Arguments:
+        X: complete data, numpy array or torch tensor (N, …), or DataFrame of D columns; not changed.
+        mechanism: decides which cells go, such as ``MCAR()`` or ``SelfMasking("probit")``.
+        rate: expected share of removed cells among the columns the mechanism works on, in [0, 1); None where the
+            mechanism carries its own strength.
+        y: labels (N,), for mechanisms that depend on them.
+        random_state: seed or numpy generator; the same seed gives the same mask.
+
+    Returns:
+        Data of the same kind with NaN where missing, and the mask of the same kind and shape, True = 1 = observed.
+
+    Raises:
+        ValueError: the rate lies outside [0, 1) or cannot be reached, X holds infinite values or text the mechanism
+            depends on, a column does not exist, or labels are missing or of another length.
+
+    References:
+        Inference and missing data (Rubin, 1976)
+
+    Example:
+        >>> X = np.arange(6.0).reshape(3, 2)
+        >>> X_missing, mask = make_missing(X, SelfMasking("hard", columns=[1]), rate=1 / 3, random_state=0)
+        >>> X_missing
+        array([[ 0.,  1.],
+               [ 2.,  3.],
+               [ 4., nan]])
+        >>> mask.sum(axis=0)
+        array([3, 2])
+    """
+    if not isinstance(mechanism, Mechanism):
+        raise fail("mechanism", "a Mechanism object", repr(mechanism), "pass for example MCAR()")
+    if rate is not None:
+        rate = check_number("rate", rate, low=0, high=1, fix="pass a share of [0, 1)")
+        if rate == 1:
+            raise fail("rate", "a share of [0, 1)", rate, "leave something observed")
+    table = Table(X, y)
+    by_column = table.seen.copy()
+    for columns, rows in mechanism.remove(table, rate, np.random.default_rng(random_state)):
+        for j in columns:
+            by_column[j] &= ~rows
+    mask = np.ascontiguousarray(by_column.T)
+    _warn_empty(mask)
+    return table.rebuild(mask)
+
+
+def _warn_empty(mask: np.ndarray) -> None:
+    rows, columns = int((~mask.any(axis=1)).sum()), int((~mask.any(axis=0)).sum())
+    if rows or columns:
+        warnings.warn(f"{rows} rows and {columns} columns have no observed cell left", MissingDataWarning, 3)
+
+
+def make_missing_values(
+    X: Any, *, mcar_rate: float = 0.0, mar_rate: float = 0.0, mnar_rate: float = 0.0, random_state: Seed = None
+) -> tuple[Any, Any]:
+    r"""Remove cells by all three kinds at once, each taking its own share of the cells.
+
+    .. math:: \mathrm{E}[1 - s_{ij}] = r_\mathrm{MCAR} + r_\mathrm{MAR} + r_\mathrm{MNAR}, \quad j > 0
+
+    The first column stays complete: it drives the MAR share (logistic). The MNAR share is logistic self-masking of
+    high values. Each kind works on what the one before left, with its rate of all cells.
+
+    Arguments:
+        X: complete data (N, D) with at least two columns, array, tensor or DataFrame.
+        mcar_rate: share removed completely at random.
+        mar_rate: share removed depending on the first column.
+        mnar_rate: share removed depending on the cell's own value.
+        random_state: seed or numpy generator.
+
+    Returns:
+        Data of the same kind with NaN where missing, and the mask, True = observed.
+
+    Raises:
+        ValueError: a rate lies outside [0, 1), the rates sum to 1 or more, or X has fewer than two columns.
+
+    References:
+        Inference and missing data (Rubin, 1976)
+
+    Example:
+        >>> X = np.random.default_rng(0).normal(size=(2000, 5))
+        >>> _, mask = make_missing_values(X, mcar_rate=0.1, mar_rate=0.1, mnar_rate=0.1, random_state=0)
+        >>> round(1 - float(mask[:, 1:].mean()), 1)
+        0.3
+    """
+    rates = [
+        check_number(n, r, low=0, high=1)
+        for n, r in zip(("mcar_rate", "mar_rate", "mnar_rate"), (mcar_rate, mar_rate, mnar_rate), strict=True)
+    ]
+    if sum(rates) >= 1:
+        raise fail("rates", "a sum below 1", sum(rates), "lower them")
+    columns = Table(X).shape[1]
+    if columns < 2:
+        raise fail("X", "at least two columns", columns, "the first stays complete and drives the MAR share")
+    rng = np.random.default_rng(random_state)
+    others = list(range(1, columns))
+    left, mask = 1.0, None
+    for mechanism, rate in zip((MCAR(others), MAR([0], others), SelfMasking(columns=others)), rates, strict=True):
+        X, mask = make_missing(X, mechanism, rate=rate / left, random_state=rng)
+        left -= rate
+    return X, mask

@@ -1,0 +1,120 @@
+"""Multivariate amputation: rows fall to whole patterns of columns, with odds set by weighted scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from latentebm.checks import check_choice, check_number, fail
+from latentebm.missing.mechanisms.mechanism import (
+    DIRECTIONS,
+    KINDS,
+    Array,
+    Mechanism,
+    Removal,
+    needs_rate,
+    solve_link,
+    standard_score,
+)
+from latentebm.missing.mechanisms.table import Table
+
+__all__ = ["Patterns"]
+
+
+@dataclass(frozen=True)
+class Patterns(Mechanism):
+    r"""Amputation by patterns: each row is a candidate for one pattern k, and loses all of its columns or none.
+
+    .. math:: P(\text{row } i \text{ falls to } k) = f_k\,F(a_k + b \textstyle\sum_j w_{kj} z_{ij})
+
+    Weights decide the mechanism: all zero is MCAR, weights on columns the pattern keeps are MAR, weights on columns it
+    removes are MNAR. The intercepts :math:`a_k` are solved so that the expected share of missing cells, among the
+    columns any pattern removes, is the rate.
+
+    Arguments:
+        patterns: rows of 0 (goes missing) and 1 (stays), shape (P, D).
+        frequencies: f (P,), summing to 1; equal by default.
+        weights: w (P, D); by default 1 on what the pattern keeps (MAR).
+        kind: ``logistic``, ``probit`` or ``hard``.
+        direction: of the weighted score: ``high``, ``low``, ``tails`` or ``middle``.
+        slope: b, per standard deviation of the weighted score.
+
+    Raises:
+        ValueError: shapes disagree, a pattern removes nothing, frequencies do not sum to 1; on use, a rate too high.
+
+    References:
+        Generating missing values for simulation purposes: a multivariate amputation procedure (Schouten, Lugtig and
+        Vink, 2018), https://doi.org/10.1080/00949655.2018.1491577
+
+    Example:
+        >>> from latentebm.missing.mechanisms import make_missing
+        >>> X = np.random.default_rng(0).normal(size=(1000, 3))
+        >>> _, mask = make_missing(X, Patterns([[1, 0, 0], [0, 1, 1]]), rate=0.2, random_state=0)
+        >>> bool((mask[:, 1] == mask[:, 2]).all()), round(1 - float(mask.mean()), 1)
+        (True, 0.2)
+    """
+
+    patterns: Sequence[Sequence[int]]
+    frequencies: Sequence[float] | None = None
+    weights: Sequence[Sequence[float]] | None = None
+    kind: str = "logistic"
+    direction: str = "high"
+    slope: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_choice("kind", self.kind, KINDS)
+        check_choice("direction", self.direction, DIRECTIONS)
+        check_number("slope", self.slope, low=0, high=1e6)
+        kept = np.asarray(self.patterns)
+        if kept.ndim != 2 or not np.isin(kept, (0, 1)).all() or (kept == 1).all(axis=1).any():
+            raise fail("patterns", "rows of 0 and 1, each with a 0", self.patterns, "0 marks what goes missing")
+        if self.weights is not None and np.shape(self.weights) != kept.shape:
+            raise fail("weights", f"shape {kept.shape}", np.shape(self.weights), "pass one weight a pattern and column")
+        f = self._frequencies()
+        if f.shape != kept.shape[:1] or (f < 0).any() or abs(f.sum() - 1) > 1e-9:
+            raise fail("frequencies", f"{len(kept)} shares that sum to 1", self.frequencies, "normalise them")
+
+    def _frequencies(self) -> Array:
+        count = len(self.patterns)
+        return np.full(count, 1 / count) if self.frequencies is None else np.asarray(self.frequencies, dtype=float)
+
+    def remove(self, table: Table, rate: float | None, rng: np.random.Generator) -> Iterator[Removal]:
+        """Yield each pattern's columns with the rows that fall to it."""
+        kept = np.asarray(self.patterns)
+        if kept.shape[1] != table.shape[1]:
+            raise fail("patterns", f"{table.shape[1]} columns, as X", kept.shape[1], "pass one 0 or 1 a column")
+        for j in np.flatnonzero((kept == 0).any(axis=0)):
+            if not table.observed(int(j)).all():
+                # Rows are hit whole: no share of them meets a rate among the cells that are still there.
+                raise fail("X", "complete columns where patterns remove", f"NaN in column {j}", "fill or drop them")
+        share = self._row_share(kept, needs_rate(rate, "Patterns"))
+        weights = kept if self.weights is None else np.asarray(self.weights, dtype=float)
+        candidate = rng.choice(len(kept), size=table.shape[0], p=self._frequencies())
+        uniform = rng.random(table.shape[0])
+        score = self._score(table, weights, candidate)
+        for k, pattern in enumerate(kept):
+            rows = candidate == k
+            p = np.zeros(len(rows))
+            p[rows] = solve_link(standard_score(score[rows], self.direction)[0], self.kind, self.slope, share)
+            yield [int(j) for j in np.flatnonzero(pattern == 0)], uniform < p
+
+    def _row_share(self, kept: np.ndarray, rate: float) -> float:
+        """Share of rows to hit: cells lost a row are fixed by the patterns."""
+        touched = int((kept == 0).any(axis=0).sum())
+        a_row = float(self._frequencies() @ (kept == 0).sum(axis=1))
+        share = rate * touched / a_row
+        if share > 1:
+            raise fail("rate", f"at most {a_row / touched:.4f} with these patterns", rate, "lower it")
+        return share
+
+    def _score(self, table: Table, weights: Array, candidate: np.ndarray) -> Array:
+        """Weighted score of each row under its own candidate pattern."""
+        total = np.zeros(table.shape[0])
+        for j in np.flatnonzero(np.any(weights != 0, axis=0)):
+            w = weights[candidate, j]
+            total += np.where(w != 0, w * standard_score(table.numeric(int(j)), "high")[0], 0.0)
+        if np.isnan(total).any():
+            raise fail("weights", "complete columns under a weight", "missing cells in them", "set their weight to 0")
+        return total

@@ -1,0 +1,220 @@
+"""MIWAE and not-MIWAE: variational autoencoders for rows with missing cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from latentebm.checks import check_choice, check_event, check_int, fail
+from latentebm.missing.missing_model import MissingModel
+from latentebm.missing.mixed_likelihoods import MixedLikelihood
+
+__all__ = ["DECODERS", "MIWAE", "Terms"]
+
+DECODERS = ("mlp", "linear")
+
+
+class Terms(NamedTuple):
+    """What K posterior draws of N rows give: everything a bound or an imputation is made of.
+
+    Attributes:
+        z: latent draws, (K, N, d).
+        log_likelihood: of the observed cells, (K, N), nats.
+        log_prior: (K, N).
+        log_proposal: (K, N).
+        log_missing: of the mask given the completed row, (K, N); zeros without a missing model.
+        parameter: decoder output, (K, N, P).
+        completed: features of the rows, missing cells drawn from p(x | z), (K, N, F), where asked for; else those
+            observed, zeros at missing cells, (N, F).
+    """
+
+    z: Tensor
+    log_likelihood: Tensor
+    log_prior: Tensor
+    log_proposal: Tensor
+    log_missing: Tensor
+    parameter: Tensor
+    completed: Tensor
+
+
+class LinearDecoder(nn.Module):
+    r"""Decoder of probabilistic PCA, :math:`x = Wz + \mu + \sigma\varepsilon`, one noise scale for all columns."""
+
+    def __init__(self, latent_dim: int, columns: int) -> None:
+        super().__init__()
+        self.mean = nn.Linear(latent_dim, columns)
+        self.raw_scale = nn.Parameter(torch.zeros(1))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Means and raw scales, (…, 2 D)."""
+        mean = self.mean(z)
+        return torch.cat([mean, self.raw_scale.expand_as(mean)], -1)
+
+
+class MIWAE(nn.Module):
+    r"""Variational autoencoder of incomplete rows; with a missing model, the not-MIWAE.
+
+    .. math:: z \sim N(0, I), \quad x_j \sim p_j(x_j | f(z)), \quad s \sim p(s|x), \qquad
+              q(z|x_{obs}) = N(\mu(x_{obs}), \mathrm{diag}\,\sigma^2(x_{obs}))
+
+    The encoder reads zeros where cells are missing: standardise numeric columns, so that a zero is the mean.
+
+    Arguments:
+        families: likelihood a column, see :class:`MixedLikelihood`.
+        latent_dim: d.
+        width: hidden units of the two hidden layers of each network.
+        decoder: ``mlp``, or ``linear`` for the probabilistic-PCA form (Gaussian columns only).
+        missing_model: none, ``self-masking``, ``self-masking-known`` or ``agnostic``.
+        signs: +1 or −1 a column for ``self-masking-known``.
+
+    Raises:
+        ValueError: a size below one, an unknown choice, or a linear decoder over columns that are not Gaussian.
+
+    References:
+        MIWAE: Deep generative modelling and imputation of incomplete data sets (Mattei and Frellsen, 2019),
+        https://arxiv.org/abs/1812.02633; not-MIWAE (Ipsen, Mattei and Frellsen, 2021),
+        https://arxiv.org/abs/2006.12871
+
+    Example:
+        >>> model = MIWAE(["gaussian"] * 3, latent_dim=2, width=16)
+        >>> x, mask = torch.zeros(4, 3), torch.ones(4, 3)
+        >>> model.terms(x, mask, 5, generator=torch.Generator().manual_seed(0)).log_likelihood.shape
+        torch.Size([5, 4])
+    """
+
+    def __init__(
+        self,
+        families: Sequence[str | tuple[str, int]],
+        latent_dim: int = 10,
+        *,
+        width: int = 128,
+        decoder: str = "mlp",
+        missing_model: str | None = None,
+        signs: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.likelihood = MixedLikelihood(families)
+        self.latent_dim = check_int("latent_dim", latent_dim)
+        check_choice("decoder", decoder, DECODERS)
+        self.config: dict[str, Any] = {
+            "families": [f if isinstance(f, str) else list(f) for f in families], "latent_dim": latent_dim,
+            "width": check_int("width", width), "decoder": decoder, "missing_model": missing_model,
+            "signs": None if signs is None else [int(s) for s in signs],
+        }  # fmt: skip
+        like = self.likelihood
+        self.encoder = _tanh_mlp((like.n_features, width, width, 2 * latent_dim))
+        if decoder == "linear":
+            if set(families) != {"gaussian"}:
+                raise fail("decoder", "gaussian columns with decoder='linear'", list(families), "use decoder='mlp'")
+            self.decoder: nn.Module = LinearDecoder(latent_dim, like.n_columns)
+        else:
+            self.decoder = _tanh_mlp((latent_dim, width, width, like.n_parameters))
+        self.missing = None if missing_model is None else MissingModel(missing_model, like, signs)
+
+    def posterior(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (N, d) of q(z | x_obs), for values (N, D) and masks (N, D).
+
+        Raises:
+            ValueError: another number of columns, or a mask of another shape.
+        """
+        return self._posterior(self._observed(x, mask))
+
+    def terms(
+        self, x: Tensor, mask: Tensor, k: int, *, complete: bool = False, generator: torch.Generator
+    ) -> Terms:  # fmt: skip
+        """Draw k latents a row and evaluate every term of the bound.
+
+        Arguments:
+            x: values (N, D); what missing cells hold is never read.
+            mask: 1 = observed, (N, D).
+            k: draws.
+            complete: draw the missing cells even where no missing model asks for them.
+            generator: source of all draws.
+
+        Raises:
+            ValueError: another number of columns, a mask of another shape, or k below 1.
+        """
+        observed = self._observed(x, mask)
+        mean, scale = self._posterior(observed)
+        noise = torch.randn(
+            (check_int("k", k), *mean.shape), generator=generator, device=generator.device
+        ).to(mean)  # fmt: skip
+        z = mean + scale * noise
+        parameter = self.decoder(z)
+        mask = mask.to(observed)
+        cells = self.likelihood.log_prob(_filled(x, mask), parameter)
+        completed, log_missing = observed, cells.new_zeros(cells.shape[:-1])
+        if complete or self.missing is not None:
+            completed = self._complete(observed, mask, parameter, generator)
+        if self.missing is not None:
+            log_missing = self.missing.log_prob(mask, completed)
+        return Terms(
+            z, (cells * mask).sum(-1), _log_normal(z), _log_normal(noise) - scale.log().sum(-1), log_missing,
+            parameter, completed,
+        )  # fmt: skip
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Mean rows (N, D) of codes (N, d), classes by their number.
+
+        Raises:
+            ValueError: another code length.
+        """
+        check_event("z", z, (self.latent_dim,))
+        with torch.no_grad():
+            return self.likelihood.point(self.likelihood.mean(self.decoder(z)))
+
+    def sample(self, z: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Rows (N, D) drawn from p(x | z), classes by their number.
+
+        Raises:
+            ValueError: another code length.
+        """
+        check_event("z", z, (self.latent_dim,))
+        with torch.no_grad():
+            return self.likelihood.point(self.likelihood.sample(self.decoder(z), generator))
+
+    def _complete(self, observed: Tensor, mask: Tensor, parameter: Tensor, generator: torch.Generator) -> Tensor:
+        seen = mask[:, self.likelihood.feature_column.to(mask.device)]
+        return observed + (1 - seen) * self.likelihood.sample(parameter, generator)
+
+    def _posterior(self, observed: Tensor) -> tuple[Tensor, Tensor]:
+        mean, raw = self.encoder(observed).chunk(2, -1)
+        # Bounded away from 0, where log-weights lose their meaning in float32.
+        return mean, F.softplus(raw) + 1e-4
+
+    def _observed(self, x: Tensor, mask: Tensor) -> Tensor:
+        check_event("x", x, (self.likelihood.n_columns,))
+        if mask.shape != x.shape:
+            raise fail(
+                "mask", f"the shape of x, {tuple(x.shape)}", tuple(mask.shape), "pass 1 = observed for each cell"
+            )
+        if not bool(_filled(x, mask).isfinite().all()):
+            raise fail("x", "finite values where mask is 1", "NaN or infinity", "mark such cells as missing")
+        seen = mask.to(x)[:, self.likelihood.feature_column.to(mask.device)]
+        return self.likelihood.features(_filled(x, mask)) * seen
+
+
+def _tanh_mlp(sizes: tuple[int, ...]) -> nn.Sequential:
+    """Perceptron with bounded units, which keep the outliers of standardised tables from reaching the code whole."""
+    layers: list[nn.Module] = []
+    for i, o in pairwise(sizes):
+        linear = nn.Linear(i, o)
+        nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.Tanh()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _filled(x: Tensor, mask: Tensor) -> Tensor:
+    """Zeros at missing cells, NaN among them: 0 is a valid value of every family."""
+    return torch.where(mask.bool(), x, torch.zeros_like(x))
+
+
+def _log_normal(z: Tensor) -> Tensor:
+    return -0.5 * (z.square().sum(-1) + z.shape[-1] * math.log(2 * math.pi))

@@ -1,0 +1,168 @@
+"""Tilts whose energy reads the data: in the generator's base space, or in the data's own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from latentebm.checks import check_event, check_int, fail
+from latentebm.models.likelihoods import Gaussian
+from latentebm.models.tilts import Tilt
+from latentebm.models.vae import VAE
+
+__all__ = ["DataTilt", "ElboTilt"]
+
+CHUNK = 4096  # images at once: what bounds the memory of their activations
+
+
+class DataTilt(Tilt):
+    r"""A model's data law tilted by an energy of the data, sampled in its base space.
+
+    .. math:: p_E(x) \propto e^{-E(x)}\, p_\phi(x), \qquad
+              p_E(u) \propto e^{-E(x(u))}\, N(u; 0, I), \quad u = (z, \epsilon), \quad x(u) = \mu(z) + \sigma\,\epsilon
+
+    With `noise` the base point holds the observation noise beside the code, and the tilt is exact for the VAE's
+    marginal. Without it the data are the decoder's means and u = z. Bernoulli pixels are on where
+    :math:`\Phi(\epsilon_j)` is below their mean; the gradient passes through that step as if it were the mean, so that
+    Metropolis-adjusted kernels stay exact and unadjusted ones are approximate.
+
+    Arguments:
+        model: a VAE, or without noise anything with `latent_dim` and `decode`; it is never changed.
+        energy: module mapping data (N, *data_shape) to (N,).
+        transform: optional elementwise map of the energy, such as the calibration of the Jensen objective.
+        noise: whether the data carry observation noise.
+
+    Raises:
+        ValueError: base points of another length, or noise asked of a model that has no `likelihood` of its data.
+
+    References:
+        VAEBM: A Symbiosis between Variational Autoencoders and Energy-based Models (Xiao et al., 2021),
+        https://arxiv.org/abs/2010.00654
+
+    Example:
+        >>> from latentebm.models.data_energies import DataEnergy
+        >>> tilt = DataTilt(VAE((1, 8, 8), 2, width=16), DataEnergy((1, 8, 8)), noise=True)
+        >>> u = tilt.sample_base(5, generator=torch.Generator().manual_seed(0))
+        >>> u.shape, tilt.decode(u).shape, tilt.energy(u).shape
+        (torch.Size([5, 66]), torch.Size([5, 1, 8, 8]), torch.Size([5]))
+    """
+
+    def __init__(
+        self,
+        model: VAE,
+        energy: nn.Module,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        *,
+        noise: bool = False,
+    ) -> None:
+        super().__init__()
+        if noise and not hasattr(model, "likelihood"):
+            got = f"{type(model).__name__} without one"
+            raise fail("model", "a likelihood of its data, whose noise is asked for", got, "pass noise=False")
+        self.model = model
+        self.net = energy
+        self.transform = transform
+        self.noise = noise
+        self.dim = model.latent_dim + (math.prod(model.data_shape) if noise else 0)
+
+    def energy(self, u: Tensor) -> Tensor:
+        """Tilt energy (N,) of base points (N, dim), nats."""
+        return torch.cat([self.data_energy(self._decode(part)) for part in u.split(CHUNK)])
+
+    def data_energy(self, x: Tensor) -> Tensor:
+        """Tilt energy (N,) of data (N, *data_shape), nats."""
+        energy = cast(Tensor, self.net(x))
+        return energy if self.transform is None else self.transform(energy)
+
+    def decode(self, u: Tensor) -> Tensor:
+        """Data (N, *data_shape) of base points: means, or noisy observations."""
+        return torch.cat([self._decode(part) for part in u.split(CHUNK)])
+
+    def code(self, u: Tensor) -> Tensor:
+        """The codes (…, d) that base points (…, dim) hold."""
+        return u[..., : self.model.latent_dim]
+
+    def _decode(self, u: Tensor) -> Tensor:
+        check_event("u", u, (self.dim,))
+        mean = self.model.decode(self.code(u))
+        if not self.noise:
+            return mean
+        noise = u[:, self.model.latent_dim :].unflatten(1, self.model.data_shape)
+        return self.model.likelihood.observe(mean, noise)
+
+
+class ElboTilt(Tilt):
+    r"""A data tilt seen in the data's own space, the model's density replaced by its evidence lower bound.
+
+    .. math:: \log p_\phi(x) \approx \mathrm{ELBO}(x) = \frac1S \sum_s \log p(x|z_s) - \mathrm{KL}(q(z|x)\,\|\,p_0),
+              \quad z_s = \mu_q(x) + \sigma_q(x)\,\xi_s
+
+    Langevin chains over it start at draws of the VAE and follow
+    :math:`x' = x - \eta\nabla(E - \mathrm{ELBO})(x) + \sqrt{2\eta}\,\xi`. The noises come in pairs
+    :math:`\pm\xi_s` and are drawn once, so that the bound is one fixed function of x; up to a constant it is
+    exact where the decoder is linear and the encoder the true posterior.
+    Steps must be small against the observation variance.
+
+    Arguments:
+        tilt: a data tilt with observation noise, over a Gaussian likelihood.
+        draws: posterior draws S of the bound, an even number.
+        generator: source of their noise.
+
+    Raises:
+        ValueError: pixels that have no density (Bernoulli), a tilt of means, or an odd number of draws.
+
+    References:
+        VAEBM: A Symbiosis between Variational Autoencoders and Energy-based Models (Xiao et al., 2021),
+        https://arxiv.org/abs/2010.00654
+
+    Example:
+        >>> from latentebm.models.data_energies import DataEnergy
+        >>> vae, rng = VAE((1, 4, 4), 2, width=16, likelihood="gaussian"), torch.Generator().manual_seed(0)
+        >>> tilt = ElboTilt(DataTilt(vae, DataEnergy((1, 4, 4)), noise=True), generator=rng)
+        >>> tilt.potential(tilt.sample_base(3, generator=rng)).shape
+        torch.Size([3])
+    """
+
+    noise: Tensor
+
+    def __init__(self, tilt: DataTilt, *, draws: int = 8, generator: torch.Generator) -> None:
+        super().__init__()
+        if not isinstance(tilt.model.likelihood, Gaussian):
+            got = type(tilt.model.likelihood).__name__
+            raise fail("likelihood", "Gaussian, whose pixels have a density", got, "sample in the base space instead")
+        if not tilt.noise:
+            raise fail("tilt", "a DataTilt with noise=True", "one of means", "pass noise=True")
+        if check_int("draws", draws, low=2) % 2:
+            raise fail("draws", "an even number", draws, f"pass {draws + 1}")
+        self.tilt = tilt
+        self.dim = math.prod(tilt.model.data_shape)
+        half = torch.randn(draws // 2, tilt.model.latent_dim, generator=generator)
+        like = next(tilt.parameters())
+        self.register_buffer("noise", torch.cat([half, -half]).to(like))
+
+    def sample_base(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Draw (n, dim) flat data of the VAE itself, noise included."""
+        with torch.no_grad():
+            return self.tilt.decode(self.tilt.sample_base(n, generator=generator)).flatten(1)
+
+    def log_base(self, u: Tensor) -> Tensor:
+        """Evidence lower bound (N,) of flat data, nats."""
+        check_event("u", u, (self.dim,))
+        x, vae = self.decode(u), self.tilt.model
+        q = vae.posterior(x).base_dist
+        kl = 0.5 * (q.loc.square() + q.scale.square() - 1 - 2 * q.scale.log()).sum(1)
+        codes = q.loc + q.scale * self.noise.unsqueeze(1)
+        fit = [vae.likelihood.log_prob(x, vae.decoder(z)) for z in codes]
+        return torch.stack(fit).mean(0) - kl
+
+    def energy(self, u: Tensor) -> Tensor:
+        """Tilt energy (N,) of flat data, nats."""
+        return self.tilt.data_energy(self.decode(u))
+
+    def decode(self, u: Tensor) -> Tensor:
+        """The data (N, *data_shape) themselves."""
+        return u.unflatten(1, self.tilt.model.data_shape)

@@ -1,0 +1,116 @@
+"""What decodes codes into data: the protocol every model follows, and the checks of other people's models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from latentebm.checks import check_finite, check_int, fail
+
+__all__ = ["LatentModel", "attempt", "check_batch", "check_codes", "check_eval", "check_model"]
+
+BATCH_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+
+
+class LatentModel(Protocol):
+    """Anything with a standard normal latent of length `latent_dim` and a `decode`."""
+
+    latent_dim: int
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Data (N, *data_shape) of codes (N, latent_dim)."""
+        ...
+
+
+def check_batch(name: str, x: Any, n: int, fix: str) -> Tensor:
+    """Return what a decoder made of `n` codes if it is a batch of as many items.
+
+    Raises:
+        ValueError: it is no tensor, or holds another number of items.
+
+    Example:
+        >>> check_batch("decoder", torch.zeros(3, 2), 3, "wrap it").shape
+        torch.Size([3, 2])
+    """
+    if not isinstance(x, Tensor) or x.ndim < 1 or len(x) != n:
+        raise fail(name, f"a tensor of {n} items for {n} codes", _form(x), fix)
+    return x
+
+
+def check_codes(name: str, z: Any, n: int, latent_dim: int) -> Tensor:
+    """Return what an encoder gave for `n` items if it is their codes.
+
+    Raises:
+        ValueError: it is no tensor (n, latent_dim), or not finite.
+
+    Example:
+        >>> check_codes("encoder", (torch.zeros(3, 2), torch.ones(3, 2)), 3, 2)
+        Traceback (most recent call last):
+        ValueError: encoder: expected codes of shape (3, 2), got tuple; wrap it to return the codes
+    """
+    if not isinstance(z, Tensor) or z.shape != (n, latent_dim):
+        raise fail(name, f"codes of shape {(n, int(latent_dim))}", _form(z), "wrap it to return the codes")
+    return check_finite(name, z)
+
+
+def _form(x: Any) -> object:
+    return tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+
+
+def attempt(name: str, function: Callable[..., Any], x: Tensor, fix: str) -> Any:
+    """What a user's function makes of `x`; whatever it raises becomes an error that names it.
+
+    Raises:
+        ValueError: the function raised.
+
+    Example:
+        >>> attempt("decoder", torch.abs, -torch.ones(1), "pass another")
+        tensor([1.])
+    """
+    try:
+        return function(x)
+    except Exception as error:
+        got = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise fail(name, f"one that takes a tensor of shape {tuple(x.shape)}", got, fix) from error
+
+
+def check_model(name: str, model: LatentModel) -> LatentModel:
+    """Return `model` if it has a whole `latent_dim` and decodes such codes, and its layers don't depend on the batch.
+
+    Raises:
+        ValueError: something of it is missing or fails, or it is in training mode with batch normalisation or dropout.
+
+    Example:
+        >>> check_model("model", nn.Linear(1, 1))
+        Traceback (most recent call last):
+        ValueError: model: expected decode and latent_dim, got Linear without both; use WrappedModel(...)
+    """
+    missing = [a for a in ("decode", "latent_dim") if not hasattr(model, a)]
+    if missing:
+        got = f"{type(model).__name__} without {missing[0] if len(missing) == 1 else 'both'}"
+        raise fail(name, "decode and latent_dim", got, "use WrappedModel(...)")
+    z = torch.zeros(2, check_int(f"{name}.latent_dim", model.latent_dim))
+    check_eval(name, model)
+    like = next(cast(nn.Module, model).parameters(), z) if isinstance(model, nn.Module) else z
+    with torch.no_grad():
+        x = attempt(f"{name}.decode", model.decode, z.to(like), "pass the latent_dim it was made for")
+    check_batch(f"{name}.decode", x, len(z), "use WrappedModel(...)")
+    return model
+
+
+def check_eval(name: str, module: object) -> None:
+    """Raise if a module's output for one item depends on chance or on the rest of its batch.
+
+    Raises:
+        ValueError: it holds batch normalisation or dropout in training mode.
+
+    Example:
+        >>> check_eval("decoder", nn.BatchNorm1d(2).eval())
+    """
+    layers = module.modules() if isinstance(module, nn.Module) else ()
+    loose = [type(m).__name__ for m in layers if m.training and isinstance(m, BATCH_LAYERS)]
+    if loose:
+        raise fail(name, "evaluation mode", f"{loose[0]} in training mode", "call .eval() on it first")

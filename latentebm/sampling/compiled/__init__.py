@@ -1,0 +1,1 @@
+"""Perceptron energies as compiled programs."""

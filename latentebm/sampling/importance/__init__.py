@@ -1,0 +1,1 @@
+"""Importance sampling: weights, resampling, and the samplers built on them."""

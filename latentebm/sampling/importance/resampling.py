@@ -1,0 +1,235 @@
+"""Resampling in proportion to weights, in one or two passes over chunks and in constant memory."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from latentebm.checks import check_choice, check_int, check_rng, fail
+from latentebm.sampling.importance.weights import WeightSums, check_weights, log_add
+
+__all__ = ["RESAMPLING", "Resampler", "check_filled", "make_resampler", "resample"]
+
+
+class Resampler(ABC):
+    """Draws n pool points in proportion to their weights, fed chunk by chunk.
+
+    Arguments:
+        n: draws wanted.
+        generator: source of the choices (CPU).
+
+    Attributes:
+        index: pool index of each draw, (n,), −1 where there is none yet.
+        passes: how often the pool must be replayed.
+    """
+
+    passes = 1
+
+    def __init__(self, n: int, generator: torch.Generator) -> None:
+        self.n = check_int("n", n)
+        self.generator = generator
+        self.index = torch.full((n,), -1, dtype=torch.long)
+        self._seen = 0
+
+    @abstractmethod
+    def update(self, log_weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Take a chunk of float64 log-weights.
+
+        Returns:
+            The draws, positions among the n, that this chunk fills, and the rows of the chunk that fill them.
+        """
+
+    def start(self, log_sum: float) -> None:
+        """Begin the second pass, given the log of the sum of all weights."""
+        raise NotImplementedError(f"{type(self).__name__} needs no second pass")
+
+    def finish(self) -> Tensor:
+        """Order (n,) in which the draws are to be given, such that every prefix is a fair sample."""
+        return torch.arange(self.n)
+
+    def _uniform(self, n: int) -> Tensor:
+        return torch.rand(n, generator=self.generator, dtype=torch.float64)
+
+    def _take(self, draws: Tensor, rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        self.index[draws] = self._seen + rows
+        self._seen += size
+        return draws, rows
+
+
+class Multinomial(Resampler):
+    """Independent draws: n weighted reservoirs of one, each replaced by a chunk in proportion to the chunk's weight."""
+
+    def __init__(self, n: int, generator: torch.Generator) -> None:
+        super().__init__(n, generator)
+        self._log_sum = -math.inf
+
+    def update(self, log_weight: Tensor) -> tuple[Tensor, Tensor]:
+        before, self._log_sum = self._log_sum, log_add(self._log_sum, log_weight)
+        if self._log_sum == -math.inf:
+            return self._take(torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long), len(log_weight))
+        replaced = (self._uniform(self.n) >= math.exp(before - self._log_sum)).nonzero()[:, 0]
+        rows = _pick(log_weight, self._uniform(len(replaced)))
+        return self._take(replaced, rows, len(log_weight))
+
+
+class WithoutReplacement(Resampler):
+    """Distinct draws: the n largest keys log w + Gumbel, in the order of successive sampling."""
+
+    def __init__(self, n: int, generator: torch.Generator) -> None:
+        super().__init__(n, generator)
+        self._keys = torch.full((n,), -math.inf, dtype=torch.float64)
+
+    def update(self, log_weight: Tensor) -> tuple[Tensor, Tensor]:
+        keys = log_weight - self._uniform(len(log_weight)).log_().neg_().log_()
+        best, where = torch.cat([self._keys, keys]).topk(self.n)
+        fresh = where[(where >= self.n) & (best > -math.inf)] - self.n
+        free = torch.ones(self.n, dtype=torch.bool)
+        free[where[where < self.n]] = False
+        draws = free.nonzero()[:, 0][: len(fresh)]
+        self._keys[draws] = keys[fresh]
+        return self._take(draws, fresh, len(log_weight))
+
+    def finish(self) -> Tensor:
+        return self._keys.argsort(descending=True)
+
+
+class Systematic(Resampler):
+    """One uniform shift of an even grid over the cumulated weights, then shuffled; least variance, two passes."""
+
+    passes = 2
+
+    def start(self, log_sum: float) -> None:
+        """Begin the second pass, given the log of the sum of all weights."""
+        self._log_sum, self._seen, self._below, self._filled = log_sum, 0, 0.0, 0
+        # Rounding in the cumulated weights must not push a grid point off either end.
+        self._shift = min(max(float(self._uniform(1)), self.n * 1e-11), 1 - self.n * 1e-11)
+
+    def update(self, log_weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Give each row the grid points that fall within its share of the cumulated weights."""
+        ends = self._below + (log_weight - self._log_sum).exp().cumsum(0) * self.n
+        self._below = float(ends[-1])
+        upto = (ends - self._shift).ceil().clamp(0, self.n).long()  # grid points below each end
+        rows = torch.repeat_interleave(upto.diff(prepend=torch.tensor([self._filled])).clamp(min=0))
+        draws = torch.arange(self._filled, self._filled + len(rows))
+        self._filled += len(rows)
+        return self._take(draws, rows, len(log_weight))
+
+    def finish(self) -> Tensor:
+        """Shuffle: neighbours of the grid come from neighbours of the pool."""
+        return torch.randperm(self.n, generator=self.generator)
+
+
+class Residual(Resampler):
+    """⌊n w⌋ copies of each point, the rest drawn from the remainders, then shuffled; two passes.
+
+    Every place starts as a reservoir over the remainders; copies claim places from the front, and the reservoirs that
+    are left at the end are the independent draws of the rest.
+    """
+
+    passes = 2
+
+    def start(self, log_sum: float) -> None:
+        """Begin the second pass, given the log of the sum of all weights."""
+        self._log_sum, self._seen, self._filled = log_sum, 0, 0
+        self._rest = Multinomial(self.n, self.generator)
+
+    def update(self, log_weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Copy the whole parts to places of their own and let the remainders compete for the others."""
+        expected = (log_weight - self._log_sum).exp() * self.n
+        whole = expected.floor()
+        copies = torch.repeat_interleave(whole.long())[: self.n - self._filled]
+        claimed = torch.arange(self._filled, self._filled + len(copies))
+        self._filled += len(copies)
+        draws, rows = self._rest.update((expected - whole).log())
+        open_ = draws >= self._filled
+        return self._take(torch.cat([claimed, draws[open_]]), torch.cat([copies, rows[open_]]), len(log_weight))
+
+    def finish(self) -> Tensor:
+        """Shuffle: copies stand together."""
+        return torch.randperm(self.n, generator=self.generator)
+
+
+RESAMPLING: dict[str, type[Resampler]] = {
+    "multinomial": Multinomial,
+    "systematic": Systematic,
+    "residual": Residual,
+    "without_replacement": WithoutReplacement,
+}
+
+
+def make_resampler(resampling: str, n: int, generator: torch.Generator) -> Resampler:
+    """Build the resampler of a name.
+
+    Raises:
+        ValueError: the name is unknown, or n is below 1.
+
+    Example:
+        >>> make_resampler("systematic", 3, torch.Generator()).passes
+        2
+    """
+    return RESAMPLING[check_choice("resampling", resampling, RESAMPLING)](n, generator)
+
+
+def resample(log_weight: Tensor, n: int, *, resampling: str = "multinomial", generator: torch.Generator) -> Tensor:
+    r"""Draw `n` indices in proportion to :math:`e^{\mathrm{log\_weight}}`.
+
+    Arguments:
+        log_weight: log-weights, (K,), not normalised.
+        n: draws.
+        resampling: ``multinomial`` (independent), ``systematic``, ``residual``, or ``without_replacement`` (distinct).
+        generator: source of the choices (CPU).
+
+    Returns:
+        Indices (n,), of which every prefix is a fair sample.
+
+    Raises:
+        ValueError: the weights are not (K,), all zero, NaN or infinite, or too few for distinct draws.
+
+    References:
+        Comparison of resampling schemes for particle filtering (Douc, Cappé and Moulines, 2005),
+        https://arxiv.org/abs/cs/0507025; Weighted random sampling with a reservoir (Efraimidis and Spirakis, 2006)
+
+    Example:
+        >>> g = torch.Generator().manual_seed(0)
+        >>> resample(torch.tensor([0.0, -torch.inf, 0.0]), 4, resampling="systematic", generator=g).sort().values
+        tensor([0, 0, 2, 2])
+    """
+    if not isinstance(log_weight, Tensor) or log_weight.ndim != 1 or not len(log_weight):
+        got = tuple(log_weight.shape) if isinstance(log_weight, Tensor) else type(log_weight).__name__
+        raise fail("log_weight", "a tensor of shape (K,), K ≥ 1", got, "pass one log-weight a point")
+    resampler = make_resampler(resampling, n, check_rng(generator))
+    sums = WeightSums(len(log_weight))
+    chunk = sums.add(log_weight)
+    check_weights(sums)
+    if resampler.passes == 2:
+        resampler.start(sums.log_sum)
+    resampler.update(chunk)
+    return check_filled(resampler).index[resampler.finish()]
+
+
+def check_filled(resampler: Resampler) -> Resampler:
+    """Return the resampler if all its draws are there.
+
+    Raises:
+        ValueError: fewer points have a positive weight than distinct draws are wanted.
+
+    Example:
+        >>> r = make_resampler("multinomial", 1, torch.Generator().manual_seed(0))
+        >>> _ = r.update(torch.zeros(3, dtype=torch.float64))
+        >>> check_filled(r) is r
+        True
+    """
+    missing = int((resampler.index < 0).sum())
+    if missing:
+        got = f"{resampler.n - missing} points of positive weight"
+        raise fail("n", f"at most the distinct points in the pool for {resampler.n} draws", got, "enlarge the pool")
+    return resampler
+
+
+def _pick(log_weight: Tensor, uniform: Tensor) -> Tensor:
+    """Rows drawn in proportion to their weights, by inversion; a row of weight zero is never hit."""
+    cumulated = (log_weight - log_weight.max()).exp().cumsum(0)
+    return torch.searchsorted(cumulated, uniform * cumulated[-1], right=True).clamp_(max=len(log_weight) - 1)

@@ -1,0 +1,1 @@
+"""Markov chains: kernels, steps, chains, and the samplers built on them."""

@@ -1,0 +1,201 @@
+"""Langevin kernels as PyTorch optimizers: each step of the parameters is a draw of their posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from latentebm.checks import check_rng, fail
+from latentebm.sampling.mcmc import kernels
+from latentebm.sampling.mcmc.kernels import Kernel
+from latentebm.sampling.mcmc.step import langevin_update, langevin_update_foreach
+
+__all__ = ["SGLD", "ImproperSGLD"]
+
+
+class _LangevinOptimizer(Optimizer):
+    """Moves every parameter by a kernel; subclasses say which, from a group's settings."""
+
+    def __init__(
+        self, params: Iterable[Any], defaults: dict[str, Any], generator: torch.Generator, foreach: bool | None
+    ) -> None:
+        self.generator = check_rng(generator)
+        self.foreach = foreach
+        super().__init__(params, {**defaults, "t": 0})
+
+    def _kernel(self, group: dict[str, Any]) -> Kernel:
+        raise NotImplementedError
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters with settings of its own.
+
+        Raises:
+            ValueError: a setting lies outside its range, or a parameter is not floating; the group is not added.
+        """
+        self._kernel({**self.defaults, **param_group})  # checks the settings
+        super().add_param_group(param_group)
+        if odd := [p.dtype for p in self.param_groups[-1]["params"] if not p.is_floating_point()]:
+            del self.param_groups[-1]
+            raise fail("params", "floating tensors", str(odd[0]), "pass module.parameters()")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
+        """Take one Langevin step from the gradients held by the parameters.
+
+        Arguments:
+            closure: computes the potential anew and its gradients, or none.
+
+        Returns:
+            The closure's potential, or none.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            moved = [p for p in group["params"] if p.grad is not None]
+            if moved:
+                self._move(moved, self._kernel(group).scales(group["t"]))
+            group["t"] += 1
+        return loss
+
+    def _move(self, params: list[Tensor], scales: tuple[float, float]) -> None:
+        grads = [p.grad for p in params if p.grad is not None]
+        # One call fills the noise of all parameters; each is then a view of it, in its own precision.
+        widest = max(params, key=lambda p: torch.finfo(p.dtype).bits)
+        flat = widest.new_empty(sum(p.numel() for p in params)).normal_(generator=self.generator)
+        parts = flat.split([p.numel() for p in params])
+        noise = [part.view_as(p).to(p) for part, p in zip(parts, params, strict=True)]
+        if self.foreach if self.foreach is not None else params[0].is_cuda:
+            langevin_update_foreach(params, grads, noise, *scales)
+        else:
+            for p, g, xi in zip(params, grads, noise, strict=True):
+                p.copy_(langevin_update(p, g, xi, *scales))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Settings, step counts and the state of the generator: all that an exact continuation needs."""
+        return {**super().state_dict(), "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from a state dict.
+
+        Raises:
+            ValueError: it holds no state of a generator, or is of an optimizer with other settings.
+        """
+        state = dict(state_dict)
+        if "generator" not in state:
+            raise fail("state_dict", "a generator's state", f"keys {sorted(state)}", "pass what state_dict() gave")
+        for group in state["param_groups"]:
+            if missing := sorted(set(self.defaults) - set(group)):
+                got = f"none of {', '.join(missing)}"
+                raise fail("state_dict", f"settings of {type(self).__name__}", got, "pass one of the same optimizer")
+        numbers = state.pop("generator")
+        super().load_state_dict(state)
+        self.generator.set_state(numbers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A generator is no plain data: its state goes with the copy, on which it is made anew.
+        own = {"foreach": self.foreach, "generator": (self.generator.device, self.generator.get_state())}
+        return {**super().__getstate__(), **own}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "generator" in state:  # not where torch's load_state_dict calls this
+            device, numbers = state["generator"]
+            generator = torch.Generator(device)
+            generator.set_state(numbers)
+            state = {**state, "generator": generator}
+        super().__setstate__(state)
+
+
+class SGLD(_LangevinOptimizer):
+    r"""Stochastic gradient Langevin dynamics over parameters.
+
+    .. math:: \epsilon_t = a (b + t)^{-\gamma}, \quad
+        \theta' = \theta - \tfrac12 \epsilon_t \nabla U(\theta) + \sqrt{\epsilon_t T}\, \xi
+
+    For a posterior the potential is N · mean loss − log prior: the loss summed over *all* data, estimated on a batch.
+
+    Arguments:
+        params: parameters or groups; each group may have its own `a`, `b`, `gamma` and `temperature`.
+        a: scale of the step, positive.
+        b: offset of the step count, positive.
+        gamma: rate of decrease, of [0, 1].
+        temperature: :math:`T \ge 0`.
+        generator: source of the noise, on the parameters' device.
+        foreach: move all parameters by fused operations; none does so on a GPU, where it pays.
+
+    Raises:
+        ValueError: a setting lies outside its range.
+
+    References:
+        Bayesian learning via stochastic gradient Langevin dynamics (Welling and Teh, 2011)
+
+    Example:
+        >>> theta = torch.nn.Parameter(torch.tensor([4.0]))
+        >>> optimizer = SGLD([theta], a=1.0, b=1.0, gamma=0.0, temperature=0.0, generator=torch.Generator())
+        >>> theta.square().sum().div(2).backward()
+        >>> _ = optimizer.step(); theta.item()
+        2.0
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        a: float = 0.01,
+        b: float = 1.0,
+        gamma: float = 0.55,
+        temperature: float = 1.0,
+        generator: torch.Generator,
+        foreach: bool | None = None,
+    ) -> None:
+        super().__init__(params, {"a": a, "b": b, "gamma": gamma, "temperature": temperature}, generator, foreach)
+
+    def _kernel(self, group: dict[str, Any]) -> Kernel:
+        return kernels.SGLD(**{key: group[key] for key in ("a", "b", "gamma", "temperature")})
+
+
+class ImproperSGLD(_LangevinOptimizer):
+    r"""Langevin steps of parameters whose drift and noise are set apart.
+
+    .. math:: \theta' = \theta - \tfrac12 \alpha \nabla U(\theta) + \sigma \xi, \quad T = \sigma^2 / \alpha
+
+    Arguments:
+        params: parameters or groups; each group may have its own `alpha` and `sigma`.
+        alpha: twice the drift, positive.
+        sigma: standard deviation of the noise, 0 or more.
+        generator: source of the noise, on the parameters' device.
+        foreach: move all parameters by fused operations; none does so on a GPU, where it pays.
+
+    Raises:
+        ValueError: a setting lies outside its range.
+
+    References:
+        Your classifier is secretly an energy based model and you should treat it like one (Grathwohl et al., 2020),
+        https://arxiv.org/abs/1912.03263
+
+    Example:
+        >>> theta = torch.nn.Parameter(torch.tensor([4.0]))
+        >>> optimizer = ImproperSGLD([theta], alpha=1.0, sigma=0.0, generator=torch.Generator())
+        >>> theta.square().sum().div(2).backward()
+        >>> _ = optimizer.step(); theta.item()
+        2.0
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        alpha: float,
+        sigma: float,
+        generator: torch.Generator,
+        foreach: bool | None = None,
+    ) -> None:
+        super().__init__(params, {"alpha": alpha, "sigma": sigma}, generator, foreach)
+
+    def _kernel(self, group: dict[str, Any]) -> Kernel:
+        return kernels.ImproperSGLD(alpha=group["alpha"], sigma=group["sigma"])

@@ -1,0 +1,76 @@
+"""Step sizes fitted to a target acceptance."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from latentebm.checks import check_int, check_number, fail
+from latentebm.sampling.mcmc.chains import run_chains
+from latentebm.sampling.mcmc.kernels import Kernel, check_kernel
+from latentebm.sampling.mcmc.moves import Potential, WithoutGradient
+from latentebm.sampling.mcmc.state import ChainState, start_chains
+
+__all__ = ["tune_step"]
+
+
+def tune_step(
+    potential: Potential,
+    state: ChainState | Tensor,
+    kernel: Kernel,
+    n_steps: int,
+    *,
+    generator: torch.Generator,
+    target: float = 0.574,
+) -> tuple[Kernel, ChainState]:
+    r"""Fit the step size of a Metropolis-adjusted kernel to a target acceptance, while the chains run.
+
+    .. math:: \log \eta_{t+1} = \log \eta_t + (t + 1)^{-0.6} (\bar\alpha_t - \alpha^*)
+
+    with :math:`\bar\alpha_t` the mean acceptance over all chains; the result averages the later half of the path.
+
+    Arguments:
+        potential: maps (N, *event) to (N,), in nats.
+        state: starting points, or a state.
+        kernel: a Metropolis-adjusted kernel; its step is the first guess.
+        n_steps: warm-up steps.
+        generator: source of the noise.
+        target: wanted mean acceptance probability; 0.574 is optimal in high dimension, 0.234 for a
+            random walk.
+
+    Returns:
+        The kernel at the fitted step, and the state reached.
+
+    Raises:
+        ValueError: the kernel is not Metropolis-adjusted, or an argument is out of range.
+
+    References:
+        A tutorial on adaptive MCMC (Andrieu and Thoms, 2008); Optimal scaling of discrete approximations to Langevin
+        diffusions (Roberts and Rosenthal, 1998)
+
+    Example:
+        >>> from latentebm.sampling.mcmc.kernels import MALA
+        >>> g = torch.Generator().manual_seed(0)
+        >>> x = torch.randn(1000, 1, generator=g)
+        >>> kernel, _ = tune_step(lambda x: x.square().sum(1) / 2, x, MALA(0.01), 200, generator=g)
+        >>> run = run_chains(lambda x: x.square().sum(1) / 2, x, kernel, 50, generator=g)
+        >>> abs(run.info.acceptance - 0.574) < 0.05
+        True
+    """
+    if not check_kernel(kernel).adjusted:
+        raise fail("kernel", "a Metropolis-adjusted one", type(kernel).__name__, "use MALA")
+    check_int("n_steps", n_steps)
+    check_number("target", target, low=0.01, high=0.99)
+    potential = potential if kernel.gradient else WithoutGradient(potential)
+    state = start_chains(potential, state) if isinstance(state, Tensor) else state
+    drift, scale = kernel.scales(0)
+    log_step, later = math.log(drift or scale), []
+    for t in range(n_steps):
+        run = run_chains(potential, state, kernel.with_step(math.exp(log_step)), 1, generator=generator, partial=False)
+        state = run.state
+        log_step += (t + 1) ** -0.6 * (run.info.acceptance - target)
+        if t >= n_steps // 2:
+            later.append(log_step)
+    return kernel.with_step(math.exp(sum(later) / len(later))), state

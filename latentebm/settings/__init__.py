@@ -1,0 +1,1 @@
+"""Every setting of the main job, each declared once."""

@@ -1,0 +1,1 @@
+"""Studies of a finished run that ask for many fits or draws."""

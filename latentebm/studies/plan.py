@@ -1,0 +1,133 @@
+"""How large a reference must be: balance and quality against its size, with the run's generator as it is."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from latentebm import plots
+from latentebm.checks import check_int, fail
+from latentebm.data.images import Images
+from latentebm.data.imbalance import draw_shares
+from latentebm.evaluation.metrics import NEIGHBOURS
+from latentebm.files import check_absent, write_atomic
+from latentebm.progress import Track, silent
+from latentebm.studies.reopen import OpenRun, judged_run, pose_again
+from latentebm.workflow.problem import Problem
+
+__all__ = ["SIZES", "plan"]
+
+SIZES = (5, 10, 25, 50, 100, 250, 685)
+FILES = ("plan.csv", "plan.png")
+X_LABEL = "reference images a class"
+PANELS = {"tv": "total variation to target", "frechet": "Fréchet distance", "coverage": "coverage", "ess": "ESS"}
+JUDGED = ("tv", "frechet", "density", "coverage", "confidence")
+WEIGHED = ("ess", "pareto_k", "reliable")
+
+
+def plan(
+    run: Path | str,
+    *,
+    sizes: Sequence[int] = SIZES,
+    seeds: int = 5,
+    samples: int = 5000,
+    pool: int = 100_000,
+    out: Path | str | None = None,
+    overwrite: bool = False,
+    device: str = "auto",
+    track: Track = silent,
+) -> pd.DataFrame:
+    """Fit the tilt to references of several sizes and judge each; the generator is not trained again.
+
+    Every size and seed has a random part of the run's reference in the target's shares, folds, weights and draws of
+    its own; the spread over seeds says how much luck the choice of reference images is.
+
+    Arguments:
+        run: folder that `debias` wrote.
+        sizes: reference images a class (mean, where the target is uneven).
+        seeds: references of each size.
+        samples: images judged each time.
+        pool: prior draws of each SNIS pass.
+        out: folder of ``plan.csv`` and ``plan.png``; the run folder by default.
+        overwrite: replace an earlier plan there.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        track: shows progress.
+
+    Returns:
+        One row a size and seed: ``size``, ``seed``, ``images``, total variation ``tv``, ``frechet``, ``density``,
+        ``coverage``, ``confidence``, ``ess`` (share of the pool), ``pareto_k``, ``reliable``, ``heldout_gain`` (nats)
+        and ``seconds``. It is also in ``plan.csv``, and drawn in ``plan.png``.
+
+    Raises:
+        FileNotFoundError: no such run, or its data are gone.
+        ValueError: sizes that the reference cannot fill, or a run without labels to judge by.
+
+    References:
+        Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
+
+    Example:
+        >>> plan("nowhere")
+        Traceback (most recent call last):
+        FileNotFoundError: run: expected config.json in nowhere, found none; pass a run folder
+    """
+    wanted = sorted({check_int("sizes", size) for size in sizes})
+    for name, value, low in (("seeds", seeds, 1), ("samples", samples, NEIGHBOURS + 1), ("pool", pool, 1)):
+        check_int(name, value, low=low)
+    folder = Path(run if out is None else out)
+    check_absent([folder / name for name in FILES], overwrite)
+    model, problem, rng = pose_again(run, device=device)
+    references = {(n, s): _reference(problem, n, s) for n in wanted for s in range(seeds)}
+    opened = judged_run(model, problem, rng, track=track)
+    before = opened.judge(opened.model.sample_prior(samples).x).as_dict()
+    jobs = list(references)
+    table = pd.DataFrame([_row(opened, job, references[job], samples, pool) for job in track(jobs, "plan")])
+    figure = plots.plot_study(
+        table, "size", PANELS, before=before, title=_finding(table, before["tv"]), x_label=X_LABEL
+    )
+    write_atomic(folder / FILES[0], lambda p: table.to_csv(p, index=False))
+    write_atomic(folder / FILES[1], figure.savefig)
+    return table
+
+
+def _reference(problem: Problem, size: int, seed: int) -> Images:
+    """A random part of the reference in the target's shares, `size` images a class on average."""
+    rng, total = torch.Generator().manual_seed(seed), size * len(problem.classes)
+    reference, classes = problem.reference, list(problem.classes)
+    if total > len(reference):
+        most = len(reference) // len(classes)
+        raise fail("sizes", f"at most {most}, what the run's reference has a class", size, "leave larger sizes out")
+    if reference.labels is None:
+        return reference[torch.randperm(len(reference), generator=rng)[:total]]
+    return reference[draw_shares(reference.labels, classes, problem.target, total, generator=rng)]
+
+
+def _row(opened: OpenRun, job: tuple[int, int], reference: Images, samples: int, pool: int) -> dict[str, Any]:
+    start, (size, seed) = time.perf_counter(), job
+    model = copy.copy(opened.model).set_params(seed=seed, sampler="snis", pool=pool)
+    draws = model.fit_tilt(reference.images).sample(samples)
+    judged = opened.judge(draws.x).as_dict()
+    return {
+        "size": size,
+        "seed": seed,
+        "images": len(reference),
+        **{name: judged[name] for name in JUDGED},
+        **{name: draws.diagnostics[name] for name in WEIGHED},
+        "heldout_gain": model.heldout_gain_,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def _finding(table: pd.DataFrame, before: float) -> str:
+    mean = table.groupby("size")["tv"].mean()
+    small, large = mean.index[0], mean.index[-1]
+    if small == large:
+        return f"{small} reference images a class take TV from {before:.3f} to {mean[small]:.3f}"
+    return (
+        f"{small} reference images a class take TV from {before:.3f} to {mean[small]:.3f}, {large} to {mean[large]:.3f}"
+    )

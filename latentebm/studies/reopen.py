@@ -1,0 +1,110 @@
+"""A finished run opened again: its model, the data it was cut from, and the judge it had."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from latentebm.checks import fail
+from latentebm.debiaser import Debiaser
+from latentebm.evaluation.judges import Classifier
+from latentebm.evaluation.metrics import Judgement, judge
+from latentebm.progress import Track, silent
+from latentebm.settings.job import Settings
+from latentebm.workflow.judge import fit_judge
+from latentebm.workflow.problem import Problem, pose
+
+__all__ = ["OpenRun", "judged_run", "pose_again", "reopen"]
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """What further studies of a run need.
+
+    Attributes:
+        model: the loaded debiaser, with the biased images as a fit leaves it.
+        problem: the arrays of the run, cut as they were.
+        classifier: the judge, trained as it was.
+        seed: the run's.
+
+    Example:
+        >>> OpenRun.__name__
+        'OpenRun'
+    """
+
+    model: Debiaser
+    problem: Problem
+    classifier: Classifier
+    seed: int
+
+    def judge(self, images: Tensor) -> Judgement:
+        """Judge images (N, C, H, W) in [0, 1] against the run's target."""
+        p, rng = self.problem, torch.Generator().manual_seed(self.seed)
+        real = p.real.float01().to(images.device) if p.real is not None else images
+        return judge(images, real, self.classifier, p.classes, p.target, generator=rng)
+
+
+def reopen(run: Path | str, *, device: str = "auto", track: Track = silent) -> OpenRun:
+    """Open a run folder for further study; the data must still be where its settings say.
+
+    Arguments:
+        run: folder that `debias` wrote.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        track: shows progress.
+
+    Raises:
+        FileNotFoundError: no such run, or its data are gone.
+        ValueError: a model saved without its data's settings, or a run without labels to judge by.
+
+    Example:
+        >>> reopen("nowhere")
+        Traceback (most recent call last):
+        FileNotFoundError: run: expected config.json in nowhere, found none; pass a run folder
+    """
+    return judged_run(*pose_again(run, device=device), track=track)
+
+
+def pose_again(run: Path | str, *, device: str = "auto") -> tuple[Debiaser, Problem, torch.Generator]:
+    """A run's model, the arrays cut as they were, and the stream its judge is trained from.
+
+    Raises:
+        FileNotFoundError: no such run, or its data are gone.
+        ValueError: a model saved without its data's settings, or a run without labels to judge by.
+
+    Example:
+        >>> pose_again("nowhere")
+        Traceback (most recent call last):
+        FileNotFoundError: run: expected config.json in nowhere, found none; pass a run folder
+    """
+    model = Debiaser.load(run, device=device)
+    config = json.loads((Path(run) / "config.json").read_text(encoding="utf-8"))
+    if "settings" not in config:
+        raise fail("run", "a folder written by latentebm debias", "a model saved alone", "run latentebm debias first")
+    settings = Settings(**config["settings"])
+    rng = torch.Generator().manual_seed(settings.seed)
+    problem = pose(settings, rng)
+    if problem.unjudged:
+        raise fail("run", "labels to judge class shares by", problem.unjudged, "run it on labelled data")
+    model.biased_ = problem.biased.images
+    return model, problem, rng
+
+
+def judged_run(model: Debiaser, problem: Problem, generator: torch.Generator, *, track: Track = silent) -> OpenRun:
+    """An open run of what `pose_again` gave, its judge trained as it was.
+
+    Raises:
+        ValueError: a problem without labels to judge by.
+
+    Example:
+        >>> judged_run.__name__
+        'judged_run'
+    """
+    seed = generator.initial_seed()
+    classifier = fit_judge(problem, generator, next(model.vae_.parameters()).device, track)
+    if classifier is None:
+        raise fail("problem", "labels to judge class shares by", problem.unjudged, "pose it on labelled data")
+    return OpenRun(model, problem, classifier, seed)

@@ -1,0 +1,83 @@
+"""Balance and quality over the strength of a tilt."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from latentebm import plots
+from latentebm.checks import check_int
+from latentebm.evaluation.metrics import NEIGHBOURS
+from latentebm.progress import Track, silent
+from latentebm.studies.reopen import OpenRun
+
+__all__ = ["STRENGTHS", "plot_strength", "strength_curve"]
+
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+PANELS = {"tv": "total variation to target", "frechet": "Fréchet distance", "coverage": "coverage", "ess": "ESS"}
+
+
+def strength_curve(
+    opened: OpenRun,
+    *,
+    strengths: Sequence[float] = STRENGTHS,
+    samples: int = 5000,
+    seeds: int = 1,
+    track: Track = silent,
+) -> pd.DataFrame:
+    r"""Judge draws of :math:`p_\lambda \propto e^{-\lambda E} p_0` for several λ.
+
+    .. math:: \lambda \mapsto (\mathrm{TV}, \text{Fréchet}, \text{coverage}, \mathrm{ESS})
+
+    Arguments:
+        opened: a run opened again.
+        strengths: values of λ, in [0, 1.5].
+        samples: images judged each time.
+        seeds: draws of each strength.
+        track: shows progress.
+
+    Returns:
+        One row a strength and seed: ``strength``, ``seed``, ``tv``, ``frechet``, ``density``, ``coverage``, and
+        ``ess`` as a share of the pool.
+
+    Raises:
+        ValueError: a strength outside [0, 1.5], or too few samples to judge.
+
+    References:
+        Annealed importance sampling (Neal, 2001), https://arxiv.org/abs/physics/9803008
+
+    Example:
+        >>> STRENGTHS[0], STRENGTHS[-1]
+        (0.0, 1.5)
+    """
+    check_int("samples", samples, low=NEIGHBOURS + 1)
+    check_int("seeds", seeds)
+    jobs = [(strength, seed) for strength in strengths for seed in range(seeds)]
+    rows = []
+    model = copy.copy(opened.model).set_params(sampler="snis")  # which knows the ESS, whatever the run drew by
+    for strength, seed in track(jobs, "strength"):
+        draws = model.sample(samples, strength=strength, seed=seed)
+        judged = opened.judge(draws.x).as_dict()
+        kept = {name: judged[name] for name in ("tv", "frechet", "density", "coverage")}
+        rows.append({"strength": strength, "seed": seed, **kept, "ess": draws.diagnostics["ess"]})
+    return pd.DataFrame(rows)
+
+
+def plot_strength(table: pd.DataFrame) -> Figure:
+    """Draw what `strength_curve` found.
+
+    Arguments:
+        table: its rows.
+
+    Example:
+        >>> table = pd.DataFrame({"strength": [0, 1], "tv": [0.2, 0.0], **{c: [1, 2] for c in ("frechet", "coverage")}})
+        >>> plot_strength(table.assign(ess=[1.0, 0.5])).get_suptitle()
+        'Balance is best at strength 1, where the ESS is 50 %'
+    """
+    mean = table.groupby("strength")[["tv", "ess"]].mean()
+    best = mean["tv"].idxmin()
+    title = f"Balance is best at strength {best:g}, where the ESS is {100 * mean.loc[best, 'ess']:.0f} %"
+    return plots.plot_study(table, "strength", PANELS, before={}, title=title, x_label="strength λ")

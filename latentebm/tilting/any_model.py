@@ -1,0 +1,239 @@
+"""Tilt a generator that is not ours to a reference set, by its codes or by features of what it makes."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from latentebm.checks import check_finite, check_int, check_rng, fail
+from latentebm.models.energies import EnergyNet
+from latentebm.models.feature_energy import FeatureEnergy, checked_features, decoded_features
+from latentebm.models.latent_model import LatentModel, check_codes, check_model
+from latentebm.models.tilts import LatentTilt
+from latentebm.progress import Track, silent
+from latentebm.sampling.importance.weights import WeightSums
+from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
+from latentebm.tilting.sides import Codes
+
+__all__ = ["Standardised", "SupportWarning", "tilt_generator"]
+
+LIMIT = 4.0  # nats, as in the estimator
+CHUNK = 1024
+DRAWS = 4096  # of the check for collapse
+COLLAPSED = 0.01  # effective share of the draws below which a tilt rests on too few of them
+OUTSIDE = 0.25  # share of the reference, lower in energy than all draws, above which their supports lie apart
+
+
+class SupportWarning(UserWarning):
+    """The energy tells real from generated instead of what the tilt is for: its weights collapsed, or it does nothing.
+
+    Example:
+        >>> issubclass(SupportWarning, UserWarning)
+        True
+    """
+
+
+class Standardised(nn.Module):
+    r"""An energy of features that are first centred and scaled.
+
+    .. math:: E(\phi) = e\big((\phi - m) / s\big)
+
+    Arguments:
+        energy: module from (N, F) to (N,).
+        mean: m, (F,).
+        scale: s, (F,), positive.
+
+    Example:
+        >>> Standardised(nn.Flatten(0), torch.ones(1), torch.full((1,), 2.0))(torch.tensor([[5.0]]))
+        tensor([2.])
+    """
+
+    def __init__(self, energy: nn.Module, mean: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.energy = energy
+        self.mean: Tensor
+        self.scale: Tensor
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Energies (N,) of features (N, F)."""
+        return cast(Tensor, self.energy((features - self.mean) / self.scale))
+
+
+def tilt_generator(
+    model: LatentModel,
+    reference: Tensor,
+    *,
+    features: Callable[[Tensor], Tensor] | None = None,
+    recipe: TiltRecipe | None = None,
+    folds: int = 5,
+    pool: int = 20_000,
+    generator: torch.Generator,
+    track: Track = silent,
+) -> LatentTilt:
+    r"""Tilt any generator's normal latent so that what it makes is distributed as a reference set.
+
+    .. math:: \max_E\; -\mathrm{mean}_i\, E(\phi(x_i)) - \log E_{p_0}\big[e^{-E(\phi(\mathrm{decode}(z)))}\big]
+
+    With `features` the energy is a function of features φ of the data. Without them it is one of the code, if the
+    model can ``encode``; otherwise one of the data themselves, and there lies a trap: an energy that sees any
+    difference between real and generated data fits that, and its weights collapse onto the few draws that look most
+    real, or tilt nothing where no draw looks real at all (a `SupportWarning` says so). Prefer an encoder, or features
+    that see what should be balanced and little else.
+
+    Arguments:
+        model: anything with `latent_dim` and `decode` (see :class:`WrappedModel`), and
+            optionally ``encode`` to codes; it is not changed.
+        reference: the reference set, (M, *data_shape), on the scale of the model's output.
+        features: data to features (N, F).
+        recipe: objective and optimizer settings; None for the defaults.
+        folds: ensemble members, each fitted without its own fold of the reference.
+        pool: draws of the model whose features stand for its law in the fit.
+        generator: source of all draws (CPU).
+        track: shows progress.
+
+    Returns:
+        The tilt, for any sampler. Samplers by gradient need a differentiable ``decode`` and features.
+
+    Raises:
+        ValueError: a reference or features of another shape than the model's output needs, or a model that lacks
+            something.
+        DivergedError: the loss became NaN or infinite.
+
+    References:
+        Your GAN is Secretly an Energy-based Model and You Should Use Discriminator Driven Latent Sampling (Che et al.,
+        2020), https://arxiv.org/abs/2003.06060
+
+    Example:
+        >>> from latentebm.adapters.from_module import WrappedModel
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> model, reference = WrappedModel(nn.Identity(), 1), 1 + torch.randn(500, 1, generator=rng)
+        >>> tilt = tilt_generator(model, reference, features=lambda x: x, recipe=TiltRecipe(steps=50), generator=rng)
+        >>> low, high = tilt.energy(torch.tensor([[-1.0], [1.0]])).tolist()
+        >>> high < low
+        True
+    """
+    check_model("model", model)
+    check_rng(generator)
+    _matching(model, reference, generator)
+    if features is not None and not callable(features):
+        raise fail("features", "a function of the data", repr(features), "pass a callable or leave it out")
+    members = min(check_int("folds", folds), len(reference))
+    fitted = functools.partial(
+        _fitted, recipe=recipe or TiltRecipe(), members=members, generator=generator, track=track
+    )
+    if features is None and _can_encode(model):
+        real, scale = _codes(model, reference)
+        seen: nn.Module = fitted(real, scale)
+        energy = seen
+    else:
+        features = features or _flat
+        real, made = _both(model, reference, features, pool, generator)
+        seen = _of_features(real, made, fitted)
+        energy = FeatureEnergy(model, features, seen)
+    tilt = LatentTilt(model, energy)
+    _check_supports(tilt, seen(real), generator)
+    return tilt
+
+
+def _matching(model: LatentModel, reference: Tensor, generator: torch.Generator) -> None:
+    """The reference must be such as the model makes."""
+    if not isinstance(reference, Tensor) or not reference.is_floating_point():
+        got = str(reference.dtype) if isinstance(reference, Tensor) else type(reference).__name__
+        raise fail("reference", "a float tensor on the scale of the model's output", got, "convert and scale it")
+    if len(reference) < 2:
+        raise fail("reference", "at least 2 items", len(reference), "pass more of them")
+    check_finite("reference", reference)
+    with torch.no_grad():
+        made = model.decode(torch.randn(2, model.latent_dim, generator=generator).to(reference.device))
+    if made.shape[1:] != reference.shape[1:]:
+        got = f"{tuple(made.shape[1:])}, the reference {tuple(reference.shape[1:])}"
+        raise fail("decode", "data of the reference's shape", got, "reshape one to the other")
+
+
+def _can_encode(model: LatentModel) -> bool:
+    return hasattr(model, "encode") and getattr(model, "encoder", model) is not None
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.reshape(len(x), -1)
+
+
+@torch.no_grad()
+def _codes(model: LatentModel, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and scales of the posterior laws where the model has them, else its codes as points."""
+    if hasattr(model, "posterior"):
+        law = model.posterior(reference).base_dist
+        return law.loc, law.scale
+    codes = model.encode(reference)  # type: ignore[attr-defined]
+    z = check_codes("encode", codes, len(reference), model.latent_dim)
+    return z, torch.zeros_like(z)
+
+
+@torch.no_grad()
+def _both(
+    model: LatentModel, reference: Tensor, features: Callable[[Tensor], Tensor], pool: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Features of the reference (M, F) and of draws of the model (pool, F)."""
+    draws = torch.randn(check_int("pool", pool, low=2), model.latent_dim, generator=generator).to(reference.device)
+    real = [checked_features(features, part) for part in reference.split(CHUNK)]
+    made = [decoded_features(model, features, part) for part in draws.split(CHUNK)]
+    widths = sorted({part.shape[1] for part in real + made})
+    if len(widths) > 1:
+        raise fail("features", "as many of each item", widths, "mend the callable")
+    return torch.cat(real), torch.cat(made)
+
+
+def _of_features(real: Tensor, made: Tensor, fitted: Callable[..., EnergyNet]) -> nn.Module:
+    """An energy of features, fitted on standardised ones."""
+    mean, scale = made.mean(0), made.std(0)
+    # Constant features say nothing; a unit scale keeps them out of the way.
+    scale = torch.where(scale > 1e-6 * scale.max(), scale, torch.ones_like(scale))
+    energy = fitted((real - mean) / scale, torch.zeros_like(real), drawn=(made - mean) / scale)
+    return Standardised(energy, mean, scale)
+
+
+def _fitted(
+    mean: Tensor,
+    scale: Tensor,
+    *,
+    drawn: Tensor | None = None,
+    recipe: TiltRecipe,
+    members: int,
+    generator: torch.Generator,
+    track: Track,
+) -> EnergyNet:
+    """An ensemble fitted to reference points N(mean, scale²)."""
+    limit = LIMIT if recipe.objective != "jensen" else None
+    energy = EnergyNet(mean.shape[1], members=members, limit=limit, generator=generator).to(mean.device)
+    codes = Codes.split(mean, scale, members, generator, drawn)
+    fit_energy(energy, codes, recipe, generator=generator, track=track)
+    return energy.requires_grad_(False)
+
+
+@torch.no_grad()
+def _check_supports(tilt: LatentTilt, reference: Tensor, generator: torch.Generator) -> None:
+    """Warn where the weights collapse on few draws, or where no draw is as low in energy as much of the reference is.
+
+    A bounded energy of supports that lie apart is the same everywhere on the generator's: its weights are even, and
+    the tilt does nothing.
+    """
+    made = tilt.energy(tilt.sample_base(DRAWS, generator=generator))
+    weights = WeightSums(DRAWS)
+    weights.add(-made)
+    outside = float((reference < made.min()).float().mean())
+    if (share := weights.ess) < COLLAPSED:
+        _warn(f"an effective share of at least {COLLAPSED:.0%} of the draws, got {share:.2%}")
+    elif outside > OUTSIDE:
+        _warn(f"a reference like some of {DRAWS:,} draws, got {outside:.0%} of it unlike any")
+
+
+def _warn(text: str) -> None:
+    fix = "the energy may tell real from generated: pass features that see only what should be balanced"
+    warnings.warn(f"tilt: expected {text}; {fix}", SupportWarning, stacklevel=4)

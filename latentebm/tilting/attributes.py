@@ -1,0 +1,176 @@
+"""Tilt a generator to wanted shares of attributes, with no reference set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from scipy.special import logsumexp, softmax
+
+from latentebm.checks import check_int, check_number, check_rng, fail
+from latentebm.models.attribute import Attribute, joint_features
+from latentebm.models.feature_energy import FeatureEnergy, LinearEnergy
+from latentebm.models.latent_model import LatentModel, check_model
+from latentebm.models.tilts import LatentTilt, Tilt
+from latentebm.progress import Track, silent
+
+__all__ = ["expected_shares", "tilt_attributes"]
+
+CHUNK = 4096
+FEWEST = 100  # effective draws below which a target rests on too few images to mean anything
+BOUND = (-30.0, 30.0)  # nats: no pool is large enough for greater log-ratios; targets out of reach end here
+FIX = "ask for less of a change, enlarge the pool, or train the model on more of what is rare"
+
+
+def tilt_attributes(
+    model: LatentModel,
+    attributes: Attribute | Sequence[Attribute],
+    *,
+    pool: int = 50_000,
+    tolerance: float = 0.01,
+    generator: torch.Generator,
+    track: Track = silent,
+) -> LatentTilt:
+    r"""Find the tilt nearest to the prior under which every attribute has its target's shares.
+
+    .. math:: E(z) = -\sum_j \theta_j^\top p_j(\cdot \mid x(z)), \qquad
+              \theta = \arg\min_\theta\; \log E_{p_0}[e^{-E(z)}] - \sum_j \theta_j^\top t_j
+
+    The minimum of this convex dual has :math:`E_{p_E}[p_j(\cdot \mid x)] = t_j` for all attributes at once: iterative
+    proportional fitting on a pool of prior draws, solved by quasi-Newton steps. For one attribute of hard labels
+    :math:`e^{-E}` is the ratio of wanted to found share.
+
+    The energy is the user's function and θ; to keep a tilt, save ``tilt.net.energy`` (θ) with
+    :func:`latentebm.models.saving.save_weights`. A function that is not differentiable leaves every sampler but
+    the unadjusted Langevin kernels, which cannot see steps in the energy and refuse it.
+
+    Arguments:
+        model: anything with `latent_dim` and `decode`; it is not changed.
+        attributes: one attribute, or several whose shares shall hold together.
+        pool: prior draws the shares are matched on.
+        tolerance: largest total variation of any attribute's expected shares from its target, on the pool.
+        generator: source of the pool.
+        track: shows progress.
+
+    Returns:
+        The tilt, for any sampler.
+
+    Raises:
+        ValueError: attributes that don't fit what the model makes, a target value that the model never makes, targets
+            that no tilt can reach together, or a target that would rest on fewer than 100 effective draws.
+
+    References:
+        I-divergence geometry of probability distributions and minimization problems (Csiszár, 1975);
+        On a least squares adjustment of a sampled frequency table (Deming and Stephan, 1940).
+
+    Example:
+        >>> from latentebm.adapters.from_module import WrappedModel
+        >>> sign = Attribute(lambda x: x[:, 0] > 0, {False: 0.2, True: 0.8}, "sign")
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> tilt = tilt_attributes(WrappedModel(torch.nn.Identity(), 1), sign, generator=rng)
+        >>> {k: round(v, 2) for k, v in expected_shares(tilt, sign, generator=rng)["sign"].items()}
+        {False: 0.2, True: 0.8}
+    """
+    attributes = (attributes,) if isinstance(attributes, Attribute) else tuple(attributes)
+    _check(attributes)
+    check_model("model", model)
+    check_rng(generator)
+    check_number("tolerance", tolerance, low=0, high=1, open_low=True)
+    prior = LatentTilt(model, LinearEnergy(torch.zeros(model.latent_dim)))
+    phi, _ = _pool(prior, attributes, check_int("pool", pool), generator, track)
+    theta = torch.from_numpy(_match(phi, attributes, tolerance))
+    return LatentTilt(model, FeatureEnergy(model, joint_features(attributes), LinearEnergy(theta)))
+
+
+def expected_shares(
+    tilt: Tilt, attributes: Attribute | Sequence[Attribute], *, pool: int = 50_000, generator: torch.Generator
+) -> dict[str, dict[object, float]]:
+    r"""Expected shares of each attribute's values under a tilt, by self-normalised weights on fresh base draws.
+
+    .. math:: s_{jk} = E_{p_0}[e^{-E}\, p_j(k \mid x)] \,/\, E_{p_0}[e^{-E}]
+
+    Arguments:
+        tilt: any tilt.
+        attributes: whose shares are asked for.
+        pool: base draws.
+        generator: source of the draws.
+
+    Raises:
+        ValueError: attributes that don't fit the data.
+
+    References:
+        Monte Carlo theory, methods and examples, chapter 9 (Owen, 2013), https://artowen.su.domains/mc/
+
+    Example:
+        >>> from latentebm.adapters.from_module import WrappedModel
+        >>> sign = Attribute(lambda x: x[:, 0] > 0, {False: 0.5, True: 0.5}, "sign")
+        >>> flat = LatentTilt(WrappedModel(torch.nn.Identity(), 1), LinearEnergy(torch.zeros(1)))
+        >>> shares = expected_shares(flat, sign, generator=torch.Generator().manual_seed(0))
+        >>> round(shares["sign"][True], 1)
+        0.5
+    """
+    attributes = (attributes,) if isinstance(attributes, Attribute) else tuple(attributes)
+    _check(attributes)
+    check_rng(generator)
+    phi, log_weight = _pool(tilt, attributes, check_int("pool", pool), generator, silent)
+    shares = softmax(log_weight) @ phi
+    parts = np.split(shares, np.cumsum([len(a.target) for a in attributes])[:-1])
+    return {a.name: dict(zip(a.target, s.tolist(), strict=True)) for a, s in zip(attributes, parts, strict=True)}
+
+
+def _check(attributes: tuple[Attribute, ...]) -> None:
+    strange = [type(a).__name__ for a in attributes if not isinstance(a, Attribute)]
+    if strange:
+        raise fail("attributes", "an Attribute or several", strange[0], "make it an Attribute(function, target, name)")
+    names = [a.name for a in attributes]
+    if not names or len(set(names)) < len(names):
+        raise fail("attributes", "at least one, each under its own name", names, "give each a name=")
+
+
+@torch.no_grad()
+def _pool(
+    tilt: Tilt, attributes: tuple[Attribute, ...], size: int, generator: torch.Generator, track: Track
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features (K, F) of fresh base draws, and their log-weights (K,)."""
+    features, phi, log_weight = joint_features(attributes), [], []
+    for n in track([min(CHUNK, size - start) for start in range(0, size, CHUNK)], "pool"):
+        u = tilt.sample_base(n, generator=generator)
+        phi.append(features(tilt.decode(u)).double().cpu())
+        log_weight.append(-tilt.energy(u).double().cpu())
+    return torch.cat(phi).numpy(), torch.cat(log_weight).numpy()
+
+
+def _match(phi: np.ndarray, attributes: tuple[Attribute, ...], tolerance: float) -> np.ndarray:
+    """Natural parameters (F,) that give the pool's expected features their targets."""
+    target = np.array([share for a in attributes for share in a.target.values()], dtype=float)
+    _reachable(phi, attributes, target)
+
+    def dual(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        score = phi @ theta
+        return float(logsumexp(score) - np.log(len(phi)) - theta @ target), softmax(score) @ phi - target
+
+    options = {"gtol": tolerance / 100, "ftol": 1e-12}
+    theta = minimize(dual, np.zeros(len(target)), jac=True, method="L-BFGS-B", bounds=[BOUND], options=options).x
+    weight = softmax(phi @ theta)
+    found, start = weight @ phi, 0
+    for a in attributes:
+        part = slice(start, start := start + len(a.target))
+        distance = 0.5 * float(np.abs(found[part] - target[part]).sum())
+        if not distance <= tolerance:
+            reached = ", ".join(f"{k}: {s:.3f}" for k, s in zip(a.target, found[part], strict=True))
+            raise fail(f"{a.name} target", "shares that the model's draws can reach", f"at best {reached}", FIX)
+    effective = 1 / float((weight**2).sum())
+    if effective < FEWEST:
+        got = f"{effective:.0f} of {len(phi)}"
+        raise fail("target", f"one that at least {FEWEST} effective draws of the pool carry", got, FIX)
+    return np.asarray(theta)
+
+
+def _reachable(phi: np.ndarray, attributes: tuple[Attribute, ...], target: np.ndarray) -> None:
+    keys = [f"{a.name} {k}" for a in attributes for k in a.target]
+    for key, best, mean, wanted in zip(keys, phi.max(0), phi.mean(0), target, strict=True):
+        if best < wanted:
+            got = f"{key}, of which {len(phi)} prior draws have at most {best:.3g} and {mean:.3g} on average"
+            raise fail("target", "values that the model makes", got, "leave it out, or train the model on some of it")

@@ -1,0 +1,187 @@
+"""The two sides a tilt is fitted on: draws that stand for the reference, and draws of the generator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from latentebm.models.data_tilts import DataTilt
+
+__all__ = ["POSITIVES", "Codes", "Pictures", "Sides", "assign_folds"]
+
+POSITIVES = ("reconstructed", "raw")
+DECODED = 32_768  # images decoded once to draw from: enough that no energy of this size learns them by heart
+
+
+class Sides(Protocol):
+    """Reference and base draws of a space, with the fold of each reference image."""
+
+    @property
+    def fold(self) -> Tensor:
+        """Number of the member that never trains on this reference image, (N,)."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Length of a base point."""
+        ...
+
+    def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """One draw for each reference image of `rows`, (*rows.shape, *event)."""
+        ...
+
+    def base(self, k: int, generator: torch.Generator, *, held_out: bool = False) -> Tensor:
+        """Draws (k, *event) of the generator; those held out never serve the fit."""
+        ...
+
+    def decode(self, u: Tensor) -> Tensor:
+        """What the energy reads, (N, *event), of base points (N, dim)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Posterior laws of the reference images and the fold each belongs to: the sides of a latent tilt.
+
+    Attributes:
+        mean: posterior means, (N, d).
+        scale: posterior standard deviations, (N, d); zeros stand for the means alone.
+        fold: number of the member that never trains on this image, (N,).
+        drawn: draws of the base law to pick from, (K, d), where that is not N(0, I).
+
+    Example:
+        >>> Codes.split(torch.zeros(5, 2), torch.ones(5, 2), 5, torch.Generator()).fold.sort().values
+        tensor([0, 1, 2, 3, 4])
+    """
+
+    mean: Tensor
+    scale: Tensor
+    fold: Tensor
+    drawn: Tensor | None = None
+
+    @classmethod
+    def split(
+        cls, mean: Tensor, scale: Tensor, folds: int, generator: torch.Generator, drawn: Tensor | None = None
+    ) -> Codes:
+        """Assign images to folds at random, as evenly as can be; one fold holds a fifth out."""
+        return cls(mean, scale, assign_folds(len(mean), folds, generator).to(mean.device), drawn)
+
+    @property
+    def dim(self) -> int:
+        """Length d of the codes."""
+        return self.mean.shape[1]
+
+    def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """One posterior draw of each image of `rows`, (*rows.shape, d)."""
+        noise = torch.randn((*rows.shape, self.dim), generator=generator).to(self.mean)
+        return self.mean[rows] + self.scale[rows] * noise
+
+    def base(self, k: int, generator: torch.Generator, *, held_out: bool = False) -> Tensor:
+        """Draws (k, d) of the prior, fresh each time, or of `drawn`."""
+        if self.drawn is not None:
+            return self.drawn[torch.randint(len(self.drawn), (k,), generator=generator).to(self.drawn.device)]
+        return torch.randn(k, self.dim, generator=generator).to(self.mean)
+
+    def decode(self, u: Tensor) -> Tensor:
+        """The codes themselves."""
+        return u
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images of the reference and of the generator: the sides of a data tilt.
+
+    Attributes:
+        positive: R images for each of N reference images, (R, N, *data_shape).
+        negative: mean images of prior draws, (K, *data_shape).
+        held_out: as many again that never serve the fit.
+        fold: number of the member that never trains on this image, (N,).
+        tilt: the tilt whose base points are decoded; with its noise, both sides are observed through it.
+
+    Example:
+        >>> from latentebm.models.data_energies import DataEnergy
+        >>> from latentebm.models.vae import VAE
+        >>> vae, rng = VAE((1, 8, 8), 2, width=16), torch.Generator().manual_seed(0)
+        >>> tilt, codes = DataTilt(vae, DataEnergy((1, 8, 8))), Codes.split(torch.zeros(6, 2), torch.ones(6, 2), 2, rng)
+        >>> sides = Pictures.reconstruct(tilt, codes, generator=rng, decoded=100)
+        >>> sides.positive.shape, sides.draw(torch.tensor([0, 5]), rng).shape
+        (torch.Size([16, 6, 1, 8, 8]), torch.Size([2, 1, 8, 8]))
+    """
+
+    positive: Tensor
+    negative: Tensor
+    held_out: Tensor
+    fold: Tensor
+    tilt: DataTilt
+
+    @classmethod
+    def reconstruct(
+        cls, tilt: DataTilt, codes: Codes, *, generator: torch.Generator, decoded: int = DECODED
+    ) -> Pictures:
+        r"""Positives x → z ~ q(z|x) → decode: both sides are then images of the generator.
+
+        Arguments:
+            tilt: whose generator decodes.
+            codes: posterior laws and folds of the reference.
+            generator: source of all draws (CPU).
+            decoded: images decoded a side, at most 16 of each reference image.
+        """
+        n = len(codes.mean)
+        repeats = max(1, min(16, decoded // n))
+        positive = _decode(tilt, codes.draw(torch.arange(n).repeat(repeats), generator)).unflatten(0, (repeats, n))
+        return cls(positive, *_negatives(tilt, codes, generator, decoded), codes.fold, tilt)
+
+    @classmethod
+    def raw(
+        cls, tilt: DataTilt, images: Tensor, codes: Codes, *, generator: torch.Generator, decoded: int = DECODED
+    ) -> Pictures:
+        """Positives are the reference images (N, *data_shape) as they are: another support than the generator's."""
+        return cls(images[None], *_negatives(tilt, codes, generator, decoded), codes.fold, tilt)
+
+    @property
+    def dim(self) -> int:
+        """Length of a base point."""
+        return self.tilt.dim
+
+    def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """One image for each of `rows`, (*rows.shape, *data_shape)."""
+        which = torch.randint(len(self.positive), rows.shape, generator=generator)
+        return self._observed(self.positive[which, rows], generator)
+
+    def base(self, k: int, generator: torch.Generator, *, held_out: bool = False) -> Tensor:
+        """Images (k, *data_shape) of the generator."""
+        pool = self.held_out if held_out else self.negative
+        return self._observed(pool[torch.randint(len(pool), (k,), generator=generator)], generator)
+
+    def decode(self, u: Tensor) -> Tensor:
+        """Images of base points."""
+        return self.tilt.decode(u)
+
+    def _observed(self, mean: Tensor, generator: torch.Generator) -> Tensor:
+        if not self.tilt.noise:
+            return mean
+        noise = torch.randn(mean.shape, generator=generator).to(mean)
+        return self.tilt.model.likelihood.observe(mean, noise)
+
+
+def assign_folds(n: int, folds: int, generator: torch.Generator) -> Tensor:
+    """Fold of each of n images, drawn at random, as evenly as can be; one fold holds a fifth out.
+
+    Example:
+        >>> assign_folds(4, 2, torch.Generator().manual_seed(0)).bincount()
+        tensor([2, 2])
+    """
+    return torch.randperm(n, generator=generator) % min(5 if folds == 1 else folds, n)
+
+
+def _negatives(tilt: DataTilt, codes: Codes, generator: torch.Generator, decoded: int) -> tuple[Tensor, Tensor]:
+    negative, held_out = (_decode(tilt, codes.base(decoded, generator)) for _ in range(2))
+    return negative, held_out
+
+
+@torch.no_grad()
+def _decode(tilt: DataTilt, z: Tensor) -> Tensor:
+    return tilt.model.decode(z)

@@ -1,0 +1,258 @@
+"""The numbers of a run: ``metrics.json`` before its times are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentebm.checks import fail
+from latentebm.data.images import Images
+from latentebm.debiaser import Debiaser
+from latentebm.evaluation.judges import Classifier, fit_classifier
+from latentebm.evaluation.metrics import Judgement, judge
+from latentebm.evaluation.shares import confusion_rates
+from latentebm.progress import Track, silent
+from latentebm.sampling import Draws
+from latentebm.workflow.problem import Problem
+
+__all__ = [
+    "UnmadeError",
+    "Verdict",
+    "accuracy",
+    "check_made",
+    "fit_judge",
+    "generator_metrics",
+    "judge_draws",
+    "mixed",
+    "run_metrics",
+]
+
+AGREED = 1.05  # R̂ of long chains below which they have seen the same law
+POOL = 10_000  # untilted draws without a class that say the generator makes nothing of it
+KNOWN = 0.5  # share of a class's real images that the judge must know to say so
+
+
+class UnmadeError(ValueError):
+    """A wanted class that the generator never makes: no tilt can bring it about.
+
+    Attributes:
+        model: the debiaser with its trained generator, ready for ``fit_tilt`` towards what it does make.
+
+    Example:
+        >>> issubclass(UnmadeError, ValueError)
+        True
+    """
+
+    def __init__(self, names: list[str], model: Debiaser) -> None:
+        got = f"0 of {POOL:,} untilted draws in each of: {', '.join(names)}"
+        fix = "train the generator longer or with more of them, or leave them out (the error's .model holds it)"
+        super().__init__(str(fail("target", "classes that the generator makes", got, fix)))
+        self.model = model
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge says of the draws before and after the tilt, and how good a judge it is.
+
+    Attributes:
+        accuracy: of the classifier on its test images.
+        before: judgement of untilted draws.
+        after: judgement of tilted draws.
+
+    Example:
+        >>> Verdict.__name__
+        'Verdict'
+    """
+
+    accuracy: float
+    before: Judgement
+    after: Judgement
+
+
+def fit_judge(
+    problem: Problem, generator: torch.Generator, device: torch.device, track: Track = silent
+) -> Classifier | None:
+    """Train the classifier on the problem's lessons, or return None where there are none.
+
+    Small data get more epochs, so that the judge sees some 120,000 images whatever their number.
+
+    Example:
+        >>> empty = Images(torch.zeros(0, 1, 8, 8, dtype=torch.uint8))
+        >>> fit_judge(Problem(empty, empty, unjudged="no labels"), torch.Generator(), torch.device("cpu")) is None
+        True
+    """
+    if problem.lessons is None or problem.unjudged:
+        return None
+    epochs = min(20, max(2, round(120_000 / len(problem.lessons))))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        return fit_classifier(problem.lessons, epochs=epochs, generator=generator, device=device, track=track)
+
+
+def check_made(problem: Problem, classifier: Classifier | None, model: Debiaser) -> None:
+    """Refuse a target of which the untilted generator never makes a class, before a tilt is fitted to it.
+
+    A class whose real images the judge itself does not know is let through: its absence would say nothing.
+
+    Arguments:
+        problem: classes, target and labelled images.
+        classifier: the judge, or None without one.
+        model: the debiaser, its generator trained.
+
+    Raises:
+        UnmadeError: the judge reads none of 10,000 untilted draws as a wanted class; a ValueError.
+
+    Example:
+        >>> empty = Images(torch.zeros(0, 1, 8, 8, dtype=torch.uint8))
+        >>> check_made(Problem(empty, empty), None, Debiaser())
+    """
+    if classifier is None or problem.exam is None:
+        return
+    read, labels = _read(classifier, problem.exam)
+    wanted = dict(zip(problem.classes, problem.class_names, strict=True))
+    for k, share in zip(problem.classes, problem.target, strict=True):
+        if share == 0 or not (read[labels == k] == k).double().mean() >= KNOWN:
+            del wanted[k]
+    for part in model.sample_prior(POOL).x.split(1000):  # most often the first part holds them all
+        if not wanted:
+            return
+        for k in classifier.probabilities(classifier.embed(part)).argmax(1).unique().tolist():
+            wanted.pop(k, None)
+    if wanted:
+        raise UnmadeError(list(wanted.values()), model)
+
+
+def accuracy(classifier: Classifier, exam: Images) -> float:
+    """Share of labelled images that the classifier gets right.
+
+    Raises:
+        ValueError: the images have no labels.
+
+    Example:
+        >>> exam = Images(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.long), ("a",))
+        >>> accuracy(Classifier((1, 8, 8), 1), exam)
+        1.0
+    """
+    read, labels = _read(classifier, exam)
+    return float((read == labels).double().mean())
+
+
+def _read(classifier: Classifier, exam: Images) -> tuple[Tensor, Tensor]:
+    """What the classifier takes labelled images for, and what they are."""
+    if exam.labels is None:
+        raise ValueError("exam: expected labels, got none; pass labelled images")
+    device = next(classifier.parameters()).device
+    return classifier.probabilities(classifier.embed(exam.float01().to(device))).argmax(1).cpu(), exam.labels
+
+
+def generator_metrics(problem: Problem, model: Debiaser, generator: torch.Generator) -> dict[str, Any]:
+    """Training and held-out −ELBO in nats: held out over test images in the biased and in the target's shares.
+
+    Example:
+        >>> generator_metrics.__name__
+        'generator_metrics'
+    """
+    metrics: dict[str, Any] = {
+        "parameters": sum(p.numel() for p in model.vae_.parameters()),
+        "train_loss": model.vae_log_.losses[-1],
+        "heldout_loss": None,
+        "heldout_loss_target": None,
+    }
+    if problem.exam is None or problem.exam.labels is None or not problem.classes:
+        return metrics
+    rows = torch.isin(problem.exam.labels, torch.tensor(problem.classes))
+    exam = problem.exam[torch.nonzero(rows).flatten()]
+    device = next(model.vae_.parameters()).device
+    with torch.no_grad():
+        losses = [model.vae_.loss(x.to(device), generator=generator).cpu() for x in exam.float01().split(4096)]
+    loss = torch.cat(losses)
+    labels = exam.labels if exam.labels is not None else torch.empty(0)
+    by_class = torch.stack([loss[labels == k].mean() for k in problem.classes])
+    counts = torch.tensor(problem.counts(problem.biased), dtype=torch.float32)
+    metrics["heldout_loss"] = float((by_class * counts / counts.sum()).sum())
+    metrics["heldout_loss_target"] = float((by_class * torch.tensor(problem.target)).sum())
+    return metrics
+
+
+def mixed(diagnostics: dict[str, Any]) -> bool:
+    """Whether a sampler's few long chains agree, R̂ below 1.05; one chain a draw need not run through all of the law.
+
+    References:
+        Rank-Normalization, Folding, and Localization: An Improved R̂ (Vehtari et al., 2021),
+        https://arxiv.org/abs/1903.08008
+
+    Example:
+        >>> mixed({"chains": 4, "rhat": 1.7}), mixed({"rhat": 1.7}), mixed({})
+        (False, True, True)
+    """
+    return "chains" not in diagnostics or bool(diagnostics["rhat"] < AGREED)
+
+
+def run_metrics(
+    problem: Problem, model: Debiaser, tilted: Draws, verdict: Verdict | None, generator: torch.Generator
+) -> dict[str, Any]:
+    """All numbers of a run but its times.
+
+    Example:
+        >>> run_metrics.__name__
+        'run_metrics'
+    """
+    before = {} if verdict is None else verdict.before.as_dict()
+    after = {} if verdict is None else verdict.after.as_dict()
+    # Chains know nothing of weights; the pool's diagnostics speak of the tilt itself, whatever drew from it.
+    weights = {**model.weigh(), **tilted.diagnostics}
+    # A tilt reweights what the generator makes: a wanted class without any draw stays without.
+    shares = zip(problem.class_names, problem.target, before.get("shares", []), strict=False)
+    weights["unmade"] = [name for name, wanted, share in shares if wanted > 0 and share == 0]
+    weights["mixed"] = mixed(tilted.diagnostics)
+    weights["reliable"] = weights["reliable"] and weights["mixed"] and not weights["unmade"]
+    return {
+        "judged": verdict is not None,
+        "unjudged": problem.unjudged,
+        "samples": len(tilted),
+        "data": {
+            "class_names": list(problem.class_names),
+            "biased": problem.counts(problem.biased) if problem.classes else None,
+            "reference": problem.counts(problem.reference) if problem.classes else None,
+            "biased_total": len(problem.biased),
+            "reference_total": len(problem.reference),
+        },
+        "target": list(problem.target) or None,
+        "classifier": None if verdict is None else {"accuracy": verdict.accuracy},
+        "generator": generator_metrics(problem, model, generator),
+        "untilted": before or None,
+        "tilted": {
+            **after,
+            **weights,
+            "heldout_gain": model.heldout_gain_,
+            "test_gain": None if problem.real is None or len(problem.real) < 2 else model.gain(problem.real.images),
+        },
+    }
+
+
+def judge_draws(
+    problem: Problem,
+    classifier: Classifier | None,
+    prior: Tensor,
+    tilted: Tensor,
+    generator: torch.Generator,
+    track: Track = silent,
+) -> Verdict | None:
+    """Judge draws before and after, or return None where there is no judge.
+
+    Example:
+        >>> empty = Images(torch.zeros(0, 1, 8, 8, dtype=torch.uint8))
+        >>> judge_draws(Problem(empty, empty), None, torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8), torch.Generator())
+    """
+    if classifier is None or problem.real is None or problem.exam is None:
+        return None
+    real, (read, labels) = problem.real.float01().to(prior.device), _read(classifier, problem.exam)
+    rates = confusion_rates(read, labels, classifier.head.out_features)
+    before, after = (
+        judge(x, real, classifier, problem.classes, problem.target, confusion=rates, generator=generator, track=track)
+        for x in (prior, tilted)
+    )
+    return Verdict(float((read == labels).double().mean()), before, after)

@@ -1,0 +1,97 @@
+"""The figures of a run, by name."""
+
+from __future__ import annotations
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from latentebm import plots
+from latentebm.debiaser import Debiaser
+from latentebm.report.page import course
+from latentebm.sampling import Draws
+from latentebm.tilting.spaces import SPACES
+from latentebm.workflow.judge import Verdict
+from latentebm.workflow.problem import Problem
+
+__all__ = ["run_figures"]
+
+SHOWN = 64  # images a grid
+POINTS = 2000  # points a scatter
+
+
+def run_figures(
+    problem: Problem,
+    model: Debiaser,
+    prior: Draws,
+    tilted: Draws,
+    verdict: Verdict | None,
+    generator: torch.Generator,
+) -> dict[str, Figure]:
+    """Every figure the run's data allow.
+
+    Arguments:
+        problem: the arrays of the run.
+        model: the fitted debiaser.
+        prior: untilted draws.
+        tilted: tilted draws.
+        verdict: what the judge said, or None without one.
+        generator: source of the points shown.
+
+    Example:
+        >>> run_figures.__name__
+        'run_figures'
+    """
+    device = next(model.vae_.parameters()).device
+    codes = model.vae_.encode(problem.reference.float01().to(device), generator=generator)
+    plane = plots.Plane(codes)
+    figures = {
+        **_data_figures(problem, plane, codes),
+        "prior_draws": plots.plot_image_grid(prior.x[:SHOWN], "Before: draws from the generator's prior"),
+        "energy": _energy(plane, model, tilted, generator),
+        "tilted_draws": plots.plot_image_grid(tilted.x[:SHOWN], "After: draws from the tilted prior"),
+        "overlay": plots.plot_overlay(
+            plane,
+            codes[:POINTS],
+            prior.latent[:POINTS],
+            tilted.latent[:POINTS],
+            "The tilt moves draws to where the reference lies",
+        ),
+    }
+    # The paths of HMC and NUTS begin after their warm-up, no longer at the prior.
+    if tilted.trace is not None and tilted.trace.shape[1] and tilted.diagnostics["sampler"] == "mala":
+        figures["paths"] = plots.plot_paths(plane, tilted.trace[:25, :6], "The first 25 steps of six Langevin chains")
+    if verdict is not None:
+        before, after = verdict.before, verdict.after
+        title = f"Distance to the target {course(before.tv, after.tv)} from {before.tv:.3f} to {after.tv:.3f}"
+        figures["shares"] = plots.plot_shares(before.shares, after.shares, problem.target, problem.class_names, title)
+    return figures
+
+
+def _data_figures(problem: Problem, plane: plots.Plane, codes: Tensor) -> dict[str, Figure]:
+    title = f"Codes of {len(codes):,} reference images"
+    biased, reference = problem.counts(problem.biased), problem.counts(problem.reference)
+    figures = {}
+    if biased and reference and problem.class_names:
+        figures["counts"] = plots.plot_class_counts(biased, reference, problem.class_names)
+        figures["latents"] = plots.plot_latents(
+            plane,
+            codes,
+            problem.reference.labels,
+            problem.classes,
+            problem.class_names,
+            f"Codes of {len(codes):,} reference images",
+        )
+    else:
+        figures["reference_latents"] = plots.plot_latents(plane, codes, None, (), (), title)
+    return figures
+
+
+def _energy(plane: plots.Plane, model: Debiaser, tilted: Draws, generator: torch.Generator) -> Figure:
+    tilt = model.tilt()
+    base = tilt.sample_base(SPACES[model.space].weighed, generator=generator)
+    with torch.no_grad():
+        energy = torch.cat([tilt.energy(part) for part in base.split(16_384)])
+    title = "The tilt favours what the reference has more of"
+    # An energy of images is shown where their codes lie.
+    return plots.plot_energy(plane, tilt.code(base), energy, tilted.latent, title, bins=60 if len(base) > 1e5 else 40)
