@@ -55,7 +55,9 @@ def test_early_stopping_returns_the_best_state():
         seen.append(net.weight.item())
         return torch.tensor(next(scores))
 
-    result = fit(net, lambda _: net.weight.sum(), range(100), Optimisation(lr=0.1), validate=validate, every=10, patience=2)
+    result = fit(
+        net, lambda _: net.weight.sum(), range(100), Optimisation(lr=0.1), validate=validate, every=10, patience=2
+    )
     assert result.stopped_early
     assert result.steps == 30  # the start is scored too
     assert net.weight.item() == pytest.approx(seen[1])
