@@ -75,7 +75,8 @@ def seeded(generator: torch.Generator | None) -> Iterator[None]:
         yield
         return
     seed = draw_seed(generator)
-    with torch.random.fork_rng(devices=[]):
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
 

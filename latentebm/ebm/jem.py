@@ -14,7 +14,7 @@ from latentebm.objectives.contrast import contrastive_loss
 from latentebm.objectives.joint import jem_loss
 from latentebm.progress import Track, silent
 from latentebm.rng import normal
-from latentebm.sampling.classifier import ClassifierSampler, JointSampler
+from latentebm.sampling.classifier import ClassifierChains, JointSampler
 from latentebm.sampling.mcmc.persistent import PMC
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.guard import Guard
@@ -63,7 +63,7 @@ def fit_jem(
     y: Tensor,
     recipe: JEMRecipe | None = None,
     *,
-    sampler: ClassifierSampler,
+    sampler: ClassifierChains,
     chains: PMC,
     generator: torch.Generator,
     track: Track = silent,

@@ -14,10 +14,10 @@ from latentebm.ebm.check_energy import check_energy
 from latentebm.objectives.contrast import contrastive_loss
 from latentebm.objectives.gradient_penalty import gradient_penalty, interpolates
 from latentebm.progress import Track, silent
-from latentebm.rng import normal, uniform
+from latentebm.rng import normal
 from latentebm.sampling.mcmc.chains import run_chains
 from latentebm.sampling.mcmc.kernels import MALA, Kernel, check_kernel
-from latentebm.sampling.mcmc.persistent import ReplayBuffer
+from latentebm.sampling.mcmc.persistent import Base, ReplayBuffer
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.guard import Guard
 from latentebm.training.optimisation import Optimisation, Schedule
@@ -25,7 +25,6 @@ from latentebm.training.optimisation import Optimisation, Schedule
 __all__ = ["STARTS", "MCMCRecipe", "Negatives", "fit_ebm"]
 
 STARTS = ("buffer", "base", "data")
-Base = Callable[[int, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,14 +104,14 @@ class Negatives:
         if self.buffer is None:
             start = batch if self.recipe.start == "data" else self.base(len(batch), generator)
             return self._move(energy, start, generator)
-        rows = self.buffer.pick(len(batch), generator=generator)
-        x = self.buffer.x[rows]
-        again = (uniform((len(x),), generator, x) < self.recipe.restart).nonzero()[:, 0]
-        if len(again):
-            x[again] = self.base(len(again), generator)
-        moved = self._move(energy, x, generator)
-        self.buffer.put(rows, moved)
-        return moved
+        moved = self.buffer.step(
+            len(batch),
+            lambda chains: chains._replace(x=self._move(energy, chains.x, generator)),
+            base=self.base,
+            restart=self.recipe.restart,
+            generator=generator,
+        )
+        return moved.chains.x
 
     def _move(self, energy: Callable[[Tensor], Tensor], x: Tensor, generator: torch.Generator) -> Tensor:
         run = run_chains(energy, x, self.recipe.kernel, self.recipe.n_steps, generator=generator, partial=False)
