@@ -27,9 +27,6 @@ def mlp(sizes: Sequence[int], *, batch_norm: bool = False, generator: torch.Gene
         batch_norm: normalise the output of every linear layer over the batch, the last one's too.
         generator: source of the initial weights; None for torch's global stream.
 
-    Raises:
-        ValueError: a width below one (from torch).
-
     References:
         Sigmoid-weighted linear units (Elfwing et al., 2017), https://arxiv.org/abs/1702.03118
 
@@ -47,14 +44,7 @@ def mlp(sizes: Sequence[int], *, batch_norm: bool = False, generator: torch.Gene
 def encoder(network: str, data_shape: tuple[int, ...], outputs: int, width: int) -> nn.Sequential:
     """Network from images (N, *data_shape) to (N, outputs).
 
-    Arguments:
-        network: ``mlp`` (two hidden layers of `width`) or ``conv`` (two strided convolutions, one hidden layer).
-        data_shape: (C, H, W).
-        outputs: numbers per image.
-        width: hidden units.
-
-    Raises:
-        ValueError: unknown network.
+    It is an ``mlp`` (two hidden layers of `width`) or a ``conv`` (two strided convolutions, one hidden layer).
 
     Example:
         >>> encoder("conv", (1, 28, 28), 4, 32)(torch.zeros(2, 1, 28, 28)).shape
@@ -79,14 +69,7 @@ def encoder(network: str, data_shape: tuple[int, ...], outputs: int, width: int)
 def decoder(network: str, latent_dim: int, data_shape: tuple[int, ...], width: int) -> nn.Sequential:
     """Network from codes (N, latent_dim) to the likelihood's parameter, (N, *data_shape).
 
-    Arguments:
-        network: ``mlp`` (three hidden layers: decoding a short code takes more of them than encoding) or ``conv``.
-        latent_dim: code length.
-        data_shape: (C, H, W).
-        width: hidden units.
-
-    Raises:
-        ValueError: unknown network.
+    It is an ``mlp`` (three hidden layers: decoding a short code takes more of them than encoding) or a ``conv``.
 
     Example:
         >>> decoder("conv", 2, (1, 27, 28), 32)(torch.zeros(3, 2)).shape

@@ -79,19 +79,11 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def moments(self, x: Tensor, *, chunk: int | None = None) -> Tensor:
-        """Means and standard deviations of the posteriors of images, (2, N, d), without gradient.
-
-        Raises:
-            ValueError: another image shape.
-        """
+        """Means and standard deviations of the posteriors of images, (2, N, d), without gradient."""
         return in_chunks(lambda part: torch.stack([(q := self.posterior(part)).mean, q.stddev]), x, chunk, dim=1)
 
     def encode(self, x: Tensor, *, generator: torch.Generator | None = None, chunk: int | None = None) -> Tensor:
-        """Codes (N, d) of images: one posterior draw each with a `generator`, the posterior means without.
-
-        Raises:
-            ValueError: another image shape.
-        """
+        """Codes (N, d) of images: one posterior draw each with a `generator`, the posterior means without."""
         mean, scale = self.moments(x, chunk=chunk)
         return mean if generator is None else mean + scale * normal(mean.shape, generator, mean)
 
@@ -119,11 +111,9 @@ class VAE(nn.Module):
         autocast: bool = False,
         labels: Tensor | None = None,
     ) -> Tensor:
-        """Negative ELBO (N,) of images in nats, by one reparametrised draw each.
+        """Negative ELBO (N,) in nats of images (N, *data_shape), by one reparametrised draw each.
 
         Arguments:
-            x: images (N, *data_shape) in [0, 1].
-            generator: source of the posterior noise, on the CPU or the images' device.
             kl_weight: weight of the KL term; 1 gives the ELBO.
             autocast: run the networks in bfloat16; the sums stay in float32.
             labels: class of each image, (N,), for a `ConditionalVAE`.
