@@ -18,10 +18,10 @@ from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
 from latentebm.tilting.held_out import held_out_gain
 from latentebm.tilting.negatives import Negatives
 from latentebm.tilting.sides import Codes
-from latentebm.training.best import BestState
 from latentebm.training.fit import DivergedError, fit
 from latentebm.training.fit_vae import fit_vae
 from latentebm.training.guard import Guard
+from latentebm.training.keep import BestState
 from latentebm.training.optimisation import Optimisation
 
 

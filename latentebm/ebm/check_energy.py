@@ -5,18 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import fail
+from latentebm.checks import check_points, fail
 
 __all__ = ["check_depends", "check_energy"]
 
 
-def check_energy(energy: nn.Module, x: Tensor) -> None:
-    """Check that an energy gives one number per point (N, *event), which depends on the point.
+def check_energy(energy: nn.Module, data: Tensor, *, flat: bool = False) -> None:
+    """Check data (N, *event), or (N, d) with `flat`, and that an energy gives one number per point, by the point.
 
     Raises:
-        ValueError: it does not.
+        ValueError: the data are not so, floating and finite, or the energy does not.
     """
-    value = check_depends(energy, x)
+    if flat and (data.ndim != 2 or not len(data)):
+        raise fail("data", "shape (N, d)", tuple(data.shape), "flatten each point")
+    value = check_depends(energy, x := check_points("data", data)[:256])
     if value.shape != x.shape[:1]:
         raise fail("energy", "shape (N,)", tuple(value.shape), "return one energy per point, for example .squeeze(-1)")
 

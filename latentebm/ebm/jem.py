@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_int, check_number, check_points, fail
+from latentebm.checks import check_points, fail
 from latentebm.data.batches import Minibatches
 from latentebm.ebm.check_energy import check_depends
 from latentebm.objectives.contrast import contrastive_loss, jem_loss
@@ -43,13 +43,6 @@ class JEMRecipe(Optimisation):
     lr: float = 5e-4
     schedule: Schedule = "cosine"
     clip: float | None = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("weight", "energy_penalty", "noise"):
-            check_number(name, getattr(self, name), low=0)
-        for name in ("epochs", "batch_size"):
-            check_int(name, getattr(self, name))
 
 
 def fit_jem(

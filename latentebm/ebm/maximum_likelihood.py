@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_choice, check_int, check_number, check_points, fail
+from latentebm.checks import check_int, check_number, fail
 from latentebm.data.batches import Minibatches
 from latentebm.ebm.check_energy import check_energy
 from latentebm.objectives.contrast import contrastive_loss
@@ -22,9 +23,9 @@ from latentebm.training.fit import FitResult, fit
 from latentebm.training.guard import Guard
 from latentebm.training.optimisation import Optimisation, Schedule
 
-__all__ = ["STARTS", "MCMCRecipe", "Negatives", "fit_ebm"]
+__all__ = ["MCMCRecipe", "Negatives", "fit_ebm"]
 
-STARTS = ("buffer", "base", "data")
+Start = Literal["buffer", "base", "data"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class MCMCRecipe(Optimisation):
 
     kernel: Kernel = MALA(0.1)  # noqa: RUF009 - frozen, like every kernel
     n_steps: int = 20
-    start: str = "buffer"
+    start: Start = "buffer"
     buffer_size: int = 10_000
     restart: float = 0.0
     energy_penalty: float = 0.0
@@ -63,14 +64,10 @@ class MCMCRecipe(Optimisation):
     average: float = 0.99
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_kernel(self.kernel)
         check_int("n_steps", self.n_steps, fix="CD-k takes k ≥ 1 transitions: without any, draws and data coincide")
-        check_choice("start", self.start, STARTS)
-        check_int("buffer_size", self.buffer_size, fix="the buffer needs at least one chain, best some batches of them")
+        super().__post_init__()
         check_number("restart", self.restart, low=0, high=1)
-        for name in ("energy_penalty", "gradient_penalty", "noise"):
-            check_number(name, getattr(self, name), low=0)
         if self.start == "buffer" and self.buffer_size < self.batch_size:
             raise fail("buffer_size", f"at least the batch's {self.batch_size}", self.buffer_size, "enlarge the buffer")
 
@@ -152,8 +149,7 @@ def fit_ebm(
         (True, [])
     """
     recipe = recipe or MCMCRecipe()
-    check_points("data", data)
-    check_energy(energy, data[:256])
+    check_energy(energy, data)
     negatives = Negatives(recipe, base or _noise_like(data), generator)
     guard = Guard(energy, max_gap=recipe.max_gap, extra=[negatives.buffer.x] if negatives.buffer else [])
 

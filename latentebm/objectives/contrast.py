@@ -35,6 +35,7 @@ def contrastive_loss(positive: Tensor, negative: Tensor, *, weight: float = 1.0,
         models (Du and Mordatch, 2019), https://arxiv.org/abs/1903.08689
 
     Example:
+        >>> import torch
         >>> contrastive_loss(torch.tensor([-1.0, 0.0]), torch.tensor([2.0]), energy_penalty=0.1)
         tensor(-2.0500)
     """
@@ -73,6 +74,7 @@ def jem_loss(
         https://arxiv.org/abs/1912.03263
 
     Example:
+        >>> import torch
         >>> jem_loss(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([-1.0]), torch.tensor([2.0]))
         tensor(-2.3069)
     """

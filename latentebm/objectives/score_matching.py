@@ -7,7 +7,7 @@ energy maps them to (…, N), in nats, each by its point alone; one that does no
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -17,8 +17,8 @@ from latentebm.checks import check_choice, check_int, check_number, fail
 from latentebm.rng import normal
 
 __all__ = [
-    "PROJECTIONS",
     "Energy",
+    "Projection",
     "ScaledEnergy",
     "check_scales",
     "denoising_score_matching",
@@ -27,7 +27,7 @@ __all__ = [
     "sliced_score_matching",
 ]
 
-PROJECTIONS = ("rademacher", "gaussian")
+Projection = Literal["rademacher", "gaussian"]
 Energy = Callable[[Tensor], Tensor]
 ScaledEnergy = Callable[[Tensor, Tensor], Tensor]
 
@@ -56,7 +56,7 @@ def sliced_score_matching(
     x: Tensor,
     *,
     generator: torch.Generator,
-    projection: str = "rademacher",
+    projection: Projection = "rademacher",
     projections: int = 1,
     reduced: bool = True,
 ) -> Tensor:
@@ -80,7 +80,7 @@ def sliced_score_matching(
         >>> sliced_score_matching(lambda x: x.square().sum(-1) / 2, torch.ones(4, 3), generator=g)
         tensor(-1.5000)
     """
-    check_choice("projection", projection, PROJECTIONS)
+    check_choice("projection", projection, get_args(Projection))
     check_int("projections", projections)
     slope, hessian = _curvature(energy, x)
     total = x.new_zeros(x.shape[:-2])

@@ -13,9 +13,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from latentebm.checks import check_int, fail
 from latentebm.progress import Sized, Track, silent
-from latentebm.training.average import Average
-from latentebm.training.best import BestState
 from latentebm.training.guard import Guard
+from latentebm.training.keep import Average, BestState
 from latentebm.training.optimisation import Optimisation
 
 __all__ = ["DivergedError", "FitResult", "fit"]
