@@ -24,12 +24,10 @@ def check_energy(energy: nn.Module, data: Tensor, *, flat: bool = False) -> None
 
 
 def check_depends(network: nn.Module, x: Tensor) -> Tensor:
-    """Return what a network makes of points (N, *event), energies (N,) or logits (N, C), if it depends on them.
-
-    It may do so now, or for some value of its parameters.
+    """Return a network's energies (N,) or logits (N, C) of points (N, *event), if they depend on the points.
 
     Raises:
-        ValueError: it does not: its score is zero whatever is learned, and no method could fit it.
+        ValueError: its score is zero, and would be whatever is learned: no method could fit it.
 
     Example:
         >>> check_depends(nn.Linear(2, 3), torch.randn(4, 2)).shape
@@ -38,7 +36,7 @@ def check_depends(network: nn.Module, x: Tensor) -> Tensor:
     leaf = x.detach().clone().requires_grad_()
     value: Tensor = network(leaf)
     # Of logits, some combination.
-    flat = value if value.ndim == 1 else value.flatten(1) @ torch.linspace(1, 2, value[0].numel()).to(value)
+    flat = value if value.ndim < 2 else value.flatten(1) @ torch.linspace(1, 2, value[0].numel()).to(value)
     if not _depends(flat, leaf, [p for p in network.parameters() if p.requires_grad]):
         raise fail("energy", "one that depends on x", "a zero score at every point", "use its argument in forward")
     return value.detach()

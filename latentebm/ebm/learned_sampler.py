@@ -51,7 +51,7 @@ class SamplerRecipe(Optimisation):
 
 @dataclass(frozen=True, kw_only=True)
 class AmortizedRecipe(SamplerRecipe):
-    """How an energy and its sampler are fitted together; what it shares with `SamplerRecipe` is explained there.
+    """How an energy and its sampler are fitted together, beside the settings of `SamplerRecipe`.
 
     Attributes:
         gradient_penalty: λ, which flattens the energy, most where the data are narrow.
@@ -148,10 +148,6 @@ def fit_sampler(
     r"""Fit a sampler in place to a potential U, (N, d) to (N,) in nats, that stays as it is, such as a fitted tilt's.
 
     .. math:: \min_G\; E_G[U] - H(G) \;\ge\; -\log Z
-
-    Raises:
-        ValueError: the sampler lacks what its entropy needs, or the potential is not one number per point.
-        DivergedError: the loss became NaN or infinite.
 
     Example:
         >>> g, source = torch.Generator().manual_seed(0), SamplerNet(1, 1, hidden=(), noise=0.5, straight=1.0)

@@ -38,9 +38,8 @@ class MCMCRecipe(Optimisation):
         n_steps: transitions of the chains per optimizer step, the k of CD-k.
         start: where chains start: ``buffer``, where those of a replay buffer stand (persistent contrastive divergence);
             ``base``, at base draws (short runs); ``data``, at the data of the batch (contrastive divergence).
-        buffer_size: chains in the replay buffer.
-        restart: probability that a chain of the buffer starts again from a base draw. Chains that mix need none, and
-            each one biases the gradient until it has converged; chains stuck in too few modes need some.
+        restart: probability that a chain of the buffer starts again from a base draw, which helps chains stuck in too
+            few modes, but biases the gradient until it has converged.
         energy_penalty: λ of the squared energies, 1/nats.
         gradient_penalty: weight of the squared gradient norm between data and draws.
         noise: standard deviation of Gaussian noise added to the data, in the data's units.
@@ -116,17 +115,14 @@ def fit_ebm(
     .. math:: \nabla_\theta \log p_\theta(x) = -\nabla_\theta E(x) + E_{\tilde x}[\nabla_\theta E(\tilde x)], \quad
         \tilde x \sim p_\theta
 
-    A guard watches the energy gap between draws and data; where it grows too large, training goes back to a good state
-    at half the learning rate, and the record's ``log`` says so.
+    Where the energy gap between draws and data grows too large, training goes back to a good state at half the learning
+    rate, and the record's ``log`` says so. Its losses are energy gaps, not likelihoods.
 
     Arguments:
         energy: maps (N, *event) to (N,), in nats; fitted in place.
         data: (N, *event), floating.
         base: starts of fresh chains, ``base(n, generator) -> (n, *event)``, such as noise or draws of a VAE; None for
             Gaussian noise of the data's mean and standard deviation in each entry.
-
-    Returns:
-        The record of the fit; its losses are energy gaps, not likelihoods.
 
     Raises:
         ValueError: there are no data, they are not floating and finite, or the energy is not one number per point that

@@ -80,13 +80,10 @@ class NoiseEnergy(nn.Module):
         variance = self.spread**2 + levels.square()
         gaussian = x.square().sum(1) / (2 * variance) + self.dim / 2 * variance.log()
         stretched = x / (levels + 3 * self.low)[:, None]
-        return gaussian + self.net(torch.cat([stretched, self._centred(levels)[:, None]], 1)).squeeze(-1)
+        centred = 2 * (levels / self.low).log() / (self.high / self.low).log() - 1
+        return gaussian + self.net(torch.cat([stretched, centred[:, None]], 1)).squeeze(-1)
 
     def levels(self, n: int) -> Tensor:
         """`n` noise levels from high down to low, in geometric progression."""
         ends = math.log(self.high.item()), math.log(self.low.item())
         return torch.linspace(*ends, check_int("n", n, low=2), device=self.low.device).exp()
-
-    def _centred(self, sigma: Tensor) -> Tensor:
-        """Log-levels mapped to [−1, 1]."""
-        return 2 * (sigma / self.low).log() / (self.high / self.low).log() - 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +38,6 @@ class SamplerLoss(nn.Module):
         weight: of the entropy, w; 1 for the potential's own distribution.
         pairs: importance draws per point of the variational entropy, each with its opposite.
         generator: source of the critic's initial weights; None for torch's global stream.
-
-    Raises:
-        ValueError: the sampler lacks what its entropy needs.
 
     Example:
         >>> loss, g = SamplerLoss(SamplerNet(2, 2), "mutual-information"), torch.Generator().manual_seed(0)
@@ -77,8 +74,7 @@ class SamplerLoss(nn.Module):
         """The loss on `n` fresh points."""
         like = next(self.source.parameters())
         z, noise = (normal((n, k), generator, like) for k in (self.source.latent_dim, self.source.dim))
-        clean = check_event("source", self.source(z), (self.source.dim,))
-        x = clean + self.source.noise * noise
+        x = check_event("source", self.source(z), (self.source.dim,)) + self.source.noise * noise
         values = check_event("potential", potential(x), ())
         return values.mean() - self.weight * self._entropy(x, z, generator)
 
@@ -108,7 +104,6 @@ def constant(module: nn.Module) -> Potential:
     def call(x: Tensor) -> Tensor:
         # Looked up at each call: the parameters move.
         parameters = {name: p.detach() for name, p in module.named_parameters()}
-        out: Tensor = functional_call(module, parameters, (x,))
-        return out
+        return cast(Tensor, functional_call(module, parameters, (x,)))
 
     return call

@@ -39,8 +39,7 @@ class ScoreRecipe(Optimisation):
         method: ``denoising``, ``multiscale``, ``sliced`` or ``exact``.
         sigma: noise of ``denoising``, in the data's units: a fraction of the finest detail. For ``multiscale``, levels
             that fall, (L,); None draws levels log-uniformly over the energy's range.
-        projection: directions of ``sliced``, ``rademacher`` or ``gaussian``.
-        reduced: the variance-reduced form of ``sliced``.
+        projection: directions of ``sliced``; `reduced` is its variance-reduced form.
         scale_weight: weight of the loss along the level in ``multiscale``.
         batch: data per step.
     """
@@ -75,15 +74,12 @@ def fit_score(
     .. math:: \min_\theta\; \mathrm{mean}_i\, \ell(E_\theta; x_i)
 
     Score matching finds the energy up to a constant, and up to one constant for each part of the data that no data
-    connect: the relative mass of separate modes is only found by ``multiscale``, whose levels connect them.
+    connect: the relative mass of separate modes is only found by ``multiscale``, whose levels connect them. Losses of
+    different methods differ by constants and are not comparable.
 
     Arguments:
-        energy: maps (N, d) to (N,), fitted in place; a :class:`~latentebm.ebm.noise.NoiseEnergy` for
-            ``multiscale``.
+        energy: maps (N, d) to (N,), fitted in place; a :class:`~latentebm.ebm.noise.NoiseEnergy` for ``multiscale``.
         data: (N, d).
-
-    Returns:
-        The record of the fit. Losses of different methods differ by constants and are not comparable.
 
     Raises:
         ValueError: the data are not finite (N, d), the method does not suit the energy, or the energy is not one

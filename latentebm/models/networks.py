@@ -77,8 +77,7 @@ def decoder(network: str, latent_dim: int, data_shape: tuple[int, ...], width: i
         return nn.Sequential(mlp((latent_dim, width, width, width, math.prod(data_shape))), nn.Unflatten(1, data_shape))
     channels, height, breadth = data_shape
     c1, c2 = _channels(width)
-    small = (math.ceil(height / 4), math.ceil(breadth / 4))
-    middle = (math.ceil(height / 2), math.ceil(breadth / 2))
+    small, middle = ((math.ceil(height / k), math.ceil(breadth / k)) for k in (4, 2))
     return nn.Sequential(
         mlp((latent_dim, width, c2 * small[0] * small[1])),
         nn.SiLU(),

@@ -23,8 +23,6 @@ def contrastive_loss(positive: Tensor, negative: Tensor, *, weight: float = 1.0,
     Arguments:
         positive: energies of the data, (…, N), in nats; leading dimensions are ensemble members.
         negative: energies of draws of the model, (…, K).
-        weight: w.
-        energy_penalty: λ, in 1/nats.
 
     Raises:
         ValueError: w or λ is negative, or there are no data or no draws.
@@ -63,8 +61,6 @@ def jem_loss(
         y: labels of the data, (N,), of 0 … C − 1.
         energy_data: energies of the data, (N,), in nats.
         energy_model: energies of draws of the model, (M,).
-        weight: w.
-        penalty: λ, which holds the energies' free constant.
 
     Raises:
         ValueError: the lengths do not match, a label is out of range or a weight is negative.

@@ -53,9 +53,7 @@ def mutual_information(joint: Tensor, independent: Tensor, *, bound: Bound = "do
     As H(x) = I(x; z) + H(x|z) and the noise's entropy H(x|z) is constant, raising I raises the entropy. The
     Jensen–Shannon bound is one of another divergence: it is steadier, but its gradient is not the entropy's.
 
-    Arguments:
-        joint: T at pairs (x, z) drawn together, (N,).
-        independent: T at points with the codes of others, (M,).
+    `joint` holds T at pairs (x, z) drawn together, (N,); `independent` at points with the codes of others, (M,).
 
     References:
         Maximum entropy generators for energy-based models (Kumar et al., 2019), https://arxiv.org/abs/1901.08508
@@ -92,8 +90,7 @@ def sampler_score(
     .. math:: \xi = N(m, A^{-1}), \quad A = I + J^\top J / \sigma^2, \quad
               m = z_0 + A^{-1} \big(J^\top (x - g(z_0)) / \sigma^2 - z_0\big)
 
-    Both results are exact for linear samplers. A proposal about z₀ itself would not be: its few draws depend on z₀,
-    with which the points move, and the entropy comes out too weak.
+    Both results are exact for linear samplers. With a proposal about z₀ itself the entropy would come out too weak.
 
     Arguments:
         decode: maps codes (N, l) to points (N, d), without the noise; row by row, without batch statistics.

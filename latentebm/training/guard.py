@@ -60,7 +60,7 @@ class Guard:
         self.gap = float(gap.detach())
 
     def trouble(self, loss: Tensor) -> str:
-        """Say what is wrong with a step of this loss, if anything."""
+        """What is wrong with a step of this loss, if anything."""
         value = float(loss.detach())
         if not math.isfinite(value):
             return f"a loss of {value}"
