@@ -69,10 +69,18 @@ class VAE(nn.Module):
         Raises:
             ValueError: another image shape.
         """
+        return Independent(Normal(*self.moments(x)), 1)
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (N, d) of q(z|x) of images (N, *data_shape).
+
+        Raises:
+            ValueError: another image shape.
+        """
         check_event("x", x, self.data_shape)
         mean, log_variance = self.encoder(x).float().chunk(2, dim=-1)
         # Variances are held within [6e-6, 150]: nothing a trained posterior needs lies beyond.
-        return Independent(Normal(mean, (log_variance.clamp(-12, 5) / 2).exp()), 1)
+        return mean, (log_variance.clamp(-12, 5) / 2).exp()
 
     def encode(self, x: Tensor, *, generator: torch.Generator | None = None, chunk: int = 8192) -> Tensor:
         """Codes (N, d) of images: one posterior draw each with a `generator`, the posterior means without.
@@ -81,8 +89,8 @@ class VAE(nn.Module):
             ValueError: another image shape.
         """
         with torch.no_grad():
-            laws = [self.posterior(part).base_dist for part in x.split(chunk)]
-            mean, scale = torch.cat([law.loc for law in laws]), torch.cat([law.scale for law in laws])
+            moments = [self.moments(part) for part in x.split(chunk)]
+            mean, scale = (torch.cat(both) for both in zip(*moments, strict=True))
             return mean if generator is None else mean + scale * _noise(mean, generator)
 
     def decode(self, z: Tensor, *, chunk: int = 8192) -> Tensor:
@@ -121,8 +129,7 @@ class VAE(nn.Module):
             ValueError: another image shape.
         """
         with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
-            q = self.posterior(x)
-            mean, scale = q.base_dist.loc, q.base_dist.scale
+            mean, scale = self.moments(x)
             logits = self.logits(mean + scale * _noise(mean, generator), labels)
         # Closed-form KL(q || N(0, I)): no sampling noise, and cheaper than the general formula.
         kl = 0.5 * (mean.square() + scale.square() - 1 - 2 * scale.log()).sum(1)
