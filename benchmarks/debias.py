@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from latentebm.settings.job import Settings
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file, save_file
@@ -30,6 +29,7 @@ from latentebm.evaluation.metrics import Judgement, judge
 from latentebm.files import write_atomic, write_json
 from latentebm.models.saving import load_weights, save_weights
 from latentebm.models.vae import VAE
+from latentebm.settings.fields import Settings
 from latentebm.workflow.judge import accuracy, fit_judge
 from latentebm.workflow.problem import Problem, pose
 

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from latentebm.settings.job import Settings
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -37,6 +36,7 @@ from latentebm.files import write_atomic, write_json
 from latentebm.models.saving import load_weights, save_weights
 from latentebm.models.vae import VAE
 from latentebm.sampling import Draws
+from latentebm.settings.fields import Settings
 from latentebm.workflow.judge import fit_judge
 from latentebm.workflow.problem import pose
 

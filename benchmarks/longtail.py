@@ -14,11 +14,11 @@ import json
 import tempfile
 from pathlib import Path
 
-from latentebm.settings.job import Settings
 from rich.console import Console
 from rich.table import Table
 
 from latentebm.files import write_json
+from latentebm.settings.fields import Settings
 from latentebm.workflow.judge import UnmadeError
 from latentebm.workflow.run import debias
 

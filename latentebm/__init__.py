@@ -34,7 +34,7 @@ _HOME = {
     "Images": "latentebm.data.images",
     "LatentTilt": "latentebm.models.tilts",
     "ScaledTilt": "latentebm.models.scaled_tilt",
-    "Settings": "latentebm.settings.job",
+    "Settings": "latentebm.settings.fields",
     "VAE": "latentebm.models.vae",
     **dict.fromkeys(("WrappedGenerator", "WrappedModel"), "latentebm.adapters.from_module"),
     **dict.fromkeys(("MCMCRecipe", "fit_ebm"), "latentebm.ebm.maximum_likelihood"),

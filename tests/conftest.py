@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from latentebm.settings.job import Settings
 
 from latentebm.data.images import Images
 from latentebm.progress import silent
+from latentebm.settings.fields import Settings
 from latentebm.workflow.run import debias
 
 FAST = {

@@ -123,6 +123,5 @@ def _row(opened: OpenRun, job: tuple[int, int], reference: Images, samples: int,
 def _finding(table: pd.DataFrame, before: float) -> str:
     mean = table.groupby("size")["tv"].mean()
     small, large = mean.index[0], mean.index[-1]
-    if small == large:
-        return f"{small} reference images per class take TV from {before:.3f} to {mean[small]:.3f}"
-    return f"{small} reference images per class take TV from {before:.3f} to {mean[small]:.3f}, {large} to {mean[large]:.3f}"
+    first = f"{small} reference images per class take TV from {before:.3f} to {mean[small]:.3f}"
+    return first if small == large else f"{first}, {large} to {mean[large]:.3f}"
