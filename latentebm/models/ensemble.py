@@ -56,9 +56,9 @@ class Ensemble(nn.Module):
         self.config: dict[str, Any] = {"event_shape": list(event_shape), "members": members, "limit": limit}
         with seeded(generator):
             built = [_checked(build(tuple(event_shape)), event_shape) for _ in range(members)]
+        weights, constants = stack_module_state(built)
         # One network lends its form; its own weights are replaced by each member's when it is called.
         self.__dict__["_form"] = built[0].to("meta")
-        weights, constants = stack_module_state(built)
         self._names = list(weights)
         self.weights = nn.ParameterList(nn.Parameter(w.detach().clone()) for w in weights.values())
         self._constants = list(constants)

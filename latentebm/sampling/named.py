@@ -48,11 +48,11 @@ def named_sampler(sampler: Any, *, pool: int, steps: int, n: int) -> Sampler:
         ...         u = target.sample_base(n, generator=generator)
         ...         return Draws(target.decode(u), u, -target.energy(u), {"sampler": "prior"})
         >>> import torch
-        >>> from latentebm import Draws, LatentTilt, WrappedModel
-        >>> tilt = LatentTilt(WrappedModel(torch.nn.Identity(), 2), torch.nn.Linear(2, 1).requires_grad_(False))
-        >>> tilt.net = lambda u: u.sum(1)
-        >>> named_sampler(Prior(), pool=1, steps=1, n=3).draw(tilt, 3, generator=torch.Generator()).x.shape
-        torch.Size([3, 2])
+        >>> from latentebm import Debiaser, Draws
+        >>> images = torch.rand(32, 8, 8, generator=torch.Generator().manual_seed(0))
+        >>> model = Debiaser(width=16, epochs=1, folds=2, tilt_steps=2, sampler=Prior()).fit(images, images[:9])
+        >>> model.sample(3).diagnostics
+        {'sampler': 'prior'}
     """
     if isinstance(sampler, str):
         check_int("langevin_steps", steps)
