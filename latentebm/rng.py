@@ -58,10 +58,11 @@ def child(generator: torch.Generator) -> torch.Generator:
 
 
 @contextmanager
-def seeded(generator: torch.Generator) -> Iterator[None]:
+def seeded(generator: torch.Generator | None) -> Iterator[None]:
     """Seed torch's global stream from a generator inside a block, and give the stream back as it was.
 
-    Layers initialise themselves, and Pyro draws, from the global stream; nothing else of the package does.
+    Layers initialise themselves, and Pyro draws, from the global stream; nothing else of the package does. Without a
+    generator the block draws from the global stream as it stands.
 
     Example:
         >>> with seeded(torch.Generator().manual_seed(0)):
@@ -70,8 +71,12 @@ def seeded(generator: torch.Generator) -> Iterator[None]:
         ...     first == torch.nn.Linear(1, 1).weight.item()
         True
     """
+    if generator is None:
+        yield
+        return
     seed = draw_seed(generator)
-    with torch.random.fork_rng(devices=[]):
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
 

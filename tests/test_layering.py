@@ -15,7 +15,7 @@ ALLOWED = {
     "data": set(),
     "objectives": set(),
     "models": set(),
-    "sampling": set(),
+    "sampling": {"objectives"},
     "plots": set(),
     "report": set(),
     "settings": set(),
@@ -30,7 +30,7 @@ ALLOWED = {
     "studies": {"data", "evaluation", "plots", "settings", "debiaser", "workflow"},
     "cli": {"missing", "report", "settings", "debiaser", "workflow", "studies"},
 }
-GROUND = {"checks", "chunks", "devices", "files", "progress", "rng", "_version"}
+GROUND = {"checks", "chunks", "devices", "files", "gradients", "progress", "rng", "_version"}
 MOST_MODULES = 14
 
 
