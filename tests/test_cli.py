@@ -115,7 +115,7 @@ def files(tmp_path):
         ("--data wide.npz", "uint8, or float"),
         ("--data bright.npz", "floats in [0, 1]"),
         ("--data holed.npz", "finite pixels"),
-        ("--data short.npz", "one an image"),
+        ("--data short.npz", "one per image"),
         ("--data negative.npz", "whole numbers"),
         ("--data unlabelled.npz", "reference: expected an .npz"),
         ("--data good.npz --reference none.npz", "at least 2 images, got 0"),
