@@ -335,4 +335,4 @@ class Blind(torch.nn.Linear):
 
 def test_a_class_that_the_generator_never_makes_is_said():
     line = reliability({"tilted": {"reliable": False, "unmade": ["seven"]}})
-    assert line.startswith("The generator makes nothing of seven")
+    assert line.startswith("The model never produced seven, so reweighting")

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from latentebm.checks import fail
+from latentebm.chunks import chunk_size, in_chunks
+from latentebm.rng import permutation
 
 __all__ = ["Neighbourhoods", "copied_share", "frechet_distance", "neighbourhoods"]
-
-CHUNK = 1000
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,6 @@ class Neighbourhoods:
         recall: share of real images within some generated one's ball.
         density: mean count of real balls around a generated image, relative to its expectation.
         coverage: share of real images with a generated one in their ball.
-
-    Example:
-        >>> Neighbourhoods(1.0, 1.0, 1.0, 0.97).coverage
-        0.97
     """
 
     precision: float
@@ -43,12 +39,8 @@ def frechet_distance(features: Tensor, real: Tensor) -> float:
 
     .. math:: |\mu - \mu_r|^2 + \mathrm{tr}(\Sigma + \Sigma_r - 2(\Sigma \Sigma_r)^{1/2})
 
-    Arguments:
-        features: (N, F).
-        real: (M, F).
-
     Raises:
-        ValueError: fewer than two rows on a side.
+        ValueError: fewer than two rows of `features` (N, F) or `real` (M, F).
 
     References:
         GANs Trained by a Two Time-Scale Update Rule (Heusel et al., 2017), https://arxiv.org/abs/1706.08500
@@ -59,7 +51,7 @@ def frechet_distance(features: Tensor, real: Tensor) -> float:
         2.0
     """
     if min(len(features), len(real)) < 2:
-        raise fail("features", "at least 2 rows on each side", min(len(features), len(real)), "draw more images")
+        raise fail("features", "at least 2 rows, and 2 real ones", (len(features), len(real)), "pass more images")
     identity = nn.Identity()
     identity.num_features = features.shape[1]  # type: ignore[assignment]
     metric = FrechetInceptionDistance(feature=identity, input_img_size=(1, 1, features.shape[1]))
@@ -83,10 +75,10 @@ def neighbourhoods(features: Tensor, real: Tensor, *, k: int = 5) -> Neighbourho
     Arguments:
         features: of generated images, (N, F).
         real: of real images, (M, F).
-        k: neighbours.
+        k: neighbours, of which an image itself is none.
 
     Raises:
-        ValueError: k neighbours do not exist on both sides.
+        ValueError: a side has k rows or fewer.
 
     References:
         Improved Precision and Recall Metric for Assessing Generative Models (Kynkäänniemi et al., 2019),
@@ -106,7 +98,8 @@ def neighbourhoods(features: Tensor, real: Tensor, *, k: int = 5) -> Neighbourho
     holders = torch.zeros(len(true), dtype=torch.long)  # generated images in each real ball
     recalled = torch.zeros(len(true), dtype=torch.bool)
     precise = 0
-    for part, radius in zip(fake.split(CHUNK), around_fake.split(CHUNK), strict=True):
+    size = chunk_size(len(true))
+    for part, radius in zip(fake.split(size), around_fake.split(size), strict=True):
         distance = torch.cdist(part, true)
         inside = distance <= around_real
         precise += int(inside.any(1).sum())
@@ -125,13 +118,13 @@ def copied_share(features: Tensor, seen: Tensor, unseen: Tensor, *, generator: t
 
     .. math:: \mathrm{mean}_i\, 1\big[\min_{s \in seen} |x_i - s| < \min_{u \in unseen} |x_i - u|\big]
 
-    One half for a generator that learned the law, more for one that repeats what it saw. The unseen images are cut into
-    as many random parts of the seen ones' number as there are, and the mean is over them.
+    One half for a model that learned the distribution, more for one that repeats what it saw. The unseen images are
+    cut at random into as many parts of M as they fill, and the mean is over these parts.
 
     Arguments:
         features: of generated images, (N, F).
         seen: of the images in question, (M, F).
-        unseen: of at least M real images of the same law, (L, F).
+        unseen: of at least M real images of the same distribution, (L, F).
         generator: source of the parts.
 
     Raises:
@@ -151,14 +144,14 @@ def copied_share(features: Tensor, seen: Tensor, unseen: Tensor, *, generator: t
     """
     m = len(seen)
     if not 0 < m <= len(unseen):
-        raise fail("unseen", f"at least the {m} seen images, and one of each", len(unseen), "pass more real images")
+        raise fail("unseen", f"at least {m} rows, as many as are seen, and one of each", len(unseen), "pass more")
     parts = len(unseen) // m
-    order = torch.randperm(len(unseen), generator=generator, device=generator.device)[: parts * m].to(unseen.device)
-    nearer = [
-        torch.cdist(x, seen).amin(1, keepdim=True) < torch.cdist(x, unseen[order]).view(len(x), parts, m).amin(2)
-        for x in features.split(CHUNK)
-    ]
-    return float(torch.cat(nearer).double().mean())
+    others = unseen[permutation(len(unseen), generator, unseen.device)[: parts * m]]
+
+    def nearer(x: Tensor) -> Tensor:
+        return torch.cdist(x, seen).amin(1, keepdim=True) < torch.cdist(x, others).view(len(x), parts, m).amin(2)
+
+    return float(in_chunks(nearer, features, chunk_size(len(others), features.device)).double().mean())
 
 
 def _radius(x: Tensor, k: int) -> Tensor:

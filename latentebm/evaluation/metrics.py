@@ -1,4 +1,4 @@
-"""Balance and quality of generated images, judged by a classifier's classes and features."""
+"""Balance and quality of generated images, as a classifier reads them."""
 
 from __future__ import annotations
 
@@ -24,40 +24,29 @@ from latentebm.progress import Track, silent
 
 __all__ = ["NEIGHBOURS", "Judgement", "judge"]
 
-NEIGHBOURS = 5  # of an image, among those of its own kind: sets must be larger to be judged
+NEIGHBOURS = 5  # of an image, among those of its own set, which must be larger to be judged
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What the judge says of a set of images.
+    """What a classifier says of a set of images.
+
+    Every ``…_interval`` is a 95 % bootstrap interval of the measure before it, all from one bootstrap, with the
+    classifier's confusions taken as known. Precision, recall, density and coverage are those of `Neighbourhoods`.
 
     Attributes:
         shares: share of the images in each target class.
-        shares_interval: 95 % bootstrap interval of each; this and every interval below come from one bootstrap.
-        other: share judged to be in none of them.
-        shares_corrected: shares freed of the judge's known confusions; the raw ones where these are not known.
-        shares_corrected_interval: 95 % bootstrap interval of each, the confusions taken as known.
+        other: share read to be in none of them.
+        shares_corrected: shares freed of the classifier's known confusions; the raw ones where these are not known.
         tv: total variation to the target, in [0, 1].
-        tv_interval: 95 % bootstrap interval of it.
         tv_corrected: total variation of the corrected shares.
-        tv_corrected_interval: 95 % bootstrap interval of it.
-        kl: KL divergence of the target from the shares, smoothed by half a draw a class, nats.
-        kl_interval: 95 % bootstrap interval of it.
+        kl: KL divergence of the target from the shares, smoothed by half a draw per class, nats.
         l2: Euclidean distance of the shares to the target.
-        l2_interval: 95 % bootstrap interval of it.
         absent: target classes without a single image.
         confidence: mean of the largest class probability.
         frechet: Fréchet distance to real images in the classifier's features.
-        precision: share of generated images in a real one's neighbourhood; 1 is ideal.
-        recall: share of real images in a generated one's neighbourhood; 1 is ideal.
-        density: mean count of real neighbourhoods around a generated image, relative to its expectation; 1 is ideal.
-        coverage: share of real images with a generated one in their neighbourhood; 1 is ideal.
-        by_class: Fréchet distance, precision, recall, density and coverage within each target class (as read by the
-            judge on both sides); None for a class of too few images.
-
-    Example:
-        >>> sorted(Judgement.__dataclass_fields__)[:3]
-        ['absent', 'by_class', 'confidence']
+        by_class: Fréchet distance, precision, recall, density and coverage within each target class (as the
+            classifier reads both sides); None for a class of too few images.
     """
 
     shares: list[float]
@@ -103,24 +92,21 @@ def judge(
     Arguments:
         images: generated, (N, C, H, W) in [0, 1].
         real: held-out real ones, (M, C, H, W) in [0, 1].
-        classifier: the judge.
+        classifier: reads classes and features.
         classes: the classifier's indices of the target's classes.
         target: wanted share of each.
-        confusion: how often the judge reads class i as j, (K, K), of all K classes it knows; None where unknown.
-        generator: seeds the bootstrap.
+        confusion: how often the classifier reads class i as j, (K, K), of all K classes it knows; None where unknown.
+        generator: source of the bootstrap.
         track: shows progress.
 
     Raises:
         ValueError: shapes or lengths that don't fit.
 
-    References:
-        The functions of `shares` and `fidelity` name theirs.
-
     Example:
-        >>> judgement = judge(torch.rand(20, 1, 8, 8), torch.rand(20, 1, 8, 8), Classifier((1, 8, 8), 2), [0, 1],
-        ...                   [0.5, 0.5], generator=torch.Generator())
-        >>> 0 <= judgement.tv <= 1
-        True
+        >>> same = torch.rand(20, 1, 8, 8)
+        >>> found = judge(same, same, Classifier((1, 8, 8), 2), [0, 1], [0.5, 0.5], generator=torch.Generator())
+        >>> found.precision, found.coverage, abs(found.frechet) < 1e-6
+        (1.0, 1.0, True)
     """
     parts = [classifier.embed(part) for part in track(list(images.split(2048)), "judge")]
     features, truth = torch.cat(parts), classifier.embed(real)
@@ -171,7 +157,7 @@ def _balance(
 def _intervals(
     full: np.ndarray, n: int, measures: Callable[[np.ndarray], dict[str, Any]], generator: torch.Generator
 ) -> dict[str, Any]:
-    """An interval of each measure, a list of them where it has a value a class; all from one bootstrap."""
+    """An interval of each measure, a list of them where it has one value per class; all from one bootstrap."""
     flat = iter(bootstrap_intervals(full, n, lambda p: np.hstack(list(measures(p).values())), generator=generator))
     return {
         f"{name}_interval": [next(flat) for _ in value] if isinstance(value, list) else next(flat)

@@ -22,11 +22,6 @@ def save_weights(path: Path | str, module: nn.Module) -> Path:
 
     Raises:
         OSError: the folder cannot be written.
-
-    Example:
-        >>> import tempfile
-        >>> save_weights(Path(tempfile.mkdtemp()) / "net.safetensors", nn.Linear(1, 1)).name
-        'net.safetensors'
     """
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     return write_atomic(path, lambda temporary: save_file(state, temporary))
@@ -41,8 +36,10 @@ def load_weights(path: Path | str, module: nn.Module) -> None:
 
     Example:
         >>> import tempfile
-        >>> path = save_weights(Path(tempfile.mkdtemp()) / "net.safetensors", nn.Linear(1, 1))
-        >>> load_weights(path, nn.Linear(1, 1))
+        >>> first, second = nn.Linear(1, 1), nn.Linear(1, 1)
+        >>> load_weights(save_weights(Path(tempfile.mkdtemp()) / "net.safetensors", first), second)
+        >>> bool(first.weight == second.weight)
+        True
     """
     module.load_state_dict(load_file(path))
 
