@@ -17,7 +17,7 @@ from latentebm.chunks import in_chunks
 from latentebm.data.images import as_images
 from latentebm.devices import pick_device
 from latentebm.models.likelihoods import LIKELIHOODS
-from latentebm.models.networks import NETWORKS
+from latentebm.models.networks import make_network
 from latentebm.models.saving import load_config, load_weights, save_model
 from latentebm.models.scaled_tilt import ScaledTilt
 from latentebm.models.tilts import Tilt
@@ -237,7 +237,8 @@ class Debiaser(DebiaserSettings, BaseEstimator):
         config = load_config(folder)
         model = cls(**{**config["debiaser"], "device": device, "verbose": verbose, **own})
         shapes = config["models"]
-        model.vae_ = VAE(**{**shapes["vae"], "data_shape": tuple(shapes["vae"]["data_shape"])})
+        network = own.get("network", shapes["vae"]["network"])
+        model.vae_ = VAE(**{**shapes["vae"], "network": network, "data_shape": tuple(shapes["vae"]["data_shape"])})
         model.energy_ = model.method().restored(model.vae_, shapes["energy"])
         for name, module in {"vae": model.vae_, "energy": model.energy_}.items():
             load_weights(Path(folder) / f"{name}.safetensors", module)
@@ -251,11 +252,11 @@ class Debiaser(DebiaserSettings, BaseEstimator):
         Raises:
             ValueError: a setting lies outside its range.
         """
-        for name in ("latent_dim", "width", "epochs"):
+        for name in ("latent_dim", "epochs"):
             check_int(name, getattr(self, name))
         check_int("seed", self.seed, low=0)
         check_number("kl_weight", self._kl_weight(), low=0, open_low=True)
-        check_choice("network", self.network, NETWORKS)
+        make_network(self.network, self.width)
         check_choice("likelihood", self.likelihood, LIKELIHOODS)
         check_choice("precision", self.precision, PRECISIONS)
         pick_device(self.device)

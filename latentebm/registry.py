@@ -66,12 +66,12 @@ class Registry:
             return kind(**taken)
         except ValueError as error:  # of a field, which the user knows by the setting's name
             field, colon, rest = str(error).partition(":")
-            names = {option.field: option.setting for option in options}
-            raise ValueError(names.get(field, field) + colon + rest) from None
+            known = {option.field: option.setting for option in options}
+            raise ValueError(known.get(field, field) + colon + rest) from None
 
     def _own(self, value: Any, options: Sequence[Option]) -> Any:
         if not isinstance(value, self.base):
-            expected = f"one of {', '.join(self.kinds)}, or a {self.base.__name__}"
+            expected = f"one of {', '.join(self.kinds)}, or an object of type {self.base.__name__}"
             raise fail(self.setting, expected, repr(value), f"pass for example {self.setting}={next(iter(self.kinds))}")
         for option in filter(_asked, options):
             expected, fix = f"{option.default} beside an object", f"set {option.field} of the {self.setting} itself"

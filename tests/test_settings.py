@@ -145,7 +145,7 @@ def test_objects_of_the_users_own(space, arrays, tmp_path):
     ("settings", "message"),
     [
         ({"objective": Jensen(), "energy_penalty": 0.1}, "energy_penalty: expected 0.25 beside an object"),
-        ({"objective": abs}, "objective: expected one of likelihood, .* or a Objective"),
+        ({"objective": abs}, "objective: expected one of likelihood, .* or an object of type Objective"),
         ({"objective": {"kind": "Jensen", "weight": 1}}, "objective: expected a kind of"),
         ({"objective": {"kind": "os.system"}}, "objective: expected a kind of"),
         ({"objective": "jensen", "energy_penalty": 0}, "energy_penalty: expected a number"),

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from latentebm.checks import fail
 from latentebm.chunks import chunk_size, in_chunks
-from latentebm.models.networks import encoder
+from latentebm.models.networks import Conv
 from latentebm.progress import Track, silent
 from latentebm.rng import integers, permutation, seeded
 from latentebm.training.fit import fit
@@ -31,7 +31,7 @@ class Ratio(nn.Module):
 
     def __init__(self, data_shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.net = encoder("conv", data_shape, 1, WIDTH)
+        self.net = Conv(WIDTH).encoder(data_shape, 1)
         self.register_buffer("temperature", torch.ones(()))
 
     def forward(self, images: Tensor) -> Tensor:

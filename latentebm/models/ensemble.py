@@ -9,16 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
-from latentebm.checks import check_int, check_number, fail
+from latentebm.checks import fail
+from latentebm.models.energies import EnsembleEnergy
 from latentebm.rng import seeded
 
 __all__ = ["Ensemble"]
 
 
-class Ensemble(nn.Module):
-    r"""Mean energy of M networks of one make, evaluated side by side by ``torch.func.vmap``.
-
-    .. math:: E(x) = \frac1M \sum_m L \tanh\big(e_m(x) / L\big)
+class Ensemble(EnsembleEnergy):
+    """Mean energy of M networks of one make, evaluated side by side by ``torch.func.vmap``.
 
     Arguments:
         build: makes one network from inputs (N, *event_shape) to energies (N,) or (N, 1); called once per member.
@@ -29,10 +28,6 @@ class Ensemble(nn.Module):
 
     Raises:
         ValueError: a size below one, or a network that is no module or gives something else.
-
-    References:
-        Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles (Lakshminarayanan et al., 2017),
-        https://arxiv.org/abs/1612.01474
 
     Example:
         >>> rng = torch.Generator().manual_seed(0)
@@ -50,10 +45,7 @@ class Ensemble(nn.Module):
         limit: float | None = None,
         generator: torch.Generator,
     ) -> None:
-        super().__init__()
-        self.n_members = check_int("members", members)
-        self.limit = None if limit is None else check_number("limit", limit, low=0, open_low=True)
-        self.config: dict[str, Any] = {"event_shape": list(event_shape), "members": members, "limit": limit}
+        super().__init__({"event_shape": list(event_shape), "members": members, "limit": limit})
         with seeded(generator):
             built = [_checked(build(tuple(event_shape)), event_shape) for _ in range(members)]
         weights, constants = stack_module_state(built)
@@ -65,28 +57,19 @@ class Ensemble(nn.Module):
         for i, value in enumerate(constants.values()):
             self.register_buffer(f"constant_{i}", value)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Energies (N,) of inputs (N, *event_shape), in nats."""
-        return self.members(x).mean(0)
-
     def members(self, x: Tensor) -> Tensor:
         """Energies (M, N) of every member, for inputs (N, *event_shape) or a batch per member (M, N, *event_shape)."""
         shared = x.ndim == len(self.config["event_shape"]) + 1
         state = dict(zip(self._names, self.weights, strict=True))
         state |= {name: getattr(self, f"constant_{i}") for i, name in enumerate(self._constants)}
 
+        form = self.__dict__["_form"]
+
         def one(state: dict[str, Tensor], x: Tensor) -> Tensor:
-            return cast(Tensor, functional_call(self._form, state, (x,))).reshape(len(x))
+            return cast(Tensor, functional_call(form, state, (x,))).reshape(len(x))
 
         free = torch.func.vmap(one, in_dims=(0, None if shared else 0))(state, x)
-        return free if self.limit is None else self.limit * torch.tanh(free / self.limit)
-
-    def start_from(self, other: Ensemble) -> Ensemble:
-        """Give every member the network of an ensemble of one member of the same make."""
-        with torch.no_grad():
-            for mine, theirs in zip(self.parameters(), other.parameters(), strict=True):
-                mine.copy_(theirs.expand_as(mine))
-        return self
+        return self.bounded(free)
 
 
 def _checked(network: Any, event_shape: tuple[int, ...]) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from torch.distributions import Independent, Normal
 from latentebm.checks import check_choice, check_event, check_int
 from latentebm.chunks import chunk_size, in_chunks
 from latentebm.models.likelihoods import LIKELIHOODS
-from latentebm.models.networks import decoder, encoder
+from latentebm.models.networks import Network, make_network
+from latentebm.registry import stored
 from latentebm.rng import normal
 
 __all__ = ["VAE"]
@@ -26,7 +28,7 @@ class VAE(nn.Module):
     Arguments:
         data_shape: (C, H, W) of the images, pixels in [0, 1].
         latent_dim: length d of the code z.
-        network: ``mlp`` or ``conv``.
+        network: ``mlp``, ``conv`` or a `Network`.
         width: hidden units.
         likelihood: ``bernoulli`` or ``gaussian``.
 
@@ -47,7 +49,7 @@ class VAE(nn.Module):
         data_shape: tuple[int, ...] = (1, 28, 28),
         latent_dim: int = 2,
         *,
-        network: str = "mlp",
+        network: str | Network | Mapping[str, Any] = "mlp",
         width: int = 512,
         likelihood: str = "bernoulli",
     ) -> None:
@@ -58,13 +60,14 @@ class VAE(nn.Module):
         self.config: dict[str, Any] = {
             "data_shape": list(self.data_shape),
             "latent_dim": latent_dim,
-            "network": network,
+            "network": stored(network),
             "width": check_int("width", width),
             "likelihood": likelihood,
         }
         self.likelihood = LIKELIHOODS[likelihood]()
-        self.encoder = encoder(network, self.data_shape, 2 * latent_dim, width)
-        self.decoder = decoder(network, latent_dim, self.data_shape, width)
+        self.network = make_network(network, width)
+        self.encoder = self.network.encoder(self.data_shape, 2 * latent_dim)
+        self.decoder = self.network.decoder(latent_dim, self.data_shape)
 
     def posterior(self, x: Tensor) -> Independent:
         """Encoder distribution q(z|x) of images (N, *data_shape): event shape (d,).

@@ -45,7 +45,7 @@ class DebiaserSettings:
 
     latent_dim: int = setting(2, "length of the code", MODEL)
     network: Literal["mlp", "conv"] | Network = setting("mlp", "mlp or conv, or in Python a Network", MODEL)
-    width: int = setting(512, "hidden units of the VAE", MODEL)
+    width: int = setting(512, "hidden units of the VAE", MODEL, of="network.width")
     likelihood: Literal["bernoulli", "gaussian"] = setting("bernoulli", "of the pixels: bernoulli or gaussian", MODEL)
     kl_weight: float | None = setting(
         None,

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, check_number, fail
+from latentebm.models.energies import EnsembleEnergy
 from latentebm.objectives.gradient_penalty import gradient_penalty, interpolates
 from latentebm.progress import Track, silent
 from latentebm.rng import integers
-from latentebm.tilting.held_out import Energy, by_fold, held_out_draws
+from latentebm.tilting.held_out import by_fold, held_out_draws
 from latentebm.tilting.objectives import OBJECTIVES, Objective
 from latentebm.tilting.sides import Sides
 from latentebm.training.fit import FitResult, fit
@@ -70,7 +71,7 @@ class TiltRecipe(Optimisation):
 
 
 def fit_energy(
-    energy: Energy, sides: Sides, recipe: TiltRecipe, *, generator: torch.Generator, track: Track = silent
+    energy: EnsembleEnergy, sides: Sides, recipe: TiltRecipe, *, generator: torch.Generator, track: Track = silent
 ) -> FitResult:
     r"""Fit every member on its folds and keep each at its best held-out score.
 
@@ -134,7 +135,7 @@ def fit_energy(
     )
 
 
-def _penalty(energy: Energy, x: Tensor, x0: Tensor, generator: torch.Generator) -> Tensor:
+def _penalty(energy: EnsembleEnergy, x: Tensor, x0: Tensor, generator: torch.Generator) -> Tensor:
     """Gradient penalty (M,) between reference draws (M, N, *event) and negatives, shared or of each member."""
     own = x0 if x0.dim() == x.dim() else x0.expand(len(x), *x0.shape)
     n = min(x.shape[1], own.shape[1])

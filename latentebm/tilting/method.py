@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import check_number, fail
+from latentebm.models.energies import EnsembleEnergy
 from latentebm.models.ensemble import Ensemble
 from latentebm.models.tilts import Tilt
 from latentebm.models.vae import VAE
 from latentebm.progress import Track
 from latentebm.sampling.importance.weights import WeightSums
 from latentebm.tilting.fit_tilt import fit_energy
-from latentebm.tilting.held_out import Energy, held_out_gain
+from latentebm.tilting.held_out import held_out_gain
 from latentebm.tilting.objectives import Objective
 from latentebm.tilting.reweight import cluster_weights, principal_scores
 from latentebm.tilting.spaces import Space
@@ -36,7 +37,7 @@ START_LR, REFINING_LR = 1e-2, 1e-3
 class FittedTilt(NamedTuple):
     """An energy, the record of its fit, and its cross-validated gain in nats per image."""
 
-    energy: Energy
+    energy: EnsembleEnergy
     log: FitResult
     gain: float
 
@@ -95,7 +96,7 @@ class TiltMethod:
         """The tilted model of an energy."""
         return self.space.tilt(vae, energy, self.objective.transform())
 
-    def restored(self, vae: VAE, config: dict[str, Any]) -> Energy:
+    def restored(self, vae: VAE, config: dict[str, Any]) -> EnsembleEnergy:
         """An energy of a saved shape, its weights not yet loaded."""
         if self.build is None:
             return self.space.restored(config)
@@ -112,7 +113,7 @@ class TiltMethod:
     def _limit(self) -> float | None:
         return self.space.limit if self.objective.bounded else None
 
-    def _energy(self, vae: VAE, members: int, limit: float | None, generator: torch.Generator) -> Energy:
+    def _energy(self, vae: VAE, members: int, limit: float | None, generator: torch.Generator) -> EnsembleEnergy:
         if self.build is None:
             return self.space.energy(vae, members, limit, generator)
         shape = self.space.event_shape(vae)
@@ -120,7 +121,7 @@ class TiltMethod:
 
     def _start(
         self, vae: VAE, biased: Tensor, weight: Tensor, members: int, *, generator: torch.Generator, track: Track
-    ) -> Energy:
+    ) -> EnsembleEnergy:
         """The tilt of weighted biased images under the widest bound with reliable importance weights."""
         codes = self.space.codes(vae, biased, generator)
         recipe = dataclasses.replace(self.space.recipe(self.objective, self.gradient_penalty), lr=START_LR)
@@ -133,7 +134,7 @@ class TiltMethod:
                     sums.add(-one(part))
             if sums.report()["reliable"]:
                 break
-        return self._energy(vae, members, limit, torch.Generator()).to(codes.mean.device).start_from(one)  # type: ignore[arg-type]
+        return self._energy(vae, members, limit, torch.Generator()).to(codes.mean.device).start_from(one)
 
 
 def _weight(images: Tensor, biased: Tensor, fold: Tensor, **settings: Any) -> Tensor:

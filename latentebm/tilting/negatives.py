@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,7 +94,7 @@ class Negatives(_Members):
         if self.buffer is None:
             u = self._move(self._prior(self.chains, self.generator))
         else:
-            known = {"base": self._prior, "restart": self.restart, "generator": self.generator}
+            known: dict[str, Any] = {"base": self._prior, "restart": self.restart, "generator": self.generator}
             moved = self.buffer.step(self.chains, lambda c: c._replace(x=self._move(c.x)), **known)
             u = moved.chains.x
         with torch.no_grad():

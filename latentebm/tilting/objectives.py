@@ -19,7 +19,8 @@ from latentebm.tilting.negatives import STARTS, LearnedNegatives, Negatives
 from latentebm.tilting.sides import Codes, Sides
 
 if TYPE_CHECKING:
-    from latentebm.tilting.fit_tilt import Energy, TiltRecipe
+    from latentebm.models.energies import EnsembleEnergy
+    from latentebm.tilting.fit_tilt import TiltRecipe
 
 __all__ = ["NCE", "OBJECTIVES", "Amortized", "Contrastive", "Jensen", "Likelihood", "Objective", "Score"]
 
@@ -57,13 +58,13 @@ class Objective(ABC):
         """Refuse sides that the objective does not suit."""
 
     def negatives(
-        self, energy: Energy, sides: Sides, recipe: TiltRecipe, generator: torch.Generator
+        self, energy: EnsembleEnergy, sides: Sides, recipe: TiltRecipe, generator: torch.Generator
     ) -> Callable[[], Tensor]:
         """What gives the negatives of a step: base draws (K, *event), or each member's own (M, K, *event)."""
         return lambda: sides.base(recipe.base_batch, generator)
 
     def value(
-        self, energy: Energy, sides: Sides, rows: Tensor, x: Tensor, x0: Tensor, generator: torch.Generator
+        self, energy: EnsembleEnergy, sides: Sides, rows: Tensor, x: Tensor, x0: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Loss (M,) of reference draws x (M, N, *event) of the images `rows` (M, N) against negatives x0."""
         return self.loss(energy.members(x), energy.members(x0))
@@ -191,7 +192,7 @@ class Contrastive(_OwnNegatives):
                 check_int(name, getattr(self, name))
 
     def negatives(
-        self, energy: Energy, sides: Sides, recipe: TiltRecipe, generator: torch.Generator
+        self, energy: EnsembleEnergy, sides: Sides, recipe: TiltRecipe, generator: torch.Generator
     ) -> Callable[[], Tensor]:
         """Chains of every member side by side."""
         return Negatives(
@@ -238,7 +239,7 @@ class Amortized(_OwnNegatives):
             check_int("draws", self.draws)
 
     def negatives(
-        self, energy: Energy, sides: Sides, recipe: TiltRecipe, generator: torch.Generator
+        self, energy: EnsembleEnergy, sides: Sides, recipe: TiltRecipe, generator: torch.Generator
     ) -> Callable[[], Tensor]:
         """Draws of the learned sampler, moved first."""
         return LearnedNegatives(
@@ -274,7 +275,7 @@ class Score(Objective):
         _check_gaussian(sides, self)
 
     def value(
-        self, energy: Energy, sides: Sides, rows: Tensor, x: Tensor, x0: Tensor, generator: torch.Generator
+        self, energy: EnsembleEnergy, sides: Sides, rows: Tensor, x: Tensor, x0: Tensor, generator: torch.Generator
     ) -> Tensor:
         """Score-matching loss (M,) of fresh posterior draws of the images `rows`."""
         codes = cast(Codes, sides)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,11 @@ from latentebm.checks import check_choice, check_int, fail
 from latentebm.chunks import chunk_size, in_chunks
 from latentebm.models.data_energies import DataEnergy
 from latentebm.models.data_tilts import DataTilt
-from latentebm.models.energies import EnergyNet
+from latentebm.models.energies import EnergyNet, EnsembleEnergy
 from latentebm.models.tilts import LatentTilt, Tilt
 from latentebm.models.vae import VAE
 from latentebm.registry import Registry
 from latentebm.tilting.fit_tilt import TiltRecipe
-from latentebm.tilting.held_out import Energy
 from latentebm.tilting.objectives import Objective, Score
 from latentebm.tilting.sides import POSITIVES, Codes, Pictures, Sides
 
@@ -60,11 +59,11 @@ class Space(ABC):
             check_int(name, getattr(self, name))
 
     @abstractmethod
-    def energy(self, vae: VAE, members: int, limit: float | None, generator: torch.Generator) -> Energy:
+    def energy(self, vae: VAE, members: int, limit: float | None, generator: torch.Generator) -> EnsembleEnergy:
         """A new energy of the space's own make."""
 
     @abstractmethod
-    def restored(self, config: dict[str, Any]) -> Energy:
+    def restored(self, config: dict[str, Any]) -> EnsembleEnergy:
         """An energy of a saved shape, its weights not yet loaded."""
 
     @abstractmethod
@@ -234,7 +233,7 @@ class DataSpace(Space):
 
     def read(self, tilt: Tilt, points: Tensor) -> Tensor:
         """Energies (N,) of images (N, *data_shape)."""
-        return in_chunks(tilt.data_energy, points)  # type: ignore[operator]
+        return in_chunks(cast(DataTilt, tilt).data_energy, points)
 
     def check(self, objective: Objective) -> None:
         """Refuse score matching, which needs codes."""

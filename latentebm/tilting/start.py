@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import fail
+from latentebm.models.energies import EnsembleEnergy
 from latentebm.objectives.tilt_losses import likelihood_loss
 from latentebm.progress import Track, silent
 from latentebm.tilting.fit_tilt import TiltRecipe
-from latentebm.tilting.held_out import Energy
 from latentebm.tilting.sides import Codes
 from latentebm.training.fit import FitResult, fit
 
@@ -17,7 +17,7 @@ __all__ = ["fit_start"]
 
 
 def fit_start(
-    energy: Energy,
+    energy: EnsembleEnergy,
     biased: Codes,
     weight: Tensor,
     recipe: TiltRecipe,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,7 +97,7 @@ def _cut(
     labels, fraction = _labels(pool), settings.biased_fraction
     if isinstance(settings.proportions, LongTail):
         fraction = within_classes(labels, classes, shares, fraction)
-    sizes = {"biased_fraction": fraction, "reference_per_class": settings.reference_per_class}
+    sizes: dict[str, Any] = {"biased_fraction": fraction, "reference_per_class": settings.reference_per_class}
     biased, reference = biased_split(labels, classes, shares, **sizes, target=target, generator=generator)
     _check_seen(labels[biased], classes, names, target)
     return _judged(Problem(pool[biased], pool[reference]), pool, test_part, classes, target, generator)
