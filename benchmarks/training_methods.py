@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from latentebm.data.batches import Minibatches
 from latentebm.ebm.learned_sampler import AmortizedRecipe, fit_amortized
 from latentebm.ebm.maximum_likelihood import MCMCRecipe, fit_ebm
+from latentebm.ebm.noise import NoiseEnergy
 from latentebm.ebm.score import ScoreRecipe, fit_score
 from latentebm.models.energies import EnergyNet
-from latentebm.models.noise import NoiseEnergy
 from latentebm.models.sampler_net import SamplerNet
 from latentebm.objectives.tilt_losses import likelihood_loss
 from latentebm.sampling import MALA, ULA, ImproperSGLD, RandomWalk

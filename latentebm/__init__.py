@@ -41,7 +41,7 @@ _HOME = {
     **dict.fromkeys(("JEMRecipe", "fit_jem"), "latentebm.ebm.jem"),
     "biased_split": "latentebm.data.imbalance",
     "debias": "latentebm.workflow.run",
-    "jem_loss": "latentebm.objectives.joint",
+    "jem_loss": "latentebm.objectives.contrast",
     "load_default": "latentebm.data.tabular",
     "load_images": "latentebm.data.images",
     "tilt_generator": "latentebm.tilting.any_model",

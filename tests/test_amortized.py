@@ -11,12 +11,12 @@ from torch.distributions import MultivariateNormal, Normal
 
 from latentebm.data.toy import EightGaussians
 from latentebm.ebm.learned_sampler import AmortizedRecipe, SamplerRecipe, fit_amortized, fit_sampler
+from latentebm.ebm.noise import NoiseEnergy
 from latentebm.ebm.proposal import Proposal
 from latentebm.ebm.sampler_loss import SamplerLoss, constant
 from latentebm.evaluation.quadrature import Grid
 from latentebm.models.energies import EnergyNet
 from latentebm.models.networks import mlp
-from latentebm.models.noise import NoiseEnergy
 from latentebm.models.sampler_net import SamplerNet
 from latentebm.models.tilts import LatentTilt
 from latentebm.objectives.sampler_entropy import (

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from latentebm.data.batches import Minibatches
-from latentebm.objectives.joint import jem_loss
+from latentebm.objectives.contrast import jem_loss
 from latentebm.sampling import (
     MALA,
     PMC,

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from latentebm.data.batches import Minibatches
 from latentebm.data.images import load_images
-from latentebm.objectives.joint import jem_loss
+from latentebm.objectives.contrast import jem_loss
 from latentebm.sampling import PMC, ConditionalSampler, ImproperSGLD
 from latentebm.training.fit import fit
 from latentebm.training.optimisation import Optimisation

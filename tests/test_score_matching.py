@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from latentebm.ebm.noise import NoiseEnergy
 from latentebm.ebm.score import ScoreRecipe, fit_score
 from latentebm.models.networks import mlp
-from latentebm.models.noise import NoiseEnergy
 from latentebm.objectives.score_matching import (
     denoising_score_matching,
     exact_score_matching,

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from latentebm.checks import check_int, check_number, check_points, fail
 from latentebm.data.batches import Minibatches
 from latentebm.ebm.check_energy import check_depends
-from latentebm.objectives.contrast import contrastive_loss
-from latentebm.objectives.joint import jem_loss
+from latentebm.objectives.contrast import contrastive_loss, jem_loss
 from latentebm.progress import Track, silent
 from latentebm.rng import normal
 from latentebm.sampling.classifier import ClassifierChains, JointSampler
@@ -31,12 +30,8 @@ class JEMRecipe(Optimisation):
         weight: weight of the contrast of energies beside the cross-entropy.
         energy_penalty: λ of the squared energies, 1/nats.
         noise: standard deviation of Gaussian noise added to the data, in the data's units.
-        epochs: passes over the data.
         batch_size: data, and chains, per step.
         max_gap: largest energy gap between draws and data before training is rolled back, nats.
-
-    Raises:
-        ValueError: a setting lies outside its range.
     """
 
     weight: float = 1.0
@@ -82,11 +77,7 @@ def fit_jem(
             cross-entropy alone saves most of the time.
         x: data, (N, *event), floating.
         y: labels (N,), of 0 … C − 1.
-        recipe: settings; None for the defaults.
         sampler: the classifier read as an energy, such as a `ConditionalSampler`.
-        chains: persistent chains with their kernel.
-        generator: source of batches, noise and chains (CPU).
-        track: shows progress.
 
     Raises:
         ValueError: the data are not floating and finite, there are not as many labels, one is out of range, or the

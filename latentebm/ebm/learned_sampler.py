@@ -33,11 +33,7 @@ class SamplerRecipe(Optimisation):
         entropy: ``variational`` (needs noise), ``mutual-information`` or ``scales`` (needs batch normalisation).
         bound: of the mutual information, ``donsker-varadhan`` or ``jensen-shannon``.
         entropy_weight: weight w of the entropy; 1 for the potential's own distribution.
-        steps: optimizer steps.
         batch: draws per step.
-
-    Raises:
-        ValueError: a setting lies outside its range.
     """
 
     entropy: str = "variational"
@@ -69,9 +65,6 @@ class AmortizedRecipe(SamplerRecipe):
         gradient_penalty: λ ≥ 0; it flattens the energy, most where the data are narrow.
         energy_penalty: weight of the squared energies of both sides, which damps the game; in 1/nats.
         ratio: moves of the sampler for each of the energy; raise it where the two oscillate.
-
-    Raises:
-        ValueError: a setting lies outside its range.
     """
 
     gradient_penalty: float = 0.0
@@ -112,10 +105,7 @@ def fit_amortized(
         energy: maps (N, d) to (N,), fitted in place.
         source: the sampler, fitted in place.
         data: (N, d).
-        recipe: settings; None for the defaults.
         base: potential U₀ that the energy tilts, (N, d) to (N,), such as ½|z|² of a latent prior; None for zero.
-        generator: source of batches, codes and noise (CPU).
-        track: shows progress.
 
     Returns:
         The record of the fit; its loss is the sum of a game's two losses, and does not measure progress.
@@ -126,7 +116,8 @@ def fit_amortized(
         DivergedError: the loss became NaN or infinite.
 
     References:
-        Maximum entropy generators for energy-based models (Kumar et al., 2019), https://arxiv.org/abs/1901.08508
+        No MCMC for me: amortized sampling for fast and stable training of energy-based models (Grathwohl et al.,
+        2021), https://arxiv.org/abs/2010.04230
 
     Example:
         >>> from latentebm.models.energies import EnergyNet
@@ -180,12 +171,6 @@ def fit_sampler(
     Arguments:
         potential: maps (N, d) to (N,), in nats; never changed.
         source: the sampler, fitted in place.
-        recipe: settings; None for the defaults.
-        generator: source of codes and noise (CPU).
-        track: shows progress.
-
-    Returns:
-        The record of the fit.
 
     Raises:
         ValueError: the sampler lacks what its entropy needs, or the potential is not one number per point.

@@ -17,7 +17,7 @@ from latentebm.progress import Track, silent
 from latentebm.rng import normal
 from latentebm.sampling.mcmc.chains import run_chains
 from latentebm.sampling.mcmc.kernels import MALA, Kernel, check_kernel
-from latentebm.sampling.mcmc.persistent import Base, ReplayBuffer
+from latentebm.sampling.mcmc.persistent import Base, Labelled, ReplayBuffer
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.guard import Guard
 from latentebm.training.optimisation import Optimisation, Schedule
@@ -39,16 +39,12 @@ class MCMCRecipe(Optimisation):
             ``base``, at base draws (short runs); ``data``, at the data of the batch (contrastive divergence).
         buffer_size: chains in the replay buffer.
         restart: probability that a chain of the buffer starts again from a base draw. Chains that mix need none, and
-            each one biases the gradient by the way it has not yet gone; those stuck in too few modes need some.
+            each one biases the gradient until it has converged; chains stuck in too few modes need some.
         energy_penalty: λ of the squared energies, 1/nats.
         gradient_penalty: weight of the squared gradient norm between data and draws.
         noise: standard deviation of Gaussian noise added to the data, in the data's units.
-        epochs: passes over the data.
         batch_size: data, and chains, per step.
         max_gap: largest energy gap between draws and data before training is rolled back, nats.
-
-    Raises:
-        ValueError: a setting lies outside its range.
     """
 
     kernel: Kernel = MALA(0.1)  # noqa: RUF009 - frozen, like every kernel
@@ -82,11 +78,6 @@ class MCMCRecipe(Optimisation):
 class Negatives:
     """Draws of the model for each step: chains started where the recipe says and moved by its kernel.
 
-    Arguments:
-        recipe: kernel, steps and start.
-        base: starts of fresh chains, ``base(n, generator) -> (n, *event)``: noise, draws of a VAE, anything.
-        generator: source of the buffer's first chains.
-
     Example:
         >>> g = torch.Generator().manual_seed(0)
         >>> negatives = Negatives(MCMCRecipe(buffer_size=300), lambda n, g: torch.randn(n, 2, generator=g), g)
@@ -101,21 +92,17 @@ class Negatives:
 
     def __call__(self, energy: Callable[[Tensor], Tensor], batch: Tensor, generator: torch.Generator) -> Tensor:
         """Draw as many points as the batch (N, *event) has."""
+
+        def move(chains: Labelled) -> Labelled:
+            kernel, n_steps = self.recipe.kernel, self.recipe.n_steps
+            run = run_chains(energy, chains.x, kernel, n_steps, generator=generator, partial=False)
+            return chains._replace(x=run.state.position)
+
         if self.buffer is None:
             start = batch if self.recipe.start == "data" else self.base(len(batch), generator)
-            return self._move(energy, start, generator)
-        moved = self.buffer.step(
-            len(batch),
-            lambda chains: chains._replace(x=self._move(energy, chains.x, generator)),
-            base=self.base,
-            restart=self.recipe.restart,
-            generator=generator,
-        )
-        return moved.chains.x
-
-    def _move(self, energy: Callable[[Tensor], Tensor], x: Tensor, generator: torch.Generator) -> Tensor:
-        run = run_chains(energy, x, self.recipe.kernel, self.recipe.n_steps, generator=generator, partial=False)
-        return run.state.position
+            return move(Labelled(start, start)).x
+        restart = self.recipe.restart
+        return self.buffer.step(len(batch), move, base=self.base, restart=restart, generator=generator).chains.x
 
 
 def fit_ebm(
@@ -138,11 +125,8 @@ def fit_ebm(
     Arguments:
         energy: maps (N, *event) to (N,), in nats; fitted in place.
         data: (N, *event), floating.
-        recipe: settings; None for the defaults.
         base: starts of fresh chains, ``base(n, generator) -> (n, *event)``, such as noise or draws of a VAE; None for
             Gaussian noise of the data's mean and standard deviation in each entry.
-        generator: source of batches, starts and chain noise (CPU).
-        track: shows progress.
 
     Returns:
         The record of the fit; its losses are energy gaps, not likelihoods.

@@ -32,7 +32,6 @@ class SamplerLoss(nn.Module):
     .. math:: E_G[U(x)] - w H(G)
 
     Arguments:
-        source: the sampler G.
         entropy: ``variational`` (needs noise), ``mutual-information`` (needs noise) or ``scales`` (needs batch
             normalisation).
         bound: of the mutual information, ``donsker-varadhan`` or ``jensen-shannon``.
@@ -42,10 +41,6 @@ class SamplerLoss(nn.Module):
 
     Raises:
         ValueError: the sampler lacks what its entropy needs, or an argument is out of range.
-
-    References:
-        No MCMC for me: amortized sampling for fast and stable training of energy-based models (Grathwohl et al.,
-        2021), https://arxiv.org/abs/2010.04230
 
     Example:
         >>> loss, g = SamplerLoss(SamplerNet(2, 2), "mutual-information"), torch.Generator().manual_seed(0)
@@ -78,11 +73,7 @@ class SamplerLoss(nn.Module):
         self.critic = mlp(sizes, generator=generator) if entropy == "mutual-information" else None
 
     def forward(self, potential: Potential, n: int, generator: torch.Generator) -> Tensor:
-        """The loss on `n` fresh points.
-
-        Raises:
-            ValueError: the sampler's points are not (n, d), or the potential's values not (n,).
-        """
+        """The loss on `n` fresh points."""
         like = next(self.source.parameters())
         z, noise = (normal((n, k), generator, like) for k in (self.source.latent_dim, self.source.dim))
         clean = check_event("source", self.source(z), (self.source.dim,))
@@ -98,9 +89,8 @@ class SamplerLoss(nn.Module):
             on_pairs = self.critic(torch.cat([x, z], 1)).squeeze(1)
             off_pairs = torch.cat([self.critic(torch.cat([x, z.roll(s, 0)], 1)).squeeze(1) for s in (1, 2, 3)])
             return mutual_information(on_pairs, off_pairs, bound=self.bound)
-        found = sampler_score(
-            constant(self.source), x.detach(), z, noise=self.source.noise, k=self.pairs, generator=generator
-        )
+        decode, noise = constant(self.source), self.source.noise
+        found = sampler_score(decode, x.detach(), z, noise=noise, k=self.pairs, generator=generator)
         return entropy_surrogate(x, found.score)
 
 

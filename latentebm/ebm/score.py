@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from latentebm.checks import check_choice, check_int, check_number, check_points, fail
 from latentebm.ebm.check_energy import check_energy
-from latentebm.models.noise import NoiseEnergy
+from latentebm.ebm.noise import NoiseEnergy
 from latentebm.objectives.score_matching import (
     PROJECTIONS,
     check_scales,
@@ -41,11 +41,7 @@ class ScoreRecipe(Optimisation):
         projection: directions of ``sliced``, ``rademacher`` or ``gaussian``.
         reduced: the variance-reduced form of ``sliced``.
         scale_weight: weight of the loss along the level in ``multiscale``.
-        steps: optimizer steps.
         batch: data per step.
-
-    Raises:
-        ValueError: a setting lies outside its range; for levels, they are not positive or do not fall.
     """
 
     method: str = "denoising"
@@ -76,12 +72,7 @@ class ScoreRecipe(Optimisation):
 
 
 def fit_score(
-    energy: nn.Module,
-    data: Tensor,
-    recipe: ScoreRecipe,
-    *,
-    generator: torch.Generator,
-    track: Track = silent,
+    energy: nn.Module, data: Tensor, recipe: ScoreRecipe, *, generator: torch.Generator, track: Track = silent
 ) -> FitResult:
     r"""Fit an energy to data by one of the score-matching losses.
 
@@ -91,12 +82,9 @@ def fit_score(
     connect: the relative mass of separate modes is only found by ``multiscale``, whose levels connect them.
 
     Arguments:
-        energy: maps (N, d) to (N,), fitted in place; a :class:`~latentebm.models.noise.NoiseEnergy` for
+        energy: maps (N, d) to (N,), fitted in place; a :class:`~latentebm.ebm.noise.NoiseEnergy` for
             ``multiscale``.
         data: (N, d).
-        recipe: method and settings.
-        generator: source of batches and noise (CPU).
-        track: shows progress.
 
     Returns:
         The record of the fit. Losses of different methods differ by constants and are not comparable.
@@ -105,9 +93,6 @@ def fit_score(
         ValueError: the data are not finite (N, d), the method does not suit the energy, or the energy is not one
             number per point that depends on the point.
         DivergedError: the loss went on being NaN or infinite; the energy holds its last good state.
-
-    References:
-        How to train your energy-based models (Song and Kingma, 2021), https://arxiv.org/abs/2101.03288
 
     Example:
         >>> from latentebm.models.energies import EnergyNet
@@ -148,9 +133,8 @@ def _loss(energy: nn.Module, recipe: ScoreRecipe, generator: torch.Generator) ->
 
 def _multiscale(energy: nn.Module, recipe: ScoreRecipe, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
     if not isinstance(energy, NoiseEnergy):
-        raise fail(
-            "energy", "a NoiseEnergy for multiscale", type(energy).__name__, "pass NoiseEnergy(d, low=…, high=…)"
-        )
+        got = type(energy).__name__
+        raise fail("energy", "a NoiseEnergy for multiscale", got, "pass NoiseEnergy(d, low=…, high=…)")
     levels = None if recipe.sigma is None else torch.as_tensor(recipe.sigma).flatten()
 
     def draw(n: int) -> Tensor:

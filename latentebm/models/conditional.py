@@ -21,13 +21,6 @@ class ConditionalVAE(VAE):
 
     .. math:: p(x|y) = \int p(x|z, y)\, N(z; 0, I)\, dz
 
-    Arguments:
-        data_shape: as for `VAE`, like `latent_dim` and `settings`.
-        n_classes: number of classes.
-
-    Raises:
-        ValueError: a setting lies outside its range.
-
     References:
         Learning Structured Output Representation using Deep Conditional Generative Models (Sohn et al., 2015),
         https://papers.nips.cc/paper/5775
@@ -44,11 +37,7 @@ class ConditionalVAE(VAE):
         self.decoder = self.network.decoder(latent_dim + n_classes, self.data_shape)
 
     def logits(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Decoder output (N, *data_shape) of codes (N, d) and their classes (N,).
-
-        Raises:
-            ValueError: no labels.
-        """
+        """Decoder output (N, *data_shape) of codes (N, d) and their classes (N,)."""
         return self.decoder(self._inputs(z, labels))
 
     @torch.no_grad()

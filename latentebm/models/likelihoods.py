@@ -1,9 +1,8 @@
-"""Observation models p(x | decoder output): what a decoder's numbers mean."""
+"""Observation models p(x | f) of images given a decoder's output f: log-likelihood, mean, and draws from noise."""
 
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,26 +11,9 @@ from torch.nn import functional as F
 
 from latentebm.checks import check_number
 
-__all__ = ["LIKELIHOODS", "Bernoulli", "Gaussian", "Likelihood"]
-
+__all__ = ["LIKELIHOODS", "Bernoulli", "Gaussian"]
 
 FLOOR = 0.01  # least standard deviation of a pixel
-
-
-class Likelihood(Protocol):
-    """An observation model over images of one shape."""
-
-    def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
-        """Log-likelihood (N,) of images given the decoder's output, nats."""
-        ...
-
-    def mean(self, parameter: Tensor) -> Tensor:
-        """Mean image of the decoder's output."""
-        ...
-
-    def observe(self, mean: Tensor, noise: Tensor) -> Tensor:
-        """Observation of this mean, made from standard normal noise of the same shape."""
-        ...
 
 
 class Bernoulli:
@@ -64,8 +46,7 @@ class Gaussian(nn.Module):
 
     .. math:: \log p(x|f) = \sum_j \log N(x_j; \mathrm{sigmoid}(f_j), s^2), \qquad s = \max(e^\theta, 0.01)
 
-    Arguments:
-        scale: initial standard deviation s, in units of pixel values in [0, 1]; it is fitted with the VAE.
+    The initial `scale` s, in units of pixel values in [0, 1], is fitted with the VAE.
 
     References:
         Simple and Effective VAE Training with Calibrated Decoders (Rybkin et al., 2021),

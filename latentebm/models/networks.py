@@ -28,9 +28,6 @@ def mlp(sizes: Sequence[int], *, batch_norm: bool = False, generator: torch.Gene
         batch_norm: normalise the output of every linear layer over the batch, the last one's too.
         generator: source of the initial weights; None for torch's global stream.
 
-    Raises:
-        ValueError: a width below one (from torch).
-
     References:
         Sigmoid-weighted linear units (Elfwing et al., 2017), https://arxiv.org/abs/1702.03118
 

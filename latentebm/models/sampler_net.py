@@ -25,7 +25,6 @@ class SamplerNet(nn.Module):
     Arguments:
         latent_dim: length k of a code.
         dim: length d of a point.
-        hidden: widths of the hidden layers.
         noise: standard deviation σ, in the points' units; 0 leaves it out.
         straight: scale s of the straight part, in the points' units; 0 leaves it out. With it g starts at zero.
         batch_norm: normalise every layer's activations over the batch, the output's too, each with a learned scale.

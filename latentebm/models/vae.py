@@ -122,11 +122,9 @@ class VAE(nn.Module):
         autocast: bool = False,
         labels: Tensor | None = None,
     ) -> Tensor:
-        """Negative ELBO (N,) of images in nats, by one reparametrised draw each.
+        """Negative ELBO (N,) in nats of images (N, *data_shape), by one reparametrised draw each.
 
         Arguments:
-            x: images (N, *data_shape) in [0, 1].
-            generator: source of the posterior noise, on the CPU or the images' device.
             kl_weight: weight of the KL term; 1 gives the ELBO.
             autocast: run the networks in bfloat16; the sums stay in float32.
             labels: class of each image, (N,), for a `ConditionalVAE`.

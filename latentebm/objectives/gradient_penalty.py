@@ -20,9 +20,6 @@ def gradient_penalty(energy: Tensor, points: Tensor, *, center: float = 0.0) -> 
         points: (…, N, *event), with ``requires_grad``, such as `interpolates`.
         center: 0 shrinks the gradient, 1 is the penalty of WGAN-GP.
 
-    Raises:
-        RuntimeError: the energies do not depend on the points (from autograd).
-
     References:
         Improved Training of Wasserstein GANs (Gulrajani et al., 2017), https://arxiv.org/abs/1704.00028
 
@@ -45,7 +42,6 @@ def interpolates(x: Tensor, other: Tensor, *, generator: torch.Generator, lead: 
     Arguments:
         x: (N, *event), or (M, N, *event) with ``lead=2``.
         other: what `x` is paired with, of a shape that broadcasts to it.
-        generator: source of the places on the lines.
         lead: leading axes whose every item gets a place of its own.
 
     Example:

@@ -28,10 +28,8 @@ def scale_entropy(scales: Tensor) -> Tensor:
 
     .. math:: H \approx \sum_i \tfrac12 \log(2 \pi e\, s_i^2)
 
-    Exact for a Gaussian output of independent coordinates; for inner layers, a measure of how far activations spread.
-
-    Arguments:
-        scales: standard deviations, (S,), such as the scales of batch normalisation.
+    The scales, (S,), are standard deviations, such as those of batch normalisation. Exact for a Gaussian output of
+    independent coordinates; for inner layers, a measure of how far activations spread.
 
     Raises:
         ValueError: there is no scale.
@@ -61,14 +59,9 @@ def mutual_information(joint: Tensor, independent: Tensor, *, bound: str = "dons
     Arguments:
         joint: T at pairs (x, z) drawn together, (N,).
         independent: T at points with the codes of others, (M,).
-        bound: ``donsker-varadhan`` or ``jensen-shannon``.
-
-    Raises:
-        ValueError: unknown bound.
 
     References:
-        Maximum entropy generators for energy-based models (Kumar, Ozair, Goyal, Courville and Bengio, 2019),
-        https://arxiv.org/abs/1901.08508
+        Maximum entropy generators for energy-based models (Kumar et al., 2019), https://arxiv.org/abs/1901.08508
 
     Example:
         >>> mutual_information(torch.zeros(3), torch.zeros(5))
@@ -117,15 +110,12 @@ def sampler_score(
         z: the codes z₀ that made them, (N, l).
         noise: σ > 0.
         k: pairs of opposite importance draws per point.
-        generator: source of the draws, on the device of x or the CPU.
 
     Raises:
         ValueError: the noise is not positive, or `k` is below 1.
 
     References:
-        No MCMC for me: amortized sampling for fast and stable training of energy-based models (Grathwohl et al.,
-        2021), https://arxiv.org/abs/2010.04230; Unbiased implicit variational inference (Titsias and Ruiz, 2019),
-        https://arxiv.org/abs/1808.02078
+        Unbiased implicit variational inference (Titsias and Ruiz, 2019), https://arxiv.org/abs/1808.02078
 
     Example:
         >>> g, one = torch.Generator().manual_seed(0), torch.ones(1, 1)
@@ -167,11 +157,8 @@ def entropy_surrogate(x: Tensor, score: Tensor) -> Tensor:
 
     .. math:: \nabla_\phi H = -E\left[\nabla_x \log q(x)^\top \frac{\partial x}{\partial \phi}\right]
 
-    The score has mean zero under q, so only the points' movement counts.
-
-    Arguments:
-        x: points (N, d), with gradient in the sampler.
-        score: the score of the sampler's distribution at them, (N, d), taken as constant.
+    The points (N, d) carry their gradient in the sampler; the score (N, d) of its distribution at them is taken as
+    constant. Its mean under q is zero, so only the points' movement counts.
 
     Example:
         >>> scale = torch.tensor(2.0, requires_grad=True)

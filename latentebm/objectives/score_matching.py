@@ -1,8 +1,7 @@
 r"""Score matching: losses of an energy that never meet its normalising constant.
 
 The score is :math:`-\nabla E`. Losses (…) are means over points (…, N, d); leading dimensions are ensemble members. An
-energy maps them to (…, N), in nats, each by its point alone. Losses are differentiable in the energy's parameters.
-Noise and directions come from a generator on the device of the points or the CPU.
+energy maps them to (…, N), in nats, each by its point alone; one that does not depend on its point raises a ValueError.
 """
 
 from __future__ import annotations
@@ -38,9 +37,6 @@ def exact_score_matching(energy: Energy, x: Tensor) -> Tensor:
 
     .. math:: \mathrm{mean}_i \left[\tfrac12 |\nabla E(x_i)|^2 - \mathrm{tr}\, \nabla^2 E(x_i)\right]
 
-    Raises:
-        ValueError: the energy does not depend on x.
-
     References:
         Estimation of non-normalized statistical models by score matching (Hyvärinen, 2005),
         https://jmlr.org/papers/v6/hyvarinen05a.html
@@ -74,13 +70,9 @@ def sliced_score_matching(
     Arguments:
         projection: ``rademacher`` (signs; exact where the Hessian is diagonal) or ``gaussian``.
         projections: directions per point.
-        reduced: the variance-reduced form.
-
-    Raises:
-        ValueError: unknown projection, no directions, or the energy does not depend on x.
 
     References:
-        Sliced score matching: a scalable approach to density and score estimation (Song, Garg, Shi and Ermon, 2019),
+        Sliced score matching: a scalable approach to density and score estimation (Song et al., 2019),
         https://arxiv.org/abs/1905.07088
 
     Example:
@@ -117,9 +109,6 @@ def denoising_score_matching(
             standard deviations.
         paired: use each noise with both signs, at twice the cost.
 
-    Raises:
-        ValueError: a noise level is not positive and finite, or the energy does not depend on x.
-
     References:
         A connection between score matching and denoising autoencoders (Vincent, 2011),
         https://doi.org/10.1162/NECO_a_00142
@@ -153,18 +142,13 @@ def multiscale_score_matching(
 
     Arguments:
         energy: maps points (N, d) and levels (N,) to (N,), in nats.
-        x: data, (N, d).
         sigma: noise level of each point, (N,), in the data's units.
         scale_weight: weight w of the second term; 0 leaves it out.
 
-    Raises:
-        ValueError: a noise level is not positive and finite, the weight is negative, or the energy does not depend
-            on x.
-
     References:
         Generative modeling by estimating gradients of the data distribution (Song and Ermon, 2019),
-        https://arxiv.org/abs/1907.05600; Density ratio estimation via infinitesimal classification (Choi, Meng, Song
-        and Ermon, 2022), https://arxiv.org/abs/2111.11010
+        https://arxiv.org/abs/1907.05600; Density ratio estimation via infinitesimal classification (Choi et al.,
+        2022), https://arxiv.org/abs/2111.11010
 
     Example:
         >>> g, x = torch.Generator().manual_seed(0), torch.zeros(1000, 1)
@@ -187,11 +171,7 @@ def multiscale_score_matching(
 
 
 def check_scales(sigma: Tensor, *, sorted_down: bool = False) -> Tensor:
-    """Return noise levels if all are positive and finite, and fall from first to last with `sorted_down`.
-
-    Raises:
-        ValueError: they are not.
-    """
+    """Return noise levels if all are positive and finite, and with `sorted_down` fall from first to last."""
     if not sigma.numel() or not bool(((sigma > 0) & (sigma < torch.inf)).all()):
         got = "no level" if not sigma.numel() else f"{sigma.min().item():g} … {sigma.max().item():g}"
         raise fail("sigma", "positive finite noise levels", got, "pass for example sigma=0.1")
@@ -207,19 +187,11 @@ def _curvature(energy: Energy, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Te
         return energy(y).sum()
 
     slope, pull = cast(Any, vjp(grad(total), x))
-
-    def along(v: Tensor) -> Tensor:
-        (product,) = pull(v)
-        return product
-
-    return _dependent(slope), along
+    return _dependent(slope), lambda v: pull(v)[0]
 
 
 def _dependent(slope: Tensor) -> Tensor:
-    """The slope, unless it is zero without any parameter in it: then no fit could ever change it.
-
-    A network whose last layer starts at zero has zero slope as well, but its parameters will move it.
-    """
+    """The slope, unless it is zero without any parameter in it, so that no fit could ever change it."""
     if torch.is_grad_enabled() and not slope.requires_grad and not bool(slope.any()):
         raise fail("energy", "one that depends on x", "a zero score at every point", "compute it from its argument")
     return slope

@@ -33,9 +33,6 @@ def log_partition(base: Tensor) -> Tensor:
 
     .. math:: \log \hat Z = \log \frac1K \sum_k e^{-E(z_k)}, \quad z_k \sim p_0
 
-    References:
-        Monte Carlo theory, methods and examples, chapter 9 (Owen, 2013), https://artowen.su.domains/mc/
-
     Example:
         >>> log_partition(torch.full((4,), 0.5))
         tensor(-0.5000)
@@ -47,9 +44,6 @@ def gain(reference: Tensor, base: Tensor) -> Tensor:
     r"""Held-out gain: how many nats the tilt adds to the mean log-likelihood bound of a reference image.
 
     .. math:: \hat G(E) = -\mathrm{mean}_i\, E(z_i) - \log \hat Z
-
-    References:
-        Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
 
     Example:
         >>> gain(torch.full((2,), 3.0), torch.full((4,), 3.0))
@@ -79,11 +73,8 @@ def jensen_loss(reference: Tensor, base: Tensor, *, energy_penalty: float = 0.25
     where the pointwise derivative is zero, is :math:`E = -\tanh(\tfrac12 \log(q/p_0)) / 2\lambda`; it is calibrated to
     first order at :math:`\lambda = 1/4`, and `calibrated` inverts it.
 
-    Arguments:
-        energy_penalty: λ > 0, in 1/nats.
-
     Raises:
-        ValueError: λ is not positive: the objective would have no minimum.
+        ValueError: λ, in 1/nats, is not positive: the objective would have no minimum.
 
     Example:
         >>> jensen_loss(torch.tensor([-1.0]), torch.tensor([1.0]), energy_penalty=0.25)
@@ -119,18 +110,11 @@ def posterior_score_loss(
     .. math:: \overline{s^2}\; \mathrm{mean}_i\, \tfrac12 \left|\nabla E(z_i) + z_i - (z_i - m_i)/s_i^2\right|^2,
               \quad z_i \sim N(m_i, s_i^2)
 
-    Reference draws are noisy as they come, so no noise is added: the loss is least where
-    :math:`\nabla (E - \log p_0) = -\nabla \log q_{ref}`, the unsmoothed optimum of the likelihood. It needs neither
-    base draws nor log Z, and does not find the relative mass of parts of the reference that no draws connect.
+    No noise is added, so the loss is least where :math:`\nabla (E - \log p_0) = -\nabla \log q_{ref}`, the unsmoothed
+    optimum of the likelihood. It needs neither base draws nor log Z, but does not find the relative mass of parts of
+    the reference that no draws connect.
 
-    Arguments:
-        energy: maps codes (…, N, d) to (…, N), in nats.
-        mean: posterior means m of reference images, (…, N, d).
-        scale: posterior standard deviations s, (…, N, d).
-        generator: source of the draws, which come in pairs m ± sε, on the device of the means or the CPU.
-
-    Returns:
-        Losses (…).
+    Draws come in pairs m ± sε from posterior means and standard deviations (…, N, d) of reference images.
 
     Raises:
         ValueError: a standard deviation is not positive, or the energy does not depend on the codes.
@@ -156,10 +140,7 @@ def calibrated(energy: Tensor, *, energy_penalty: float, limit: float = 0.995) -
 
     .. math:: E_{cal} = -2\,\mathrm{artanh}(-2\lambda E)
 
-    Arguments:
-        energy: fitted energies.
-        energy_penalty: the λ they were fitted with.
-        limit: the artanh's argument is clamped to ±limit, so log-ratios to ±6 at the default.
+    The artanh's argument is clamped to ±`limit`, so log-ratios to ±6 at the default.
 
     Raises:
         ValueError: λ is not positive or the limit not in (0, 1).

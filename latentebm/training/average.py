@@ -16,13 +16,10 @@ class Average:
     .. math:: \bar\theta_t = d_t\, \bar\theta_{t-1} + (1 - d_t)\, \theta_t, \quad
         d_t = \min\!\Big(d, \frac{1 + t}{10 + t}\Big)
 
-    The smaller decay at first forgets the start even in a short training.
-
-    Arguments:
-        decay: d of [0, 0.99999]; about the last 1/(1 − d) steps count.
+    About the last 1/(1 − d) steps count; the smaller decay at first forgets the start even in a short training.
 
     Raises:
-        ValueError: the decay lies outside its range.
+        ValueError: the decay d lies outside [0, 0.99999].
 
     References:
         Acceleration of stochastic approximation by averaging (Polyak and Juditsky, 1992),

@@ -69,21 +69,15 @@ def fit(
     r"""Minimise `loss` over `batches` by AdamW, keeping the state of the best validation score.
 
     Arguments:
-        module: whose parameters are fitted, in place; frozen ones (``requires_grad=False``) stay.
+        module: fitted in place; frozen parameters (``requires_grad=False``) stay.
         loss: maps one item of `batches` to a scalar.
-        batches: sized iterable, one item per step.
-        optimisation: learning rate and the like; None for the defaults of `Optimisation`.
+        batches: one item per step.
         validate: score without gradient, lower is better: scalar, or (M,) for a module of M stacked members, whose
             best rows are then kept one by one.
         every: steps between validations.
         patience: validations without any improvement before stopping; None never stops early.
         guard: watches every step; after a bad one the module goes back to a good state, the optimizer starts again at
             half the learning rate, and the log says so.
-        track: shows progress.
-        description: name of the progress bar.
-
-    Returns:
-        The record of the fit.
 
     Raises:
         ValueError: an argument lies outside its range, the loss is no scalar, or both `validate` and an average choose
@@ -104,11 +98,11 @@ def fit(
         check_int("patience", patience)
     if optimisation.average and validate is not None:
         raise fail("average", "0 where validate chooses the state", optimisation.average, "pass one of the two")
-    run = _Run(module, loss, len(batches), optimisation, guard)
+    run = _Run(module, len(batches), optimisation, guard)
     # Where training improves nothing, the start is the best state.
     run.validate(validate)
     for batch in track(batches, description):
-        run.step(batch)
+        run.step(loss, batch)
         if run.result.steps % every == 0 or run.result.steps == run.steps:
             run.record()
             run.validate(validate)
@@ -121,15 +115,8 @@ def fit(
 class _Run:
     """One fit: its optimizer, the states it keeps and its record."""
 
-    def __init__(
-        self,
-        module: nn.Module,
-        loss: Callable[[Any], Tensor],
-        steps: int,
-        optimisation: Optimisation,
-        guard: Guard | None,
-    ) -> None:
-        self.module, self.loss, self.steps, self.guard = module, loss, steps, guard
+    def __init__(self, module: nn.Module, steps: int, optimisation: Optimisation, guard: Guard | None) -> None:
+        self.module, self.steps, self.guard = module, steps, guard
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.optimizer = optimisation.optimizer(self.parameters)
         self.scheduler = LambdaLR(self.optimizer, optimisation.multiplier(steps))
@@ -138,10 +125,10 @@ class _Run:
         self.recent: list[Tensor] = []
         self.moved = False
 
-    def step(self, batch: Any) -> None:
+    def step(self, loss: Callable[[Any], Tensor], batch: Any) -> None:
         """Move the parameters by one batch, or back to a good state."""
         self.result.steps += 1
-        value, trouble = self._evaluate(batch)
+        value, trouble = self._evaluate(loss, batch)
         trouble = trouble or self._differentiate(value)
         if trouble:
             self._roll_back(trouble)
@@ -156,10 +143,10 @@ class _Run:
         if self.guard and not trouble:
             self.guard.passed(self.result.steps)
 
-    def _evaluate(self, batch: Any) -> tuple[Tensor, str]:
+    def _evaluate(self, loss: Callable[[Any], Tensor], batch: Any) -> tuple[Tensor, str]:
         """The loss, and what the guard finds wrong with it; chains that meet an energy of −∞ are such a thing."""
         try:
-            value = self.loss(batch)
+            value = loss(batch)
         except FloatingPointError as error:
             if self.guard is None:
                 raise

@@ -49,11 +49,7 @@ def fit_vae(
     .. math:: \max_\theta \mathrm{mean}_i\, w_i \big(E_q[\log p(x_i|z)] - \beta\,\mathrm{KL}(q(z|x_i)\,\|\,p_0)\big)
 
     Arguments:
-        vae: fitted in place.
         images: (N, C, H, W), uint8; converted batch by batch.
-        epochs: passes over the images.
-        batch_size: images per step.
-        lr: peak learning rate.
         kl_weight: weight β of the KL term in training; above 1 the codes of all images together come closer to the
             prior, from which new codes are drawn.
         precision: ``fp32``, ``bf16`` autocast, or ``auto``: bf16 where the processor has it.
@@ -61,8 +57,6 @@ def fit_vae(
         labels: class of each image, (N,), for a `ConditionalVAE`.
         held_out: images (M, C, H, W), uint8, whose ELBO stops the fit and picks its best state; None for neither.
         patience: checks of the held-out ELBO without improvement, 25 steps apart, before stopping.
-        generator: source of batch order and posterior noise (CPU).
-        track: shows progress.
 
     Returns:
         The record of the fit; losses are nats per image.

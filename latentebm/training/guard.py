@@ -20,13 +20,10 @@ class Guard:
 
     .. math:: g = \overline{E(\tilde x)} - \overline{E(x)},
 
-    leaves ±`max_gap`: the chains no longer follow the energy. The state kept is at least `every` steps old, from
-    before the trouble began.
+    leaves ±`max_gap` nats: the chains no longer follow the energy. The state gone back to is at least `every` steps
+    old, from before the trouble began; after `retries` such steps a fit gives up.
 
     Arguments:
-        max_gap: largest gap, in nats.
-        every: steps between kept states.
-        retries: times to go back before giving up.
         extra: further tensors kept and restored in place, such as a replay buffer's chains.
 
     Raises:
@@ -34,7 +31,7 @@ class Guard:
 
     References:
         Improved contrastive divergence training of energy based models (Du et al., 2021),
-        https://arxiv.org/abs/2012.01316 (on what makes such training unstable)
+        https://arxiv.org/abs/2012.01316
 
     Example:
         >>> net = nn.Linear(1, 1)

@@ -32,9 +32,6 @@ class Optimisation:
         weight_decay: decoupled from the gradient.
         average: decay of a moving average of the parameters, which the fit ends with; 0 for the last parameters.
 
-    Raises:
-        ValueError: a setting lies outside its range.
-
     References:
         Decoupled Weight Decay Regularization (Loshchilov and Hutter, 2019), https://arxiv.org/abs/1711.05101
 

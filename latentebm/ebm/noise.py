@@ -28,10 +28,8 @@ class NoiseEnergy(nn.Module):
     serves wherever an energy does.
 
     Arguments:
-        dim: length d of a point.
         low: least noise level, well within the finest detail of the data, in the data's units.
         high: largest level, about the data's extent.
-        hidden: widths of the hidden layers.
         spread: standard deviation s of the Gaussian, about that of the data, which should be centred.
         conditioning: ``input``, the first form, the logarithm scaled to ±1; or ``scaled``, one energy of the
             point divided by the level, which is only right where every level has points of its own, as in high
@@ -42,9 +40,8 @@ class NoiseEnergy(nn.Module):
         ValueError: a size below one, levels or a spread that are not positive, or low ≥ high.
 
     References:
-        Generative modeling by estimating gradients of the data distribution (Song and Ermon, 2019),
-        https://arxiv.org/abs/1907.05600; Improved techniques for training score-based generative models (Song and
-        Ermon, 2020), https://arxiv.org/abs/2006.09011
+        Improved techniques for training score-based generative models (Song and Ermon, 2020),
+        https://arxiv.org/abs/2006.09011
 
     Example:
         >>> energy = NoiseEnergy(2, low=0.1, high=2.0)
