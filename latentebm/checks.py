@@ -1,4 +1,4 @@
-"""Checks of arguments: each error names what was expected, what was got, and the fix."""
+"""Checks of arguments: each returns what it checked, or raises the ValueError of `fail`."""
 
 from __future__ import annotations
 
@@ -31,10 +31,7 @@ def fail(name: str, expected: str, got: object, fix: str) -> ValueError:
 def check_number(
     name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, open_low: bool = False, fix: str = ""
 ) -> float:
-    """Return `value` as a float of [low, high], or (low, high] with `open_low`.
-
-    Raises:
-        ValueError: `value` is no real number, is NaN, or lies outside.
+    """Return `value` as a float in [low, high], or (low, high] with `open_low`.
 
     Example:
         >>> check_number("step", 0, low=0, open_low=True)
@@ -58,9 +55,6 @@ def check_number(
 def check_int(name: str, value: Any, *, low: int = 1, fix: str = "") -> int:
     """Return `value` as an int of at least `low`.
 
-    Raises:
-        ValueError: `value` is no whole number or lies below.
-
     Example:
         >>> check_int("pool", 1, low=2)
         Traceback (most recent call last):
@@ -73,9 +67,6 @@ def check_int(name: str, value: Any, *, low: int = 1, fix: str = "") -> int:
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     """Return `value` if it is one of `choices`.
-
-    Raises:
-        ValueError: it is not.
 
     Example:
         >>> check_choice("sampler", "sniss", ["snis", "langevin"])
@@ -91,9 +82,6 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
 def check_shares(name: str, shares: Sequence[float], n: int) -> list[float]:
     """Return `shares` as floats if they are `n` non-negative numbers that sum to one.
 
-    Raises:
-        ValueError: another length, a negative or NaN share, or another sum.
-
     Example:
         >>> check_shares("target", [1, 1], 2)
         Traceback (most recent call last):
@@ -108,11 +96,7 @@ def check_shares(name: str, shares: Sequence[float], n: int) -> list[float]:
 
 
 def check_rng(generator: Any) -> Generator:
-    """Return `generator` if it is a torch.Generator: without one torch would draw from its global state.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Return `generator` if it is a torch.Generator: without one torch would draw from its global state."""
     from torch import Generator
 
     if not isinstance(generator, Generator):
@@ -122,11 +106,7 @@ def check_rng(generator: Any) -> Generator:
 
 
 def check_finite(name: str, x: Tensor) -> Tensor:
-    """Return `x` if every entry is finite.
-
-    Raises:
-        ValueError: an entry is NaN or infinite.
-    """
+    """Return `x` if every entry is finite."""
     bad = int((~x.isfinite()).sum())
     if bad:
         raise fail(name, "finite values", f"{bad} NaN or infinite of {x.numel()}", "remove or impute them first")
@@ -134,11 +114,7 @@ def check_finite(name: str, x: Tensor) -> Tensor:
 
 
 def check_points(name: str, x: Tensor) -> Tensor:
-    """Return `x` if it holds at least one point (N, *event), floating and finite.
-
-    Raises:
-        ValueError: there is no point, or its entries are not floats or not finite.
-    """
+    """Return `x` if it holds at least one point (N, *event), floating and finite."""
     if not x.is_floating_point() or x.ndim < 2 or not len(x):
         got = f"shape {tuple(x.shape)} of {x.dtype}"
         raise fail(name, "floats of shape (N, *event), N ≥ 1", got, "reshape them, and convert them by .float()")
@@ -147,9 +123,6 @@ def check_points(name: str, x: Tensor) -> Tensor:
 
 def check_event(name: str, x: Tensor, event_shape: tuple[int, ...]) -> Tensor:
     """Return `x` if its shape is (N, event shape).
-
-    Raises:
-        ValueError: the shape differs.
 
     Example:
         >>> import torch

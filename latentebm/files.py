@@ -17,10 +17,7 @@ __all__ = ["check_absent", "sha256", "write_atomic", "write_json", "write_text"]
 
 
 def check_absent(paths: Iterable[Path], overwrite: bool) -> None:
-    """Raise if one of some files exists, unless they may be overwritten.
-
-    Raises:
-        ValueError: one exists, and `overwrite` is false.
+    """Raise a ValueError if one of some files exists, unless they may be overwritten.
 
     Example:
         >>> check_absent([Path("/")], overwrite=False)
@@ -68,11 +65,7 @@ def write_atomic(path: Path | str, write: Callable[[Path], object]) -> Path:
 
 
 def write_text(path: Path | str, text: str) -> Path:
-    """Write UTF-8 text atomically.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
+    """Write UTF-8 text atomically, as `write_atomic` does."""
     return write_atomic(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
@@ -80,7 +73,6 @@ def write_json(path: Path | str, value: Any) -> Path:
     """Write indented, strictly valid JSON atomically; NaN and infinities become null.
 
     Raises:
-        OSError: the folder cannot be written.
         TypeError: a value has no JSON form.
 
     Example:
@@ -103,9 +95,6 @@ def _finite(value: Any) -> Any:
 
 def sha256(path: Path | str) -> str:
     """Hexadecimal SHA-256 of a file's bytes.
-
-    Raises:
-        OSError: the file cannot be read.
 
     Example:
         >>> sha256(write_text(Path(tempfile.mkdtemp()) / "a.txt", ""))[:8]

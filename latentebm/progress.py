@@ -26,19 +26,7 @@ class Sized(Protocol[T_co]):
 
 
 class Track(Protocol):
-    """Yields the items of something sized while showing how far it is.
-
-    Example:
-        >>> def dots(items, description):
-        ...     for item in items:
-        ...         print(description, "." * item)
-        ...         yield item
-        >>> track: Track = dots
-        >>> sum(track([1, 2], "count"))
-        count .
-        count ..
-        3
-    """
+    """Yields the items of something sized while showing how far it is."""
 
     def __call__(self, items: Sized[T], description: str) -> Iterator[T]:
         """Walk over `items`."""
@@ -51,5 +39,10 @@ def silent(items: Sized[T], description: str) -> Iterator[T]:
 
 
 def bars(items: Sized[T], description: str) -> Iterator[T]:
-    """Walk over `items` with a tqdm bar, in terminals and notebooks."""
+    """Walk over `items` with a tqdm bar, in terminals and notebooks.
+
+    Example:
+        >>> sum(bars(range(4), "count"))
+        6
+    """
     yield from tqdm(items, desc=description, leave=False)

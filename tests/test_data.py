@@ -92,7 +92,7 @@ ZEROS = np.zeros((3, 4, 4))
         (np.zeros((3, 2, 4, 4)), None, "C 1 or 3"),
         (ZEROS.astype(np.int64), None, "uint8, or float"),
         (ZEROS + 2, None, r"floats in \[2, 2\]"),
-        (ZEROS - 0.1, None, "divide by their maximum"),
+        (ZEROS - 0.1, None, "rescale them to"),
         (ZEROS + np.nan, None, "NaN"),
         (ZEROS, np.zeros(2, int), "one per image"),
         (ZEROS, np.array([0.0, 1.0, 2.0]), "whole numbers"),

@@ -29,20 +29,15 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif
 class Images:
     """Images and, where known, their labels.
 
-    Attributes:
-        images: (N, C, H, W), uint8; `float01` gives them in [0, 1].
-        labels: (N,) class indices, int64, or None.
-        class_names: name of each class index.
-
     Example:
         >>> data = Images(torch.full((3, 1, 4, 4), 51, dtype=torch.uint8), torch.tensor([0, 1, 1]), ("cat", "dog"))
         >>> data.float01().mean(), data.counts()
         (tensor(0.2000), [1, 2])
     """
 
-    images: Tensor
-    labels: Tensor | None = None
-    class_names: tuple[str, ...] = ()
+    images: Tensor  # (N, C, H, W), uint8
+    labels: Tensor | None = None  # class indices, (N,), int64
+    class_names: tuple[str, ...] = ()  # of each class index
 
     def __len__(self) -> int:
         return len(self.images)
@@ -61,15 +56,11 @@ class Images:
 
 
 def as_images(images: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None, name: str = "images") -> Images:
-    """Check arrays of images and labels and hold them as uint8.
-
-    Arguments:
-        images: uint8, or float in [0, 1]; (N, H, W) or (N, C, H, W) with C of 1 or 3.
-        labels: whole numbers in [0, 999], (N,), or None.
-        name: what errors call the images.
+    """Check arrays of images and labels and hold them as uint8; errors call them `name`.
 
     Raises:
-        ValueError: shape, type, range, NaN, or labels that don't fit.
+        ValueError: images that are not uint8, or float in [0, 1], of shape (N, H, W) or (N, C, H, W) with C of 1 or 3;
+            labels that are not whole numbers (N,) in [0, 999].
 
     Example:
         >>> as_images(np.ones((2, 4, 4))).images.max()
@@ -95,15 +86,16 @@ def _quantise(name: str, x: Tensor) -> Tensor:
         raise fail(name, "finite pixels", "NaN or infinite ones", "drop those images")
     if len(x) and (x.min() < 0 or x.max() > 1):
         got = f"floats in [{x.min():.3g}, {x.max():.3g}]"
-        raise fail(name, "floats in [0, 1]", got, "divide by their maximum, or pass uint8")
+        raise fail(name, "floats in [0, 1]", got, "rescale them to [0, 1], or pass uint8")
     return (x * 255).round().to(torch.uint8)
 
 
 def _labels(name: str, y: Tensor, n: int) -> Tensor:
     if y.shape != (n,):
         raise fail(f"{name} labels", f"shape ({n},), one per image", tuple(y.shape), "pass one label per image")
-    if y.is_floating_point() or y.is_complex() or (n and (y.min() < 0 or y.max() > 999)):
-        got = str(y.dtype) if y.is_floating_point() else f"[{int(y.min())}, {int(y.max())}]"
+    fractional = y.is_floating_point() or y.is_complex()
+    if fractional or (n and (y.min() < 0 or y.max() > 999)):
+        got = str(y.dtype) if fractional else f"[{int(y.min())}, {int(y.max())}]"
         raise fail(f"{name} labels", "whole numbers in [0, 999]", got, "number the classes from 0")
     return y.long()
 
@@ -146,10 +138,10 @@ def _arrays(path: Path, name: str) -> dict[str, np.ndarray]:
 
 
 def load_images(data: str, *, root: Path | str | None = None, train: bool = True) -> Images:
-    """Load a data set by name or path.
+    """Load ``mnist``, ``fashion-mnist``, an .npz file, or a folder with one folder of images per class.
 
     Arguments:
-        data: ``mnist``, ``fashion-mnist``, an .npz file, or a folder with one folder of images per class.
+        data: the name or the path.
         root: where torchvision's files are or go; None for ``LATENTEBM_DATA``, then the shipped MNIST.
         train: training or test part; your own data have one part only.
 
@@ -181,7 +173,7 @@ def _torchvision(data: str, root: Path | str | None, train: bool) -> Images:
         dataset = TORCHVISION[data](str(folder), train=train, download=True)
     except (RuntimeError, OSError) as error:
         got = f"data: expected {data} in {folder} or a network to download it, got {error}"
-        raise FileNotFoundError(f"{got}; pass the folder that holds it as data_root") from error
+        raise FileNotFoundError(f"{got}; set LATENTEBM_DATA, or data_root, to a folder that has it") from error
     return Images(dataset.data.unsqueeze(1), dataset.targets.long(), tuple(map(str, dataset.classes)))
 
 

@@ -18,13 +18,19 @@ __all__ = ["TOYS", "Checkerboard", "EightGaussians", "Rings", "Toy", "TwoMoons"]
 class Toy(ABC):
     """A distribution on the plane, all of it within [−4, 4]² but for the noise's tails."""
 
-    @abstractmethod
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw n points, (n, 2)."""
+        return self._draw(check_int("n", n), generator)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density (N,) of points (N, 2), in nats; −∞ where there are none."""
+        return self._log_density(check_event("x", x, (2,)))
 
     @abstractmethod
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density (N,) of points (N, 2), in nats."""
+    def _draw(self, n: int, generator: torch.Generator) -> Tensor: ...
+
+    @abstractmethod
+    def _log_density(self, x: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -49,14 +55,12 @@ class EightGaussians(Toy):
         check_number("radius", self.radius, low=0, open_low=True)
         check_number("sd", self.sd, low=0, open_low=True)
 
-    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
-        """Draw n points, (n, 2)."""
-        which = torch.randint(8, (check_int("n", n),), generator=generator)
+    def _draw(self, n: int, generator: torch.Generator) -> Tensor:
+        which = torch.randint(8, (n,), generator=generator)
         return self._centres()[which] + self.sd * torch.randn(n, 2, generator=generator)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density (N,) of points (N, 2), in nats."""
-        return _mixture(check_event("x", x, (2,)), self._centres().to(x), self.sd)
+    def _log_density(self, x: Tensor) -> Tensor:
+        return _mixture(x, self._centres().to(x), self.sd)
 
     def _centres(self) -> Tensor:
         angle = torch.arange(8) * (math.pi / 4)
@@ -88,15 +92,12 @@ class TwoMoons(Toy):
         check_number("sd", self.sd, low=0.02)
         check_number("scale", self.scale, low=0, open_low=True)
 
-    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
-        """Draw n points, (n, 2)."""
-        theta = math.pi * torch.rand(check_int("n", n), generator=generator)
+    def _draw(self, n: int, generator: torch.Generator) -> Tensor:
+        theta = math.pi * torch.rand(n, generator=generator)
         sign = 1 - 2 * torch.randint(2, (n, 1), generator=generator)
         return self.scale * (sign * _arc(theta) + self.sd * torch.randn(n, 2, generator=generator))
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density (N,) of points (N, 2), in nats."""
-        check_event("x", x, (2,))
+    def _log_density(self, x: Tensor) -> Tensor:
         arc = self.scale * _arc((torch.arange(128) + 0.5) * (math.pi / 128)).to(x)
         return _mixture(x, torch.cat([arc, -arc]), self.scale * self.sd)
 
@@ -123,16 +124,14 @@ class Rings(Toy):
             check_number("radii", radius, low=0, open_low=True)
         check_number("sd", self.sd, low=0, open_low=True)
 
-    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
-        """Draw n points, (n, 2)."""
-        angle = 2 * math.pi * torch.rand(check_int("n", n), generator=generator)
+    def _draw(self, n: int, generator: torch.Generator) -> Tensor:
+        angle = 2 * math.pi * torch.rand(n, generator=generator)
         radius = torch.tensor(self.radii)[torch.randint(len(self.radii), (n,), generator=generator)]
         circle = radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
         return circle + self.sd * torch.randn(n, 2, generator=generator)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density (N,) of points (N, 2), in nats."""
-        norm = check_event("x", x, (2,)).norm(dim=1, keepdim=True)
+    def _log_density(self, x: Tensor) -> Tensor:
+        norm = x.norm(dim=1, keepdim=True)
         radii, var = torch.tensor(self.radii).to(x), self.sd**2
         # i0e is exp(−|t|) I0(t): together with the exponential it leaves a Gaussian in the radius.
         parts = -(norm - radii).square() / (2 * var) + torch.special.i0e(norm * radii / var).log()
@@ -158,16 +157,14 @@ class Checkerboard(Toy):
     def __post_init__(self) -> None:
         check_number("side", self.side, low=0, open_low=True)
 
-    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
-        """Draw n points, (n, 2)."""
-        row = torch.randint(4, (check_int("n", n),), generator=generator)
+    def _draw(self, n: int, generator: torch.Generator) -> Tensor:
+        row = torch.randint(4, (n,), generator=generator)
         column = 2 * torch.randint(2, (n,), generator=generator) + row % 2
         corner = torch.stack([column, row], 1) - 2
         return self.side * (corner + torch.rand(n, 2, generator=generator))
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density (N,) of points (N, 2), in nats; −∞ off the dark squares."""
-        square = (check_event("x", x, (2,)) / self.side).floor()
+    def _log_density(self, x: Tensor) -> Tensor:
+        square = (x / self.side).floor()
         dark = (square.sum(1) % 2 == 0) & (square >= -2).all(1) & (square < 2).all(1)
         return torch.where(dark, -math.log(8 * self.side**2), -math.inf).to(x.dtype)
 

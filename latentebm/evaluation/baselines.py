@@ -90,9 +90,7 @@ def importance_weighted(task: Task, *, flattening: float = 1.0) -> Sampled:
     .. math:: \max_\theta \mathrm{mean}_i\, w_i\, \mathrm{ELBO}_\theta(x_i),
               w_i = \Big(\frac{p_{ref}(x_i)}{p_{biased}(x_i)}\Big)^{\alpha} \text{ (biased)},\ 1 \text{ (reference)}
 
-    Arguments:
-        task: as for every method.
-        flattening: α; 1 trusts the classifier, 0 leaves the union unweighted.
+    A `flattening` α of 1 trusts the classifier, 0 leaves the union unweighted.
 
     References:
         Fair Generative Modeling via Weak Supervision (Choi et al., 2020), https://arxiv.org/abs/1910.12008

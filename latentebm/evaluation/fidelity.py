@@ -19,19 +19,12 @@ __all__ = ["Neighbourhoods", "copied_share", "frechet_distance", "neighbourhoods
 
 @dataclass(frozen=True)
 class Neighbourhoods:
-    """How two sets of features fill each other's neighbourhoods; 1 is ideal everywhere.
+    """How two sets of features fill each other's neighbourhoods; 1 is ideal everywhere."""
 
-    Attributes:
-        precision: share of generated images within some real one's ball.
-        recall: share of real images within some generated one's ball.
-        density: mean count of real balls around a generated image, relative to its expectation.
-        coverage: share of real images with a generated one in their ball.
-    """
-
-    precision: float
-    recall: float
-    density: float
-    coverage: float
+    precision: float  # share of generated images within some real one's ball
+    recall: float  # share of real images within some generated one's ball
+    density: float  # mean count of real balls around a generated image, relative to its expectation
+    coverage: float  # share of real images with a generated one in their ball
 
 
 def frechet_distance(features: Tensor, real: Tensor) -> float:
@@ -70,12 +63,7 @@ def neighbourhoods(features: Tensor, real: Tensor, *, k: int = 5) -> Neighbourho
     .. math:: \mathrm{density} = \tfrac{1}{kN} \sum_{ij} 1[x_i \in B_j], \qquad
               \mathrm{coverage} = \tfrac1M \sum_j 1[\exists i: x_i \in B_j]
 
-    B are balls around real images y, B' around generated ones x.
-
-    Arguments:
-        features: of generated images, (N, F).
-        real: of real images, (M, F).
-        k: neighbours, of which an image itself is none.
+    B are balls around real images y (M, F), B' around generated ones x (N, F); an image is not its own neighbour.
 
     Raises:
         ValueError: a side has k rows or fewer.
@@ -121,14 +109,8 @@ def copied_share(features: Tensor, seen: Tensor, unseen: Tensor, *, generator: t
     One half for a model that learned the distribution, more for one that repeats what it saw. The unseen images are
     cut at random into as many parts of M as they fill, and the mean is over these parts.
 
-    Arguments:
-        features: of generated images, (N, F).
-        seen: of the images in question, (M, F).
-        unseen: of at least M real images of the same distribution, (L, F).
-        generator: source of the parts.
-
     Raises:
-        ValueError: fewer unseen than seen images.
+        ValueError: fewer unseen than seen images, which should be of one distribution.
 
     References:
         A Non-Parametric Test to Detect Data-Copying in Generative Models (Meehan et al., 2020),

@@ -22,14 +22,9 @@ CHANNELS = 16  # of the first layer, which holds the most numbers
 
 
 class Classifier(nn.Module):
-    r"""Two convolutions, one feature layer, one linear layer.
+    r"""Images (N, C, H, W) to features φ of two convolutions and one layer, and from these to classes.
 
     .. math:: p(y|x) = \mathrm{softmax}(W\,\phi(x) + b)
-
-    Arguments:
-        data_shape: (C, H, W), pixels in [0, 1].
-        n_classes: classes told apart.
-        features: length of the feature vector φ.
 
     Raises:
         ValueError: a size below one.
@@ -105,14 +100,8 @@ def fit_classifier(
 
     .. math:: \min_\theta \mathrm{mean}_i\, -\log p_\theta(y_i|x_i)
 
-    Arguments:
-        data: labelled images.
-        epochs: passes over them.
-        batch_size: images per step.
-        lr: peak learning rate of a one-cycle schedule.
-        generator: source of the batch order; the initial weights come from torch's default stream.
-        device: where to train.
-        track: shows progress.
+    The generator shuffles the batches, and `lr` is the peak of a one-cycle schedule; the initial weights come from
+    torch's default stream.
 
     Raises:
         ValueError: no labels.

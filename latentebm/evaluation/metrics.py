@@ -33,43 +33,29 @@ class Judgement:
 
     Every ``…_interval`` is a 95 % bootstrap interval of the measure before it, all from one bootstrap, with the
     classifier's confusions taken as known. Precision, recall, density and coverage are those of `Neighbourhoods`.
-
-    Attributes:
-        shares: share of the images in each target class.
-        other: share read to be in none of them.
-        shares_corrected: shares freed of the classifier's known confusions; the raw ones where these are not known.
-        tv: total variation to the target, in [0, 1].
-        tv_corrected: total variation of the corrected shares.
-        kl: KL divergence of the target from the shares, smoothed by half a draw per class, nats.
-        l2: Euclidean distance of the shares to the target.
-        absent: target classes without a single image.
-        confidence: mean of the largest class probability.
-        frechet: Fréchet distance to real images in the classifier's features.
-        by_class: Fréchet distance, precision, recall, density and coverage within each target class (as the
-            classifier reads both sides); None for a class of too few images.
     """
 
-    shares: list[float]
+    shares: list[float]  # of the target's classes among the images
     shares_interval: list[tuple[float, float]]
-    other: float
-    shares_corrected: list[float]
+    other: float  # share read to be in none of them
+    shares_corrected: list[float]  # freed of the classifier's known confusions; as they are where it has none
     shares_corrected_interval: list[tuple[float, float]]
-    tv: float
+    tv: float  # total variation to the target, in [0, 1]
     tv_interval: tuple[float, float]
-    tv_corrected: float
+    tv_corrected: float  # of the corrected shares
     tv_corrected_interval: tuple[float, float]
-    kl: float
+    kl: float  # divergence of the target from the shares, smoothed by half a draw per class, nats
     kl_interval: tuple[float, float]
-    l2: float
+    l2: float  # Euclidean distance of the shares to the target
     l2_interval: tuple[float, float]
-    absent: int
-    confidence: float
-    frechet: float
+    absent: int  # target classes without a single image
+    confidence: float  # mean of the largest class probability
+    frechet: float  # Fréchet distance to real images in the classifier's features
     precision: float
     recall: float
     density: float
     coverage: float
-    by_class: list[dict[str, float] | None]
+    by_class: list[dict[str, float] | None]  # the last five within each class as read; None where images are too few
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -89,15 +75,8 @@ def judge(
 ) -> Judgement:
     """Judge generated images against a target and held-out real images of the target's shares.
 
-    Arguments:
-        images: generated, (N, C, H, W) in [0, 1].
-        real: held-out real ones, (M, C, H, W) in [0, 1].
-        classifier: reads classes and features.
-        classes: the classifier's indices of the target's classes.
-        target: wanted share of each.
-        confusion: how often the classifier reads class i as j, (K, K), of all K classes it knows; None where unknown.
-        generator: source of the bootstrap.
-        track: shows progress.
+    Both are (N, C, H, W) in [0, 1]. `classes` are the classifier's indices of the target's classes; `confusion` says
+    how often it reads class i as j, (K, K), of all K classes it knows, and is None where that is unknown.
 
     Raises:
         ValueError: shapes or lengths that don't fit.

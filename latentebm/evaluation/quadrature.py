@@ -23,10 +23,6 @@ class Grid:
 
     Everything refers to the distribution restricted to the square; `edge_mass` tells whether that cuts anything off.
 
-    Arguments:
-        half: half the side.
-        cells: cells per side.
-
     Raises:
         ValueError: `half` is not positive or `cells` below 2.
 
@@ -108,10 +104,7 @@ def mmd(x: Tensor, y: Tensor, scales: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0)) 
     .. math:: \frac{\sum_{i \ne j} k(x_i, x_j)}{n(n-1)} + \frac{\sum_{i \ne j} k(y_i, y_j)}{m(m-1)}
         - \frac{2 \sum_{ij} k(x_i, y_j)}{nm}, \quad k = \frac1S \sum_s e^{-|x - y|^2 / 2 s^2}
 
-    Arguments:
-        x: sample (n, D), at least two points.
-        y: sample (m, D), likewise.
-        scales: widths s of the Gaussian kernels, in the data's units.
+    The samples are (n, D) and (m, D); `scales` are the widths s of the Gaussian kernels, in the data's units.
 
     Raises:
         ValueError: a sample has fewer than two points.

@@ -54,12 +54,7 @@ def fit_ratio(a: Tensor, b: Tensor, *, steps: int = STEPS, generator: torch.Gene
 
     .. math:: \min \mathrm{mean}_{x \in a} \mathrm{softplus}(-f(x)) + \mathrm{mean}_{x \in b} \mathrm{softplus}(f(x))
 
-    Arguments:
-        a: images of the numerator, (N, C, H, W), uint8 or float in [0, 1]; at least five.
-        b: images of the denominator, (M, C, H, W); at least five.
-        steps: most optimizer steps.
-        generator: source of batches and first weights.
-        track: shows progress.
+    Both are images (N, C, H, W), uint8 or float in [0, 1]; `steps` is the most that are taken.
 
     Raises:
         ValueError: fewer than five images on a side.

@@ -47,13 +47,7 @@ def confusion_rates(predicted: Tensor, labels: Tensor, n_classes: int) -> Tensor
 
     .. math:: C_{ij} = P(\text{read } j \mid \text{true } i)
 
-    Arguments:
-        predicted: what the classifier reads, (N,).
-        labels: true classes, (N,).
-        n_classes: K.
-
-    Returns:
-        C, (K, K); a class without a labelled image counts as always read correctly.
+    C is (K, K); a class without a labelled image counts as always read correctly.
 
     Raises:
         ValueError: lengths differ.
@@ -63,29 +57,21 @@ def confusion_rates(predicted: Tensor, labels: Tensor, n_classes: int) -> Tensor
         [[0.5, 0.5], [0.0, 1.0]]
     """
     if len(predicted) != len(labels):
-        raise fail(
-            "predicted", f"{len(labels)} predictions, one per label", len(predicted), "pass both of the same images"
-        )
+        expected = f"{len(labels)} predictions, one per label"
+        raise fail("predicted", expected, len(predicted), "pass both of the same images")
     counts = multiclass_confusion_matrix(predicted.cpu(), labels.cpu(), n_classes).double()
     seen = counts.sum(1, keepdim=True)
     return torch.where(seen > 0, counts / seen.clamp_min(1), torch.eye(n_classes, dtype=torch.double))
 
 
 def corrected_shares(observed: Sequence[float] | np.ndarray, confusion: Tensor) -> list[float]:
-    r"""Shares that a classifier with known confusions must have seen to read the observed ones.
+    r"""Shares s (K,) that a classifier with known confusions C (K, K) must have seen to read the observed ones, p (K,).
 
     .. math:: \min_{s \ge 0,\ \sum_i s_i = 1} \big|C^\top s - p\big|
 
     Generated images are taken to be confused as often as the labelled real ones were. Where the classifier can hardly
     tell classes apart (singular values of C below 0.1), the difference can't be recovered: that direction is left as
     observed, so that an ill-conditioned C falls back on the raw shares instead of magnifying their noise.
-
-    Arguments:
-        observed: share p of the predictions in every class the classifier knows, (K,), summing to one.
-        confusion: C as from `confusion_rates`, (K, K), rows summing to one.
-
-    Returns:
-        s, (K,), on the simplex.
 
     Raises:
         ValueError: lengths differ.
@@ -184,19 +170,9 @@ def bootstrap_intervals(
     generator: torch.Generator,
     resamples: int = 1000,
 ) -> list[tuple[float, float]]:
-    r"""Percentile bootstrap intervals (95 %) of several statistics of the shares of `n` draws, from one bootstrap.
+    r"""Percentile bootstrap intervals (95 %) of J statistics of the shares (K,) of `n` draws, from one bootstrap.
 
     .. math:: [T^*_{j,(2.5\%)}, T^*_{j,(97.5\%)}], \quad T^*_j = T_j(p^*), \quad n p^* \sim \mathrm{Multinomial}(n, p)
-
-    Arguments:
-        observed: shares of all classes, summing to one, (K,).
-        n: draws behind them.
-        statistics: from shares (K,) to J numbers.
-        generator: source of the bootstrap.
-        resamples: bootstrap samples.
-
-    Returns:
-        Lower and upper end of each statistic, J pairs.
 
     Raises:
         ValueError: n below one.

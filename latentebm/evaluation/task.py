@@ -25,36 +25,21 @@ __all__ = ["Sampled", "Task"]
 class Task:
     """What every method is given.
 
-    Attributes:
-        vae: trained on the biased images; never changed.
-        biased: its images, (N, C, H, W), uint8.
-        reference: the unbiased images, (M, C, H, W), uint8.
-        steps: most VAE gradient steps; those that trained `vae`.
-        batch_size: images per step.
-        lr: peak learning rate of a VAE trained from scratch.
-        kl_weight: weight of the ELBO's KL term.
-        precision: as in `fit_vae`.
-        pool: draws that the likelihood-free weights resample.
-        labels: class of each biased image, (N,), from 0; for the oracle only.
-        target: wanted share of each class; for the oracle only.
-        seed: random seed of the method.
-        track: shows progress.
-
     Raises:
         ValueError: a number below one, or fewer than five reference images.
     """
 
-    vae: VAE
-    biased: Tensor
-    reference: Tensor
-    steps: int
+    vae: VAE  # trained on the biased images; never changed
+    biased: Tensor  # its images, (N, C, H, W), uint8
+    reference: Tensor  # the unbiased images, (M, C, H, W), uint8
+    steps: int  # most VAE gradient steps; those that trained `vae`
     batch_size: int = 256
-    lr: float = 4e-3
-    kl_weight: float = 1.0
-    precision: str = "auto"
-    pool: int = 50_000
-    labels: Tensor | None = None
-    target: Sequence[float] = ()
+    lr: float = 4e-3  # peak learning rate of a VAE trained from scratch
+    kl_weight: float = 1.0  # of the ELBO's KL term
+    precision: str = "auto"  # as in `fit_vae`
+    pool: int = 50_000  # draws that the likelihood-free weights resample
+    labels: Tensor | None = None  # class of each biased image, (N,), from 0; for the oracle only
+    target: Sequence[float] = ()  # wanted share of each class; for the oracle only
     seed: int = 0
     track: Track = silent
 

@@ -19,11 +19,8 @@ __all__ = ["Attribute", "joint_features"]
 class Attribute:
     """A property of the data and the shares that its values shall have.
 
-    Attributes:
-        function: data (N, *data_shape) to the probabilities (N, K) of the target's keys in their order, or to one
-            value per item, (N,), each among the keys.
-        target: wanted share of each value, summing to one.
-        name: what errors and tables call it.
+    The function maps data (N, *data_shape) to the probabilities (N, K) of the target's keys in their order, or to one
+    value per item, (N,), each among the keys. Errors and tables call it `name`.
 
     Raises:
         ValueError: no function, no mapping of values to shares, fewer than two values, or shares that don't sum to one.
@@ -36,7 +33,7 @@ class Attribute:
     """
 
     function: Callable[[Tensor], Any]
-    target: Mapping[Any, float]
+    target: Mapping[Any, float]  # wanted share of each value, summing to one
     name: str = "attribute"
 
     def __post_init__(self) -> None:

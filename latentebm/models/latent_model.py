@@ -26,10 +26,7 @@ class LatentModel(Protocol):
 
 
 def check_batch(name: str, x: Any, n: int, fix: str) -> Tensor:
-    """Return what a decoder made of `n` codes if it is a batch of as many items.
-
-    Raises:
-        ValueError: it is not a tensor, or holds another number of items.
+    """Return what a decoder made of `n` codes if it is a tensor of as many items, else raise a ValueError.
 
     Example:
         >>> check_batch("decoder", {"x": torch.zeros(3, 2)}, 3, "pass key=")
@@ -42,10 +39,7 @@ def check_batch(name: str, x: Any, n: int, fix: str) -> Tensor:
 
 
 def check_codes(name: str, z: Any, n: int, latent_dim: int) -> Tensor:
-    """Return what an encoder gave for `n` items if it is their codes.
-
-    Raises:
-        ValueError: it is not a tensor (n, latent_dim), or not finite.
+    """Return what an encoder gave for `n` items if it is a finite tensor (n, latent_dim), else raise a ValueError.
 
     Example:
         >>> check_codes("encoder", (torch.zeros(3, 2), torch.ones(3, 2)), 3, 2)
@@ -62,10 +56,7 @@ def _form(x: Any) -> object:
 
 
 def attempt(name: str, function: Callable[..., Any], x: Tensor, fix: str) -> Any:
-    """What a user's function makes of `x`; whatever it raises becomes an error that names it.
-
-    Raises:
-        ValueError: the function raised.
+    """What a user's function makes of `x`; whatever it raises becomes a ValueError that names it.
 
     Example:
         >>> attempt("decoder", lambda z: z.colour, torch.ones(1), "pass another")
@@ -104,11 +95,7 @@ def check_model(name: str, model: LatentModel) -> LatentModel:
 
 
 def check_eval(name: str, module: object) -> None:
-    """Raise if a module's output for one item depends on chance or on the rest of its batch.
-
-    Raises:
-        ValueError: it holds batch normalisation or dropout in training mode.
-    """
+    """Raise a ValueError if a module holds batch normalisation or dropout in training mode."""
     layers = module.modules() if isinstance(module, nn.Module) else ()
     loose = [type(m).__name__ for m in layers if m.training and isinstance(m, BATCH_LAYERS)]
     if loose:

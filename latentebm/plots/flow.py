@@ -38,8 +38,7 @@ def plot_energy_curve(x: Tensor, energies: dict[str, Tensor], exact: Tensor, tit
     for (name, energy), colour in zip(energies.items(), COLOURS, strict=False):
         ax.plot(place, (energy - energy.min()).detach().cpu().numpy(), color=colour, lw=1.8, label=name)
     ax.set_ylim(-0.3, min(float((exact - least).max()), 15.0) * 1.05)
-    ax.set_xlabel("x")
-    ax.set_ylabel("energy above its minimum (nats)")
+    ax.set(xlabel="x", ylabel="energy above its minimum (nats)")
     ax.legend(fontsize=8)
     ax.set_title(title, fontsize=10)
     return figure
@@ -59,8 +58,7 @@ def plot_particle_flow(trace: Tensor, title: str, *, shown: int = 60) -> Figure:
     paths = _line(trace)
     figure, (ax,) = new_figure(5.6, 3.8)
     ax.plot(paths[:, :shown], color=AFTER, lw=0.7, alpha=0.45)
-    ax.set_xlabel("chain step")
-    ax.set_ylabel("x")
+    ax.set(xlabel="chain step", ylabel="x")
     ax.set_title(title, fontsize=10)
     return figure
 

@@ -45,6 +45,5 @@ class Plane:
 
 def label_plane(ax: Axes, plane: Plane, title: str) -> None:
     """Name the axes after the plane's and set the title."""
-    ax.set_xlabel(plane.labels[0])
-    ax.set_ylabel(plane.labels[1])
+    ax.set(xlabel=plane.labels[0], ylabel=plane.labels[1])
     ax.set_title(title, fontsize=10)

@@ -36,8 +36,7 @@ def plot_class_counts(biased: Sequence[int], reference: Sequence[int], names: Se
         ax.bar_label(bars, [f"{c:,}" for c in counts], fontsize=8)
         ax.margins(y=0.12)
         ax.set_xticks(range(len(names)), names)
-        ax.set_xlabel("class")
-        ax.set_ylabel("images")
+        ax.set(xlabel="class", ylabel="images")
         ax.set_title(title, fontsize=10)
     return figure
 
@@ -60,8 +59,7 @@ def plot_shares(
     lows, highs = x - width * 1.1, x + width * 1.1
     ax.hlines(100 * np.array(target), lows, highs, colors="black", linestyles="--", lw=1.2, label="target")
     ax.set_xticks(x, names)
-    ax.set_xlabel(SEEN)
-    ax.set_ylabel("share of draws (%)")
+    ax.set(xlabel=SEEN, ylabel="share of draws (%)")
     ax.set_ylim(0, 118 * max(*before, *after, *target))
     ax.legend(fontsize=8, ncols=3, loc="upper right")
     ax.set_title(title, fontsize=10)
@@ -96,8 +94,7 @@ def plot_share_intervals(
         ax.errorbar(place, p, bars, ls="none", ms=5, capsize=2, lw=1.4, label=method, **style)
     ax.hlines(100 * np.array(target), x - 0.45, x + 0.45, colors="black", linestyles="--", lw=1.2, label="target")
     ax.set_xticks(x, names)
-    ax.set_xlabel(SEEN)
-    ax.set_ylabel("share of draws (%)")
+    ax.set(xlabel=SEEN, ylabel="share of draws (%)")
     ax.set_ylim(bottom=0)
     tidy_legend(ax, markerscale=1, loc="upper left", bbox_to_anchor=(1, 1))
     ax.set_title(title, fontsize=10)

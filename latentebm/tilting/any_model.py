@@ -216,12 +216,11 @@ def _check_supports(tilt: LatentTilt, reference: Tensor, generator: torch.Genera
     weights = WeightSums(DRAWS)
     weights.add(-made)
     outside = float((reference < made.min()).float().mean())
-    if (share := weights.ess) < COLLAPSED:
-        _warn(f"an effective sample size of at least {COLLAPSED:.0%} of the draws, got {share:.2%}")
+    if weights.ess < COLLAPSED:
+        fault = f"an effective sample size of at least {COLLAPSED:.0%} of the draws, got {weights.ess:.2%}"
     elif outside > OUTSIDE:
-        _warn(f"a reference like some of {DRAWS:,} draws, got {outside:.0%} of it unlike any")
-
-
-def _warn(text: str) -> None:
+        fault = f"a reference like some of {DRAWS:,} draws, got {outside:.0%} of it unlike any"
+    else:
+        return
     fix = "the energy may tell real from generated: pass features that see only what should be balanced"
-    warnings.warn(f"tilt: expected {text}; {fix}", SupportWarning, stacklevel=4)
+    warnings.warn(f"tilt: expected {fault}; {fix}", SupportWarning, stacklevel=3)
