@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ __all__ = ["ByClass", "ImagePixels"]
 
 @dataclass(frozen=True)
 class ByClass(Mechanism):
-    r"""Missing by class: every cell of a row goes with the rate of the row's label, :math:`P(s_{ij}=0) = r_{y_i}`.
+    r"""Missing by class: each cell of a row goes with the rate of the row's label, :math:`P(s_{ij}=0) = r_{y_i}`.
 
     With a rate given to :func:`make_missing`, the rates keep their ratios and are scaled to reach it in expectation.
 
@@ -27,9 +27,6 @@ class ByClass(Mechanism):
 
     Raises:
         ValueError: a rate lies outside [0, 1]; on use, without labels or where a rate cannot be reached.
-
-    References:
-        Inference and missing data (Rubin, 1976)
 
     Example:
         >>> from latentebm.missing.mechanisms import make_missing
@@ -49,9 +46,7 @@ class ByClass(Mechanism):
     def remove(self, table: Table, rate: float | None, rng: np.random.Generator) -> Iterator[Removal]:
         """Yield each column with rows chosen by their labels."""
         y = table.labels("ByClass")
-        unknown = set(self.rates) - set(y.tolist())
-        if unknown:
-            raise fail("rates", "labels that occur in y", sorted(map(str, unknown)), "correct the labels")
+        _check_occur("rates", self.rates, y)
         p = np.array([self.rates.get(label, 0.0) for label in y.tolist()], dtype=np.float64)
         for j in table.indices(self.columns):
             seen = p[table.observed(j)]
@@ -78,10 +73,6 @@ class ImagePixels(Mechanism):
 
     Raises:
         ValueError: on use, where the data are no images, the box lies outside, or the rate cannot be reached.
-
-    References:
-        not-MIWAE: Deep generative modelling with missing not at random data (Ipsen, Mattei and Frellsen, 2021),
-        https://arxiv.org/abs/2006.12871
 
     Example:
         >>> from latentebm.missing.mechanisms import make_missing
@@ -118,9 +109,7 @@ class ImagePixels(Mechanism):
         if self.digits is None:
             return np.ones(table.shape[0], dtype=bool)
         labels = table.labels("ImagePixels with digits")
-        unknown = set(self.digits) - set(labels.tolist())
-        if unknown:
-            raise fail("digits", "labels that occur in y", sorted(map(str, unknown)), "correct the labels")
+        _check_occur("digits", self.digits, labels)
         return np.isin(labels, list(self.digits))
 
     def _pixels(self, event_shape: tuple[int, ...]) -> list[int]:
@@ -139,11 +128,17 @@ class ImagePixels(Mechanism):
         return [int(j) for j in np.flatnonzero(inside)]
 
 
+def _check_occur(name: str, labels: Iterable[Any], y: np.ndarray) -> None:
+    unknown = set(labels) - set(y.tolist())
+    if unknown:
+        raise fail(name, "labels that occur in y", sorted(map(str, unknown)), "leave them out")
+
+
 def _scale(rate: float, mean: float, largest: float, what: str) -> float:
-    """Factor that brings a mean probability to `rate` without pushing the largest above 1."""
+    """Factor that brings a mean probability to `rate` and keeps the largest below 1."""
     if rate == 0:
         return 0.0
     reach = mean / largest if largest else 0.0
     if rate > reach * (1 + 1e-12):
-        raise fail("rate", f"at most {reach:.4f}, all that {what} can lose", rate, "lower it, or widen the mechanism")
+        raise fail("rate", f"at most {reach:.4f}, all that {what} can lose", rate, "lower it")
     return rate / mean

@@ -43,9 +43,6 @@ def make_missing(
         ValueError: the rate lies outside [0, 1) or cannot be reached, X holds infinite values or text the mechanism
             depends on, a column does not exist, or labels are missing or of another length.
 
-    References:
-        Inference and missing data (Rubin, 1976)
-
     Example:
         >>> X = np.arange(6.0).reshape(3, 2)
         >>> X_missing, mask = make_missing(X, SelfMasking("hard", columns=[1]), rate=1 / 3, random_state=0)
@@ -61,7 +58,7 @@ def make_missing(
     if rate is not None:
         rate = check_number("rate", rate, low=0, high=1, fix="pass a share of [0, 1)")
         if rate == 1:
-            raise fail("rate", "a share of [0, 1)", rate, "leave something observed")
+            raise fail("rate", "a share of [0, 1)", rate, "pass a smaller one")
     table = Table(X, y)
     by_column = table.seen.copy()
     for columns, rows in mechanism.remove(table, rate, np.random.default_rng(random_state)):
@@ -90,19 +87,16 @@ def make_missing_values(
 
     Arguments:
         X: complete data (N, D) with at least two columns, array, tensor or DataFrame.
-        mcar_rate: share removed completely at random.
+        mcar_rate: share of all cells removed completely at random.
         mar_rate: share removed depending on the first column.
         mnar_rate: share removed depending on the cell's own value.
         random_state: seed or numpy generator.
 
     Returns:
-        Data of the same kind with NaN where missing, and the mask, True = observed.
+        Data and mask, as :func:`make_missing`.
 
     Raises:
         ValueError: a rate lies outside [0, 1), the rates sum to 1 or more, or X has fewer than two columns.
-
-    References:
-        Inference and missing data (Rubin, 1976)
 
     Example:
         >>> X = np.random.default_rng(0).normal(size=(2000, 5))
@@ -110,18 +104,17 @@ def make_missing_values(
         >>> round(1 - float(mask[:, 1:].mean()), 1)
         0.3
     """
-    rates = [
-        check_number(n, r, low=0, high=1)
-        for n, r in zip(("mcar_rate", "mar_rate", "mnar_rate"), (mcar_rate, mar_rate, mnar_rate), strict=True)
-    ]
+    given = {"mcar_rate": mcar_rate, "mar_rate": mar_rate, "mnar_rate": mnar_rate}
+    rates = [check_number(name, rate, low=0, high=1) for name, rate in given.items()]
     if sum(rates) >= 1:
         raise fail("rates", "a sum below 1", sum(rates), "lower them")
     columns = Table(X).shape[1]
     if columns < 2:
-        raise fail("X", "at least two columns", columns, "the first stays complete and drives the MAR share")
+        raise fail(
+            "X", "at least two columns, the first driving the MAR share", columns, "add one, or use make_missing"
+        )
     rng = np.random.default_rng(random_state)
-    others = list(range(1, columns))
-    left, mask = 1.0, None
+    others, left, mask = list(range(1, columns)), 1.0, None
     for mechanism, rate in zip((MCAR(others), MAR([0], others), SelfMasking(columns=others)), rates, strict=True):
         X, mask = make_missing(X, mechanism, rate=rate / left, random_state=rng)
         left -= rate

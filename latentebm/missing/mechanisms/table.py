@@ -16,7 +16,7 @@ __all__ = ["Columns", "Table"]
 
 Columns = Sequence[int | str] | int | str | None
 BLOCK = 8  # columns; 8 float64 fill one cache line
-ROWS = 4096  # rows looked at together; 50 columns of them fit in the second-level cache
+ROWS = 4096  # rows read together; 50 columns of them fit in the second-level cache
 
 
 class Table:
@@ -47,7 +47,7 @@ class Table:
         self.flat = None if self.values is None else self.values.reshape(self.shape)
         self.y = None if y is None else np.asarray(y)
         if self.y is not None and self.y.shape != self.shape[:1]:
-            raise fail("y", f"labels of shape ({len(X)},)", self.y.shape, "pass one label a row")
+            raise fail("y", f"labels of shape ({len(X)},)", self.y.shape, "pass one label per row")
         self._block: tuple[int, NDArray[Any]] = (-1, np.empty(0))
         self.seen = np.empty(self.shape[::-1], dtype=bool)
         for rows, columns, part in self._parts():
@@ -79,21 +79,15 @@ class Table:
 
     def numeric(self, j: int) -> NDArray[np.float64]:
         """Column `j` as float64 (N,), NaN where missing; categories and strings have no order to depend on."""
-        column = self.raw(j)
+        column, expected = self.raw(j), "numbers in the columns a mechanism depends on"
+        name = self.X.columns[j] if self.frame else j
         if column.dtype.kind in "mM":
-            name = self.X.columns[j] if self.frame else j
-            raise fail("X", "numbers in the columns a mechanism depends on", f"times in {name!r}", "pass numbers")
+            raise fail("X", expected, f"times in {name!r}", "convert them to numbers, or leave the column out")
         if column.dtype.kind not in "fiub":
             try:
                 column = pd.to_numeric(pd.Series(column)).to_numpy(dtype=np.float64, na_value=np.nan)
             except (ValueError, TypeError):
-                name = self.X.columns[j] if self.frame else j
-                raise fail(
-                    "X",
-                    "numbers in the columns a mechanism depends on",
-                    f"text in {name!r}",
-                    "encode it, or leave it out",
-                ) from None
+                raise fail("X", expected, f"text in {name!r}", "encode it as numbers, or leave it out") from None
         return column.astype(np.float64, copy=False)
 
     def observed(self, j: int) -> NDArray[np.bool_]:
