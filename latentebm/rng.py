@@ -58,8 +58,8 @@ def child(generator: torch.Generator) -> torch.Generator:
 
 
 @contextmanager
-def seeded(generator: torch.Generator) -> Iterator[None]:
-    """Seed torch's global stream from a generator inside a block, and give the stream back as it was.
+def seeded(source: torch.Generator | int) -> Iterator[None]:
+    """Seed torch's global stream inside a block, from a generator or by a seed, and give the stream back as it was.
 
     Layers initialise themselves, and Pyro draws, from the global stream; nothing else of the package does.
 
@@ -70,7 +70,7 @@ def seeded(generator: torch.Generator) -> Iterator[None]:
         ...     first == torch.nn.Linear(1, 1).weight.item()
         True
     """
-    seed = draw_seed(generator)
+    seed = source if isinstance(source, int) else draw_seed(source)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

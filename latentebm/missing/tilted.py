@@ -9,7 +9,8 @@ from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, fail
 from latentebm.missing.imputation import Imputation, impute
-from latentebm.missing.miwae import MIWAE, Terms
+from latentebm.missing.bound import Terms
+from latentebm.missing.miwae import MIWAE
 from latentebm.models.energies import EnergyNet
 from latentebm.models.tilts import LatentTilt
 from latentebm.progress import Track, silent
