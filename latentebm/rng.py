@@ -59,7 +59,7 @@ def child(generator: torch.Generator) -> torch.Generator:
 
 @contextmanager
 def seeded(source: torch.Generator | int) -> Iterator[None]:
-    """Seed torch's global stream inside a block, from a generator or by a seed, and give the stream back as it was.
+    """Seed torch's global stream from a generator, or with a number, inside a block, and give it back as it was.
 
     Layers initialise themselves, and Pyro draws, from the global stream; nothing else of the package does.
 

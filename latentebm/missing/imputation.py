@@ -144,11 +144,8 @@ def impute_each(
 
     .. math:: \hat x_i = \mathrm{impute}(x_i;\ \text{draws seeded by } \mathrm{hash}(\mathrm{seed}, x_{i,obs}, s_i))
 
-    Equal rows share their draws, so use :func:`impute` for multiple imputation, where they must not. Other arguments
-    and errors are those of :func:`impute`.
-
-    Arguments:
-        seed: of all draws, together with a row's own content.
+    Equal rows share their draws, so use :func:`impute` for multiple imputation, where they must not. The other
+    arguments and the errors are those of :func:`impute`.
 
     Example:
         >>> model = MIWAE(["gaussian"] * 2, latent_dim=1, width=8)

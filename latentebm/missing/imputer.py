@@ -49,10 +49,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         standardize: by the observed cells of each numeric column. Where these are a biased part and the columns'
             true scale is known, scale X by it and pass False.
         width: hidden units of each hidden layer.
-        k: importance draws per row in training.
-        steps: optimizer steps.
-        batch_size: rows per step.
-        lr: peak learning rate.
+        k: importance draws per row in training; this, steps, batch_size and lr as in :class:`MIWAERecipe`.
         draws: importance draws per row in imputation.
         random_state: seed of initial weights, training and imputation.
         track: shows progress; silent by default.
@@ -132,7 +129,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return torch.Generator().manual_seed(self.seed_)
 
     def _impute(self, table: pd.DataFrame, multiple: int) -> Imputation:
-        settings = {"draws": self.draws, "multiple": multiple, "track": self.track}
+        settings: dict[str, Any] = {"draws": self.draws, "multiple": multiple, "track": self.track}
         return impute(self.model_, *self._encode(table), generator=self._generator(), **settings)
 
     def _encode(self, table: pd.DataFrame) -> tuple[Tensor, Tensor]:

@@ -70,7 +70,7 @@ class MissingModel(nn.Module):
     def _drive(self, features: Tensor) -> Tensor:
         if self.kind == "agnostic":
             return features @ self.weight
-        weight = self.weight
+        weight: Tensor = self.weight
         if self.kind == "self-masking-known":
             weight = F.softplus(weight) * self.signs[self.column]
         if self.one_each:  # one feature per column, in order: nothing to sum

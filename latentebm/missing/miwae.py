@@ -187,7 +187,7 @@ def _tanh_mlp(sizes: tuple[int, ...]) -> nn.Sequential:
 
 
 def _filled(x: Tensor, mask: Tensor) -> Tensor:
-    """x with zeros at missing cells: 0 is a valid value of every family."""
+    """The values, zeros where missing: 0 is a valid value of every family."""
     return torch.where(mask.bool(), x, torch.zeros_like(x))
 
 

@@ -51,9 +51,7 @@ class MAR(LinkedMechanism):
     Arguments:
         columns: the observed columns that drive the loss; they stay complete.
         targets: columns that may lose cells; by default all others.
-        kind: ``logistic``, ``probit`` or ``hard``.
-        direction: which driver values remove: ``high``, ``low``, ``tails`` or ``middle``.
-        slope: b, per standard deviation.
+        kind, direction, slope: the link F, the driver values that remove, and b; see :class:`LinkedMechanism`.
 
     Raises:
         ValueError: a choice is unknown; on use, where a driver has missing cells or is among the targets.
@@ -91,15 +89,13 @@ class SelfMasking(LinkedMechanism):
 
     .. math:: P(s_{ij}=0 \mid x) = F(a_j + b\,z_{ij}), \qquad z_{ij} = (x_{ij} - \bar x_j)/\mathrm{sd}_j
 
-    with F a step (``hard``), the normal (``probit``) or the logistic distribution function. Given a rate, each
-    :math:`a_j` is solved so that the expected share of removed cells is the rate in every column; without one,
-    ``intercept`` is taken as it is (for ``hard``: cells with :math:`a + z > 0` go, so 0 is "above the mean").
+    Given a rate, each :math:`a_j` is solved so that the expected share of removed cells is the rate in every column;
+    without one, ``intercept`` is taken as it is (for ``hard``: cells with :math:`a + z > 0` go, so 0 is "above the
+    mean").
 
     Arguments:
-        kind: ``hard``, ``probit`` or ``logistic``.
-        direction: ``high``, ``low``, ``tails`` (far from the mean) or ``middle``.
+        kind, direction, slope: the link F, the values that go missing, and b; see :class:`LinkedMechanism`.
         columns: columns that lose cells; all by default.
-        slope: b, per standard deviation of the column; unused by ``hard``.
         intercept: a at the column's mean, instead of a rate.
 
     Raises:
@@ -148,9 +144,7 @@ class ColumnDriven(LinkedMechanism):
     Arguments:
         driver: the column the loss depends on.
         targets: columns that may lose cells; all by default, the driver among them.
-        kind: ``logistic``, ``probit`` or ``hard``.
-        direction: ``high``, ``low``, ``tails`` or ``middle``.
-        slope: b, per standard deviation of the driver.
+        kind, direction, slope: the link F, the driver values that remove, and b; see :class:`LinkedMechanism`.
 
     Raises:
         ValueError: a choice is unknown; on use, where the driver already has missing cells.

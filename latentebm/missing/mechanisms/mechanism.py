@@ -57,12 +57,12 @@ class Mechanism(ABC):
 
 
 class LinkedMechanism(Mechanism):
-    """A mechanism whose probabilities are a link of a score: subclasses declare the three settings as fields.
+    """A mechanism whose probabilities follow a score z of standard deviation 1, :math:`P = F(a + b z)`.
 
     Attributes:
-        kind: the link: ``logistic``, ``probit`` or ``hard``.
-        direction: of the score, ``high``, ``low``, ``tails`` (far from the mean) or ``middle``.
-        slope: per standard deviation of the score; unused by ``hard``.
+        kind: F: ``logistic`` or normal (``probit``) distribution function, or a step (``hard``).
+        direction: values that go missing: ``high``, ``low``, ``tails`` (far from the mean) or ``middle``.
+        slope: b; unused by ``hard``.
     """
 
     kind: str

@@ -28,9 +28,7 @@ class Patterns(LinkedMechanism):
         patterns: rows of 0 (goes missing) and 1 (stays), shape (P, D).
         frequencies: f (P,), summing to 1; equal by default.
         weights: w (P, D); by default 1 on what the pattern keeps (MAR).
-        kind: ``logistic``, ``probit`` or ``hard``.
-        direction: of the weighted score: ``high``, ``low``, ``tails`` or ``middle``.
-        slope: b, per standard deviation of the weighted score.
+        kind, direction, slope: the link F, the weighted scores that remove, and b; see :class:`LinkedMechanism`.
 
     Raises:
         ValueError: shapes disagree, a pattern removes nothing, frequencies do not sum to 1; on use, a rate too high.
