@@ -71,7 +71,8 @@ def seeded(source: torch.Generator | int) -> Iterator[None]:
         True
     """
     seed = source if isinstance(source, int) else draw_seed(source)
-    with torch.random.fork_rng(devices=[]):
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
 

@@ -30,7 +30,7 @@ ALLOWED = {
     "studies": {"data", "evaluation", "plots", "settings", "debiaser", "workflow"},
     "cli": {"missing", "report", "settings", "debiaser", "workflow", "studies"},
 }
-GROUND = {"checks", "chunks", "devices", "files", "progress", "rng", "_version"}
+GROUND = {"checks", "chunks", "devices", "files", "gradients", "progress", "rng", "_version"}
 MOST_MODULES = 14
 
 

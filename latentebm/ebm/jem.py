@@ -12,7 +12,7 @@ from latentebm.data.batches import Minibatches
 from latentebm.ebm.maximum_likelihood import check_depends
 from latentebm.objectives.joint import jem_loss
 from latentebm.progress import Track, silent
-from latentebm.sampling.classifier import ClassifierSampler, JointSampler
+from latentebm.sampling.classifier import ClassifierChains, JointSampler
 from latentebm.sampling.mcmc.persistent import PMC
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.guard import Guard
@@ -66,7 +66,7 @@ def fit_jem(
     y: Tensor,
     recipe: JEMRecipe | None = None,
     *,
-    sampler: ClassifierSampler,
+    sampler: ClassifierChains,
     chains: PMC,
     generator: torch.Generator,
     track: Track = silent,

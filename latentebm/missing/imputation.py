@@ -15,6 +15,7 @@ from latentebm.missing.bound import Terms
 from latentebm.missing.miwae import MIWAE, check_rows
 from latentebm.progress import Track, silent
 from latentebm.rng import uniform
+from latentebm.sampling.importance.weights import check_log_weight, normalised
 
 __all__ = ["Imputation", "TermsEnergy", "impute", "impute_each"]
 
@@ -129,12 +130,11 @@ def _impute_rows(
 def _log_weight(terms: Terms, energy: TermsEnergy | None) -> Tensor:
     if energy is None:
         return terms.log_weight
-    e = energy(terms)
-    if not isinstance(e, Tensor) or e.shape != terms.log_weight.shape or bool(e.isnan().any()):
-        got = tuple(e.shape) if isinstance(e, Tensor) else type(e).__name__
-        expected = f"a number for each draw and row, {tuple(terms.log_weight.shape)}"
-        raise fail("energy", expected, f"NaN or shape {got}", "return finite energies (K, N)")
-    return terms.log_weight - e
+    tilt, shape = energy(terms), terms.log_likelihood.shape
+    if not isinstance(tilt, Tensor) or tilt.shape != shape:
+        got = tuple(tilt.shape) if isinstance(tilt, Tensor) else type(tilt).__name__
+        raise fail("energy", f"one number per draw and row, {tuple(shape)}", got, "return a tensor (K, N)")
+    return check_log_weight(terms.log_weight - tilt)
 
 
 def impute_each(
@@ -184,9 +184,8 @@ class _Sums:
 
     def _reserve(self, log_weight: Tensor, fresh: Tensor, terms: Terms) -> None:
         """Each place moves to a draw of this chunk with the chunk's share of all weight so far: streaming SIR."""
-        weights = log_weight.softmax(0).T
-        device = self.generator.device
-        k = torch.multinomial(weights.to(device), self.multiple, replacement=True, generator=self.generator).T
+        weights = normalised(log_weight).T.to(self.generator.device)
+        k = torch.multinomial(weights, self.multiple, replacement=True, generator=self.generator).T
         moves = (uniform(k.shape, self.generator, fresh) < fresh).unsqueeze(-1)
         k, rows = k.to(fresh.device), torch.arange(len(fresh), device=fresh.device)
         self.completed = torch.where(moves, terms.completed[k, rows], self.completed)

@@ -7,17 +7,11 @@ from torch import Tensor
 
 from latentebm.checks import check_int, check_rng
 from latentebm.progress import Track, silent
+from latentebm.rng import normal, uniform
 from latentebm.sampling.mcmc.kernels import Kernel, check_kernel, check_preconditioner
-from latentebm.sampling.mcmc.moves import (
-    BLOCK,
-    MoveBlock,
-    Potential,
-    WithoutGradient,
-    clip_gradient,
-    compiled,
-    move_block,
-)
-from latentebm.sampling.mcmc.state import CHUNK, ChainInfo, ChainRun, ChainState, start_chains
+from latentebm.sampling.mcmc.moves import BLOCK, MoveBlock, clip_gradient, fastest, move_block
+from latentebm.sampling.mcmc.state import ChainInfo, ChainRun, ChainState, chain_chunk, start_chains
+from latentebm.sampling.target import Potential, WithoutGradient
 
 __all__ = ["run_chains"]
 
@@ -34,8 +28,8 @@ def run_chains(
     generator: torch.Generator,
     trace: int = 0,
     thin: int = 1,
-    chunk: int = CHUNK,
-    compile: bool = False,  # noqa: A002 - the name torch users know
+    chunk: int | None = None,
+    compile: bool | None = None,  # noqa: A002 - the name torch users know
     partial: bool = True,
     track: Track = silent,
 ) -> ChainRun:
@@ -45,19 +39,20 @@ def run_chains(
     is taken back and counted. On Ctrl-C the steps done so far by all chains are returned.
 
     Arguments:
-        potential: maps (N, *event) to (N,), in nats. Every chain's gradient is that of its own potential. If it has a
-            method ``value_and_grad`` giving potential (N,) and gradient (N, *event), that is used.
+        potential: a target, or a callable from points (N, *event) to (N,), in nats. Every chain's gradient is that of
+            its own potential: the target's ``value_and_grad``, or else found by automatic differentiation.
         state: starting points (N, *event), or the state of an earlier run, whose step count goes on.
         kernel: a Langevin kernel.
         n_steps: steps to take.
-        generator: source of the noise, on the device of the positions.
+        generator: source of the noise, on the CPU or on the device of the positions.
         trace: how many chains, from the first, have their path kept; at most `chunk`.
         thin: keep every `thin`-th step of those paths.
-        chunk: chains evaluated at once, which bounds the memory of the potential's activations and keeps them in cache.
-        compile: run the potential as a program of its own if it has a method ``compiled``, as `FusedMLP`, `EnergyNet`
-            and latent tilts have, built in under a second; else compile blocks of steps with ``torch.compile``, which
-            takes some ten seconds once and pays for long runs. Without a C++ compiler a warning is given and the
-            plain steps run.
+        chunk: chains evaluated at once, which bounds the memory of the potential's activations and keeps them in cache;
+            None chooses by the device.
+        compile: None runs a perceptron energy (`FusedMLP`, `EnergyNet`, a latent tilt of any strength) as a compiled
+            program where it applies: float32 on the CPU, with a C++ compiler at hand; it is built in under a second.
+            True also compiles blocks of steps of any other potential with ``torch.compile``, which takes some ten
+            seconds once and pays for long runs, and warns where there is no compiler. False runs the plain steps.
         partial: return what is done on Ctrl-C; otherwise the interrupt passes on.
         track: shows progress.
 
@@ -65,11 +60,9 @@ def run_chains(
         The final state, how it went, and the kept paths.
 
     Raises:
-        ValueError: an argument is out of range, a start is not finite, or the potential's shape is not (N,).
-        FloatingPointError: an energy of −∞, which would hold its chain for ever.
-
-    References:
-        Bayesian learning via stochastic gradient Langevin dynamics (Welling and Teh, 2011)
+        ValueError: an argument is out of range, a start is not finite, the potential's shape is not (N,), or its own
+            ``value_and_grad`` gives other values.
+        FloatingPointError: an energy of −∞, which would hold its chain forever.
 
     Example:
         >>> from latentebm.sampling.mcmc.kernels import MALA
@@ -79,16 +72,17 @@ def run_chains(
         >>> abs(run.state.position.mean().item() - 1) < 0.05, abs(run.state.position.std().item() - 0.5) < 0.05
         (True, True)
     """
-    _check_run(kernel, generator, n_steps, trace, thin, chunk)
+    _check_run(kernel, generator, n_steps, trace, thin)
     potential = potential if kernel.gradient else WithoutGradient(potential)
     state = start_chains(potential, state, chunk=chunk) if not isinstance(state, ChainState) else state
     check_preconditioner(kernel, state.position.shape[1:])
+    chunk = chain_chunk(chunk, state.position)
     if kernel.clip is not None:
         state = state._replace(grad=clip_gradient(state.grad, kernel.clip)[0])
     n, trace = len(state.position), min(trace, len(state.position), chunk)
     tally = _Tally(n, state.position.device)
     path = [state.position.new_empty((0, trace, *state.position.shape[1:]))]
-    potential, move = compiled(potential) if compile else (potential, move_block)
+    potential, move = fastest(potential, state.position, compile)
     first = state.step
     try:
         for block in track(_blocks(n_steps, state.position[:chunk].numel()), "chains"):
@@ -144,10 +138,10 @@ def _advance(
 ) -> Moved:
     """Move a part of the chains by a block of steps into `after`: its counts, and the path of its first `trace`."""
     x, energy, grad = (t[part] for t in state[:3])
-    noise = x.new_empty((len(scales), *x.shape)).normal_(generator=generator)
-    uniform = x.new_empty((len(scales), len(x))).uniform_(generator=generator) if kernel.adjusted else None
+    noise = normal((len(scales), *x.shape), generator, x)
+    tests = uniform((len(scales), len(x)), generator, x) if kernel.adjusted else None
     settings = (scales, kernel.preconditioner, kernel.clip, trace)
-    point, counts, path = move(potential, (x, energy, grad), noise, uniform, *settings)
+    point, counts, path = move(potential, (x, energy, grad), noise, tests, *settings)
     sunk = torch.isneginf(point[1])
     if bool(sunk.any()):
         chain = part.start + int(sunk.nonzero()[0, 0])
@@ -167,10 +161,9 @@ def _commit(
     return ChainState(after[0], after[1], after[2], state.step + block)
 
 
-def _check_run(kernel: Kernel, generator: torch.Generator, n_steps: int, trace: int, thin: int, chunk: int) -> None:
+def _check_run(kernel: Kernel, generator: torch.Generator, n_steps: int, trace: int, thin: int) -> None:
     check_kernel(kernel)
     check_rng(generator)
     check_int("n_steps", n_steps)
     check_int("trace", trace, low=0)
     check_int("thin", thin)
-    check_int("chunk", chunk)

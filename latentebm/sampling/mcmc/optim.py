@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from latentebm.checks import check_rng, fail
+from latentebm.rng import normal
 from latentebm.sampling.mcmc import kernels
 from latentebm.sampling.mcmc.kernels import Kernel
 from latentebm.sampling.mcmc.step import langevin_update, langevin_update_foreach
@@ -47,10 +48,10 @@ class _LangevinOptimizer(Optimizer):
         """Take one Langevin step from the gradients held by the parameters.
 
         Arguments:
-            closure: computes the potential anew and its gradients, or none.
+            closure: computes the potential and its gradients again, or None.
 
         Returns:
-            The closure's potential, or none.
+            The closure's potential, or None.
         """
         loss = None
         if closure is not None:
@@ -67,7 +68,7 @@ class _LangevinOptimizer(Optimizer):
         grads = [p.grad for p in params if p.grad is not None]
         # One call fills the noise of all parameters; each is then a view of it, in its own precision.
         widest = max(params, key=lambda p: torch.finfo(p.dtype).bits)
-        flat = widest.new_empty(sum(p.numel() for p in params)).normal_(generator=self.generator)
+        flat = normal((sum(p.numel() for p in params),), self.generator, widest)
         parts = flat.split([p.numel() for p in params])
         noise = [part.view_as(p).to(p) for part, p in zip(parts, params, strict=True)]
         if self.foreach if self.foreach is not None else params[0].is_cuda:
@@ -88,7 +89,9 @@ class _LangevinOptimizer(Optimizer):
         """
         state = dict(state_dict)
         if "generator" not in state:
-            raise fail("state_dict", "a generator's state", f"keys {sorted(state)}", "pass what state_dict() gave")
+            raise fail(
+                "state_dict", "the state of a torch.Generator", f"keys {sorted(state)}", "pass what state_dict() gave"
+            )
         for group in state["param_groups"]:
             if missing := sorted(set(self.defaults) - set(group)):
                 got = f"none of {', '.join(missing)}"
@@ -98,7 +101,7 @@ class _LangevinOptimizer(Optimizer):
         self.generator.set_state(numbers)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A generator is no plain data: its state goes with the copy, on which it is made anew.
+        # A generator is no plain data: its state goes with the copy, which gets a generator of its own.
         own = {"foreach": self.foreach, "generator": (self.generator.device, self.generator.get_state())}
         return {**super().__getstate__(), **own}
 
@@ -125,14 +128,11 @@ class SGLD(_LangevinOptimizer):
         b: offset of the step count, positive.
         gamma: rate of decrease, of [0, 1].
         temperature: :math:`T \ge 0`.
-        generator: source of the noise, on the parameters' device.
-        foreach: move all parameters by fused operations; none does so on a GPU, where it pays.
+        generator: source of the noise.
+        foreach: move all parameters by fused operations; None does so on a GPU, where it pays.
 
     Raises:
         ValueError: a setting lies outside its range.
-
-    References:
-        Bayesian learning via stochastic gradient Langevin dynamics (Welling and Teh, 2011)
 
     Example:
         >>> theta = torch.nn.Parameter(torch.tensor([4.0]))
@@ -168,15 +168,11 @@ class ImproperSGLD(_LangevinOptimizer):
         params: parameters or groups; each group may have its own `alpha` and `sigma`.
         alpha: twice the drift, positive.
         sigma: standard deviation of the noise, 0 or more.
-        generator: source of the noise, on the parameters' device.
-        foreach: move all parameters by fused operations; none does so on a GPU, where it pays.
+        generator: source of the noise.
+        foreach: move all parameters by fused operations; None does so on a GPU, where it pays.
 
     Raises:
         ValueError: a setting lies outside its range.
-
-    References:
-        Your classifier is secretly an energy based model and you should treat it like one (Grathwohl et al., 2020),
-        https://arxiv.org/abs/1912.03263
 
     Example:
         >>> theta = torch.nn.Parameter(torch.tensor([4.0]))

@@ -26,7 +26,7 @@ def langevin_update(
         noise: standard normal draws, shaped as `x`; overwritten by the result unless compiled.
         drift: drift scale :math:`d`, a number or a scalar tensor.
         scale: noise scale :math:`s`, likewise.
-        preconditioner: diagonal :math:`P`, broadcast to `x`, or none.
+        preconditioner: diagonal :math:`P`, broadcast to `x`, or None.
 
     Example:
         >>> langevin_update(torch.ones(1), torch.ones(1), torch.zeros(1), 0.25, 1.0)
@@ -42,14 +42,7 @@ def langevin_update(
 def langevin_update_foreach(
     xs: list[Tensor], grads: list[Tensor], noise: list[Tensor], drift: float, scale: float
 ) -> None:
-    """Make the same update for a list of parameters, in place in `xs`, by fused operations.
-
-    Arguments:
-        xs: parameters, moved in place.
-        grads: their gradients.
-        noise: standard normal draws; overwritten.
-        drift: drift scale.
-        scale: noise scale.
+    """Make the same update for a list of parameters, in place in `xs`, by fused operations; noise is overwritten.
 
     Example:
         >>> x = torch.ones(1)
@@ -80,7 +73,7 @@ def log_acceptance(
         new: the same at the proposal.
         drift: drift scale :math:`d`.
         scale: noise scale :math:`s > 0`.
-        preconditioner: diagonal :math:`P`, broadcast to the event, or none.
+        preconditioner: diagonal :math:`P`, broadcast to the event, or None.
 
     Example:
         >>> x, y = torch.tensor([[1.0]]), torch.tensor([[2.0]])  # U = x²/2: ratio η/4 (x² − y²)
