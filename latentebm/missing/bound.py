@@ -55,8 +55,7 @@ def iwae_bound(log_weight: Tensor) -> Tensor:
 
     .. math:: \log \frac1K \sum_{k=1}^K w_k \;\le\; \log p(x) \text{ in expectation}
 
-    equal to the ELBO at K = 1, rising with K, and equal to log p(x) when the weights are constant, that is when the
-    proposal is the exact posterior.
+    equal to the ELBO at K = 1, rising with K, and to log p(x) where the proposal is the exact posterior.
 
     Raises:
         ValueError: there are no weights.

@@ -40,8 +40,8 @@ class ColumnCode:
 class TableCodec:
     r"""Maps a table to values the model reads, :math:`(x - \bar x)/\mathrm{sd}` or class numbers, and back.
 
-    A constant column has scale 0: it is imputed by its constant. So has an empty column, which has no mean to learn
-    and is filled with zeros (or its first declared class).
+    A constant column has scale 0: it is imputed by its constant. So has an empty column, which is filled with zeros (or
+    its first declared class).
 
     Arguments:
         likelihood: one family for all columns, or column to family; numeric columns left out are ``gaussian``.

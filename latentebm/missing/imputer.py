@@ -42,8 +42,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         latent_dim: d.
         likelihood: ``gaussian``, ``student_t``, ``bernoulli`` or ``categorical`` for all columns, or a mapping from
             column to family; numeric columns left out are ``gaussian``. Text must be declared ``categorical``.
-        missing_model: None for a MIWAE (data missing at random); ``self-masking``, ``self-masking-known`` or
-            ``agnostic`` for a not-MIWAE.
+        missing_model: None for a MIWAE (data missing at random), or for a not-MIWAE a kind of :class:`MissingModel`.
         direction: which values go missing, with ``self-masking-known``: ``high`` or ``low``, or column to either.
         decoder: ``mlp``, or ``linear`` for the probabilistic-PCA form.
         standardize: by the observed cells of each numeric column. Where these are a biased part and the columns'

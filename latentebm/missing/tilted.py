@@ -62,11 +62,7 @@ class MIWAETilt:
         return impute(self.model, x, mask, draws=draws, multiple=multiple, generator=generator, track=track, **tilt)
 
     def latent_tilt(self) -> LatentTilt:
-        """The tilt as a target of the samplers, for generating rows.
-
-        Raises:
-            ValueError: the tilt lies in data space.
-        """
+        """The tilt as a target of the samplers; ValueError where it lies in data space."""
         if self.space != "latent":
             raise fail("space", "a latent tilt", self.space, "call sample, which serves both spaces")
         return LatentTilt(self.model, self.energy)
@@ -106,18 +102,17 @@ def tilt_miwae(
     .. math:: \max_E\; \mathrm{mean}_i\, \log p_E(x_{i,obs}) = \mathrm{mean}_i\,
               \log \int e^{-E}\, p_\theta(x_{i,obs}, z)\,dz - \log Z
 
-    by EM: each round completes the reference rows under the present tilt, by SNIS, and fits a fresh ensemble to what it
-    drew: to latents z ~ p_E(z | x_obs), or, in data space, to rows x ~ p_E(x | x_obs) that keep the reference's
-    own cells. Every member is held to its own fold of rows.
+    by EM: each round completes the reference rows under the present tilt, by SNIS, and fits a new ensemble to the
+    draws: to latents z ~ p_E(z | x_obs), or, in data space, to rows x ~ p_E(x | x_obs) that keep the reference's own cells.
+    Every member is validated on its own fold of rows.
 
     Arguments:
         model: fitted MIWAE; frozen.
         x: reference values (N, D).
         mask: 1 = observed, (N, D).
         space: ``latent`` or ``data``.
-        positives: of a data tilt: ``completed`` rows, or rows ``generated`` from the completed rows' latents. The
-            latter are the model's own, as the rows they are compared with are: for a model whose rows differ from
-            real ones in more than the bias.
+        positives: of a data tilt: ``completed`` rows, or rows ``generated`` from their latents, for a model whose
+            rows differ from real ones in more than the bias.
         members: ensemble size, and folds.
         rounds: of EM.
         copies: posterior draws per row.

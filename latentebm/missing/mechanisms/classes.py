@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,11 +45,10 @@ class ByClass(Mechanism):
 
     def remove(self, table: Table, rate: float | None, rng: np.random.Generator) -> Iterator[Removal]:
         """Yield each column with rows chosen by their labels."""
-        y = table.labels("ByClass")
-        _check_occur("rates", self.rates, y)
+        y = table.labels("ByClass", "rates", self.rates)
         p = np.array([self.rates.get(label, 0.0) for label in y.tolist()], dtype=np.float64)
         for j in table.indices(self.columns):
-            seen = p[table.observed(j)]
+            seen = p[table.seen[j]]
             mean, most = (float(seen.mean()), float(seen.max())) if len(seen) else (0.0, 0.0)
             q = 1.0 if rate is None or not len(seen) else _scale(rate, mean, most, "the rates given")
             yield [j], rng.random(len(p)) < q * p
@@ -96,7 +95,7 @@ class ImagePixels(Mechanism):
         pixels = self._pixels(table.event_shape)
         chosen = self._chosen(table)
         share = sum(int((self._eligible(table, j) & chosen).sum()) for j in pixels)
-        cells = max(1, sum(int((table.observed(j) & chosen).sum()) for j in pixels))
+        cells = max(1, sum(int((table.seen[j] & chosen).sum()) for j in pixels))
         q = 1.0 if rate is None else _scale(rate, share / cells, 1.0, "pixels past the threshold in the box")
         for j in pixels:
             yield [j], (rng.random(table.shape[0]) < q) & self._eligible(table, j) & chosen
@@ -108,9 +107,7 @@ class ImagePixels(Mechanism):
     def _chosen(self, table: Table) -> np.ndarray:
         if self.digits is None:
             return np.ones(table.shape[0], dtype=bool)
-        labels = table.labels("ImagePixels with digits")
-        _check_occur("digits", self.digits, labels)
-        return np.isin(labels, list(self.digits))
+        return np.isin(table.labels("ImagePixels with digits", "digits", self.digits), list(self.digits))
 
     def _pixels(self, event_shape: tuple[int, ...]) -> list[int]:
         if len(event_shape) < 2:
@@ -126,12 +123,6 @@ class ImagePixels(Mechanism):
         inside = np.zeros(event_shape, dtype=bool)
         inside[..., top:bottom, left:right] = True
         return [int(j) for j in np.flatnonzero(inside)]
-
-
-def _check_occur(name: str, labels: Iterable[Any], y: np.ndarray) -> None:
-    unknown = set(labels) - set(y.tolist())
-    if unknown:
-        raise fail(name, "labels that occur in y", sorted(map(str, unknown)), "leave them out")
 
 
 def _scale(rate: float, mean: float, largest: float, what: str) -> float:

@@ -138,8 +138,7 @@ class ColumnDriven(LinkedMechanism):
 
     .. math:: P(s_{ij}=0 \mid x) = F(a_j + b\,z_{id}), \qquad d = \mathrm{driver}
 
-    The driver is a target like the others (unless `targets` leaves it out), so that what explains the loss is
-    itself lost: rows with much missing are the rows one knows least about.
+    The driver is a target like the others (unless `targets` leaves it out), so that what explains the loss is lost too.
 
     Arguments:
         driver: the column the loss depends on.

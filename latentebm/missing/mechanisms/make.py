@@ -32,7 +32,7 @@ def make_missing(
         X: complete data, numpy array or torch tensor (N, …), or DataFrame of D columns; not changed.
         mechanism: decides which cells go, such as ``MCAR()`` or ``SelfMasking("probit")``.
         rate: expected share of removed cells among the columns the mechanism works on, in [0, 1); None where the
-            mechanism carries its own strength.
+            mechanism has a strength of its own.
         y: labels (N,), for mechanisms that depend on them.
         random_state: seed or numpy generator; the same seed gives the same mask.
 
@@ -55,10 +55,9 @@ def make_missing(
     """
     if not isinstance(mechanism, Mechanism):
         raise fail("mechanism", "a Mechanism object", repr(mechanism), "pass for example MCAR()")
-    if rate is not None:
-        rate = check_number("rate", rate, low=0, high=1, fix="pass a share of [0, 1)")
-        if rate == 1:
-            raise fail("rate", "a share of [0, 1)", rate, "pass a smaller one")
+    rate = None if rate is None else check_number("rate", rate, low=0, high=1, fix="pass a share of [0, 1)")
+    if rate == 1:
+        raise fail("rate", "a share of [0, 1)", rate, "pass a smaller one")
     table = Table(X, y)
     by_column = table.seen.copy()
     for columns, rows in mechanism.remove(table, rate, np.random.default_rng(random_state)):
@@ -85,15 +84,7 @@ def make_missing_values(
     The first column stays complete: it drives the MAR share (logistic). The MNAR share is logistic self-masking of
     high values. Each kind works on what the one before left, with its rate of all cells.
 
-    Arguments:
-        X: complete data (N, D) with at least two columns, array, tensor or DataFrame.
-        mcar_rate: share of all cells removed completely at random.
-        mar_rate: share removed depending on the first column.
-        mnar_rate: share removed depending on the cell's own value.
-        random_state: seed or numpy generator.
-
-    Returns:
-        Data and mask, as :func:`make_missing`.
+    Data, seed and result are those of :func:`make_missing`; X (N, D) has at least two columns.
 
     Raises:
         ValueError: a rate lies outside [0, 1), the rates sum to 1 or more, or X has fewer than two columns.
@@ -110,9 +101,7 @@ def make_missing_values(
         raise fail("rates", "a sum below 1", sum(rates), "lower them")
     columns = Table(X).shape[1]
     if columns < 2:
-        raise fail(
-            "X", "at least two columns, the first driving the MAR share", columns, "add one, or use make_missing"
-        )
+        raise fail("X", "two or more columns, the first driving the MAR share", columns, "use make_missing")
     rng = np.random.default_rng(random_state)
     others, left, mask = list(range(1, columns)), 1.0, None
     for mechanism, rate in zip((MCAR(others), MAR([0], others), SelfMasking(columns=others)), rates, strict=True):

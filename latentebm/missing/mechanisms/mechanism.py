@@ -94,7 +94,7 @@ class LinkedMechanism(Mechanism):
         """Yield each target with rows chosen by one score; missing cells neither count in the rate nor are removed."""
         shared: Array | None = None
         for j in targets:
-            seen = table.observed(j)
+            seen = table.seen[j]
             if seen.all():
                 p = shared = self.chances(score, rate) if shared is None else shared
             else:

@@ -75,7 +75,7 @@ class Patterns(LinkedMechanism):
         if kept.shape[1] != table.shape[1]:
             raise fail("patterns", f"{table.shape[1]} columns, as X", kept.shape[1], "pass one 0 or 1 per column")
         for j in np.flatnonzero((kept == 0).any(axis=0)):
-            if not table.observed(int(j)).all():
+            if not table.seen[j].all():
                 # Whole rows are hit: no share of them meets a rate among the cells that are still there.
                 raise fail("X", "complete columns where patterns remove", f"NaN in column {j}", "fill or drop them")
         share = self._row_share(kept, self.needs(rate))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,9 @@ class Table:
         X: array or tensor (N, …), flattened to (N, D), or a DataFrame of D columns.
         y: labels (N,), where a mechanism needs them.
 
+    Attributes:
+        seen: which cells hold a value, (D, N).
+
     Raises:
         ValueError: X has no rows or fewer than two dimensions, holds infinite values, or y has another length.
 
@@ -43,8 +46,8 @@ class Table:
             raise fail("X", "at least one row and one column", tuple(X.shape), "pass data of shape (N, D)")
         self.event_shape = tuple(X.shape[1:])
         self.shape = (len(X), int(np.prod(self.event_shape)))
-        self.values = None if self.frame else np.asarray(X.detach().cpu() if torch.is_tensor(X) else X)
-        self.flat = None if self.values is None else self.values.reshape(self.shape)
+        array = X.detach().cpu() if torch.is_tensor(X) else X
+        self.flat = None if self.frame else np.asarray(array).reshape(self.shape)
         self.y = None if y is None else np.asarray(y)
         if self.y is not None and self.y.shape != self.shape[:1]:
             raise fail("y", f"labels of shape ({len(X)},)", self.y.shape, "pass one label per row")
@@ -90,10 +93,6 @@ class Table:
                 raise fail("X", expected, f"text in {name!r}", "encode it as numbers, or leave it out") from None
         return column.astype(np.float64, copy=False)
 
-    def observed(self, j: int) -> NDArray[np.bool_]:
-        """Which cells of column `j` hold a value, (N,)."""
-        return self.seen[j]
-
     def indices(self, columns: Columns) -> list[int]:
         """Column numbers of names, numbers (negative from the end) or None for all.
 
@@ -115,14 +114,17 @@ class Table:
             return int(column) % self.shape[1]
         raise fail("columns", f"names or numbers of {self.shape[1]} columns", repr(column), "pass columns X has")
 
-    def labels(self, mechanism: str) -> NDArray[Any]:
-        """Labels (N,).
+    def labels(self, mechanism: str, setting: str, used: Iterable[Any]) -> NDArray[Any]:
+        """Labels (N,), those that a mechanism's setting uses among them.
 
         Raises:
-            ValueError: none were passed.
+            ValueError: no labels were passed, or one that is used does not occur.
         """
         if self.y is None:
             raise fail("y", f"labels, which {mechanism} depends on", None, "pass y=labels of shape (N,)")
+        unknown = set(used) - set(self.y.tolist())
+        if unknown:
+            raise fail(setting, "labels that occur in y", sorted(map(str, unknown)), "leave them out")
         return self.y
 
     def rebuild(self, mask: NDArray[np.bool_]) -> tuple[Any, Any]:
@@ -132,8 +134,8 @@ class Table:
             return self.X.where(table_mask), table_mask
         if torch.is_tensor(self.X):
             kept = torch.from_numpy(mask).reshape(self.X.shape).to(self.X.device)
-            floats = self.X if self.X.is_floating_point() else self.X.to(torch.get_default_dtype())
-            return floats.detach().masked_fill(~kept, float("nan")), kept
+            floats = self.X.detach() if self.X.is_floating_point() else self.X.to(torch.get_default_dtype())
+            return floats.masked_fill(~kept, float("nan")), kept
         kind = {"f": self.X.dtype, "O": self.X.dtype, "U": np.dtype(object)}.get(self.X.dtype.kind, np.dtype(float))
         out = np.array(self.X, dtype=kind)
         out.reshape(self.shape)[~mask] = np.nan
