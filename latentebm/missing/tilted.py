@@ -103,7 +103,7 @@ def tilt_miwae(
               \log \int e^{-E}\, p_\theta(x_{i,obs}, z)\,dz - \log Z
 
     by EM: each round completes the reference rows under the present tilt, by SNIS, and fits a new ensemble to the
-    draws: to latents z ~ p_E(z | x_obs), or, in data space, to rows x ~ p_E(x | x_obs) that keep the reference's own cells.
+    draws: latents z ~ p_E(z | x_obs), or, in data space, rows x ~ p_E(x | x_obs) that keep the reference's own cells.
     Every member is validated on its own fold of rows.
 
     Arguments:
