@@ -135,11 +135,7 @@ def ampute(
 
 
 def read_table(file: Path) -> pd.DataFrame:
-    """Table of a .csv, or of the array ``x`` (or the only one) of an .npz.
-
-    Raises:
-        ValueError: no such file, another suffix, or no single two-dimensional array.
-    """
+    """Table of a .csv, or of the array ``x`` (or the only one) of an .npz; ValueError for anything else."""
     import numpy as np
     import pandas as pd
 
@@ -167,11 +163,7 @@ def write_table(out: Path, table: pd.DataFrame) -> None:
 
 
 def check_suffix(out: Path, file: Path) -> None:
-    """Hold the output to the input's type.
-
-    Raises:
-        ValueError: the suffixes differ.
-    """
+    """Raise ValueError unless the output has the input's suffix."""
     if out.suffix != file.suffix:
         raise fail("--out", f"a name ending in {file.suffix}, as the input", out.name, f"pass --out name{file.suffix}")
 

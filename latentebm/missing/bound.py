@@ -68,7 +68,7 @@ def iwae_bound(log_weight: Tensor) -> Tensor:
         tensor([0.])
     """
     if not log_weight.ndim or not len(log_weight):
-        raise fail("log_weight", "(K, …) with K of at least one", tuple(log_weight.shape), "pass one weight per draw")
+        raise fail("log_weight", "at least one weight, (K, …)", tuple(log_weight.shape), "pass one per draw")
     return torch.logsumexp(log_weight, 0) - math.log(len(log_weight))
 
 

@@ -146,11 +146,7 @@ class TableCodec:
 
 
 def check_columns(setting: str, names: Iterable[Any], table: pd.DataFrame) -> None:
-    """Raise if a setting names columns that the table lacks.
-
-    Raises:
-        ValueError: it does.
-    """
+    """Raise ValueError if a setting names columns that the table lacks."""
     unknown = [c for c in names if c not in table.columns]
     if unknown:
         raise fail(setting, "columns of X", unknown, f"pass some of {list(map(str, table.columns))[:10]}")

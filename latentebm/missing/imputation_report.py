@@ -41,14 +41,7 @@ random, they should differ.</p>
 def write_imputation_report(
     path: Path | str, table: pd.DataFrame, mask: pd.DataFrame, *, name: str, facts: str
 ) -> Path:
-    """Write the page: missingness map, observed against imputed marginals, and one line per column.
-
-    Arguments:
-        path: of the page.
-        table: completed table (N, D).
-        mask: True = observed, (N, D).
-        name: of the data.
-        facts: one line on how it was imputed.
+    """Write the page on a completed table (N, D) and its mask, True = observed, after the title and a line of facts.
 
     Raises:
         OSError: the folder cannot be written.

@@ -99,17 +99,13 @@ class MIWAE(nn.Module):
     def terms(
         self, x: Tensor, mask: Tensor, k: int, *, complete: bool = False, generator: torch.Generator
     ) -> Terms:  # fmt: skip
-        """Draw k latents per row and evaluate every term of the bound.
+        """Draw k latents per row of x (N, D) and evaluate every term of the bound.
 
-        Arguments:
-            x: values (N, D); what missing cells hold is never read.
-            mask: 1 = observed, (N, D).
-            k: draws.
-            complete: draw the missing cells even where no missing model asks for them.
-            generator: source of all draws.
+        What x holds where the mask (N, D) is 0 is never read. With `complete`, missing cells are drawn even where no
+        missing model asks for them.
 
         Raises:
-            ValueError: another number of columns, a mask of another shape, or k below 1.
+            ValueError: another number of columns, a mask of another shape, no rows, or k below 1.
         """
         observed, seen = self._observed(x, mask)
         mean, scale = self._posterior(observed)
@@ -128,23 +124,19 @@ class MIWAE(nn.Module):
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """Mean rows (N, D) of codes (N, d), classes by their number.
-
-        Raises:
-            ValueError: another code length.
-        """
+        """Mean rows (N, D) of codes (N, d), classes by their number; ValueError for another code length."""
         check_event("z", z, (self.latent_dim,))
         return self.likelihood.point(self.likelihood.mean(self.decoder(z)))
 
     @torch.no_grad()
-    def sample(self, z: Tensor, *, generator: torch.Generator) -> Tensor:
-        """Rows (N, D) drawn from p(x | z), classes by their number.
+    def draw_features(self, z: Tensor, generator: torch.Generator) -> Tensor:
+        """Features (…, F) of rows drawn from p(x | z)."""
+        return self.likelihood.sample(self.decoder(z), generator)
 
-        Raises:
-            ValueError: another code length.
-        """
+    def sample(self, z: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Rows (N, D) drawn from p(x | z), classes by their number; ValueError for another code length."""
         check_event("z", z, (self.latent_dim,))
-        return self.likelihood.point(self.likelihood.sample(self.decoder(z), generator))
+        return self.likelihood.point(self.draw_features(z, generator))
 
     def _posterior(self, observed: Tensor) -> tuple[Tensor, Tensor]:
         mean, raw = self.encoder(observed).chunk(2, -1)
@@ -163,11 +155,7 @@ class MIWAE(nn.Module):
 
 
 def check_rows(x: Tensor, mask: Tensor) -> None:
-    """Raise unless there are rows, and the mask says of every cell whether it is observed.
-
-    Raises:
-        ValueError: there are none, or shapes differ.
-    """
+    """Raise ValueError unless there are rows, and a mask of their shape."""
     if not len(x):
         raise fail("x", "at least one row", tuple(x.shape), "pass rows of shape (N, D)")
     if mask.shape != x.shape:

@@ -75,7 +75,7 @@ class MIWAETilt:
             ValueError: n or the pool is below 1, or no row of the pool has a positive weight.
         """
         z = _prior(self.model, check_int("pool", pool), generator)
-        features = _generated(self.model, z, generator)
+        features = self.model.draw_features(z, generator)
         log_weight = -self.energy(z if self.space == "latent" else features)
         share = normalised(log_weight)
         rows = torch.multinomial(share, check_int("n", n), replacement=True, generator=generator)
@@ -163,12 +163,6 @@ def _check(x: Tensor, space: str, positives: str, recipe: TiltRecipe) -> None:
         raise fail("objective", f"likelihood, jensen or nce in {space} space", recipe.objective, fix)
 
 
-@torch.no_grad()
-def _generated(model: MIWAE, z: Tensor, generator: torch.Generator) -> Tensor:
-    """Features of rows drawn from p(x | z)."""
-    return model.likelihood.sample(model.decoder(z), generator)
-
-
 def _prior(model: MIWAE, n: int, generator: torch.Generator) -> Tensor:
     return normal((n, model.latent_dim), generator, next(model.parameters()))
 
@@ -177,9 +171,9 @@ def _reference(model: MIWAE, done: Imputation, space: str, positives: str, gener
     """What stands for the reference, (copies, N, ·): latents, completed rows, or rows generated from the latents."""
     if space == "latent":
         return done.latent
-    return (
-        model.likelihood.features(done.draws) if positives == "completed" else _generated(model, done.latent, generator)
-    )
+    if positives == "completed":
+        return model.likelihood.features(done.draws)
+    return model.draw_features(done.latent, generator)
 
 
 @dataclass(frozen=True)
@@ -200,7 +194,7 @@ class _Sides:
 
     def base(self, k: int, generator: torch.Generator, *, held_out: bool = False) -> Tensor:
         z = _prior(self.model, k, generator)
-        return z if self.space == "latent" else _generated(self.model, z, generator)
+        return z if self.space == "latent" else self.model.draw_features(z, generator)
 
     def decode(self, u: Tensor) -> Tensor:
         return u  # asked by chains and learned samplers only, which move codes

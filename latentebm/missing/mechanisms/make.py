@@ -101,7 +101,7 @@ def make_missing_values(
         raise fail("rates", "a sum below 1", sum(rates), "lower them")
     columns = Table(X).shape[1]
     if columns < 2:
-        raise fail("X", "two or more columns, the first driving the MAR share", columns, "use make_missing")
+        raise fail("X", "at least two columns, of which the first drives MAR", columns, "use make_missing")
     rng = np.random.default_rng(random_state)
     others, left, mask = list(range(1, columns)), 1.0, None
     for mechanism, rate in zip((MCAR(others), MAR([0], others), SelfMasking(columns=others)), rates, strict=True):

@@ -46,11 +46,7 @@ class Mechanism(ABC):
         """
 
     def needs(self, rate: float | None) -> float:
-        """Return the rate of a mechanism that has no other strength.
-
-        Raises:
-            ValueError: there is none.
-        """
+        """Return the rate of a mechanism that has no other strength; ValueError without one."""
         if rate is None:
             raise fail("rate", f"the share of cells {type(self).__name__} removes", None, "pass rate=0.3")
         return rate

@@ -94,11 +94,7 @@ class Table:
         return column.astype(np.float64, copy=False)
 
     def indices(self, columns: Columns) -> list[int]:
-        """Column numbers of names, numbers (negative from the end) or None for all.
-
-        Raises:
-            ValueError: a column does not exist.
-        """
+        """Column numbers of names, numbers (negative from the end) or None for all; ValueError for unknown ones."""
         if columns is None:
             return list(range(self.shape[1]))
         chosen = [columns] if isinstance(columns, int | str | np.integer) else list(columns)
@@ -115,11 +111,7 @@ class Table:
         raise fail("columns", f"names or numbers of {self.shape[1]} columns", repr(column), "pass columns X has")
 
     def labels(self, mechanism: str, setting: str, used: Iterable[Any]) -> NDArray[Any]:
-        """Labels (N,), those that a mechanism's setting uses among them.
-
-        Raises:
-            ValueError: no labels were passed, or one that is used does not occur.
-        """
+        """Labels (N,); ValueError without any, or where one that a mechanism's setting uses does not occur."""
         if self.y is None:
             raise fail("y", f"labels, which {mechanism} depends on", None, "pass y=labels of shape (N,)")
         unknown = set(used) - set(self.y.tolist())
