@@ -82,10 +82,6 @@ def impute(
         ValueError: shapes disagree, there are no rows, no draws are asked for, or energies are not one number per draw
             and row.
 
-    References:
-        MIWAE: Deep generative modelling and imputation of incomplete data sets (Mattei and Frellsen, 2019),
-        https://arxiv.org/abs/1812.02633
-
     Example:
         >>> rng = torch.Generator().manual_seed(0)
         >>> model = MIWAE(["gaussian"] * 2, latent_dim=1, width=8)

@@ -126,8 +126,7 @@ def tilt_miwae(
             that the space does not suit: score, and in data space contrastive and amortized.
 
     References:
-        Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205; Maximum
-        Likelihood from Incomplete Data via the EM Algorithm (Dempster, Laird and Rubin, 1977)
+        Maximum Likelihood from Incomplete Data via the EM Algorithm (Dempster, Laird and Rubin, 1977)
 
     Example:
         >>> rng = torch.Generator().manual_seed(0)

@@ -28,8 +28,7 @@ class MNARDataset(Dataset[tuple[Tensor, ...]]):
     Arguments:
         dataset: map-style dataset of tensors, or of tuples (x, y, …) whose first entry is a tensor (torchvision: pass
             ``transform=ToTensor()``), or a tensor (N, …).
-        mechanism: decides which cells go.
-        rate: expected share of removed cells, as in :func:`make_missing`.
+        mechanism, rate: which cells go, and their expected share, as in :func:`make_missing`.
         seed: of the masks.
         fill: value at missing cells; NaN by default.
 
