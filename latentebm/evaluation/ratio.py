@@ -10,6 +10,7 @@ from latentebm.checks import fail
 from latentebm.models.networks import encoder
 from latentebm.progress import Track, silent
 from latentebm.training.fit import fit
+from latentebm.training.optimisation import Optimisation
 
 __all__ = ["Ratio", "fit_ratio", "held_out_fifth"]
 
@@ -88,8 +89,7 @@ def fit_ratio(a: Tensor, b: Tensor, *, steps: int = STEPS, generator: torch.Gene
         ratio,
         loss,
         range(steps),
-        weight_decay=1e-2,
-        schedule="cosine",
+        Optimisation(weight_decay=1e-2, schedule="cosine"),
         validate=score,
         every=25,
         patience=8,

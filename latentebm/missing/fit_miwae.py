@@ -7,28 +7,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentebm.checks import check_int, check_number
+from latentebm.checks import check_int
 from latentebm.data.batches import Minibatches
 from latentebm.missing.bound import iwae_bound
 from latentebm.missing.miwae import MIWAE
 from latentebm.progress import Track, silent
 from latentebm.training.fit import FitResult, fit
+from latentebm.training.optimisation import Optimisation, Schedule
 
 __all__ = ["MIWAERecipe", "fit_miwae"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MIWAERecipe:
-    """How a MIWAE is fitted.
+class MIWAERecipe(Optimisation):
+    """How a MIWAE is fitted; `Optimisation` says what lr, schedule, clip, weight_decay and average are.
 
     Attributes:
         k: importance draws per row in the bound.
         steps: optimizer steps; epochs are rounded up to whole ones.
         batch_size: rows per step.
-        lr: peak learning rate.
-        schedule: of the learning rate, see :func:`latentebm.training.fit.fit`.
-        weight_decay: decoupled weight decay.
-        clip: bound of the gradient's norm.
 
     Raises:
         ValueError: a setting lies outside its range.
@@ -42,16 +39,13 @@ class MIWAERecipe:
     k: int = 20
     steps: int = 4000
     batch_size: int = 64
-    lr: float = 1e-3
-    schedule: str = "cosine"
-    weight_decay: float = 0.0
+    schedule: Schedule = "cosine"
     clip: float | None = 10.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("k", "steps", "batch_size"):
             check_int(name, getattr(self, name))
-        check_number("lr", self.lr, low=0, open_low=True)
-        check_number("weight_decay", self.weight_decay, low=0)
 
 
 def fit_miwae(
@@ -99,9 +93,6 @@ def fit_miwae(
         return -iwae_bound(model.terms(rows[0], rows[1], recipe.k, generator=generator).log_weight).mean()
 
     model.train()
-    result = fit(
-        model, loss, batches, lr=recipe.lr, schedule=recipe.schedule, weight_decay=recipe.weight_decay,
-        clip=recipe.clip, track=track, description="MIWAE",
-    )  # fmt: skip
+    result = fit(model, loss, batches, recipe, track=track, description="MIWAE")
     model.eval()
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentebm.checks import check_event, check_int, fail
+from latentebm.chunks import chunk_size, in_chunks
 from latentebm.models.networks import decoder
 from latentebm.models.vae import VAE
 
@@ -16,18 +18,16 @@ __all__ = ["ConditionalVAE"]
 
 
 class ConditionalVAE(VAE):
-    r"""VAE whose decoder sees the class: classes are generated in whatever shares are asked for.
+    r"""VAE whose decoder sees the class, so that classes are generated in any shares asked for.
 
     .. math:: p(x|y) = \int p(x|z, y)\, N(z; 0, I)\, dz
 
     Arguments:
-        data_shape: (C, H, W) of the images, pixels in [0, 1].
-        latent_dim: length d of the code z.
-        n_classes: classes told apart.
-        settings: further settings of `VAE`.
+        data_shape: as for `VAE`, like `latent_dim` and `settings`.
+        n_classes: number of classes.
 
     Raises:
-        ValueError: an unknown setting's value, or a size below one.
+        ValueError: a setting lies outside its range.
 
     References:
         Learning Structured Output Representation using Deep Conditional Generative Models (Sohn et al., 2015),
@@ -51,19 +51,20 @@ class ConditionalVAE(VAE):
         Raises:
             ValueError: no labels.
         """
-        if labels is None:
-            raise fail("labels", "the class of each code", "none", "pass labels")
-        return self.decoder(torch.cat([z, F.one_hot(labels, self.n_classes).to(z)], 1))
+        return self.decoder(self._inputs(z, labels))
 
-    def decode(self, z: Tensor, *, chunk: int = 8192, labels: Tensor | None = None) -> Tensor:
+    @torch.no_grad()
+    def decode(self, z: Tensor, *, chunk: int | None = None, labels: Tensor | None = None) -> Tensor:
         """Mean images (N, *data_shape) of codes (N, d) and their classes (N,), without gradient.
 
         Raises:
             ValueError: no labels, or another code length.
         """
         check_event("z", z, (self.latent_dim,))
+        size = chunk or chunk_size(math.prod(self.data_shape), z.device)
+        return in_chunks(lambda part: self.likelihood.mean(self.decoder(part)), self._inputs(z, labels), size)
+
+    def _inputs(self, z: Tensor, labels: Tensor | None) -> Tensor:
         if labels is None:
-            raise fail("labels", "the class of each code", "none", "pass labels")
-        pairs = zip(z.split(chunk), labels.split(chunk), strict=True)
-        with torch.no_grad():
-            return torch.cat([self.likelihood.mean(self.logits(u, y)) for u, y in pairs])
+            raise fail("labels", "the class of each code", "None", "pass labels")
+        return torch.cat([z, F.one_hot(labels, self.n_classes).to(z)], 1)

@@ -7,8 +7,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli as BernoulliLaw
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Independent, Normal
 from torch.nn import functional as F
 
 from latentebm.checks import check_number
@@ -30,12 +29,8 @@ class Likelihood(Protocol):
         """Mean image of the decoder's output."""
         ...
 
-    def law(self, parameter: Tensor) -> Distribution:
-        """The distribution itself."""
-        ...
-
     def observe(self, mean: Tensor, noise: Tensor) -> Tensor:
-        """Observation with this mean that standard normal noise of the same shape stands for."""
+        """Observation of this mean, made from standard normal noise of the same shape."""
         ...
 
 
@@ -43,9 +38,6 @@ class Bernoulli:
     r"""Bernoulli pixels with logits :math:`f`, the usual pseudo-likelihood for grey values in [0, 1].
 
     .. math:: \log p(x|f) = \sum_j x_j f_j - \mathrm{softplus}(f_j)
-
-    References:
-        Auto-Encoding Variational Bayes (Kingma and Welling, 2014), https://arxiv.org/abs/1312.6114
 
     Example:
         >>> Bernoulli().log_prob(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2))
@@ -61,12 +53,8 @@ class Bernoulli:
         """Pixel means in [0, 1]."""
         return parameter.sigmoid()
 
-    def law(self, parameter: Tensor) -> Distribution:
-        """Independent Bernoulli pixels."""
-        return Independent(BernoulliLaw(logits=parameter), parameter.ndim - 1)
-
     def observe(self, mean: Tensor, noise: Tensor) -> Tensor:
-        """Pixels in {0, 1} of standard normal noise; their gradient in the mean is taken as 1."""
+        """Pixels in {0, 1}; their gradient in the mean is taken as 1."""
         hard = (torch.special.ndtr(noise) < mean).to(mean)
         return hard + mean - mean.detach() if mean.requires_grad else hard
 
@@ -77,7 +65,7 @@ class Gaussian(nn.Module):
     .. math:: \log p(x|f) = \sum_j \log N(x_j; \mathrm{sigmoid}(f_j), s^2), \qquad s = \max(e^\theta, 0.01)
 
     Arguments:
-        scale: standard deviation s to start from, in units of pixel values in [0, 1]; it is fitted with the VAE.
+        scale: initial standard deviation s, in units of pixel values in [0, 1]; it is fitted with the VAE.
 
     References:
         Simple and Effective VAE Training with Calibrated Decoders (Rybkin et al., 2021),
@@ -99,18 +87,14 @@ class Gaussian(nn.Module):
 
     def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
         """Log-likelihood (N,), nats."""
-        return self.law(parameter).log_prob(x)
+        return Independent(Normal(parameter.sigmoid(), self.scale), parameter.ndim - 1).log_prob(x)
 
     def mean(self, parameter: Tensor) -> Tensor:
         """Pixel means in [0, 1]."""
         return parameter.sigmoid()
 
-    def law(self, parameter: Tensor) -> Distribution:
-        """Independent normal pixels."""
-        return Independent(Normal(parameter.sigmoid(), self.scale), parameter.ndim - 1)
-
     def observe(self, mean: Tensor, noise: Tensor) -> Tensor:
-        """Pixels of standard normal noise: mean + s·noise."""
+        """Pixels mean + s·noise."""
         return mean + self.scale * noise
 
 

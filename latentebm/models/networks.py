@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from latentebm.checks import check_choice
+from latentebm.rng import seeded
 
 __all__ = ["NETWORKS", "decoder", "encoder", "mlp"]
 
 NETWORKS = ("mlp", "conv")
 
 
-def mlp(sizes: tuple[int, ...]) -> nn.Sequential:
+def mlp(sizes: Sequence[int], *, batch_norm: bool = False, generator: torch.Generator | None = None) -> nn.Sequential:
     r"""Multilayer perceptron with SiLU between linear layers.
 
     .. math:: h_{l+1} = \mathrm{SiLU}(W_l h_l + b_l), \text{ the last layer linear}
 
     Arguments:
         sizes: width of every layer, input and output included.
+        batch_norm: normalise the output of every linear layer over the batch, the last one's too.
+        generator: source of the initial weights; None for torch's global stream.
 
     Raises:
         ValueError: a width below one (from torch).
@@ -29,12 +34,13 @@ def mlp(sizes: tuple[int, ...]) -> nn.Sequential:
         Sigmoid-weighted linear units (Elfwing et al., 2017), https://arxiv.org/abs/1702.03118
 
     Example:
-        >>> len(mlp((2, 8, 1)))
-        3
+        >>> [tuple(p.shape) for p in mlp((2, 8, 1)).parameters()]
+        [(8, 2), (8,), (1, 8), (1,)]
     """
     layers: list[nn.Module] = []
-    for i, o in itertools.pairwise(sizes):
-        layers += [nn.Linear(i, o), nn.SiLU()]
+    with seeded(generator):
+        for i, o in itertools.pairwise(sizes):
+            layers += [nn.Linear(i, o), *([nn.BatchNorm1d(o)] if batch_norm else []), nn.SiLU()]
     return nn.Sequential(*layers[:-1])
 
 
@@ -44,14 +50,13 @@ def encoder(network: str, data_shape: tuple[int, ...], outputs: int, width: int)
     Arguments:
         network: ``mlp`` (two hidden layers of `width`) or ``conv`` (two strided convolutions, one hidden layer).
         data_shape: (C, H, W).
-        outputs: numbers an image.
+        outputs: numbers per image.
         width: hidden units.
 
     Raises:
         ValueError: unknown network.
 
     Example:
-        >>> import torch
         >>> encoder("conv", (1, 28, 28), 4, 32)(torch.zeros(2, 1, 28, 28)).shape
         torch.Size([2, 4])
     """
@@ -75,7 +80,7 @@ def decoder(network: str, latent_dim: int, data_shape: tuple[int, ...], width: i
     """Network from codes (N, latent_dim) to the likelihood's parameter, (N, *data_shape).
 
     Arguments:
-        network: ``mlp`` (three hidden layers: what a short code says takes more unfolding than reading) or ``conv``.
+        network: ``mlp`` (three hidden layers: decoding a short code takes more of them than encoding) or ``conv``.
         latent_dim: code length.
         data_shape: (C, H, W).
         width: hidden units.
@@ -84,7 +89,6 @@ def decoder(network: str, latent_dim: int, data_shape: tuple[int, ...], width: i
         ValueError: unknown network.
 
     Example:
-        >>> import torch
         >>> decoder("conv", 2, (1, 27, 28), 32)(torch.zeros(3, 2)).shape
         torch.Size([3, 1, 27, 28])
     """

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentebm.checks import check_number, fail
+from latentebm.objectives.contrast import contrastive_loss
 
 __all__ = ["jem_loss"]
 
@@ -13,23 +14,18 @@ __all__ = ["jem_loss"]
 def jem_loss(
     logits: Tensor, y: Tensor, energy_data: Tensor, energy_model: Tensor, *, weight: float = 1.0, penalty: float = 0.0
 ) -> Tensor:
-    r"""Cross-entropy of the labels plus the energies' contrast between data and model draws.
+    r"""Cross-entropy of the labels plus the contrast of energies between data and model draws.
 
-    .. math::
-        -\overline{\log p(y \mid x)}
-        + w \left[\overline{E(x)} - \overline{E(\tilde x)}\right]
+    .. math:: -\overline{\log p(y \mid x)} + w \left[\overline{E(x)} - \overline{E(\tilde x)}\right]
         + \lambda \left[\overline{E(x)^2} + \overline{E(\tilde x)^2}\right]
-
-    The contrast's gradient is that of the negative log-likelihood of x where the draws follow the model; the penalty
-    holds the energy's free constant.
 
     Arguments:
         logits: the classifier's logits of the data, (N, C).
         y: labels of the data, (N,), of 0 … C − 1.
         energy_data: energies of the data, (N,).
         energy_model: energies of draws of the model, (M,).
-        weight: weight of the contrast.
-        penalty: weight of the squared energies.
+        weight: weight w of the contrast.
+        penalty: weight λ of the squared energies, which holds their free constant.
 
     Returns:
         The loss, a scalar in nats.
@@ -46,13 +42,11 @@ def jem_loss(
         >>> jem_loss(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([-1.0]), torch.tensor([2.0]))
         tensor(-2.3069)
     """
-    check_number("weight", weight, low=0)
     check_number("penalty", penalty, low=0)
     if logits.ndim != 2 or not len(logits) == len(y) == len(energy_data):
         got = (tuple(logits.shape), tuple(y.shape), tuple(energy_data.shape))
         raise fail("logits", "shapes (N, C), (N,) and (N,)", got, "pass the same batch to all three")
     if int(y.min()) < 0 or int(y.max()) >= logits.shape[1]:
         raise fail("y", f"labels of 0 … {logits.shape[1] - 1}", f"{int(y.min())} … {int(y.max())}", "index from 0")
-    contrast = energy_data.mean() - energy_model.mean()
-    squares = energy_data.square().mean() + energy_model.square().mean()
-    return F.cross_entropy(logits, y) + weight * contrast + penalty * squares
+    contrast = contrastive_loss(energy_data, energy_model, weight=weight, energy_penalty=penalty)
+    return F.cross_entropy(logits, y) + contrast

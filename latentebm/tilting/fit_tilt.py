@@ -11,8 +11,8 @@ from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, check_number, fail
 from latentebm.objectives.contrast import contrastive_loss
+from latentebm.objectives.gradient_penalty import gradient_penalty
 from latentebm.objectives.tilt_losses import (
-    gradient_penalty,
     jensen_loss,
     likelihood_loss,
     nce_loss,
@@ -23,6 +23,7 @@ from latentebm.tilting.held_out import Energy, by_fold, held_out_draws
 from latentebm.tilting.negatives import NEGATIVES, LearnedNegatives, Negatives
 from latentebm.tilting.sides import Codes, Sides
 from latentebm.training.fit import FitResult, fit
+from latentebm.training.optimisation import Optimisation, Schedule
 
 __all__ = ["OBJECTIVES", "TiltRecipe", "fit_energy"]
 
@@ -31,8 +32,8 @@ UNSCORED = ("contrastive", "score", "amortized")  # whose value does not tell on
 
 
 @dataclass(frozen=True, kw_only=True)
-class TiltRecipe:
-    """How an energy is fitted.
+class TiltRecipe(Optimisation):
+    """How an energy is fitted; `Optimisation` says what lr, schedule, clip, weight_decay and average are.
 
     Attributes:
         objective: ``likelihood``, ``jensen``, ``nce``, ``contrastive``, ``score`` (denoising score matching of codes
@@ -40,9 +41,6 @@ class TiltRecipe:
         energy_penalty: λ of the Jensen objective, 1/nats.
         gradient_penalty: weight of the squared gradient norm on interpolates; 0 for none.
         steps: most optimizer steps.
-        lr: peak learning rate.
-        schedule: its course, as in `fit`.
-        weight_decay: decoupled weight decay.
         batch: reference draws a step and member.
         base_batch: base draws a step, K of the log Z estimate; for contrastive, chains; for amortized, draws
             of each member's sampler.
@@ -69,7 +67,7 @@ class TiltRecipe:
     gradient_penalty: float = 0.0
     steps: int = 1500
     lr: float = 5e-3
-    schedule: str = "cosine"
+    schedule: Schedule = "cosine"
     weight_decay: float = 1e-2
     batch: int = 256
     base_batch: int = 1024
@@ -84,6 +82,7 @@ class TiltRecipe:
     held_out: int = 20_000
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("objective", self.objective, OBJECTIVES)
         check_choice("negatives", self.negatives, NEGATIVES)
         check_number("energy_penalty", self.energy_penalty, low=0, open_low=True)
@@ -170,9 +169,7 @@ def fit_energy(
         energy,
         loss,
         range(recipe.steps),
-        lr=recipe.lr,
-        schedule=recipe.schedule,
-        weight_decay=recipe.weight_decay,
+        recipe,
         validate=lambda: by_fold(recipe.score, energy, points, x0),
         every=recipe.every,
         patience=recipe.patience,

@@ -68,15 +68,6 @@ def fit_start(
         base = biased.base(recipe.base_batch, generator)
         return likelihood_loss(one(biased.draw(rows, generator)), one(base))
 
-    result = fit(
-        one,
-        loss,
-        range(recipe.steps),
-        lr=recipe.lr,
-        schedule=recipe.schedule,
-        weight_decay=recipe.weight_decay,
-        track=track,
-        description="start",
-    )
+    result = fit(one, loss, range(recipe.steps), recipe, track=track, description="start")
     energy.start_from(one)
     return result

@@ -14,9 +14,6 @@ class BestState:
     A score of shape (M,) belongs to a module whose every parameter stacks M members along its first dimension;
     each member's best rows are then kept on their own.
 
-    Arguments:
-        module: the module whose state is kept.
-
     Example:
         >>> net = nn.Linear(1, 1)
         >>> keeper = BestState(net)

@@ -24,7 +24,6 @@ class Guard:
     before the trouble began.
 
     Arguments:
-        module: the module watched.
         max_gap: largest gap, in nats.
         every: steps between kept states.
         retries: times to go back before giving up.
@@ -63,11 +62,11 @@ class Guard:
         self._good = self._next = self._snapshot(0)
 
     def observe(self, gap: Tensor) -> None:
-        """Take note of the energy gap of the coming step, a scalar in nats."""
-        self.gap = float(gap)
+        """Note the energy gap of the coming step, a scalar in nats."""
+        self.gap = float(gap.detach())
 
     def trouble(self, loss: Tensor) -> str:
-        """Say what is wrong with a step of this loss, or nothing."""
+        """Say what is wrong with a step of this loss, if anything."""
         value = float(loss.detach())
         if not math.isfinite(value):
             return f"a loss of {value}"
@@ -76,7 +75,7 @@ class Guard:
         return ""
 
     def passed(self, step: int) -> None:
-        """Take note that step number `step` went well."""
+        """Note that step number `step` went well."""
         if step % self.every == 0:
             self._good, self._next = self._next, self._snapshot(step)
 
@@ -87,7 +86,7 @@ class Guard:
         self.module.load_state_dict(state)
         for tensor, kept in zip(self.extra, extra, strict=True):
             tensor.copy_(kept)
-        # What was kept since may be part of the trouble.
+        # The state kept since may be part of the trouble.
         self._next = self._good
         self.rollbacks += 1
         return step
