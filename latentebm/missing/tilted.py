@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from latentebm.progress import Track, silent
 from latentebm.rng import integers, normal
 from latentebm.sampling.importance.weights import ess, normalised
 from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
+from latentebm.tilting.objectives import Objective
 from latentebm.tilting.sides import assign_folds
 
 __all__ = ["MIWAETilt", "tilt_miwae"]
@@ -157,9 +158,11 @@ def _check(x: Tensor, space: str, positives: str, recipe: TiltRecipe) -> None:
     if len(x) < 2:
         raise fail("reference", "at least 2 rows", len(x), "pass more reference rows")
     # Score matching needs the posterior's spread; chains and learned samplers would move codes, not rows.
-    if recipe.objective in {"latent": ("score",), "data": ("score", "contrastive", "amortized")}[space]:
+    objective = cast(Objective, recipe.objective)
+    if objective.of_posteriors or (objective.own_negatives and space == "data"):
         fix = 'pass recipe=TiltRecipe(objective="likelihood")'
-        raise fail("objective", f"likelihood, jensen or nce in {space} space", recipe.objective, fix)
+        got = type(objective).__name__.lower()
+        raise fail("objective", f"likelihood, jensen or nce in {space} space", got, fix)
 
 
 def _prior(model: MIWAE, n: int, generator: torch.Generator) -> Tensor:

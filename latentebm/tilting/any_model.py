@@ -20,6 +20,7 @@ from latentebm.progress import Track, silent
 from latentebm.rng import normal
 from latentebm.sampling.importance.weights import WeightSums
 from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
+from latentebm.tilting.objectives import Objective
 from latentebm.tilting.sides import Codes
 from latentebm.tilting.spaces import LatentSpace
 
@@ -198,7 +199,7 @@ def _fitted(
     track: Track,
 ) -> EnergyNet:
     """An ensemble fitted to reference points N(mean, scale²)."""
-    limit = LatentSpace().limit if recipe.objective.bounded else None
+    limit = LatentSpace().limit if cast(Objective, recipe.objective).bounded else None
     energy = EnergyNet(mean.shape[1], members=members, limit=limit, generator=generator).to(mean.device)
     codes = Codes.split(mean, scale, members, generator, drawn)
     fit_energy(energy, codes, recipe, generator=generator, track=track)

@@ -33,6 +33,8 @@ class Objective(ABC):
     Attributes:
         bounded: whether the energy is held within the limit of its space; False where the loss bounds it itself.
         from_clusters: whether a small reference's tilt may start at reweighted clusters of the biased images.
+        own_negatives: whether negatives are draws of each member's own model, which needs a Gaussian base.
+        of_posteriors: whether it needs posterior distributions that spread, in place of their draws.
 
     Example:
         >>> class Square(Objective):
@@ -45,6 +47,8 @@ class Objective(ABC):
 
     bounded: ClassVar[bool] = True
     from_clusters: ClassVar[bool] = False
+    own_negatives: ClassVar[bool] = False
+    of_posteriors: ClassVar[bool] = False
 
     @abstractmethod
     def loss(self, reference: Tensor, base: Tensor) -> Tensor:
@@ -54,8 +58,15 @@ class Objective(ABC):
         """Held-out score (M,), lower is better: the negative gain, a proper score whatever the loss."""
         return likelihood_loss(reference, base)
 
-    def check(self, sides: Sides) -> None:  # noqa: B027 - most objectives suit all sides
+    def check(self, sides: Sides) -> None:
         """Refuse sides that the objective does not suit."""
+        codes, name = sides if isinstance(sides, Codes) else None, type(self).__name__.lower()
+        if self.of_posteriors and (codes is None or not bool((codes.scale > 0).all())):
+            expected = f"another than {name} where there are no posterior draws of codes"
+            raise fail("objective", expected, name, "pass objective=likelihood")
+        if (self.own_negatives or self.of_posteriors) and codes is not None and codes.drawn is not None:
+            expected = "one that takes the base by its draws alone, as they are given"
+            raise fail("objective", expected, name, "pass likelihood, jensen or nce")
 
     def negatives(
         self, energy: EnsembleEnergy, sides: Sides, recipe: TiltRecipe, generator: torch.Generator
@@ -145,15 +156,13 @@ class NCE(_Scored):
 
 
 class _OwnNegatives(Objective):
-    """An objective whose negatives are draws of each member's own model, which needs a Gaussian base."""
+    """An objective whose negatives are draws of each member's own model."""
+
+    own_negatives: ClassVar[bool] = True
 
     def loss(self, reference: Tensor, base: Tensor) -> Tensor:
         """Difference of mean energies: the gradient of the negative gain."""
         return contrastive_loss(reference, base)
-
-    def check(self, sides: Sides) -> None:
-        """Refuse a base that is known by its draws alone."""
-        _check_gaussian(sides, self)
 
 
 @dataclass(frozen=True)
@@ -263,16 +272,11 @@ class Score(Objective):
         >>> Score().check(Codes.split(torch.zeros(4, 2), torch.ones(4, 2), 2, torch.Generator()))
     """
 
+    of_posteriors: ClassVar[bool] = True
+
     def loss(self, reference: Tensor, base: Tensor) -> Tensor:
         """The negative gain: energies alone do not hold a score."""
         return likelihood_loss(reference, base)
-
-    def check(self, sides: Sides) -> None:
-        """Refuse sides without posterior distributions that spread."""
-        if not isinstance(sides, Codes) or not bool((sides.scale > 0).all()):
-            expected = "another than score where there are no posterior draws of codes"
-            raise fail("objective", expected, "score", "pass objective=likelihood")
-        _check_gaussian(sides, self)
 
     def value(
         self, energy: EnsembleEnergy, sides: Sides, rows: Tensor, x: Tensor, x0: Tensor, generator: torch.Generator
@@ -280,12 +284,6 @@ class Score(Objective):
         """Score-matching loss (M,) of fresh posterior draws of the images `rows`."""
         codes = cast(Codes, sides)
         return posterior_score_loss(energy.members, codes.mean[rows], codes.scale[rows], generator=generator)
-
-
-def _check_gaussian(sides: Sides, objective: Objective) -> None:
-    if isinstance(sides, Codes) and sides.drawn is not None:
-        expected = "one that takes the base by its draws alone, as they are given"
-        raise fail("objective", expected, type(objective).__name__.lower(), "pass likelihood, jensen or nce")
 
 
 OBJECTIVES = Registry(

@@ -19,7 +19,7 @@ from latentebm.models.tilts import LatentTilt, Tilt
 from latentebm.models.vae import VAE
 from latentebm.registry import Registry
 from latentebm.tilting.fit_tilt import TiltRecipe
-from latentebm.tilting.objectives import Objective, Score
+from latentebm.tilting.objectives import Objective
 from latentebm.tilting.sides import POSITIVES, Codes, Pictures, Sides
 
 __all__ = ["SPACES", "DataSpace", "LatentSpace", "Space"]
@@ -156,7 +156,7 @@ class LatentSpace(Space):
 
     def check(self, objective: Objective) -> None:
         """Refuse score matching of posterior means, which have no spread."""
-        if isinstance(objective, Score) and self.posterior != "draws":
+        if objective.of_posteriors and self.posterior != "draws":
             fix = "its noise is the posterior's own"
             raise fail("posterior", "draws with objective=score", repr(self.posterior), fix)
 
@@ -237,7 +237,7 @@ class DataSpace(Space):
 
     def check(self, objective: Objective) -> None:
         """Refuse score matching, which needs codes."""
-        if isinstance(objective, Score):
+        if objective.of_posteriors:
             raise fail("space", "latent with objective=score", "'data'", "its noise is the posterior's own")
 
 
