@@ -26,7 +26,7 @@ _HOME = {
     ),
     **dict.fromkeys(("MIWAEImputer", "MIWAETilt", "tilt_miwae"), "latentebm.missing"),
     "MIWAE": "latentebm.missing.miwae",
-    "Attribute": "latentebm.models.attribute",
+    "Attribute": "latentebm.models.features",
     "DataEnergy": "latentebm.models.data_energies",
     **dict.fromkeys(("DataTilt", "ElboTilt"), "latentebm.models.data_tilts"),
     "Debiaser": "latentebm.debiaser",

@@ -17,7 +17,7 @@ from latentebm.debiaser import Debiaser
 from latentebm.sampling import SNIS, Draws, Langevin
 from latentebm.settings.declaration import setting, settings_of
 from latentebm.settings.fields import DebiaserSettings, Settings
-from latentebm.settings.shares import parse_proportions, parse_target
+from latentebm.settings.values import parse_proportions, parse_target
 from latentebm.tilting.objectives import Jensen, Likelihood, Objective
 from latentebm.tilting.spaces import DataSpace, LatentSpace
 from latentebm.workflow.folder import run_folder

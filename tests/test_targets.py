@@ -7,7 +7,7 @@ import torch
 
 from latentebm.data.imbalance import biased_split, within_classes
 from latentebm.settings.fields import Settings
-from latentebm.settings.shares import LongTail
+from latentebm.settings.values import LongTail
 from latentebm.workflow.problem import pose
 
 

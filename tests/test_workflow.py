@@ -14,7 +14,7 @@ from latentebm.report.page import metric_tables, reliability
 from latentebm.sampling import HMC, NUTS
 from latentebm.sampling.named import SAMPLERS
 from latentebm.settings.fields import Settings
-from latentebm.settings.shares import LongTail, biased_shares, parse_classes, parse_proportions, parse_target
+from latentebm.settings.values import LongTail, biased_shares, parse_classes, parse_proportions, parse_target
 from latentebm.workflow.judge import UnmadeError, check_made, mixed
 from latentebm.workflow.problem import pose
 from latentebm.workflow.run import debias

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from latentebm.checks import check_int, check_number, fail
 from latentebm.settings.declaration import setting, settings_of
-from latentebm.settings.shares import OfReference, Uniform, parse_classes, parse_proportions, parse_target
+from latentebm.settings.values import OfReference, Uniform, parse_classes, parse_proportions, parse_target
 
 if TYPE_CHECKING:
     # Not at run time: settings are checked before torch, which takes seconds to import, is needed.
@@ -122,7 +122,7 @@ class DebiaserSettings:
 class Settings(DebiaserSettings):
     """What `debias` is asked to do: the settings of a `Debiaser`, and those of data and run.
 
-    `classes`, `proportions` and `target` are read into values of `latentebm.settings.shares` here, once.
+    `classes`, `proportions` and `target` are read into values of `latentebm.settings.values` here, once.
 
     Raises:
         ValueError: a setting lies outside its range, or two of them exclude each other.

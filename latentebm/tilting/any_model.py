@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from latentebm.checks import check_finite, check_int, check_rng, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
 from latentebm.models.energies import EnergyNet
-from latentebm.models.feature_energy import FeatureEnergy, checked_features, decoded_features
+from latentebm.models.features import FeatureEnergy, checked_features, decoded_features
 from latentebm.models.latent_model import LatentModel, check_codes, check_model
 from latentebm.models.tilts import LatentTilt
 from latentebm.progress import Track, silent

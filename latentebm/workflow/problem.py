@@ -14,7 +14,7 @@ from latentebm.data.images import TORCHVISION, Images, load_images, load_npz
 from latentebm.data.imbalance import biased_split, draw_shares, within_classes
 from latentebm.evaluation.metrics import NEIGHBOURS
 from latentebm.settings.fields import Settings
-from latentebm.settings.shares import ALL, FIRST_FIVE, Classes, LongTail, OfReference, biased_shares
+from latentebm.settings.values import ALL, FIRST_FIVE, Classes, LongTail, OfReference, biased_shares
 
 __all__ = ["Problem", "pose"]
 
