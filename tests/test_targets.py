@@ -45,7 +45,7 @@ def test_targets_reach_the_reference(rng):
         ({"proportions": "0,.3,.3,.3,.1"}, "target: expected classes that the biased set has: .* got none of 0"),
         ({"target": "0:.5,1:.6"}, "target: expected shares that sum to 1"),
         ({"target": "0:.5,9:.5"}, "target: expected each class once"),
-        ({"target": ""}, "target: expected 5 shares, one a class, got 0"),
+        ({"target": ""}, "target: expected 5 shares, one per class, got 0"),
         ({"proportions": "long-tail:.5"}, "proportions: expected a number"),
     ],
 )
