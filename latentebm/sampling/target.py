@@ -161,7 +161,7 @@ def check_own_gradient(target: Potential, x: Tensor) -> None:
     name = type(target).__name__
     expected = f"the values of {name}'s potential from value_and_grad"
     fix = "override value_and_grad as well where the energy or base is overridden, or set it to None there"
-    raise fail("value_and_grad", expected, "others", f"{fix} to differentiate automatically")
+    raise fail("value_and_grad", expected, "other ones", f"{fix} to differentiate automatically")
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:
