@@ -202,7 +202,7 @@ def test_a_learned_sampler_keeps_the_samplers_contract(rng):
     torch.testing.assert_close(draws.log_weight, -tilt.energy(draws.latent).detach())
     again = AmortizedSampler(source).draw(tilt, 7, generator=torch.Generator().manual_seed(0))
     assert torch.equal(draws.latent, again.latent)
-    with pytest.raises(ValueError, match=r"generator: expected points of shape \(7, 2\), got \(7, 3\)"):
+    with pytest.raises(ValueError, match=r"source: expected points of shape \(7, 2\), got \(7, 3\)"):
         AmortizedSampler(SamplerNet(3, 3)).draw(tilt, 7, generator=rng)
 
 
