@@ -15,7 +15,7 @@ ALLOWED = {
     "data": set(),
     "objectives": set(),
     "models": set(),
-    "sampling": set(),
+    "sampling": {"objectives"},
     "plots": set(),
     "report": set(),
     "settings": set(),

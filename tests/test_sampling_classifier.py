@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from latentebm.data.batches import Minibatches
-from latentebm.objectives.joint import jem_loss
+from latentebm.objectives.contrast import jem_loss
 from latentebm.sampling import (
     MALA,
     PMC,
@@ -22,6 +22,7 @@ from latentebm.sampling import (
     energy_penalty,
 )
 from latentebm.training.fit import fit
+from latentebm.training.optimisation import Optimisation
 from tests.sampling_targets import GaussianTilt, assert_mean, gen
 
 CENTRES = torch.tensor([[-2.0, -1.0], [2.0, 1.0]])
@@ -251,7 +252,7 @@ def test_linear_classifier_of_blobs():
         net,
         lambda b: F.cross_entropy(net(b[0]), b[1]),
         Minibatches(x, y, batch_size=100, epochs=60, generator=gen()),
-        lr=0.05,
+        Optimisation(lr=0.05),
     )
     sampler = ConditionalSampler(net, normal, classes=2)
     draws = sampler.sample(1_000, ULA(0.05), 100, generator=gen(1))
@@ -272,7 +273,7 @@ def test_jem_of_blobs():
         return jem_loss(net(x), y, marginal.energy(x, y), marginal.energy(*fake), penalty=0.01)
 
     torch.manual_seed(0)
-    fit(net, loss, Minibatches(x, y, batch_size=100, epochs=60, generator=gen(3)), lr=5e-3)
+    fit(net, loss, Minibatches(x, y, batch_size=100, epochs=60, generator=gen(3)), Optimisation(lr=5e-3))
     assert shares_right(net, Labelled(*blobs(seed=9))) >= 0.97
     draws = conditional.sample(1_000, ULA(0.05), 200, generator=gen(4))
     assert shares_right(logits_of_blobs, draws) >= 0.90

@@ -62,6 +62,17 @@ class EnsembleEnergy(nn.Module, ABC):
         """Energies (N,) of points (N, *event), in nats."""
         return self.members(x).mean(0)
 
+    def start_from(self: E, one: EnsembleEnergy) -> E:
+        """Give every member the network of an ensemble of one member of the same make.
+
+        Raises:
+            RuntimeError: sizes differ (from torch).
+        """
+        with torch.no_grad():
+            for mine, theirs in zip(self.parameters(), one.parameters(), strict=True):
+                mine.copy_(theirs.expand_as(mine))
+        return self
+
     def bounded(self, free: Tensor) -> Tensor:
         """Energies brought within the limit, if there is one."""
         return free if self.limit is None else self.limit * torch.tanh(free / self.limit)
@@ -106,17 +117,6 @@ class EnergyNet(EnsembleEnergy):
             bound = 0.0 if o == 1 else 1 / math.sqrt(i)
             self.weights.append(initial((members, i, o), bound, generator))
             self.biases.append(initial((members, 1, o), bound, generator))
-
-    def start_from(self, other: EnergyNet) -> EnergyNet:
-        """Give every member the perceptron of an energy of one member and the same widths.
-
-        Raises:
-            RuntimeError: widths differ (from torch).
-        """
-        with torch.no_grad():
-            for mine, theirs in zip(self.parameters(), other.parameters(), strict=True):
-                mine.copy_(theirs.expand_as(mine))
-        return self
 
     @property
     def perceptrons(self) -> tuple[list[Tensor], list[Tensor], float | None]:

@@ -9,21 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import fail
+from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
 from latentebm.models.latent_model import LatentModel
 
 __all__ = ["FeatureEnergy", "LinearEnergy", "decoded_features"]
 
 
 class LinearEnergy(nn.Module):
-    r"""Exponential family: the energy falls linearly along the features.
+    r"""Exponential family: an energy linear in the features, with natural parameters θ (F,) in nats per unit of each.
 
     .. math:: E(\phi) = -\theta^\top \phi
-
-    Arguments:
-        theta: natural parameters, (F,), nats per unit of each feature.
-
-    References:
-        I-divergence geometry of probability distributions and minimization problems (Csiszár, 1975).
 
     Example:
         >>> LinearEnergy(torch.tensor([1.0, -1.0]))(torch.eye(2))
@@ -45,14 +40,14 @@ class FeatureEnergy(nn.Module):
     .. math:: E(z) = e\big(\phi(\mathrm{decode}(z))\big)
 
     Samplers that use no gradient (SNIS, rejection, i-SIR) take any model and features. Langevin and NUTS need both
-    to be differentiable; where the features are steps (a hard label), Metropolis-adjusted kernels stay exact, and the
-    others refuse them.
+    to be differentiable; where the features are piecewise constant (a hard label), Metropolis-adjusted kernels stay
+    exact, and the others refuse them.
 
     Arguments:
         model: anything with `latent_dim` and `decode`.
         features: data (N, *data_shape) to features (N, F).
         energy: module from features (N, F) to (N,).
-        chunk: codes decoded at once.
+        chunk: codes decoded at once; None chooses by the device.
 
     References:
         Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
@@ -71,13 +66,10 @@ class FeatureEnergy(nn.Module):
         features: Callable[[Tensor], Tensor],
         energy: nn.Module,
         *,
-        chunk: int = 4096,
+        chunk: int | None = None,
     ) -> None:
         super().__init__()
-        self.model = model
-        self.features = features
-        self.energy = energy
-        self.chunk = chunk
+        self.model, self.features, self.energy, self.chunk = model, features, energy, chunk
 
     def forward(self, z: Tensor) -> Tensor:
         """Energies (N,) of codes (N, d), nats.
@@ -85,8 +77,11 @@ class FeatureEnergy(nn.Module):
         Raises:
             ValueError: features of another shape, or a gradient is asked for that `decode` does not pass on.
         """
-        parts = [decoded_features(self.model, self.features, part) for part in z.split(self.chunk)]
-        return torch.cat([cast(Tensor, self.energy(part)) for part in parts])
+
+        def energies(part: Tensor) -> Tensor:
+            return cast(Tensor, self.energy(decoded_features(self.model, self.features, part)))
+
+        return in_chunks(energies, z, self.chunk or chunk_size(CHAIN_NUMBERS, z.device))
 
 
 def decoded_features(model: LatentModel, features: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
@@ -103,7 +98,8 @@ def decoded_features(model: LatentModel, features: Callable[[Tensor], Tensor], z
     x = model.decode(z)
     if torch.is_grad_enabled() and z.requires_grad and not x.requires_grad:
         # Otherwise the chain would silently follow the prior alone.
-        raise fail("decode", "a differentiable one for this sampler", "one without gradient", "draw by SNIS instead")
+        expected = "a differentiable decode, since this sampler needs the energy's gradient"
+        raise fail("decode", expected, "one that passes on no gradient", "draw by SNIS instead")
     return checked_features(features, x)
 
 
@@ -116,12 +112,12 @@ def checked_features(features: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     Example:
         >>> checked_features(lambda x: x.mean(), torch.zeros(2, 3))
         Traceback (most recent call last):
-        ValueError: features: expected shape (2, F), got (); return one row of numbers an item
+        ValueError: features: expected shape (2, F), got (); return one row of numbers per item
     """
     phi = features(x)
     if not isinstance(phi, Tensor) or phi.ndim != 2 or len(phi) != len(x) or not phi.shape[1]:
         got = tuple(phi.shape) if isinstance(phi, Tensor) else type(phi).__name__
-        raise fail("features", f"shape ({len(x)}, F)", got, "return one row of numbers an item")
+        raise fail("features", f"shape ({len(x)}, F)", got, "return one row of numbers per item")
     if not bool(phi.isfinite().all()):
-        raise fail("features", "finite numbers", "NaN or infinite ones", "mend the callable")
+        raise fail("features", "finite numbers", "NaN or infinite ones", "return finite features for all data")
     return phi.float()

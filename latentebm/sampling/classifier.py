@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, check_rng, fail
+from latentebm.objectives.contrast import contrastive_loss
 from latentebm.rng import integers
 from latentebm.sampling.importance.resampling import pick_columns
 from latentebm.sampling.mcmc.chains import run_chains
@@ -204,7 +205,7 @@ def energy_differential(sampler: ClassifierChains, data: Labelled, model: Labell
         >>> energy_differential(s, Labelled(torch.ones(1, 2), y), Labelled(torch.zeros(1, 2), y)).item()
         -1.0
     """
-    return sampler.energy(*data).mean() - sampler.energy(*model).mean()
+    return contrastive_loss(sampler.energy(*data), sampler.energy(*model))
 
 
 def energy_penalty(sampler: ClassifierChains, data: Labelled, model: Labelled) -> Tensor:
@@ -215,4 +216,4 @@ def energy_penalty(sampler: ClassifierChains, data: Labelled, model: Labelled) -
     References:
         Implicit generation and modeling with energy based models (Du and Mordatch, 2019), https://arxiv.org/abs/1903.08689
     """
-    return sampler.energy(*data).square().mean() + sampler.energy(*model).square().mean()
+    return contrastive_loss(sampler.energy(*data), sampler.energy(*model), weight=0.0, energy_penalty=1.0)
