@@ -157,11 +157,6 @@ class EnergyNet(EnsembleEnergy):
 
 
 def initial(shape: tuple[int, ...], bound: float, generator: torch.Generator | None) -> nn.Parameter:
-    """A parameter drawn uniformly from [−bound, bound), from torch's global stream without a generator.
-
-    Example:
-        >>> bool(initial((50,), 0.1, torch.Generator()).abs().max() <= 0.1)
-        True
-    """
+    """A parameter drawn uniformly from [−bound, bound), from torch's global stream without a generator."""
     draws = torch.rand(shape) if generator is None else uniform(shape, generator, torch.empty(0))
     return nn.Parameter((2 * draws - 1) * bound)
