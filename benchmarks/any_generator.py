@@ -2,8 +2,9 @@
 
     python benchmarks/any_generator.py [--seed 0] [--models gan pythae] [--gan-steps 2500] [--epochs 10] [--json FILE]
 
-The user's classifier (attribute, class probabilities) and the judge learn from disjoint halves of MNIST's training
-images. "Other digits" is a classifier of the digits 5-9, which never saw a class that is balanced here.
+The user's classifier (attribute, class probabilities) and the evaluation classifier learn from disjoint halves of
+MNIST's training images. "Other digits" is a classifier of the digits 5-9, which never saw a class that is balanced
+here.
 """
 
 from __future__ import annotations
@@ -73,9 +74,9 @@ def train_pythae(images: Tensor, epochs: int, generator: torch.Generator) -> Wra
     vae.eval().requires_grad_(False)
 
     def encode(x: Tensor) -> Tensor:
-        law = vae.encoder(x)
-        noise = torch.randn(law["embedding"].shape, generator=generator)
-        return law["embedding"] + (0.5 * law["log_covariance"]).exp() * noise
+        posterior = vae.encoder(x)
+        noise = torch.randn(posterior["embedding"].shape, generator=generator)
+        return posterior["embedding"] + (0.5 * posterior["log_covariance"]).exp() * noise
 
     return WrappedModel(vae.decoder, DIM, key="reconstruction", encoder=encode)
 
@@ -158,7 +159,7 @@ def measure(fit: Callable | None, model: WrappedModel, real: Tensor, referee: Cl
 
 
 def print_table(found: list[dict]) -> None:
-    table = Table(title="Digits 0-4 by generators without a tilt of their own: total variation to uniform by route")
+    table = Table(title="Digits 0-4 by models without a tilt of their own: total variation to uniform by route")
     for head in ("model", "route", "TV", "off target", "ESS", "Fréchet", "coverage", "seconds"):
         table.add_column(head, justify="left" if head in ("model", "route") else "right")
     for row in found:

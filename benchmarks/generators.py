@@ -6,8 +6,8 @@
 MNIST digits 0-4, 18,353 biased images in the shares .12/.33/.28/.20/.07, target uniform. The biased VAE is trained for
 `--epochs` passes; no method takes more VAE gradient steps than that took. Each finished row is merged into the JSON
 file, and rows that are there already are skipped, so that the work can be stopped, resumed and shared by processes.
-The judge and the VAEs are kept in the run folder. Seconds are wall-clock and mean little where processes
-share a machine; VAE steps are the budget's measure.
+The evaluation classifier and the VAEs are kept in the run folder. Seconds are wall-clock and mean little where
+processes share a machine; the budget is measured in VAE steps.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from latentebm.files import write_atomic, write_json
 from latentebm.models.saving import load_weights, save_weights
 from latentebm.models.vae import VAE
 from latentebm.sampling import Draws
-from latentebm.settings.job import Settings
+from latentebm.settings.fields import Settings
 from latentebm.workflow.judge import fit_judge
 from latentebm.workflow.problem import pose
 
@@ -63,7 +63,7 @@ class World:
 
 @dataclass(frozen=True)
 class Judge:
-    """The classifier, its confusions on test images."""
+    """The evaluation classifier and its confusions on test images."""
 
     classifier: Classifier
     confusion: Tensor
@@ -159,7 +159,7 @@ def kl_weight(dim: int) -> float:
 
 
 def few(w: World, size: int, seed: int) -> Tensor:
-    """A balanced few of the reference images; all of them for 685 a class, or where the size doesn't matter."""
+    """A balanced few of the reference images; all of them for 685 per class, or where the size doesn't matter."""
     if size in (0, 685):
         return w.reference
     rng = torch.Generator().manual_seed(1000 + seed)
@@ -204,8 +204,8 @@ def fit_or_load_judge(folder: Path) -> Judge:
     else:
         classifier = fit_judge(problem, torch.Generator().manual_seed(0), torch.device("cpu"))
         save_weights(path, classifier)
-    read = classifier.probabilities(classifier.embed(problem.exam.float01())).argmax(1)
-    return Judge(classifier, confusion_rates(read, problem.exam.labels, 10))
+    read = classifier.probabilities(classifier.embed(problem.judge_test.float01())).argmax(1)
+    return Judge(classifier, confusion_rates(read, problem.judge_test.labels, 10))
 
 
 def read(path: Path) -> list[dict]:
@@ -223,8 +223,8 @@ def merge(path: Path, row: dict) -> None:
 
 
 def table(rows: list[dict]) -> str:
-    """Markdown: one line a dimension, size and method; mean ± sd over seeds."""
-    head = "| d | a class | method | TV | TV corrected | Fréchet | coverage | ESS | VAE steps | seeds |"
+    """Markdown: one line for each dimension, size and method; mean ± sd over seeds."""
+    head = "| d | per class | method | TV | TV corrected | Fréchet | coverage | ESS | VAE steps | seeds |"
     lines = [head, "|---" * 10 + "|"]
     for dim, size, method in dict.fromkeys((r["dim"], r["size"], r["method"]) for r in rows):
         group = [r for r in rows if (r["dim"], r["size"], r["method"]) == (dim, size, method)]

@@ -1,9 +1,9 @@
-"""Argument checks for the public edge: each names what was expected, what came, and the fix."""
+"""Checks of arguments: each returns what it checked, or raises the ValueError of `fail`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,35 +18,31 @@ __all__ = [
     "check_number",
     "check_points",
     "check_rng",
+    "check_shares",
     "fail",
 ]
 
 
 def fail(name: str, expected: str, got: object, fix: str) -> ValueError:
-    """Build the one error every check raises, ``name: expected …, got …; fix``.
-
-    Example:
-        >>> str(fail("step", "a positive number", -1, "pass step=0.01"))
-        'step: expected a positive number, got -1; pass step=0.01'
-    """
+    """The error that every check raises, ``name: expected …, got …; fix``."""
     return ValueError(f"{name}: expected {expected}, got {got}; {fix}")
 
 
 def check_number(
     name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, open_low: bool = False, fix: str = ""
 ) -> float:
-    """Return `value` as a float of [low, high], or (low, high] with `open_low`.
-
-    Raises:
-        ValueError: `value` is no real number, is NaN, or lies outside.
+    """Return `value` as a float in [low, high], or (low, high] with `open_low`.
 
     Example:
-        >>> check_number("step", 0.5, low=0, open_low=True)
-        0.5
+        >>> check_number("step", 0, low=0, open_low=True)
+        Traceback (most recent call last):
+        ValueError: step: expected a number above 0, got 0; pass a number above 0
     """
-    bracket = "(" if open_low else "["
-    expected = f"a number of {bracket}{low:g}, {high:g}]"
-    fix = fix or f"pass a value of {bracket}{low:g}, {high:g}]"
+    if high < math.inf:
+        expected = f"a number in {'(' if open_low else '['}{low:g}, {high:g}]"
+    else:
+        expected = f"a number above {low:g}" if open_low else f"a number of at least {low:g}"
+    fix = fix or f"pass {expected}"
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -59,12 +55,10 @@ def check_number(
 def check_int(name: str, value: Any, *, low: int = 1, fix: str = "") -> int:
     """Return `value` as an int of at least `low`.
 
-    Raises:
-        ValueError: `value` is no whole number or lies below.
-
     Example:
-        >>> check_int("n", 3)
-        3
+        >>> check_int("pool", 1, low=2)
+        Traceback (most recent call last):
+        ValueError: pool: expected a whole number of at least 2, got 1; pass pool=2 or more
     """
     if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < low:
         raise fail(name, f"a whole number of at least {low}", repr(value), fix or f"pass {name}={low} or more")
@@ -74,47 +68,45 @@ def check_int(name: str, value: Any, *, low: int = 1, fix: str = "") -> int:
 def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     """Return `value` if it is one of `choices`.
 
-    Raises:
-        ValueError: it is not.
-
     Example:
-        >>> check_choice("sampler", "snis", ["snis", "langevin"])
-        'snis'
+        >>> check_choice("sampler", "sniss", ["snis", "langevin"])
+        Traceback (most recent call last):
+        ValueError: sampler: expected one of snis, langevin, got 'sniss'; pass for example sampler="snis"
     """
     if value not in choices:
-        raise fail(name, f"one of {', '.join(choices)}", repr(value), f"pass for example {name}={next(iter(choices))}")
+        fix = f'pass for example {name}="{next(iter(choices))}"'
+        raise fail(name, f"one of {', '.join(choices)}", repr(value), fix)
     return str(value)
 
 
-def check_rng(generator: Any) -> Generator:
-    """Return `generator` if it is one: without it torch would draw from its global state.
-
-    Raises:
-        ValueError: it is not.
+def check_shares(name: str, shares: Sequence[float], n: int) -> list[float]:
+    """Return `shares` as floats if they are `n` non-negative numbers that sum to one.
 
     Example:
-        >>> import torch
-        >>> check_rng(torch.Generator().manual_seed(5)).initial_seed()
-        5
+        >>> check_shares("target", [1, 1], 2)
+        Traceback (most recent call last):
+        ValueError: target: expected shares that sum to 1, got a sum of 2; divide them by their sum
     """
+    if len(shares) != n:
+        raise fail(name, f"{n} shares, one per class", f"{len(shares)}", "give each class its share")
+    values = [check_number(name, s, low=0, high=1) for s in shares]
+    if abs(sum(values) - 1) > 1e-6:
+        raise fail(name, "shares that sum to 1", f"a sum of {sum(values):.6g}", "divide them by their sum")
+    return values
+
+
+def check_rng(generator: Any) -> Generator:
+    """Return `generator` if it is a torch.Generator: without one torch would draw from its global state."""
     from torch import Generator
 
     if not isinstance(generator, Generator):
-        raise fail("generator", "a torch.Generator", type(generator).__name__, "pass torch.Generator()")
+        fix = "pass torch.Generator().manual_seed(0)"
+        raise fail("generator", "a torch.Generator", type(generator).__name__, fix)
     return generator
 
 
 def check_finite(name: str, x: Tensor) -> Tensor:
-    """Return `x` if every entry is finite.
-
-    Raises:
-        ValueError: an entry is NaN or infinite.
-
-    Example:
-        >>> import torch
-        >>> check_finite("x", torch.zeros(2))
-        tensor([0., 0.])
-    """
+    """Return `x` if every entry is finite."""
     bad = int((~x.isfinite()).sum())
     if bad:
         raise fail(name, "finite values", f"{bad} NaN or infinite of {x.numel()}", "remove or impute them first")
@@ -122,31 +114,21 @@ def check_finite(name: str, x: Tensor) -> Tensor:
 
 
 def check_points(name: str, x: Tensor) -> Tensor:
-    """Return `x` if it holds at least one point (N, *event), floating and finite.
-
-    Raises:
-        ValueError: there is no point, or its entries are not floating or not finite.
-
-    Example:
-        >>> import torch
-        >>> check_points("data", torch.zeros(2, 3)).shape
-        torch.Size([2, 3])
-    """
+    """Return `x` if it holds at least one point (N, *event), floating and finite."""
     if not x.is_floating_point() or x.ndim < 2 or not len(x):
-        raise fail(name, "floating points (N, *event), N ≥ 1", f"{tuple(x.shape)} of {x.dtype}", "convert them")
+        got = f"shape {tuple(x.shape)} of {x.dtype}"
+        raise fail(name, "floats of shape (N, *event), N ≥ 1", got, "reshape them, and convert them by .float()")
     return check_finite(name, x)
 
 
 def check_event(name: str, x: Tensor, event_shape: tuple[int, ...]) -> Tensor:
     """Return `x` if its shape is (N, event shape).
 
-    Raises:
-        ValueError: the shape differs.
-
     Example:
         >>> import torch
-        >>> check_event("z", torch.zeros(3, 2), (2,)).shape
-        torch.Size([3, 2])
+        >>> check_event("z", torch.zeros(3), (2,))
+        Traceback (most recent call last):
+        ValueError: z: expected shape (N, 2), got (3,); reshape it, or pass the model it was made for
     """
     if x.ndim == 0 or tuple(x.shape[1:]) != tuple(event_shape):
         want = ", ".join(["N", *map(str, event_shape)])

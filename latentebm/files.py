@@ -17,13 +17,12 @@ __all__ = ["check_absent", "sha256", "write_atomic", "write_json", "write_text"]
 
 
 def check_absent(paths: Iterable[Path], overwrite: bool) -> None:
-    """Refuse to write over existing files unless that is asked for.
-
-    Raises:
-        ValueError: one is there, and `overwrite` is false.
+    """Raise a ValueError if one of some files exists, unless they may be overwritten.
 
     Example:
-        >>> check_absent([Path("nowhere.csv")], overwrite=False)
+        >>> check_absent([Path("/")], overwrite=False)
+        Traceback (most recent call last):
+        ValueError: out: expected files that do not exist yet, got /; choose another folder, or pass --overwrite
     """
     there = [path for path in paths if path.exists()]
     if there and not overwrite:
@@ -40,8 +39,11 @@ def write_atomic(path: Path | str, write: Callable[[Path], object]) -> Path:
 
     Example:
         >>> folder = Path(tempfile.mkdtemp())
-        >>> write_atomic(folder / "a.txt", lambda p: p.write_text("hello")).read_text()
-        'hello'
+        >>> write_atomic(folder / "a.txt", lambda p: p.write_text("a" * (1 / 0)))
+        Traceback (most recent call last):
+        ZeroDivisionError: division by zero
+        >>> list(folder.iterdir())
+        []
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,15 +65,7 @@ def write_atomic(path: Path | str, write: Callable[[Path], object]) -> Path:
 
 
 def write_text(path: Path | str, text: str) -> Path:
-    """Write UTF-8 text atomically.
-
-    Raises:
-        OSError: the folder cannot be written.
-
-    Example:
-        >>> write_text(Path(tempfile.mkdtemp()) / "a.txt", "é").read_text(encoding="utf-8")
-        'é'
-    """
+    """Write UTF-8 text atomically, as `write_atomic` does."""
     return write_atomic(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
@@ -79,7 +73,6 @@ def write_json(path: Path | str, value: Any) -> Path:
     """Write indented, strictly valid JSON atomically; NaN and infinities become null.
 
     Raises:
-        OSError: the folder cannot be written.
         TypeError: a value has no JSON form.
 
     Example:
@@ -92,7 +85,7 @@ def write_json(path: Path | str, value: Any) -> Path:
 
 
 def _finite(value: Any) -> Any:
-    """JSON knows no NaN: null says "no number" where a reader would otherwise choke."""
+    """The value with null for what JSON cannot hold: NaN and infinities."""
     if isinstance(value, dict):
         return {str(k): _finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -102,9 +95,6 @@ def _finite(value: Any) -> Any:
 
 def sha256(path: Path | str) -> str:
     """Hexadecimal SHA-256 of a file's bytes.
-
-    Raises:
-        OSError: the file cannot be read.
 
     Example:
         >>> sha256(write_text(Path(tempfile.mkdtemp()) / "a.txt", ""))[:8]

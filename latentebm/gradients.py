@@ -38,16 +38,7 @@ def differentiate(potential: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Ten
 
 
 def checked_values(potential: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """A potential's values (N,) at points (N, *event).
-
-    Raises:
-        ValueError: they are not floating, or not one per point.
-
-    Example:
-        >>> checked_values(lambda x: x.sum(), torch.ones(2, 1))
-        Traceback (most recent call last):
-        ValueError: potential: expected shape (2,), got (); return one energy per point, for example by .squeeze(-1)
-    """
+    """A potential's values (N,) at points (N, *event), refused unless they are one floating number per point."""
     value = potential(x)
     if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__

@@ -58,11 +58,11 @@ def child(generator: torch.Generator) -> torch.Generator:
 
 
 @contextmanager
-def seeded(generator: torch.Generator | None) -> Iterator[None]:
-    """Seed torch's global stream from a generator inside a block, and give the stream back as it was.
+def seeded(source: torch.Generator | int | None) -> Iterator[None]:
+    """Seed torch's global stream from a generator, or with a number, inside a block, and give it back as it was.
 
     Layers initialise themselves, and Pyro draws, from the global stream; nothing else of the package does. Without a
-    generator the block draws from the global stream as it stands.
+    source the block draws from the global stream as it stands.
 
     Example:
         >>> with seeded(torch.Generator().manual_seed(0)):
@@ -71,10 +71,10 @@ def seeded(generator: torch.Generator | None) -> Iterator[None]:
         ...     first == torch.nn.Linear(1, 1).weight.item()
         True
     """
-    if generator is None:
+    if source is None:
         yield
         return
-    seed = draw_seed(generator)
+    seed = source if isinstance(source, int) else draw_seed(source)
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Generators that are not ours, tilted to a reference: closed forms on a Gaussian latent, a pythae model, bad input."""
+"""Models that are not ours, tilted to a reference: closed forms on a Gaussian latent, a pythae model, bad input."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from latentebm.models.vae import VAE
 from latentebm.sampling import SNIS, Langevin
 from latentebm.tilting.any_model import SupportWarning, tilt_generator
 from latentebm.tilting.fit_tilt import TiltRecipe
+from latentebm.tilting.objectives import Jensen
 
 QUICK = TiltRecipe(steps=150, batch=128, base_batch=512)
 SHIFT = 1.0
 
 
 def shifted(encoder=None) -> tuple[WrappedModel, torch.Tensor]:
-    """A generator that widens N(0, I) threefold, and a reference shifted along the first coordinate."""
+    """A model that widens N(0, I) threefold, and a reference shifted along the first coordinate."""
     model = WrappedModel(lambda z: 3 * z, 2, encoder=encoder)
     reference = 3 * torch.randn(2000, 2, generator=torch.Generator().manual_seed(1))
     return model, reference + torch.tensor([3 * SHIFT, 0.0])
@@ -79,10 +80,10 @@ def test_our_vae_gives_its_posteriors(rng):
 
 
 def test_other_supports_are_called_out(rng):
-    """Real data with noise that the generator never makes: an energy of the data sees the noise, and collapses."""
+    """Real data with noise that the model never makes: an energy of the data sees the noise, and collapses."""
     flat = WrappedModel(lambda z: torch.cat([z, torch.zeros(len(z), 3)], 1), 2)
     reference = torch.randn(500, 5, generator=rng) * 4
-    steep = TiltRecipe(objective="jensen", energy_penalty=1e-3, steps=100, batch=128, base_batch=512)
+    steep = TiltRecipe(objective=Jensen(penalty=1e-3), steps=100, batch=128, base_batch=512)
     with pytest.warns(SupportWarning, match="pass features"):
         tilt_generator(flat, reference, recipe=steep, folds=2, generator=rng)
 
@@ -151,7 +152,7 @@ class Encoding(Sizeless):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"reference": torch.zeros(9, 3)}, "decode: expected data of the reference's shape"),
+        ({"reference": torch.zeros(9, 3)}, r"reference: expected items of the decoded shape \(2,\), got \(3,\)"),
         ({"reference": torch.zeros(1, 2)}, "reference: expected at least 2 items"),
         ({"reference": torch.zeros(9, 2, dtype=torch.uint8)}, "reference: expected a float tensor"),
         (
@@ -163,12 +164,12 @@ class Encoding(Sizeless):
         ({"model": Decoding(lambda z: {"x": z})}, "model.decode: expected a tensor of 2 items for 2 codes, got dict"),
         ({"model": Decoding(lambda z: z.repeat(2, 1))}, r"model.decode: expected a tensor of 2 items .*, got \(4, 2\)"),
         ({"generator": None}, "generator: expected a torch.Generator, got NoneType"),
-        ({"features": "logits"}, "features: expected a function of the data, got 'logits'"),
+        ({"features": "logits"}, "features: expected a function of the data, or None, got 'logits'"),
         ({"features": lambda x: x, "pool": 1}, "pool: expected a whole number of at least 2"),
-        ({"features": lambda x: x.mean()}, r"features: expected shape \(1024, F\), got \(\)"),
-        ({"features": lambda x: x[:1]}, r"features: expected shape \(1024, F\), got \(1, 2\)"),
+        ({"features": lambda x: x.mean()}, r"features: expected shape \(2000, F\), got \(\)"),
+        ({"features": lambda x: x[:1]}, r"features: expected shape \(2000, F\), got \(1, 2\)"),
         ({"features": lambda x: x / 0}, "features: expected finite numbers"),
-        ({"features": lambda x: x[:, : 1 + (len(x) == 976)]}, "features: expected as many of each item"),
+        ({"features": lambda x: x[:, : 1 + (len(x) == 2000)]}, "features: expected the same number of features for"),
         ({"model": shifted(encoder=lambda x: x[:100])[0]}, r"encoder: expected codes of shape \(2000, 2\)"),
     ],
 )

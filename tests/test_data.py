@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from latentebm.data import shipped
 from latentebm.data.images import as_images, load_images, load_npz
 from latentebm.data.imbalance import biased_split
+from latentebm.data.shipped import shipped_file
 
 LITERATURE = [0.12, 0.33, 0.28, 0.20, 0.07]
 
@@ -62,7 +62,7 @@ def test_splits_that_cannot_be(mnist, rng, change, message):
         biased_split(mnist.labels, arguments.pop("classes"), arguments.pop("proportions"), generator=rng, **arguments)
 
 
-def test_splits_take_arrays_and_name_labels_that_are_none(rng):
+def test_splits_take_arrays_and_name_labels_that_are_no_numbers(rng):
     labels = np.arange(100) % 2
     seeded = [torch.Generator().manual_seed(0) for _ in range(2)]
     array, tensor = (
@@ -92,9 +92,9 @@ ZEROS = np.zeros((3, 4, 4))
         (np.zeros((3, 2, 4, 4)), None, "C 1 or 3"),
         (ZEROS.astype(np.int64), None, "uint8, or float"),
         (ZEROS + 2, None, r"floats in \[2, 2\]"),
-        (ZEROS - 0.1, None, "divide by their maximum"),
+        (ZEROS - 0.1, None, "rescale them to"),
         (ZEROS + np.nan, None, "NaN"),
-        (ZEROS, np.zeros(2, int), "one an image"),
+        (ZEROS, np.zeros(2, int), "one per image"),
         (ZEROS, np.array([0.0, 1.0, 2.0]), "whole numbers"),
         (ZEROS, np.array([0, -1, 2]), r"\[-1, 2\]"),
     ],
@@ -144,13 +144,12 @@ def test_missing_data_are_named(tmp_path):
         load_images(str(tmp_path / "none.npz"))
 
 
-def test_a_changed_shipped_file_is_refused(tmp_path, monkeypatch):
+def test_a_changed_shipped_file_is_refused(tmp_path):
     (tmp_path / "default.csv").write_text("changed")
-    monkeypatch.setattr(shipped, "_FOLDERS", (tmp_path,))
     with pytest.raises(OSError, match="expected SHA-256"):
-        shipped.shipped_file("default.csv")
+        shipped_file("default.csv", [tmp_path])
     with pytest.raises(FileNotFoundError, match="reinstall"):
-        shipped.shipped_file("MNIST/raw/t10k-labels-idx1-ubyte.gz")
+        shipped_file("MNIST/raw/t10k-labels-idx1-ubyte.gz", [tmp_path])
 
 
 def test_data_root_comes_before_the_shipped_files(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from latentebm.plots import animate_density, plot_density_flow, plot_energy_curv
 from tests.sampling_targets import gen
 
 
-def test_the_gif_has_a_frame_a_step(tmp_path):
+def test_the_gif_has_one_frame_per_step(tmp_path):
     trace = torch.randn(4, 200, 1, generator=gen()) + 3 * torch.arange(4).view(4, 1, 1)
     with Image.open(animate_density(trace, torch.randn(200, generator=gen(1)), tmp_path / "a.gif")) as film:
         assert film.format == "GIF"

@@ -18,19 +18,20 @@ ALLOWED = {
     "sampling": {"objectives"},
     "plots": set(),
     "report": set(),
-    "settings": set(),
+    "settings": {"models", "sampling", "tilting"},  # their types alone, not at run time
     "training": {"data", "models"},
     "ebm": {"data", "models", "objectives", "sampling", "training"},
     "adapters": {"models"},
     "tilting": {"models", "objectives", "sampling", "training", "ebm"},
     "missing": {"data", "models", "sampling", "training", "tilting", "plots", "report"},
     "evaluation": {"data", "models", "sampling", "training"},
-    "debiaser": {"data", "models", "objectives", "sampling", "training", "tilting", "settings"},
+    "choices": {"models", "sampling", "training", "tilting", "settings"},
+    "debiaser": {"data", "models", "objectives", "sampling", "training", "tilting", "settings", "choices"},
     "workflow": {"data", "models", "sampling", "tilting", "evaluation", "plots", "report", "settings", "debiaser"},
     "studies": {"data", "evaluation", "plots", "settings", "debiaser", "workflow"},
     "cli": {"missing", "report", "settings", "debiaser", "workflow", "studies"},
 }
-GROUND = {"checks", "chunks", "devices", "files", "gradients", "progress", "rng", "_version"}
+GROUND = {"checks", "chunks", "devices", "files", "gradients", "progress", "registry", "rng", "_version"}
 MOST_MODULES = 14
 
 

@@ -11,7 +11,7 @@ import torch
 from latentebm.evaluation.fidelity import copied_share, frechet_distance, neighbourhoods
 from latentebm.evaluation.metrics import judge
 from latentebm.evaluation.shares import (
-    bootstrap_interval,
+    bootstrap_intervals,
     class_shares,
     confusion_rates,
     corrected_shares,
@@ -53,7 +53,7 @@ def test_confusions_are_counted_and_unknown_classes_trusted():
     read, true = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 1, 1])
     expected = torch.tensor([[1, 0, 0], [1 / 3, 2 / 3, 0], [0, 0, 1]], dtype=torch.double)
     assert torch.allclose(confusion_rates(read, true, 3), expected)
-    with pytest.raises(ValueError, match="one reading a label"):
+    with pytest.raises(ValueError, match="one per label"):
         confusion_rates(read, true[:2], 3)
 
 
@@ -74,7 +74,7 @@ def test_correction_stays_on_the_simplex():
         corrected_shares([0.5, 0.5], CONFUSION)
 
 
-def test_what_a_judge_cannot_tell_apart_stays_as_observed():
+def test_what_a_classifier_cannot_tell_apart_stays_as_observed():
     blind = torch.full((3, 3), 1 / 3)
     assert corrected_shares([0.2, 0.3, 0.5], blind) == pytest.approx([0.2, 0.3, 0.5], abs=1e-6)
     # Classes 1 and 2 are read alike; class 0 is still corrected, and their sum with it.
@@ -90,8 +90,8 @@ def test_bootstrap_interval_covers_the_truth():
     target, missed = np.array([0.2, 0.3, 0.5]), 0
     for seed in range(200):
         shares, seeded = rng.multinomial(n, truth) / n, torch.Generator().manual_seed(seed)
-        low, high = bootstrap_interval(
-            shares, n, lambda p: 0.5 * np.abs(p - target).sum(), generator=seeded, resamples=300
+        ((low, high),) = bootstrap_intervals(
+            shares, n, lambda p: [0.5 * np.abs(p - target).sum()], generator=seeded, resamples=300
         )
         missed += not low <= 0.3 <= high
     assert missed < 28
@@ -105,21 +105,21 @@ def test_frechet_of_gaussians_meets_the_closed_form(rng):
     assert frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
 
 
-def test_copies_are_told_from_draws_of_the_law(rng):
+def test_copies_are_told_from_fresh_draws(rng):
     seen, unseen, fresh = (torch.randn(n, 3, generator=rng) for n in (50, 5_000, 2_000))
     half = torch.cat([fresh[:1_000], seen.repeat(20, 1) + 0.01 * torch.randn(1_000, 3, generator=rng)])
     assert copied_share(fresh, seen, unseen, generator=rng) == pytest.approx(0.5, abs=0.08)
     assert copied_share(half, seen, unseen, generator=rng) == pytest.approx(0.75, abs=0.05)
     assert copied_share(unseen[:50], seen, unseen, generator=rng) < 0.5
-    with pytest.raises(ValueError, match=r"unseen: expected at least the 50 seen images, .*got 49"):
+    with pytest.raises(ValueError, match=r"unseen: expected at least 50 rows, .*got 49"):
         copied_share(fresh, seen, unseen[:49], generator=rng)
 
 
 def test_neighbourhoods_of_equal_and_of_distant_sets(rng):
     real, same = torch.randn(2000, 4, generator=rng), torch.randn(2000, 4, generator=rng)
     found = neighbourhoods(same, real)
-    assert found.density == pytest.approx(1, abs=0.1)  # its expectation for equal laws
-    assert found.coverage == pytest.approx(1 - 0.5**5, abs=0.03)  # the limit for equal laws, equal sizes, k = 5
+    assert found.density == pytest.approx(1, abs=0.1)  # its expectation for equal distributions
+    assert found.coverage == pytest.approx(1 - 0.5**5, abs=0.03)  # the limit for equal distributions and sizes, k = 5
     assert found.precision == pytest.approx(found.recall, abs=0.05)
     itself = neighbourhoods(real, real)
     assert (itself.precision, itself.recall, itself.coverage) == (1, 1, 1)
@@ -144,7 +144,7 @@ def test_neighbourhoods_need_neighbours():
 
 
 class _Reads(torch.nn.Module):
-    """A judge that reads the class off the first pixel."""
+    """A classifier that reads the class off the first pixel."""
 
     def embed(self, x):
         return x.flatten(1)
@@ -173,7 +173,7 @@ def test_judge_puts_the_pieces_together(rng):
 
 
 def test_judge_takes_out_confusions_and_says_what_is_absent(rng):
-    """A judge that reads half of class 0 as class 1; no image of class 2."""
+    """A classifier that reads a quarter of class 0 as class 1; no image of class 2."""
     x = torch.rand(4000, 1, 3, 3, generator=rng)
     x[:, :, 0, 0] = torch.arange(4000).remainder(4).eq(0)[:, None] * 0.1  # read: 3/4 class 0, 1/4 class 1
     rates = torch.eye(10)

@@ -92,4 +92,4 @@ def test_sample_takes_a_strength(run, tmp_path):
         assert drawn["images"].shape == (5, 1, 8, 8)
     result = invoke("sample", run, "-n", 5, "--strength", 2, "--out", tmp_path / "b.npz")
     assert result.exit_code == 2
-    assert "strength: expected a number of [0, 1.5]" in result.output
+    assert "strength: expected a number in [0, 1.5]" in result.output

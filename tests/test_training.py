@@ -17,6 +17,7 @@ from latentebm.objectives.tilt_losses import log_partition, posterior_score_loss
 from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
 from latentebm.tilting.held_out import held_out_gain
 from latentebm.tilting.negatives import Negatives
+from latentebm.tilting.objectives import Amortized, Contrastive, Jensen
 from latentebm.tilting.sides import Codes
 from latentebm.training.fit import DivergedError, fit
 from latentebm.training.fit_vae import fit_vae
@@ -167,10 +168,10 @@ def test_likelihood_fit_recovers_the_log_ratio():
     "recipe",
     [
         {"objective": "nce"},
-        {"objective": "contrastive", "base_batch": 256},
-        {"objective": "contrastive", "base_batch": 256, "negatives": "prior", "chain_steps": 20, "chain_step": 0.2},
+        {"objective": "contrastive", "chains": 256},
+        {"objective": Contrastive(negatives_from="prior", chains=256, steps=20, step=0.2)},
         {"objective": "score"},
-        {"objective": "amortized", "base_batch": 128},
+        {"objective": Amortized(draws=128)},
     ],
     ids=["nce", "persistent", "prior", "score", "amortized"],
 )
@@ -262,18 +263,31 @@ def test_the_same_seed_gives_the_same_vae():
     ("argument", "value"),
     [
         ("objective", "adversarial"),
-        ("energy_penalty", 0),
         ("gradient_penalty", -1),
         ("steps", 0),
         ("batch", 1.5),
-        ("negatives", "data"),
-        ("chain_step", 0),
+        ("chains", 0),
         ("chain_steps", 0),
-        ("sampler_moves", 0),
-        ("sampler_lr", 0),
-        ("sampler_noise", 0),
+        ("sampler_draws", 0),
     ],
 )
 def test_bad_recipes_are_named(argument, value):
     with pytest.raises(ValueError, match=f"{argument}: expected"):
         TiltRecipe(**{argument: value})
+
+
+@pytest.mark.parametrize(
+    ("kind", "argument", "value"),
+    [
+        (Jensen, "penalty", 0),
+        (Contrastive, "negatives_from", "data"),
+        (Contrastive, "step", 0),
+        (Contrastive, "steps", 0),
+        (Amortized, "moves", 0),
+        (Amortized, "lr", 0),
+        (Amortized, "noise", 0),
+    ],
+)
+def test_bad_objectives_are_named(kind, argument, value):
+    with pytest.raises(ValueError, match=f"{argument}: expected"):
+        kind(**{argument: value})

@@ -1,1 +1,1 @@
-"""Other people's models, made to look like ours."""
+"""Other people's models in the form of `LatentModel`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,14 +16,14 @@ __all__ = ["WrappedGenerator", "WrappedModel"]
 
 
 class WrappedModel(nn.Module):
-    r"""A decoder of any make: how long its code is, what form it wants it in, where its output is found.
+    r"""A decoder of any make: how long its code is, in which shape it takes it, where its output is found.
 
     .. math:: x = \mathrm{decode}(z), \quad z \sim N(0, I_d)
 
     Arguments:
         decoder: module or function from codes to data: the generator of a GAN, the ``decoder`` of a pythae model.
-        latent_dim: length d of the code; None asks the decoder's own ``latent_dim``.
-        latent_shape: shape the decoder wants one code in, such as (d, 1, 1) of a convolutional GAN; None for (d,).
+        latent_dim: length d of the code; None takes the decoder's own ``latent_dim``.
+        latent_shape: shape in which the decoder takes a code, such as (d, 1, 1) of a convolutional GAN; None for (d,).
         key: where the data are in the decoder's output, such as ``"reconstruction"``; None if it is the data itself.
         encoder: module or function from data to codes (N, d), or None.
 
@@ -30,8 +31,8 @@ class WrappedModel(nn.Module):
         data_shape: shape of one decoded item, found by decoding two codes of zeros, which are then encoded again.
 
     Raises:
-        ValueError: no latent size, a shape that does not hold it, a decoder or encoder in training mode whose layers
-            depend on the batch, that fails, or whose output is no batch of data or codes, or a key that is not there.
+        ValueError: no latent size, a shape of another size, a key that is not there, or a decoder or encoder that
+            fails, has layers that depend on the batch in training mode, or returns no batch of data or codes.
 
     References:
         Pythae: Unifying Generative Autoencoders in Python (Chadebec et al., 2022), https://arxiv.org/abs/2206.08309
@@ -54,11 +55,11 @@ class WrappedModel(nn.Module):
     ) -> None:
         super().__init__()
         size = getattr(decoder, "latent_dim", None) if latent_dim is None else latent_dim
-        self.latent_dim = check_int("latent_dim", size, fix="pass the length of the generator's code")
+        self.latent_dim = check_int("latent_dim", size, fix="pass the length of the model's code")
         self.latent_shape = tuple(latent_shape or (self.latent_dim,))
-        if torch.Size(self.latent_shape).numel() != self.latent_dim:
+        if math.prod(self.latent_shape) != self.latent_dim:
             expected = f"a shape of {self.latent_dim} numbers"
-            raise fail("latent_shape", expected, self.latent_shape, "pass for example (latent_dim, 1, 1)")
+            raise fail("latent_shape", expected, self.latent_shape, f"pass for example ({self.latent_dim}, 1, 1)")
         check_eval("decoder", decoder)
         check_eval("encoder", encoder)
         self.decoder, self.key, self.encoder = decoder, key, encoder
@@ -67,14 +68,14 @@ class WrappedModel(nn.Module):
             x = self._data(attempt("decoder", decoder, z, "pass the latent_dim or latent_shape it was made for"), 2)
             self.data_shape = tuple(x.shape[1:])
             if encoder is not None:
-                fix = "pass an encoder of what the decoder makes"
+                fix = "pass an encoder of what the decoder returns"
                 check_codes("encoder", attempt("encoder", encoder, x, fix), 2, self.latent_dim)
 
     def decode(self, z: Tensor) -> Tensor:
         """Data (N, *data_shape) of codes (N, d), differentiable where the decoder is.
 
         Raises:
-            ValueError: another code length, or an output that is no batch of data.
+            ValueError: another code length, or an output that is not a batch of data.
         """
         check_event("z", z, (self.latent_dim,))
         return self._data(self.decoder(z.reshape(-1, *self.latent_shape)), len(z))
@@ -83,10 +84,11 @@ class WrappedModel(nn.Module):
         """Codes (N, d) of data.
 
         Raises:
-            ValueError: there is no encoder, or it gives something else.
+            ValueError: there is no encoder, or it returns something else.
         """
         if self.encoder is None:
-            raise fail("encoder", "one given to the generator", "none", "pass encoder=, or compare in features=")
+            fix = "pass encoder= to WrappedModel, or features= to tilt_generator"
+            raise fail("encoder", "a module or function", None, fix)
         return check_codes("encoder", self.encoder(x), len(x), self.latent_dim)
 
     def _data(self, x: Any, n: int) -> Tensor:
@@ -95,11 +97,10 @@ class WrappedModel(nn.Module):
             try:
                 x = x[self.key]
             except (KeyError, IndexError, TypeError):
-                there = (
-                    f"one of {', '.join(map(repr, x))}" if isinstance(x, Mapping) else f"one of a {type(x).__name__}"
-                )
-                raise fail("key", there, repr(self.key), "pass where the data are in the decoder's output") from None
-        return check_batch("decoder", x, n, "pass key= or wrap it")
+                found = ", ".join(map(repr, x)) if isinstance(x, Mapping) else f"the indices of a {type(x).__name__}"
+                fix = "pass where the data are in the decoder's output"
+                raise fail("key", f"one of {found}", repr(self.key), fix) from None
+        return check_batch("decoder", x, n, "pass key= if it returns several things, else return the data")
 
 
 WrappedGenerator = WrappedModel  # the name it had up to version 0.1

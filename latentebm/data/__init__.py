@@ -1,1 +1,1 @@
-"""Arrays in: images, tables, biased and reference splits, missing-data mechanisms, minibatches."""
+"""Images, tables, toy densities, biased and reference splits, minibatches."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, fail
+from latentebm.rng import permutation
 
 __all__ = ["Minibatches"]
 
@@ -20,9 +21,9 @@ class Minibatches:
 
     Arguments:
         tensors: tensors of equal length N, (N, …).
-        batch_size: rows a batch; at most N are used.
+        batch_size: rows per batch; at most N are used.
         epochs: passes over the data.
-        generator: source of the permutations (CPU).
+        generator: source of the permutations.
 
     Raises:
         ValueError: lengths differ, or there are no rows.
@@ -48,7 +49,6 @@ class Minibatches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         for _ in range(self.epochs):
-            order = torch.randperm(self.size, generator=self.generator)
-            for i in range(self.size // self.batch_size):
-                rows = order[i * self.batch_size : (i + 1) * self.batch_size].to(self.tensors[0].device)
+            order = permutation(self.size, self.generator, self.tensors[0].device)
+            for rows in order.split(self.batch_size)[: self.size // self.batch_size]:
                 yield tuple(t[rows] for t in self.tensors)

@@ -29,19 +29,15 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif
 class Images:
     """Images and, where known, their labels.
 
-    Attributes:
-        images: (N, C, H, W), uint8; `float01` gives them in [0, 1].
-        labels: (N,) class indices, int64, or None.
-        class_names: name of each class index.
-
     Example:
-        >>> Images(torch.zeros(2, 1, 4, 4, dtype=torch.uint8)).float01().dtype
-        torch.float32
+        >>> data = Images(torch.full((3, 1, 4, 4), 51, dtype=torch.uint8), torch.tensor([0, 1, 1]), ("cat", "dog"))
+        >>> data.float01().mean(), data.counts()
+        (tensor(0.2000), [1, 2])
     """
 
-    images: Tensor
-    labels: Tensor | None = None
-    class_names: tuple[str, ...] = ()
+    images: Tensor  # (N, C, H, W), uint8
+    labels: Tensor | None = None  # class indices, (N,), int64
+    class_names: tuple[str, ...] = ()  # of each class index
 
     def __len__(self) -> int:
         return len(self.images)
@@ -60,15 +56,11 @@ class Images:
 
 
 def as_images(images: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None, name: str = "images") -> Images:
-    """Check arrays of images and labels and hold them as uint8.
-
-    Arguments:
-        images: uint8, or float in [0, 1]; (N, H, W) or (N, C, H, W) with C of 1 or 3.
-        labels: whole numbers from 0, (N,), or None.
-        name: what errors call the images.
+    """Check arrays of images and labels and hold them as uint8; errors call them `name`.
 
     Raises:
-        ValueError: shape, type, range, NaN, or labels that don't fit.
+        ValueError: images that are not uint8, or float in [0, 1], of shape (N, H, W) or (N, C, H, W) with C of 1 or 3;
+            labels that are not whole numbers (N,) in [0, 999].
 
     Example:
         >>> as_images(np.ones((2, 4, 4))).images.max()
@@ -91,18 +83,19 @@ def _quantise(name: str, x: Tensor) -> Tensor:
     if not x.is_floating_point():
         raise fail(name, "uint8, or float in [0, 1]", str(x.dtype), "convert with .astype('uint8')")
     if not bool(torch.isfinite(x).all()):
-        raise fail(name, "finite pixels", "NaN or infinite ones", "repair or drop those images")
+        raise fail(name, "finite pixels", "NaN or infinite ones", "drop those images")
     if len(x) and (x.min() < 0 or x.max() > 1):
         got = f"floats in [{x.min():.3g}, {x.max():.3g}]"
-        raise fail(name, "floats in [0, 1]", got, "divide by their maximum, or pass uint8")
+        raise fail(name, "floats in [0, 1]", got, "rescale them to [0, 1], or pass uint8")
     return (x * 255).round().to(torch.uint8)
 
 
 def _labels(name: str, y: Tensor, n: int) -> Tensor:
     if y.shape != (n,):
-        raise fail(f"{name} labels", f"shape ({n},), one an image", tuple(y.shape), "pass one label an image")
-    if y.is_floating_point() or y.is_complex() or (n and (y.min() < 0 or y.max() > 999)):
-        got = str(y.dtype) if y.is_floating_point() else f"[{int(y.min())}, {int(y.max())}]"
+        raise fail(f"{name} labels", f"shape ({n},), one per image", tuple(y.shape), "pass one label per image")
+    fractional = y.is_floating_point() or y.is_complex()
+    if fractional or (n and (y.min() < 0 or y.max() > 999)):
+        got = str(y.dtype) if fractional else f"[{int(y.min())}, {int(y.max())}]"
         raise fail(f"{name} labels", "whole numbers in [0, 999]", got, "number the classes from 0")
     return y.long()
 
@@ -112,7 +105,7 @@ def load_npz(path: Path | str, name: str = "data") -> Images:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no .npz, lacks `images`, or they don't pass `as_images`.
+        ValueError: it is not an .npz, lacks `images`, or they don't pass `as_images`.
 
     Example:
         >>> import tempfile
@@ -126,7 +119,7 @@ def load_npz(path: Path | str, name: str = "data") -> Images:
         raise FileNotFoundError(f"{name}: expected a file at {path}, found none; check the path")
     arrays = _arrays(path, name)
     if "images" not in arrays:
-        got = ", ".join(arrays) or "none"
+        got = ", ".join(arrays) or "no arrays"
         raise fail(name, "an array called 'images'", got, "save it with numpy.savez(path, images=…)")
     return as_images(arrays["images"], arrays.get("labels"), name)
 
@@ -134,22 +127,23 @@ def load_npz(path: Path | str, name: str = "data") -> Images:
 def _arrays(path: Path, name: str) -> dict[str, np.ndarray]:
     """The arrays of an archive; a file that would need unpickling is refused like any other broken one."""
     if not zipfile.is_zipfile(path):
-        raise fail(name, "an .npz archive", "another kind of file", "save it with numpy.savez(path, images=…)")
+        raise fail(name, "an .npz archive", f"another kind of file, {path}", "save it with numpy.savez(path, images=…)")
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         got = f"{type(error).__name__}: {error}"
-        raise fail(name, "an .npz archive of plain arrays", got, "save it again with numpy.savez") from error
+        fix = "save plain number arrays with numpy.savez"
+        raise fail(name, "an .npz archive of plain arrays", got, fix) from error
 
 
 def load_images(data: str, *, root: Path | str | None = None, train: bool = True) -> Images:
-    """Load a data set by name or path.
+    """Load ``mnist``, ``fashion-mnist``, an .npz file, or a folder with one folder of images per class.
 
     Arguments:
-        data: ``mnist``, ``fashion-mnist``, an .npz file, or a folder with one folder of images a class.
-        root: where torchvision's files are or go; default ``LATENTEBM_DATA``, then the shipped MNIST.
-        train: training or test part; own data have one part only.
+        data: the name or the path.
+        root: where torchvision's files are or go; None for ``LATENTEBM_DATA``, then the shipped MNIST.
+        train: training or test part; your own data have one part only.
 
     Raises:
         FileNotFoundError: no such file or folder.
@@ -167,7 +161,7 @@ def load_images(data: str, *, root: Path | str | None = None, train: bool = True
     if path.suffix == ".npz" or path.is_file():
         return load_npz(path)
     expected = "mnist, fashion-mnist, an .npz file or a folder of class folders"
-    raise FileNotFoundError(f"data: expected {expected}, got {data!r} which is none; check the path")
+    raise FileNotFoundError(f"data: expected {expected}, got {data!r}, which does not exist; check the path")
 
 
 def _torchvision(data: str, root: Path | str | None, train: bool) -> Images:
@@ -178,9 +172,8 @@ def _torchvision(data: str, root: Path | str | None, train: bool) -> Images:
     try:
         dataset = TORCHVISION[data](str(folder), train=train, download=True)
     except (RuntimeError, OSError) as error:
-        raise FileNotFoundError(
-            f"data: expected {data} in {folder} or a network to fetch it, got {error}; pass --data-root"
-        ) from error
+        got = f"data: expected {data} in {folder} or a network to download it, got {error}"
+        raise FileNotFoundError(f"{got}; set LATENTEBM_DATA, or data_root, to a folder that has it") from error
     return Images(dataset.data.unsqueeze(1), dataset.targets.long(), tuple(map(str, dataset.classes)))
 
 
@@ -195,7 +188,7 @@ def _shipped_mnist(part: str) -> Images:
 
 
 def _unpacked(name: str) -> Path:
-    """The shipped file, unpacked once; the digest in the cache's name ties it to those very bytes."""
+    """The shipped file, unpacked once, under a name that holds its digest."""
     target = _cache() / SHIPPED[name][:16] / Path(name).stem
     if not target.is_file():
         write_atomic(target, lambda p: p.write_bytes(gzip.decompress(shipped_file(name).read_bytes())))
@@ -206,17 +199,14 @@ def _load_folder(path: Path) -> Images:
     try:
         folder = datasets.ImageFolder(str(path), is_valid_file=lambda f: f.lower().endswith(IMAGE_SUFFIXES))
     except FileNotFoundError as error:
-        raise fail("data", "a folder with one folder of images a class", str(error), "sort the images so") from None
-    shapes: set[tuple[int, ...]] = set()
-    tensors = []
-    for file, _ in folder.samples:
-        image = folder.loader(file)
-        tensors.append(pil_to_tensor(image))
-        shapes.add(tuple(tensors[-1].shape))
+        fix = "put the images of each class into a folder of its own"
+        raise fail("data", "a folder with one folder of images per class", str(error), fix) from None
+    tensors = [pil_to_tensor(folder.loader(file)) for file, _ in folder.samples]
+    shapes = sorted({tuple(x.shape) for x in tensors})
     if len(shapes) != 1:
-        raise fail("data", "images of one size", sorted(shapes)[:3], "resize them to one height and width")
+        raise fail("data", "images of one size", shapes[:3], "resize them to one height and width")
     stacked = torch.stack(tensors)
     # PIL opens every file as RGB; three equal channels are a grey image.
     if bool((stacked[:, :1] == stacked).all()):
         stacked = stacked[:, :1]
-    return Images(stacked, torch.tensor([label for _, label in folder.samples]), tuple(folder.classes))
+    return Images(stacked, torch.tensor(folder.targets), tuple(folder.classes))

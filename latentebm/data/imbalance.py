@@ -8,36 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentebm.checks import check_int, check_number, fail
+from latentebm.checks import check_int, check_number, check_shares, fail
+from latentebm.rng import permutation
 
-__all__ = ["biased_split", "check_shares", "draw_shares", "within_classes"]
-
-
-def check_shares(name: str, shares: Sequence[float], n_classes: int) -> list[float]:
-    """Return `shares` as floats if they are `n_classes` non-negative numbers that sum to one.
-
-    Raises:
-        ValueError: another length, a negative or NaN share, or another sum.
-
-    Example:
-        >>> check_shares("target", [0.5, 0.5], 2)
-        [0.5, 0.5]
-    """
-    if len(shares) != n_classes:
-        raise fail(name, f"{n_classes} shares, one a class", f"{len(shares)}", "give each class its share")
-    values = [check_number(name, s, low=0, high=1) for s in shares]
-    if abs(sum(values) - 1) > 1e-6:
-        raise fail(name, "shares that sum to 1", f"a sum of {sum(values):.6g}", "divide them by their sum")
-    return values
+__all__ = ["biased_split", "draw_shares", "within_classes"]
 
 
 def _as_labels(labels: Tensor | np.ndarray | Sequence[int]) -> Tensor:
-    """Labels (N,) of whatever make, as whole numbers."""
+    """Labels (N,) as a tensor of whole numbers, from a tensor, an array or a list."""
     values = labels if isinstance(labels, Tensor) else np.asarray(labels)
     whole = not values.is_floating_point() if isinstance(values, Tensor) else values.dtype.kind in "iub"
     if values.ndim != 1 or not whole:
         fix = "number the classes, for example by np.unique(names, return_inverse=True)"
-        raise fail("labels", "whole numbers, one a row", f"{values.dtype} of shape {tuple(values.shape)}", fix)
+        raise fail("labels", "whole numbers of shape (N,)", f"{values.dtype} of shape {tuple(values.shape)}", fix)
     return torch.as_tensor(values)
 
 
@@ -49,25 +32,15 @@ def draw_shares(
     *,
     generator: torch.Generator,
 ) -> Tensor:
-    """Draw rows without replacement so that class k gets ⌊total · share_k⌋ of them.
-
-    Arguments:
-        labels: class indices, (N,), tensor or array.
-        classes: the classes that `shares` speak of.
-        shares: wanted proportions, summing to one.
-        total: size before rounding down.
-        generator: source of the draw (CPU).
-
-    Returns:
-        Sorted row numbers.
+    """Draw rows without replacement so that class k gets ⌊total · share_k⌋ of them; return their sorted numbers.
 
     Raises:
-        ValueError: labels that are no whole numbers (N,), or a class with fewer rows than wanted.
+        ValueError: labels that are not whole numbers (N,), or a class with fewer rows than wanted.
 
     Example:
-        >>> rows = draw_shares(torch.tensor([0, 0, 1, 1]), [0, 1], [0.5, 0.5], 2, generator=torch.Generator())
-        >>> len(rows)
-        2
+        >>> labels = torch.tensor([0, 0, 0, 0, 1, 1])
+        >>> labels[draw_shares(labels, [0, 1], [0.75, 0.25], 4, generator=torch.Generator())]
+        tensor([0, 0, 0, 1])
     """
     labels, chosen = _as_labels(labels), []
     for k, share in zip(classes, check_shares("proportions", shares, len(classes)), strict=True):
@@ -76,7 +49,7 @@ def draw_shares(
         if wanted > len(rows):
             fix = "lower its share or the biased fraction"
             raise fail("proportions", f"at most {len(rows)} images of class {k}", f"{wanted}", fix)
-        chosen.append(rows[torch.randperm(len(rows), generator=generator)[:wanted]])
+        chosen.append(rows[permutation(len(rows), generator, rows.device)[:wanted]])
     return torch.cat(chosen).sort().values
 
 
@@ -90,14 +63,8 @@ def within_classes(
     A long tail over many classes takes most of its rows from the first ones: at the full fraction of all rows these
     would be asked for more than they have. What is left over is kept for the reference.
 
-    Arguments:
-        labels: class indices, (N,), tensor or array.
-        classes: the classes that `proportions` speak of.
-        proportions: class shares of the biased set.
-        fraction: f in (0, 1].
-
     Raises:
-        ValueError: labels that are no whole numbers (N,).
+        ValueError: labels that are not whole numbers (N,).
 
     References:
         Class-Balanced Loss Based on Effective Number of Samples (Cui et al., 2019), https://arxiv.org/abs/1901.05555
@@ -123,29 +90,24 @@ def biased_split(
     target: Sequence[float] | None = None,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    r"""Split rows into a biased set and a disjoint reference set with the target's class shares.
+    r"""The rows of a biased set and of a disjoint reference set with the target's class shares.
 
     The biased set takes :math:`\lfloor \lfloor f N \rfloor\, p_k \rfloor` rows of class k out of the N rows of
     `classes`; the reference takes from the rest all that the target allows, or `reference_per_class` times the
     number of classes.
 
     Arguments:
-        labels: class indices, (N,), tensor or array.
+        labels: class indices, (N,).
         classes: the classes to keep.
         proportions: class shares of the biased set.
-        biased_fraction: f in (0, 1).
-        reference_per_class: mean reference images a class; None for all that there is.
+        biased_fraction: f in (0, 1].
+        reference_per_class: mean number of reference images per class; None for all that there are.
         target: class shares of the reference; None for uniform.
-        generator: source of the draw (CPU).
-
-    Returns:
-        Row numbers of the biased and of the reference set.
+        generator: source of the draw.
 
     Raises:
-        ValueError: labels are no whole numbers (N,), a class is absent, proportions can't be met, or too little is left
-            for the reference.
-
-    MNIST digits 0–4 at the shares .12/.33/.28/.20/.07 leave 685 reference images a class.
+        ValueError: labels are not whole numbers (N,), a class is absent, proportions can't be met, or too little is
+            left for the reference.
 
     Example:
         >>> y = torch.arange(2).repeat(50)
@@ -159,7 +121,7 @@ def biased_split(
     counts = [int((labels == k).sum()) for k in classes]
     absent = [k for k, c in zip(classes, counts, strict=True) if c == 0]
     if absent:
-        raise fail("classes", "classes that the data have", f"{absent} absent", "leave them out of the classes")
+        raise fail("classes", "classes that the data have", f"{absent}, which are absent", "leave them out")
     total = int(biased_fraction * sum(counts))
     biased = draw_shares(labels, classes, proportions, total, generator=generator)
     rest = labels.clone()

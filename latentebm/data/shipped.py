@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from latentebm.checks import check_choice
 from latentebm.files import sha256
 
-__all__ = ["SHIPPED", "shipped_file"]
+__all__ = ["FOLDERS", "SHIPPED", "shipped_file"]
 
 SHIPPED = {
     "MNIST/raw/train-images-idx3-ubyte.gz": "0b367032e93c5d0cea0925647cfdb18614af8ee15f83e6f2fc2ad904a6835971",
@@ -18,29 +19,25 @@ SHIPPED = {
 }
 _PACKAGE = Path(__file__).resolve().parents[1]
 # A wheel carries the files inside the package, a checkout beside it.
-_FOLDERS = (_PACKAGE / "shipped", _PACKAGE.parent / "data")
+FOLDERS = (_PACKAGE / "shipped", _PACKAGE.parent / "data")
 
 
-def shipped_file(name: str) -> Path:
-    """Path of a shipped data file whose bytes are what they should be.
-
-    Arguments:
-        name: one of `SHIPPED`, for example ``default.csv``.
+def shipped_file(name: str, folders: Sequence[Path] = FOLDERS) -> Path:
+    """Path of the first file of a name of `SHIPPED` in some folders, its bytes checked.
 
     Raises:
         ValueError: the name is unknown.
-        FileNotFoundError: the installation lacks the file.
+        FileNotFoundError: no folder has the file.
         OSError: its SHA-256 differs.
 
     Example:
-        >>> shipped_file("default.csv").name
-        'default.csv'
+        >>> shipped_file("default.csv").read_text().splitlines()[0]
+        'default,student,balance,income'
     """
     check_choice("name", name, SHIPPED)
-    for folder in _FOLDERS:
-        path = folder / name
-        if path.is_file():
-            if sha256(path) != SHIPPED[name]:
-                raise OSError(f"{path}: expected SHA-256 {SHIPPED[name]}, got {sha256(path)}; restore the file")
-            return path
-    raise FileNotFoundError(f"{name}: expected in {' or '.join(map(str, _FOLDERS))}, found in neither; reinstall")
+    path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    if path is None:
+        raise FileNotFoundError(f"{name}: expected it in {' or '.join(map(str, folders))}, got none; reinstall")
+    if sha256(path) != SHIPPED[name]:
+        raise OSError(f"{path}: expected SHA-256 {SHIPPED[name]}, got {sha256(path)}; restore the file")
+    return path

@@ -27,21 +27,14 @@ class TableSplit(NamedTuple):
 
 
 def load_default(*, test_share: float = 0.3, seed: int = 0) -> TableSplit:
-    r"""Load ISLR's ``Default``: 10,000 simulated card holders, 3.33 % of whom default on their payments.
+    r"""Load ISLR's ``Default``: 10,000 simulated card holders, 3.33 % of whom default on their payments (label 1).
 
     The split keeps the share of defaults; features are standardised by the training rows' mean and sd.
 
     .. math:: x \leftarrow (x - \bar x_\mathrm{train}) / s_\mathrm{train}
 
-    Arguments:
-        test_share: share of the rows held out, of (0, 1).
-        seed: fixes the split.
-
-    Returns:
-        Features student (0 or 1), balance and income, standardised; labels 1 for default.
-
     Raises:
-        ValueError: `test_share` lies outside (0, 1).
+        ValueError: `test_share` lies outside [.001, .999].
 
     References:
         An introduction to statistical learning (James, Witten, Hastie and Tibshirani, 2013)
@@ -56,8 +49,7 @@ def load_default(*, test_share: float = 0.3, seed: int = 0) -> TableSplit:
     y = (table["default"] == "Yes").to_numpy(dtype=np.int64)
     columns = ["student", "balance", "income"]
     x = table[columns].assign(student=(table["student"] == "Yes").astype(float)).to_numpy(dtype=np.float64)
-    split = train_test_split(x, y, test_size=test_share, stratify=y, random_state=seed)
-    x_train, x_test, y_train, y_test = split
+    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=test_share, stratify=y, random_state=seed)
     mean, sd = x_train.mean(0), x_train.std(0)
     features = [torch.from_numpy((part - mean) / sd).float() for part in (x_train, x_test)]
     return TableSplit(features[0], torch.from_numpy(y_train), features[1], torch.from_numpy(y_test), columns)

@@ -3,24 +3,35 @@ r"""What one would do without a tilt: seven other ways from a biased and a refer
 Every method takes a `Task` and returns a `Sampled`. The budget is counted in gradient steps of a VAE: no method takes
 more of them than the biased VAE did. Where a method has something to choose (when to stop, how far to flatten), a
 held-out fifth of the reference chooses it.
+
+Example:
+    >>> images, labels = torch.zeros(8, 1, 8, 8, dtype=torch.uint8), torch.arange(8) % 2
+    >>> task = Task(vae=VAE((1, 8, 8), 2, width=16), biased=images, reference=images, steps=10, labels=labels,
+    ...             target=[0.5, 0.5], pool=100)
+    >>> {name: method(task).steps for name, method in list(BASELINES.items())[:3]}
+    {'untilted': 0, 'reference only': 10, 'fine-tuned': 10}
+    >>> len(conditional(task).sample(5, generator=torch.Generator()))
+    5
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import fail
-from latentebm.data.imbalance import check_shares
+from latentebm.checks import check_shares, fail
 from latentebm.evaluation.ratio import Ratio, fit_ratio, held_out_fifth
 from latentebm.evaluation.task import Sampled, Task
 from latentebm.models.conditional import ConditionalVAE
 from latentebm.models.tilts import LatentTilt
 from latentebm.models.vae import VAE
+from latentebm.rng import normal
 from latentebm.sampling import SNIS, Draws
+from latentebm.sampling.importance.weights import WeightSums
 
 __all__ = [
     "BASELINES",
@@ -42,15 +53,6 @@ def untilted(task: Task) -> Sampled:
     r"""The biased VAE as it is.
 
     .. math:: z \sim N(0, I), \qquad x = \mathrm{decode}(z)
-
-    Arguments:
-        task: what there is.
-
-    Example:
-        >>> images = torch.zeros(8, 1, 8, 8, dtype=torch.uint8)
-        >>> task = Task(vae=VAE((1, 8, 8), 2, width=16), biased=images, reference=images, steps=10)
-        >>> untilted(task).sample(3, generator=torch.Generator()).x.shape
-        torch.Size([3, 1, 8, 8])
     """
     return Sampled(_prior(task.vae))
 
@@ -59,15 +61,6 @@ def reference_only(task: Task) -> Sampled:
     r"""A VAE trained on the reference alone, stopped by the ELBO of a held-out fifth.
 
     .. math:: \max_\theta \mathrm{mean}_{i \in ref}\, \mathrm{ELBO}_\theta(x_i)
-
-    Arguments:
-        task: what there is.
-
-    Example:
-        >>> images = torch.zeros(8, 1, 8, 8, dtype=torch.uint8)
-        >>> task = Task(vae=VAE((1, 8, 8), 2, width=16), biased=images, reference=images, steps=10)
-        >>> reference_only(task).steps <= 10
-        True
     """
     return _stopped(task, task.fresh(), task.lr)
 
@@ -76,15 +69,6 @@ def fine_tuned(task: Task) -> Sampled:
     r"""The biased VAE trained on with the reference at a quarter of the rate, stopped by a held-out fifth's ELBO.
 
     .. math:: \theta_0 = \theta_{biased}, \qquad \max_\theta \mathrm{mean}_{i \in ref}\, \mathrm{ELBO}_\theta(x_i)
-
-    Arguments:
-        task: what there is.
-
-    Example:
-        >>> images = torch.zeros(8, 1, 8, 8, dtype=torch.uint8)
-        >>> task = Task(vae=VAE((1, 8, 8), 2, width=16), biased=images, reference=images, steps=10)
-        >>> fine_tuned(task).steps <= 10
-        True
     """
     return _stopped(task, copy.deepcopy(task.vae).requires_grad_(True), FINE_TUNING * task.lr)
 
@@ -94,15 +78,6 @@ def oversampled(task: Task) -> Sampled:
 
     .. math:: \max_\theta \tfrac12 \mathrm{mean}_{i \in biased}\, \mathrm{ELBO}_\theta(x_i)
               + \tfrac12 \mathrm{mean}_{i \in ref}\, \mathrm{ELBO}_\theta(x_i)
-
-    Arguments:
-        task: what there is.
-
-    Example:
-        >>> images = torch.zeros(8, 1, 8, 8, dtype=torch.uint8)
-        >>> task = Task(vae=VAE((1, 8, 8), 2, width=16), biased=images, reference=images, steps=10)
-        >>> oversampled(task).steps <= 10
-        True
     """
     vae, times = task.fresh(), max(1, round(len(task.biased) / len(task.reference)))
     union = torch.cat([task.biased, task.reference.repeat(times, 1, 1, 1)])
@@ -115,20 +90,10 @@ def importance_weighted(task: Task, *, flattening: float = 1.0) -> Sampled:
     .. math:: \max_\theta \mathrm{mean}_i\, w_i\, \mathrm{ELBO}_\theta(x_i),
               w_i = \Big(\frac{p_{ref}(x_i)}{p_{biased}(x_i)}\Big)^{\alpha} \text{ (biased)},\ 1 \text{ (reference)}
 
-    The classifier is stopped and its temperature set on a held-out fifth of both sets.
-
-    Arguments:
-        task: what there is.
-        flattening: α; 1 trusts the classifier, 0 leaves the union unweighted.
+    A `flattening` α of 1 trusts the classifier, 0 leaves the union unweighted.
 
     References:
         Fair Generative Modeling via Weak Supervision (Choi et al., 2020), https://arxiv.org/abs/1910.12008
-
-    Example:
-        >>> images = torch.zeros(8, 1, 8, 8, dtype=torch.uint8)
-        >>> task = Task(vae=VAE((1, 8, 8), 2, width=16), biased=images, reference=images, steps=10)
-        >>> importance_weighted(task).steps <= 10
-        True
     """
     ratio = fit_ratio(task.reference, task.biased, generator=task.generator(), track=task.track)
     weights = ratio.log_ratio(task.biased).mul(flattening).exp()
@@ -147,27 +112,18 @@ def likelihood_free(task: Task) -> Sampled:
     c tells reference images from generated ones. Weights are clipped from below at β = .001 and flattened by the
     largest α of 1, .9, …, .1 that leaves an effective sample size of a tenth of the pool.
 
-    Arguments:
-        task: what there is.
-
     References:
         Bias Correction of Learned Generative Models using Likelihood-Free Importance Weighting (Grover et al., 2019),
         https://arxiv.org/abs/1906.09531
-
-    Example:
-        >>> images = torch.zeros(8, 1, 8, 8, dtype=torch.uint8)
-        >>> task = Task(vae=VAE((1, 8, 8), 2, width=16), biased=images, reference=images, steps=10, pool=100)
-        >>> len(likelihood_free(task).sample(5, generator=torch.Generator()))
-        5
     """
     rng = task.generator()
     drawn = _prior(task.vae)(max(len(task.biased), 1), rng).x
     ratio = fit_ratio(task.reference, drawn, generator=rng, track=task.track)
-    log_weight = ratio.log_ratio(drawn)
+    log_weight = _clipped(ratio.log_ratio(drawn))
     powers = [a / 10 for a in range(10, 0, -1)]
-    chosen = next((a for a in powers if _ess(_clipped(log_weight) * a) >= TARGET_ESS), powers[-1])
-    energy = _RatioEnergy(task.vae, ratio, chosen)
-    return Sampled(lambda n, g: SNIS(pool=task.pool, chunk=8192).draw(LatentTilt(task.vae, energy), n, generator=g))
+    chosen = next((a for a in powers if _ess(log_weight * a) >= TARGET_ESS), powers[-1])
+    tilt = LatentTilt(task.vae, _RatioEnergy(task.vae, ratio, chosen))
+    return Sampled(lambda n, g: SNIS(pool=task.pool, chunk=8192).draw(tilt, n, generator=g))
 
 
 def conditional(task: Task) -> Sampled:
@@ -175,39 +131,20 @@ def conditional(task: Task) -> Sampled:
 
     .. math:: y \sim t, \quad z \sim N(0, I), \quad x = \mathrm{decode}(z, y)
 
-    Arguments:
-        task: what there is, with labels and target.
-
     Raises:
-        ValueError: no labels, or a target that is none.
-
-    References:
-        Learning Structured Output Representation using Deep Conditional Generative Models (Sohn et al., 2015),
-        https://papers.nips.cc/paper/5775
-
-    Example:
-        >>> images, labels = torch.zeros(8, 1, 8, 8, dtype=torch.uint8), torch.arange(8) % 2
-        >>> task = Task(vae=VAE((1, 8, 8), 2, width=16), biased=images, reference=images, steps=10, labels=labels,
-        ...             target=[0.5, 0.5])
-        >>> len(conditional(task).sample(5, generator=torch.Generator()))
-        5
+        ValueError: no labels, or a target that is not one share per class.
     """
     if task.labels is None:
-        raise fail("labels", "the class of each biased image", "none", "pass labels; this method needs them")
+        raise fail("labels", "the class of each biased image", None, "pass labels; this method needs them")
     n_classes = int(task.labels.max()) + 1
     shares = torch.tensor(check_shares("target", task.target, n_classes))
-    built = task.seeded(
-        lambda: ConditionalVAE(task.vae.data_shape, task.vae.latent_dim, n_classes=n_classes, **task.settings())
-    )
-    done = task.fit(built, task.biased, labels=task.labels)
+    vae = task.fresh(ConditionalVAE, n_classes=n_classes)
+    done = task.fit(vae, task.biased, labels=task.labels)
 
-    def draw(n: int, generator: torch.Generator) -> Draws:
-        z = torch.randn(n, built.latent_dim, generator=generator).to(next(built.parameters()))
-        labels = torch.multinomial(shares, n, replacement=True, generator=generator).to(z.device)
-        x = built.decode(z, labels=labels)  # type: ignore[call-arg]
-        return Draws(x, z, torch.zeros(n), {"sampler": "prior"})
+    def classes(n: int, generator: torch.Generator) -> Tensor:
+        return torch.multinomial(shares, n, replacement=True, generator=generator)
 
-    return Sampled(draw, done.steps)
+    return Sampled(_prior(vae, labels=classes), done.steps)
 
 
 BASELINES: dict[str, Callable[[Task], Sampled]] = {
@@ -233,12 +170,13 @@ class _RatioEnergy(nn.Module):
 
 
 def _clipped(log_weight: Tensor) -> Tensor:
-    return log_weight.clamp_min(torch.tensor(FLOOR).log().item())
+    return log_weight.clamp_min(math.log(FLOOR))
 
 
 def _ess(log_weight: Tensor) -> float:
-    weight = log_weight.double().softmax(0)
-    return float(1 / weight.square().sum() / len(weight))
+    sums = WeightSums(len(log_weight))
+    sums.add(log_weight)
+    return sums.ess
 
 
 def _stopped(task: Task, vae: VAE, lr: float) -> Sampled:
@@ -246,9 +184,12 @@ def _stopped(task: Task, vae: VAE, lr: float) -> Sampled:
     return Sampled(_prior(vae), task.fit(vae, fitted, lr=lr, held_out=aside).steps)
 
 
-def _prior(vae: VAE) -> Callable[[int, torch.Generator], Draws]:
+def _prior(vae: VAE, **given: Callable[[int, torch.Generator], Tensor]) -> Callable[[int, torch.Generator], Draws]:
+    """Draws of a VAE's prior; `given` are drawn too, after the codes, and handed to the decoder."""
+
     def draw(n: int, generator: torch.Generator) -> Draws:
-        z = torch.randn(n, vae.latent_dim, generator=generator).to(next(vae.parameters()))
-        return Draws(vae.decode(z), z, torch.zeros(n), {"sampler": "prior"})
+        z = normal((n, vae.latent_dim), generator, next(vae.parameters()))
+        more = {name: make(n, generator).to(z.device) for name, make in given.items()}
+        return Draws(vae.decode(z, **more), z, torch.zeros(n), {"sampler": "prior"})  # type: ignore[arg-type]
 
     return draw

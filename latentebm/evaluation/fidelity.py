@@ -11,31 +11,20 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from latentebm.checks import fail
+from latentebm.chunks import chunk_size, in_chunks
+from latentebm.rng import permutation
 
 __all__ = ["Neighbourhoods", "copied_share", "frechet_distance", "neighbourhoods"]
-
-CHUNK = 1000
 
 
 @dataclass(frozen=True)
 class Neighbourhoods:
-    """How two sets of features fill each other's neighbourhoods; 1 is ideal everywhere.
+    """How two sets of features fill each other's neighbourhoods; 1 is ideal everywhere."""
 
-    Attributes:
-        precision: share of generated images within some real one's ball.
-        recall: share of real images within some generated one's ball.
-        density: mean count of real balls around a generated image, relative to its expectation.
-        coverage: share of real images with a generated one in their ball.
-
-    Example:
-        >>> Neighbourhoods(1.0, 1.0, 1.0, 0.97).coverage
-        0.97
-    """
-
-    precision: float
-    recall: float
-    density: float
-    coverage: float
+    precision: float  # share of generated images within some real one's ball
+    recall: float  # share of real images within some generated one's ball
+    density: float  # mean count of real balls around a generated image, relative to its expectation
+    coverage: float  # share of real images with a generated one in their ball
 
 
 def frechet_distance(features: Tensor, real: Tensor) -> float:
@@ -43,12 +32,8 @@ def frechet_distance(features: Tensor, real: Tensor) -> float:
 
     .. math:: |\mu - \mu_r|^2 + \mathrm{tr}(\Sigma + \Sigma_r - 2(\Sigma \Sigma_r)^{1/2})
 
-    Arguments:
-        features: (N, F).
-        real: (M, F).
-
     Raises:
-        ValueError: fewer than two rows on a side.
+        ValueError: fewer than two rows of `features` (N, F) or `real` (M, F).
 
     References:
         GANs Trained by a Two Time-Scale Update Rule (Heusel et al., 2017), https://arxiv.org/abs/1706.08500
@@ -59,7 +44,7 @@ def frechet_distance(features: Tensor, real: Tensor) -> float:
         2.0
     """
     if min(len(features), len(real)) < 2:
-        raise fail("features", "at least 2 rows on each side", min(len(features), len(real)), "draw more images")
+        raise fail("features", "at least 2 rows, and 2 real ones", (len(features), len(real)), "pass more images")
     identity = nn.Identity()
     identity.num_features = features.shape[1]  # type: ignore[assignment]
     metric = FrechetInceptionDistance(feature=identity, input_img_size=(1, 1, features.shape[1]))
@@ -78,15 +63,10 @@ def neighbourhoods(features: Tensor, real: Tensor, *, k: int = 5) -> Neighbourho
     .. math:: \mathrm{density} = \tfrac{1}{kN} \sum_{ij} 1[x_i \in B_j], \qquad
               \mathrm{coverage} = \tfrac1M \sum_j 1[\exists i: x_i \in B_j]
 
-    B are balls around real images y, B' around generated ones x.
-
-    Arguments:
-        features: of generated images, (N, F).
-        real: of real images, (M, F).
-        k: neighbours.
+    B are balls around real images y (M, F), B' around generated ones x (N, F); an image is not its own neighbour.
 
     Raises:
-        ValueError: k neighbours do not exist on both sides.
+        ValueError: a side has k rows or fewer.
 
     References:
         Improved Precision and Recall Metric for Assessing Generative Models (Kynkäänniemi et al., 2019),
@@ -106,7 +86,8 @@ def neighbourhoods(features: Tensor, real: Tensor, *, k: int = 5) -> Neighbourho
     holders = torch.zeros(len(true), dtype=torch.long)  # generated images in each real ball
     recalled = torch.zeros(len(true), dtype=torch.bool)
     precise = 0
-    for part, radius in zip(fake.split(CHUNK), around_fake.split(CHUNK), strict=True):
+    size = chunk_size(len(true))
+    for part, radius in zip(fake.split(size), around_fake.split(size), strict=True):
         distance = torch.cdist(part, true)
         inside = distance <= around_real
         precise += int(inside.any(1).sum())
@@ -125,17 +106,11 @@ def copied_share(features: Tensor, seen: Tensor, unseen: Tensor, *, generator: t
 
     .. math:: \mathrm{mean}_i\, 1\big[\min_{s \in seen} |x_i - s| < \min_{u \in unseen} |x_i - u|\big]
 
-    One half for a generator that learned the law, more for one that repeats what it saw. The unseen images are cut into
-    as many random parts of the seen ones' number as there are, and the mean is over them.
-
-    Arguments:
-        features: of generated images, (N, F).
-        seen: of the images in question, (M, F).
-        unseen: of at least M real images of the same law, (L, F).
-        generator: source of the parts.
+    One half for a model that learned the distribution, more for one that repeats what it saw. The unseen images are
+    cut at random into as many parts of M as they fill, and the mean is over these parts.
 
     Raises:
-        ValueError: fewer unseen than seen images.
+        ValueError: fewer unseen than seen images, which should be of one distribution.
 
     References:
         A Non-Parametric Test to Detect Data-Copying in Generative Models (Meehan et al., 2020),
@@ -151,14 +126,14 @@ def copied_share(features: Tensor, seen: Tensor, unseen: Tensor, *, generator: t
     """
     m = len(seen)
     if not 0 < m <= len(unseen):
-        raise fail("unseen", f"at least the {m} seen images, and one of each", len(unseen), "pass more real images")
+        raise fail("unseen", f"at least {m} rows, as many as are seen, and one of each", len(unseen), "pass more")
     parts = len(unseen) // m
-    order = torch.randperm(len(unseen), generator=generator, device=generator.device)[: parts * m].to(unseen.device)
-    nearer = [
-        torch.cdist(x, seen).amin(1, keepdim=True) < torch.cdist(x, unseen[order]).view(len(x), parts, m).amin(2)
-        for x in features.split(CHUNK)
-    ]
-    return float(torch.cat(nearer).double().mean())
+    others = unseen[permutation(len(unseen), generator, unseen.device)[: parts * m]]
+
+    def nearer(x: Tensor) -> Tensor:
+        return torch.cdist(x, seen).amin(1, keepdim=True) < torch.cdist(x, others).view(len(x), parts, m).amin(2)
+
+    return float(in_chunks(nearer, features, chunk_size(len(others), features.device)).double().mean())
 
 
 def _radius(x: Tensor, k: int) -> Tensor:

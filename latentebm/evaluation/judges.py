@@ -1,4 +1,4 @@
-"""The judge: a small convnet trained on real labelled images, whose features also serve the Fréchet distance."""
+"""The evaluation classifier: a small convnet trained on real labelled images; its features serve the metrics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentebm.checks import check_event, check_int
+from latentebm.checks import check_event, check_int, fail
+from latentebm.chunks import chunk_size, in_chunks
 from latentebm.data.batches import Minibatches
 from latentebm.data.images import Images
 from latentebm.progress import Track, silent
@@ -17,16 +18,13 @@ from latentebm.training.optimisation import Optimisation
 
 __all__ = ["Classifier", "fit_classifier"]
 
+CHANNELS = 16  # of the first layer, which holds the most numbers
+
 
 class Classifier(nn.Module):
-    r"""Two convolutions, one feature layer, one linear layer.
+    r"""Images (N, C, H, W) to features φ of two convolutions and one layer, and from these to classes.
 
     .. math:: p(y|x) = \mathrm{softmax}(W\,\phi(x) + b)
-
-    Arguments:
-        data_shape: (C, H, W).
-        n_classes: classes told apart.
-        features: length of the feature vector φ.
 
     Raises:
         ValueError: a size below one.
@@ -46,10 +44,10 @@ class Classifier(nn.Module):
         channels, height, width = data_shape
         flat = 32 * math.ceil(height / 4) * math.ceil(width / 4)
         self.body = nn.Sequential(
-            nn.Conv2d(channels, 16, 5, padding=2),
+            nn.Conv2d(channels, CHANNELS, 5, padding=2),
             nn.ReLU(),
             nn.MaxPool2d(2, ceil_mode=True),
-            nn.Conv2d(16, 32, 3, padding=1),
+            nn.Conv2d(CHANNELS, 32, 3, padding=1),
             nn.ReLU(),
             nn.MaxPool2d(2, ceil_mode=True),
             nn.Flatten(),
@@ -66,20 +64,26 @@ class Classifier(nn.Module):
         Raises:
             ValueError: another image shape.
         """
-        check_event("x", x, self.data_shape)
-        return self.head(self.body(x.contiguous(memory_format=torch.channels_last)))
+        return self.head(self._features(check_event("x", x, self.data_shape)))
 
-    def embed(self, x: Tensor, *, chunk: int = 256) -> Tensor:
-        """Features φ (N, features), without gradient; small chunks stay in the cache."""
-        check_event("x", x, self.data_shape)
-        with torch.no_grad():
-            parts = [part.contiguous(memory_format=torch.channels_last) for part in x.split(chunk)]
-            return torch.cat([self.body(part) for part in parts])
+    @torch.no_grad()
+    def embed(self, x: Tensor) -> Tensor:
+        """Features φ (N, features), without gradient.
 
+        Raises:
+            ValueError: another image shape.
+        """
+        check_event("x", x, self.data_shape)
+        size = chunk_size(CHANNELS * self.data_shape[1] * self.data_shape[2], x.device)
+        return in_chunks(self._features, x, size)
+
+    @torch.no_grad()
     def probabilities(self, features: Tensor) -> Tensor:
         """Class probabilities (N, n_classes) of features."""
-        with torch.no_grad():
-            return self.head(features).softmax(1)
+        return self.head(features).softmax(1)
+
+    def _features(self, x: Tensor) -> Tensor:
+        return self.body(x.contiguous(memory_format=torch.channels_last))
 
 
 def fit_classifier(
@@ -92,28 +96,16 @@ def fit_classifier(
     device: torch.device | str = "cpu",
     track: Track = silent,
 ) -> Classifier:
-    r"""Train the judge by cross-entropy.
+    r"""Train a classifier by cross-entropy and return it in evaluation mode.
 
     .. math:: \min_\theta \mathrm{mean}_i\, -\log p_\theta(y_i|x_i)
 
-    Arguments:
-        data: labelled images.
-        epochs: passes over them.
-        batch_size: images a step.
-        lr: peak learning rate of a one-cycle schedule.
-        generator: source of the batch order (CPU); the initial weights come from torch's default stream.
-        device: where to train.
-        track: shows progress.
-
-    Returns:
-        The classifier in evaluation mode.
+    The generator shuffles the batches, and `lr` is the peak of a one-cycle schedule; the initial weights come from
+    torch's default stream.
 
     Raises:
         ValueError: no labels.
         DivergedError: the loss became NaN or infinite.
-
-    References:
-        Gradient-based learning applied to document recognition (LeCun et al., 1998).
 
     Example:
         >>> images = torch.zeros(40, 1, 8, 8, dtype=torch.uint8)
@@ -124,7 +116,7 @@ def fit_classifier(
         True
     """
     if data.labels is None:
-        raise ValueError("data: expected labels, got none; a classifier needs them")
+        raise fail("data", "labelled images", "no labels", "pass Images(images, labels, class_names)")
     judge = Classifier(tuple(data.images.shape[1:]), len(data.class_names)).to(device)
     batches = Minibatches(
         data.images.to(device), data.labels.to(device), batch_size=batch_size, epochs=epochs, generator=generator

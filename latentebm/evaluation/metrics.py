@@ -1,4 +1,4 @@
-"""Balance and quality of generated images, judged by a classifier's classes and features."""
+"""Balance and quality of generated images, as a classifier reads them."""
 
 from __future__ import annotations
 
@@ -24,63 +24,38 @@ from latentebm.progress import Track, silent
 
 __all__ = ["NEIGHBOURS", "Judgement", "judge"]
 
-NEIGHBOURS = 5  # of an image, among those of its own kind: sets must be larger to be judged
+NEIGHBOURS = 5  # of an image, among those of its own set, which must be larger to be judged
 
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What the judge says of a set of images.
+    """What a classifier says of a set of images.
 
-    Attributes:
-        shares: share of the images in each target class.
-        shares_interval: 95 % bootstrap interval of each; this and every interval below come from one bootstrap.
-        other: share judged to be in none of them.
-        shares_corrected: shares freed of the judge's known confusions; the raw ones where these are not known.
-        shares_corrected_interval: 95 % bootstrap interval of each, the confusions taken as known.
-        tv: total variation to the target, in [0, 1].
-        tv_interval: 95 % bootstrap interval of it.
-        tv_corrected: total variation of the corrected shares.
-        tv_corrected_interval: 95 % bootstrap interval of it.
-        kl: KL divergence of the target from the shares, smoothed by half a draw a class, nats.
-        kl_interval: 95 % bootstrap interval of it.
-        l2: Euclidean distance of the shares to the target.
-        l2_interval: 95 % bootstrap interval of it.
-        absent: target classes without a single image.
-        confidence: mean of the largest class probability.
-        frechet: Fréchet distance to real images in the classifier's features.
-        precision: share of generated images in a real one's neighbourhood; 1 is ideal.
-        recall: share of real images in a generated one's neighbourhood; 1 is ideal.
-        density: mean count of real neighbourhoods around a generated image, relative to its expectation; 1 is ideal.
-        coverage: share of real images with a generated one in their neighbourhood; 1 is ideal.
-        by_class: Fréchet distance, precision, recall, density and coverage within each target class (as read by the
-            judge on both sides); None for a class of too few images.
-
-    Example:
-        >>> sorted(Judgement.__dataclass_fields__)[:3]
-        ['absent', 'by_class', 'confidence']
+    Every ``…_interval`` is a 95 % bootstrap interval of the measure before it, all from one bootstrap, with the
+    classifier's confusions taken as known. Precision, recall, density and coverage are those of `Neighbourhoods`.
     """
 
-    shares: list[float]
+    shares: list[float]  # of the target's classes among the images
     shares_interval: list[tuple[float, float]]
-    other: float
-    shares_corrected: list[float]
+    other: float  # share read to be in none of them
+    shares_corrected: list[float]  # freed of the classifier's known confusions; as they are where it has none
     shares_corrected_interval: list[tuple[float, float]]
-    tv: float
+    tv: float  # total variation to the target, in [0, 1]
     tv_interval: tuple[float, float]
-    tv_corrected: float
+    tv_corrected: float  # of the corrected shares
     tv_corrected_interval: tuple[float, float]
-    kl: float
+    kl: float  # divergence of the target from the shares, smoothed by half a draw per class, nats
     kl_interval: tuple[float, float]
-    l2: float
+    l2: float  # Euclidean distance of the shares to the target
     l2_interval: tuple[float, float]
-    absent: int
-    confidence: float
-    frechet: float
+    absent: int  # target classes without a single image
+    confidence: float  # mean of the largest class probability
+    frechet: float  # Fréchet distance to real images in the classifier's features
     precision: float
     recall: float
     density: float
     coverage: float
-    by_class: list[dict[str, float] | None]
+    by_class: list[dict[str, float] | None]  # the last five within each class as read; None where images are too few
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -100,27 +75,17 @@ def judge(
 ) -> Judgement:
     """Judge generated images against a target and held-out real images of the target's shares.
 
-    Arguments:
-        images: generated, (N, C, H, W) in [0, 1].
-        real: held-out real ones, (M, C, H, W) in [0, 1].
-        classifier: the judge.
-        classes: the classifier's indices of the target's classes.
-        target: wanted share of each.
-        confusion: how often the judge reads class i as j, (K, K), of all K classes it knows; None where unknown.
-        generator: seeds the bootstrap.
-        track: shows progress.
+    Both are (N, C, H, W) in [0, 1]. `classes` are the classifier's indices of the target's classes; `confusion` says
+    how often it reads class i as j, (K, K), of all K classes it knows, and is None where that is unknown.
 
     Raises:
         ValueError: shapes or lengths that don't fit.
 
-    References:
-        The functions of `shares` and `fidelity` name theirs.
-
     Example:
-        >>> judgement = judge(torch.rand(20, 1, 8, 8), torch.rand(20, 1, 8, 8), Classifier((1, 8, 8), 2), [0, 1],
-        ...                   [0.5, 0.5], generator=torch.Generator())
-        >>> 0 <= judgement.tv <= 1
-        True
+        >>> same = torch.rand(20, 1, 8, 8)
+        >>> found = judge(same, same, Classifier((1, 8, 8), 2), [0, 1], [0.5, 0.5], generator=torch.Generator())
+        >>> found.precision, found.coverage, abs(found.frechet) < 1e-6
+        (1.0, 1.0, True)
     """
     parts = [classifier.embed(part) for part in track(list(images.split(2048)), "judge")]
     features, truth = torch.cat(parts), classifier.embed(real)
@@ -171,7 +136,7 @@ def _balance(
 def _intervals(
     full: np.ndarray, n: int, measures: Callable[[np.ndarray], dict[str, Any]], generator: torch.Generator
 ) -> dict[str, Any]:
-    """An interval of each measure, a list of them where it has a value a class; all from one bootstrap."""
+    """An interval of each measure, a list of them where it has one value per class; all from one bootstrap."""
     flat = iter(bootstrap_intervals(full, n, lambda p: np.hstack(list(measures(p).values())), generator=generator))
     return {
         f"{name}_interval": [next(flat) for _ in value] if isinstance(value, list) else next(flat)

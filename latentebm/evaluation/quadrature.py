@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, check_number, fail
+from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
 
 __all__ = ["Grid", "mmd"]
 
@@ -20,11 +21,7 @@ class Grid:
 
     .. math:: \log Z \approx \log \sum_{ij} e^{-E(x_{ij})} + \log h^2
 
-    Everything refers to the law restricted to the square; `edge_mass` tells whether that cuts anything off.
-
-    Arguments:
-        half: half the side.
-        cells: cells a side.
+    Everything refers to the distribution restricted to the square; `edge_mass` tells whether that cuts anything off.
 
     Raises:
         ValueError: `half` is not positive or `cells` below 2.
@@ -57,12 +54,16 @@ class Grid:
         """Energies (cells²,) of the midpoints, in nats, in double precision.
 
         Raises:
-            ValueError: the energy is not one finite or +∞ number a point.
+            ValueError: the energy is not one number above −∞ per point.
         """
-        parts = [energy(x) for x in self.points().split(8_192)]
-        if parts[0].shape != (min(8_192, self.cells**2),):
-            raise fail("energy", "shape (N,) of points (N, 2)", tuple(parts[0].shape), "squeeze the last dimension")
-        values = torch.cat(parts).double()
+
+        def checked(x: Tensor) -> Tensor:
+            values = energy(x)
+            if values.shape != (len(x),):
+                raise fail("energy", f"shape ({len(x)},)", tuple(values.shape), "return one energy per point")
+            return values
+
+        values = in_chunks(checked, self.points(), chunk_size(CHAIN_NUMBERS)).double()
         if bool((values.isnan() | values.isneginf()).any()):
             raise fail("energy", "values above −∞", "NaN or −∞", "bound the energy from below")
         return values
@@ -83,7 +84,7 @@ class Grid:
         return -float(torch.xlogy(p, p).sum()) + 2 * math.log(self.side)
 
     def edge_mass(self, energy: Callable[[Tensor], Tensor]) -> float:
-        """Probability of the outermost twentieth of the square on every side; large where the law reaches beyond."""
+        """Probability of the outermost twentieth of each side; large where the distribution reaches beyond."""
         p = torch.softmax(-self.energies(energy), 0).view(self.cells, self.cells)
         rim = max(1, self.cells // 20)
         return 1 - float(p[rim:-rim, rim:-rim].sum())
@@ -98,15 +99,12 @@ class Grid:
 
 
 def mmd(x: Tensor, y: Tensor, scales: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0)) -> float:
-    r"""Squared maximum mean discrepancy of two samples, unbiased: around 0, and below it by chance, for equal laws.
+    r"""Squared maximum mean discrepancy of two samples, unbiased: around 0, or by chance below, if they are alike.
 
     .. math:: \frac{\sum_{i \ne j} k(x_i, x_j)}{n(n-1)} + \frac{\sum_{i \ne j} k(y_i, y_j)}{m(m-1)}
         - \frac{2 \sum_{ij} k(x_i, y_j)}{nm}, \quad k = \frac1S \sum_s e^{-|x - y|^2 / 2 s^2}
 
-    Arguments:
-        x: sample (n, D).
-        y: sample (m, D).
-        scales: widths s of the Gaussian kernels, in the data's units.
+    The samples are (n, D) and (m, D); `scales` are the widths s of the Gaussian kernels, in the data's units.
 
     Raises:
         ValueError: a sample has fewer than two points.

@@ -7,14 +7,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentebm.checks import fail
-from latentebm.models.networks import encoder
+from latentebm.chunks import chunk_size, in_chunks
+from latentebm.models.networks import Conv
 from latentebm.progress import Track, silent
+from latentebm.rng import integers, permutation, seeded
 from latentebm.training.fit import fit
 from latentebm.training.optimisation import Optimisation
 
 __all__ = ["Ratio", "fit_ratio", "held_out_fifth"]
 
 WIDTH, STEPS, BATCH = 128, 800, 128
+ACTIVATIONS = 8  # numbers that the convnet holds for each pixel
 TEMPERATURES = torch.arange(1, 21) / 10  # factors of the logit that the held-out fifth chooses among
 
 
@@ -22,30 +25,28 @@ class Ratio(nn.Module):
     r"""A convnet whose logit is the log-ratio of two densities.
 
     .. math:: \mathrm{logit}(x) = \log p_a(x) - \log p_b(x)
-
-    Arguments:
-        data_shape: (C, H, W).
-
-    Example:
-        >>> Ratio((1, 8, 8)).log_ratio(torch.zeros(3, 1, 8, 8)).shape
-        torch.Size([3])
     """
 
     temperature: Tensor
 
     def __init__(self, data_shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.net = encoder("conv", data_shape, 1, WIDTH)
+        self.net = Conv(WIDTH).encoder(data_shape, 1)
         self.register_buffer("temperature", torch.ones(()))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (N,) of images in [0, 1] before the temperature."""
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N,) of images, uint8 or float in [0, 1], before the temperature."""
+        x = images.float() / 255 if images.dtype == torch.uint8 else images
         return self.net(x).squeeze(1)
 
+    def logits(self, images: Tensor) -> Tensor:
+        """The same of many images, chunk by chunk."""
+        return in_chunks(self, images, chunk_size(max(1, ACTIVATIONS * images[:1].numel()), images.device))
+
     @torch.no_grad()
-    def log_ratio(self, images: Tensor, *, chunk: int = 512) -> Tensor:
+    def log_ratio(self, images: Tensor) -> Tensor:
         """Calibrated log-ratios (N,), nats, of images: uint8, or float in [0, 1]."""
-        return torch.cat([self(_unit(part)) for part in images.split(chunk)]) * self.temperature
+        return self.logits(images) * self.temperature
 
 
 def fit_ratio(a: Tensor, b: Tensor, *, steps: int = STEPS, generator: torch.Generator, track: Track = silent) -> Ratio:
@@ -53,12 +54,7 @@ def fit_ratio(a: Tensor, b: Tensor, *, steps: int = STEPS, generator: torch.Gene
 
     .. math:: \min \mathrm{mean}_{x \in a} \mathrm{softplus}(-f(x)) + \mathrm{mean}_{x \in b} \mathrm{softplus}(f(x))
 
-    Arguments:
-        a: images of the numerator, (N, C, H, W), uint8 or float in [0, 1]; at least five.
-        b: images of the denominator, (M, C, H, W); at least five.
-        steps: most optimizer steps.
-        generator: source of batches and first weights (CPU).
-        track: shows progress.
+    Both are images (N, C, H, W), uint8 or float in [0, 1]; `steps` is the most that are taken.
 
     Raises:
         ValueError: fewer than five images on a side.
@@ -73,31 +69,26 @@ def fit_ratio(a: Tensor, b: Tensor, *, steps: int = STEPS, generator: torch.Gene
         >>> bool(ratio.log_ratio(torch.ones(1, 1, 8, 8)) > ratio.log_ratio(torch.zeros(1, 1, 8, 8)))
         True
     """
-    sides = [held_out_fifth(x, generator) for x in (a, b)]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+    (fit_a, aside_a), (fit_b, aside_b) = (held_out_fifth(x, generator) for x in (a, b))
+    with seeded(generator):
         ratio = Ratio(tuple(a.shape[1:])).to(a.device)
-    aside = [_unit(side[1]) for side in sides]
 
     def loss(step: int) -> Tensor:
-        return _cross_entropy(*(ratio(_unit(x[_rows(len(x), generator)])) for x, _ in sides))
-
-    def score() -> Tensor:
-        return _cross_entropy(*(torch.cat([ratio(part) for part in x.split(512)]) for x in aside))
+        return _cross_entropy(*(ratio(x[integers(len(x), (BATCH,), generator, x.device)]) for x in (fit_a, fit_b)))
 
     fit(
         ratio,
         loss,
         range(steps),
         Optimisation(weight_decay=1e-2, schedule="cosine"),
-        validate=score,
+        validate=lambda: _cross_entropy(ratio.logits(aside_a), ratio.logits(aside_b)),
         every=25,
         patience=8,
         track=track,
         description="ratio",
     )
     ratio.requires_grad_(False).eval()
-    logits = [ratio.log_ratio(x) for x in aside]
+    logits = [ratio.log_ratio(x) for x in (aside_a, aside_b)]
     values = torch.stack([_cross_entropy(*(t * x for x in logits)) for t in TEMPERATURES.to(a.device)])
     ratio.temperature.copy_(TEMPERATURES[values.argmin().cpu()])
     return ratio
@@ -115,18 +106,9 @@ def held_out_fifth(images: Tensor, generator: torch.Generator) -> tuple[Tensor, 
         (8, 2)
     """
     if len(images) < 5:
-        raise fail("images", "at least 5", len(images), "a fifth of them is held out; pass more")
-    order = torch.randperm(len(images), generator=generator).to(images.device)
-    cut = len(images) // 5
+        raise fail("images", "at least 5", len(images), "pass more: a fifth of them is held out")
+    order, cut = permutation(len(images), generator, images.device), len(images) // 5
     return images[order[cut:]], images[order[:cut]]
-
-
-def _rows(n: int, generator: torch.Generator) -> Tensor:
-    return torch.randint(n, (BATCH,), generator=generator)
-
-
-def _unit(x: Tensor) -> Tensor:
-    return x.float() / 255 if x.dtype == torch.uint8 else x
 
 
 def _cross_entropy(a: Tensor, b: Tensor) -> Tensor:

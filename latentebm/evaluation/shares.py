@@ -1,4 +1,4 @@
-"""Class shares of generated images: what a judge sees, what it must have seen, and their distance to a target."""
+"""Class shares of generated images: as a classifier reads them, corrected for its confusions, against a target."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 from torchmetrics.functional.regression import kl_divergence
 
 from latentebm.checks import check_int, fail
+from latentebm.rng import draw_seed
 
 __all__ = [
-    "bootstrap_interval",
     "bootstrap_intervals",
     "class_shares",
     "confusion_rates",
@@ -28,11 +28,7 @@ WEAK = 0.1  # directions of the confusion matrix with a smaller singular value a
 
 
 def class_shares(predicted: Tensor, classes: Sequence[int]) -> list[float]:
-    """Share of predictions in each of `classes`; what is missing to one lies in other classes.
-
-    Arguments:
-        predicted: class indices, (N,).
-        classes: the classes of interest; one that is never predicted has share 0.
+    """Share of predictions (N,) in each of `classes`, 0 for one never predicted; what is missing to one is elsewhere.
 
     Raises:
         ValueError: there are no predictions.
@@ -47,17 +43,11 @@ def class_shares(predicted: Tensor, classes: Sequence[int]) -> list[float]:
 
 
 def confusion_rates(predicted: Tensor, labels: Tensor, n_classes: int) -> Tensor:
-    r"""How often a judge reads class i as class j, from labelled images.
+    r"""How often a classifier reads class i as class j, from labelled images.
 
     .. math:: C_{ij} = P(\text{read } j \mid \text{true } i)
 
-    Arguments:
-        predicted: the judge's readings, (N,).
-        labels: true classes, (N,).
-        n_classes: K.
-
-    Returns:
-        C, (K, K); a class without a labelled image counts as always read rightly.
+    C is (K, K); a class without a labelled image counts as always read correctly.
 
     Raises:
         ValueError: lengths differ.
@@ -67,27 +57,21 @@ def confusion_rates(predicted: Tensor, labels: Tensor, n_classes: int) -> Tensor
         [[0.5, 0.5], [0.0, 1.0]]
     """
     if len(predicted) != len(labels):
-        raise fail("predicted", f"{len(labels)} readings, one a label", len(predicted), "pass one reading a label")
+        expected = f"{len(labels)} predictions, one per label"
+        raise fail("predicted", expected, len(predicted), "pass both of the same images")
     counts = multiclass_confusion_matrix(predicted.cpu(), labels.cpu(), n_classes).double()
     seen = counts.sum(1, keepdim=True)
     return torch.where(seen > 0, counts / seen.clamp_min(1), torch.eye(n_classes, dtype=torch.double))
 
 
 def corrected_shares(observed: Sequence[float] | np.ndarray, confusion: Tensor) -> list[float]:
-    r"""Shares that a judge with known confusions must have seen to read the observed ones.
+    r"""Shares s (K,) that a classifier with known confusions C (K, K) must have seen to read the observed ones, p (K,).
 
     .. math:: \min_{s \ge 0,\ \sum_i s_i = 1} \big|C^\top s - p\big|
 
-    It takes generated images to be confused as often as the labelled real ones were. Where the judge can hardly tell
-    classes apart (singular values of C below 0.1), the difference can't be recovered from its readings: that direction
-    is left as observed, so that an ill-conditioned C falls back on the raw shares instead of magnifying their noise.
-
-    Arguments:
-        observed: share p of the readings in every class the judge knows, (K,), summing to one.
-        confusion: C as from `confusion_rates`, (K, K), rows summing to one.
-
-    Returns:
-        s, (K,), on the simplex.
+    Generated images are taken to be confused as often as the labelled real ones were. Where the classifier can hardly
+    tell classes apart (singular values of C below 0.1), the difference can't be recovered: that direction is left as
+    observed, so that an ill-conditioned C falls back on the raw shares instead of magnifying their noise.
 
     Raises:
         ValueError: lengths differ.
@@ -103,7 +87,7 @@ def corrected_shares(observed: Sequence[float] | np.ndarray, confusion: Tensor) 
     """
     p, c = np.asarray(observed, dtype=np.float64), confusion.double().cpu().numpy()
     if c.shape != (len(p), len(p)):
-        raise fail("confusion", f"shape ({len(p)}, {len(p)})", c.shape, "pass rates of the judge's own classes")
+        raise fail("confusion", f"shape ({len(p)}, {len(p)})", c.shape, "pass the confusion_rates of the same classes")
     left, size, right = np.linalg.svd(c.T)
     weak = size < WEAK
     # The system in its singular directions; weak ones say "as observed". The last row holds the sum at one.
@@ -118,10 +102,6 @@ def total_variation(shares: Sequence[float] | np.ndarray, target: Sequence[float
     r"""Total variation between class shares and a target, mass outside the target's classes included.
 
     .. math:: \mathrm{TV} = \tfrac12 \Big(\sum_k |p_k - t_k| + 1 - \sum_k p_k\Big)
-
-    Arguments:
-        shares: share of each target class, summing to at most one.
-        target: wanted shares, summing to one.
 
     Raises:
         ValueError: lengths differ.
@@ -141,10 +121,6 @@ def l2_to_target(shares: Sequence[float] | np.ndarray, target: Sequence[float]) 
     r"""Euclidean distance between class shares and a target, mass outside the target's classes as one more class.
 
     .. math:: \sqrt{\sum_k (p_k - t_k)^2 + \big(1 - \sum_k p_k\big)^2}
-
-    Arguments:
-        shares: share of each target class, summing to at most one.
-        target: wanted shares, summing to one.
 
     Raises:
         ValueError: lengths differ.
@@ -169,11 +145,6 @@ def kl_to_target(shares: Sequence[float] | np.ndarray, target: Sequence[float], 
     Half a draw is added to each of the K classes and to the rest (Jeffreys' prior), so that a class without draws costs
     about :math:`t_k \log(2 n t_k)` nats instead of infinitely many; classes of target zero cost nothing.
 
-    Arguments:
-        shares: share of each target class, summing to at most one.
-        target: wanted shares, summing to one.
-        n: draws behind the shares.
-
     Raises:
         ValueError: n below one or lengths differ.
 
@@ -191,41 +162,6 @@ def kl_to_target(shares: Sequence[float] | np.ndarray, target: Sequence[float], 
     return float(kl_divergence(torch.cat([t, t.new_zeros(1)])[None], smooth[None]))
 
 
-def bootstrap_interval(
-    observed: Sequence[float] | np.ndarray,
-    n: int,
-    statistic: Callable[[np.ndarray], float],
-    *,
-    generator: torch.Generator,
-    resamples: int = 1000,
-) -> tuple[float, float]:
-    r"""Percentile bootstrap interval (95 %) of a statistic of the shares of `n` draws.
-
-    .. math:: [T^*_{(2.5\%)}, T^*_{(97.5\%)}], \quad T^* = T(p^*), \quad n p^* \sim \mathrm{Multinomial}(n, p)
-
-    Arguments:
-        observed: observed shares, all classes, summing to one, (K,).
-        n: draws behind them.
-        statistic: T, from shares (K,) to a number.
-        generator: seeds the bootstrap.
-        resamples: bootstrap samples.
-
-    Raises:
-        ValueError: n below one.
-
-    References:
-        An Introduction to the Bootstrap (Efron and Tibshirani, 1993).
-
-    Example:
-        >>> rng = torch.Generator().manual_seed(0)
-        >>> low, high = bootstrap_interval([0.6, 0.4], 10_000, lambda p: total_variation(p, [0.5, 0.5]), generator=rng)
-        >>> low < 0.1 < high
-        True
-    """
-    (interval,) = bootstrap_intervals(observed, n, lambda p: [statistic(p)], generator=generator, resamples=resamples)
-    return interval
-
-
 def bootstrap_intervals(
     observed: Sequence[float] | np.ndarray,
     n: int,
@@ -234,19 +170,9 @@ def bootstrap_intervals(
     generator: torch.Generator,
     resamples: int = 1000,
 ) -> list[tuple[float, float]]:
-    r"""Percentile bootstrap intervals (95 %) of several statistics of the shares of `n` draws, from one bootstrap.
+    r"""Percentile bootstrap intervals (95 %) of J statistics of the shares (K,) of `n` draws, from one bootstrap.
 
     .. math:: [T^*_{j,(2.5\%)}, T^*_{j,(97.5\%)}], \quad T^*_j = T_j(p^*), \quad n p^* \sim \mathrm{Multinomial}(n, p)
-
-    Arguments:
-        observed: observed shares, all classes, summing to one, (K,).
-        n: draws behind them.
-        statistics: from shares (K,) to J numbers.
-        generator: seeds the bootstrap.
-        resamples: bootstrap samples.
-
-    Returns:
-        Lower and upper end of each statistic, J pairs.
 
     Raises:
         ValueError: n below one.
@@ -261,7 +187,7 @@ def bootstrap_intervals(
         True
     """
     check_int("n", n)
-    rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+    rng = np.random.default_rng(draw_seed(generator))
     full = np.asarray(observed, dtype=np.float64)
     samples = rng.multinomial(n, full / full.sum(), size=resamples) / n
     low, high = np.quantile([statistics(row) for row in samples], [0.025, 0.975], axis=0)
@@ -270,7 +196,7 @@ def bootstrap_intervals(
 
 def _aligned(shares: Sequence[float] | np.ndarray, target: Sequence[float]) -> tuple[Tensor, Tensor]:
     if len(shares) != len(target):
-        raise fail("shares", f"{len(target)} values, one a target class", len(shares), "pass one share a class")
+        raise fail("shares", f"{len(target)} values, one per target class", len(shares), "pass one share per class")
     return torch.as_tensor(shares, dtype=torch.double), torch.as_tensor(target, dtype=torch.double)
 
 

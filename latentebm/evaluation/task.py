@@ -1,4 +1,4 @@
-"""What a method that balances a generator is given, and what it hands back."""
+"""What a method that balances a model is given, and what it hands back."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from latentebm.checks import check_int, fail
 from latentebm.models.vae import VAE
 from latentebm.progress import Track, silent
+from latentebm.rng import seeded
 from latentebm.sampling import Draws
 from latentebm.training.fit import FitResult
 from latentebm.training.fit_vae import fit_vae
@@ -24,41 +25,21 @@ __all__ = ["Sampled", "Task"]
 class Task:
     """What every method is given.
 
-    Attributes:
-        vae: trained on the biased images; never changed.
-        biased: its images, (N, C, H, W), uint8.
-        reference: the unbiased images, (M, C, H, W), uint8.
-        steps: most VAE gradient steps; those that trained `vae`.
-        batch_size: images a step.
-        lr: peak learning rate of a VAE trained from scratch.
-        kl_weight: weight of the ELBO's KL term.
-        precision: as in `fit_vae`.
-        pool: draws that the likelihood-free weights resample.
-        labels: class of each biased image, (N,), from 0; the oracle's alone.
-        target: wanted share of each class; the oracle's alone.
-        seed: of everything random.
-        track: shows progress.
-
     Raises:
         ValueError: a number below one, or fewer than five reference images.
-
-    Example:
-        >>> images = torch.zeros(8, 1, 8, 8, dtype=torch.uint8)
-        >>> Task(vae=VAE((1, 8, 8), 2, width=16), biased=images, reference=images, steps=10).seed
-        0
     """
 
-    vae: VAE
-    biased: Tensor
-    reference: Tensor
-    steps: int
+    vae: VAE  # trained on the biased images; never changed
+    biased: Tensor  # its images, (N, C, H, W), uint8
+    reference: Tensor  # the unbiased images, (M, C, H, W), uint8
+    steps: int  # most VAE gradient steps; those that trained `vae`
     batch_size: int = 256
-    lr: float = 4e-3
-    kl_weight: float = 1.0
-    precision: str = "auto"
-    pool: int = 50_000
-    labels: Tensor | None = None
-    target: Sequence[float] = ()
+    lr: float = 4e-3  # peak learning rate of a VAE trained from scratch
+    kl_weight: float = 1.0  # of the ELBO's KL term
+    precision: str = "auto"  # as in `fit_vae`
+    pool: int = 50_000  # draws that the likelihood-free weights resample
+    labels: Tensor | None = None  # class of each biased image, (N,), from 0; for the oracle only
+    target: Sequence[float] = ()  # wanted share of each class; for the oracle only
     seed: int = 0
     track: Track = silent
 
@@ -66,7 +47,8 @@ class Task:
         for name in ("steps", "batch_size", "pool"):
             check_int(name, getattr(self, name))
         if len(self.reference) < 5:
-            raise fail("reference", "at least 5 images", len(self.reference), "a fifth of them is held out")
+            fix = "pass more: a fifth of them is held out"
+            raise fail("reference", "at least 5 images", len(self.reference), fix)
 
     def generator(self) -> torch.Generator:
         """A fresh stream from the seed."""
@@ -88,33 +70,15 @@ class Task:
             **settings,  # type: ignore[arg-type]
         )
 
-    def fresh(self) -> VAE:
-        """An untrained VAE of the biased one's shape, on its device."""
-        return self.seeded(lambda: VAE(self.vae.data_shape, self.vae.latent_dim, **self.settings()))
-
-    def seeded(self, build: Callable[[], VAE]) -> VAE:
-        """Build a VAE whose first weights follow from the seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            return build().to(next(self.vae.parameters()).device)
-
-    def settings(self) -> dict[str, Any]:
-        """What a VAE of the biased one's kind is built with, sizes aside."""
-        return {k: v for k, v in self.vae.config.items() if k not in ("data_shape", "latent_dim")}
+    def fresh(self, kind: type[VAE] = VAE, **more: Any) -> VAE:
+        """An untrained VAE of the biased one's shape, on its device; its first weights follow from the seed."""
+        with seeded(self.seed):
+            return kind(**self.vae.config, **more).to(next(self.vae.parameters()).device)
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """A fitted method.
-
-    Attributes:
-        draw: draws n images from a generator.
-        steps: VAE gradient steps taken.
-
-    Example:
-        >>> Sampled(lambda n, g: Draws(torch.zeros(n, 1), torch.zeros(n, 2), torch.zeros(n))).steps
-        0
-    """
+    """A fitted method: how it draws n images, and how many VAE gradient steps it took."""
 
     draw: Callable[[int, torch.Generator], Draws]
     steps: int = 0

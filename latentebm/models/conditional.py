@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from latentebm.checks import check_event, check_int, fail
 from latentebm.chunks import chunk_size, in_chunks
-from latentebm.models.networks import decoder
 from latentebm.models.vae import VAE
 
 __all__ = ["ConditionalVAE"]
@@ -35,8 +34,7 @@ class ConditionalVAE(VAE):
     def __init__(self, data_shape: tuple[int, ...], latent_dim: int, *, n_classes: int, **settings: Any) -> None:
         super().__init__(data_shape, latent_dim, **settings)
         self.n_classes = check_int("n_classes", n_classes)
-        network, width = self.config["network"], self.config["width"]
-        self.decoder = decoder(network, latent_dim + n_classes, self.data_shape, width)
+        self.decoder = self.network.decoder(latent_dim + n_classes, self.data_shape)
 
     def logits(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Decoder output (N, *data_shape) of codes (N, d) and their classes (N,)."""

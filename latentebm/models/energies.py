@@ -62,6 +62,17 @@ class EnsembleEnergy(nn.Module, ABC):
         """Energies (N,) of points (N, *event), in nats."""
         return self.members(x).mean(0)
 
+    def start_from(self: E, one: EnsembleEnergy) -> E:
+        """Give every member the network of an ensemble of one member of the same make.
+
+        Raises:
+            RuntimeError: sizes differ (from torch).
+        """
+        with torch.no_grad():
+            for mine, theirs in zip(self.parameters(), one.parameters(), strict=True):
+                mine.copy_(theirs.expand_as(mine))
+        return self
+
     def bounded(self, free: Tensor) -> Tensor:
         """Energies brought within the limit, if there is one."""
         return free if self.limit is None else self.limit * torch.tanh(free / self.limit)
@@ -107,17 +118,6 @@ class EnergyNet(EnsembleEnergy):
             self.weights.append(initial((members, i, o), bound, generator))
             self.biases.append(initial((members, 1, o), bound, generator))
 
-    def start_from(self, other: EnergyNet) -> EnergyNet:
-        """Give every member the perceptron of an energy of one member and the same widths.
-
-        Raises:
-            RuntimeError: widths differ (from torch).
-        """
-        with torch.no_grad():
-            for mine, theirs in zip(self.parameters(), other.parameters(), strict=True):
-                mine.copy_(theirs.expand_as(mine))
-        return self
-
     @property
     def perceptrons(self) -> tuple[list[Tensor], list[Tensor], float | None]:
         """Weights (M, in, out) and biases (M, 1, out) of each layer, and the limit: all that a compiled form needs."""
@@ -157,11 +157,6 @@ class EnergyNet(EnsembleEnergy):
 
 
 def initial(shape: tuple[int, ...], bound: float, generator: torch.Generator | None) -> nn.Parameter:
-    """A parameter drawn uniformly from [−bound, bound), from torch's global stream without a generator.
-
-    Example:
-        >>> bool(initial((50,), 0.1, torch.Generator()).abs().max() <= 0.1)
-        True
-    """
+    """A parameter drawn uniformly from [−bound, bound), from torch's global stream without a generator."""
     draws = torch.rand(shape) if generator is None else uniform(shape, generator, torch.empty(0))
     return nn.Parameter((2 * draws - 1) * bound)

@@ -26,14 +26,12 @@ class LatentModel(Protocol):
 
 
 def check_batch(name: str, x: Any, n: int, fix: str) -> Tensor:
-    """Return what a decoder made of `n` codes if it is a batch of as many items.
-
-    Raises:
-        ValueError: it is no tensor, or holds another number of items.
+    """Return what a decoder made of `n` codes if it is a tensor of as many items, else raise a ValueError.
 
     Example:
-        >>> check_batch("decoder", torch.zeros(3, 2), 3, "wrap it").shape
-        torch.Size([3, 2])
+        >>> check_batch("decoder", {"x": torch.zeros(3, 2)}, 3, "pass key=")
+        Traceback (most recent call last):
+        ValueError: decoder: expected a tensor of 3 items for 3 codes, got dict; pass key=
     """
     if not isinstance(x, Tensor) or x.ndim < 1 or len(x) != n:
         raise fail(name, f"a tensor of {n} items for {n} codes", _form(x), fix)
@@ -41,18 +39,15 @@ def check_batch(name: str, x: Any, n: int, fix: str) -> Tensor:
 
 
 def check_codes(name: str, z: Any, n: int, latent_dim: int) -> Tensor:
-    """Return what an encoder gave for `n` items if it is their codes.
-
-    Raises:
-        ValueError: it is no tensor (n, latent_dim), or not finite.
+    """Return what an encoder gave for `n` items if it is a finite tensor (n, latent_dim), else raise a ValueError.
 
     Example:
         >>> check_codes("encoder", (torch.zeros(3, 2), torch.ones(3, 2)), 3, 2)
         Traceback (most recent call last):
-        ValueError: encoder: expected codes of shape (3, 2), got tuple; wrap it to return the codes
+        ValueError: encoder: expected codes of shape (3, 2), got tuple; return the codes only
     """
     if not isinstance(z, Tensor) or z.shape != (n, latent_dim):
-        raise fail(name, f"codes of shape {(n, int(latent_dim))}", _form(z), "wrap it to return the codes")
+        raise fail(name, f"codes of shape {(n, int(latent_dim))}", _form(z), "return the codes only")
     return check_finite(name, z)
 
 
@@ -61,14 +56,12 @@ def _form(x: Any) -> object:
 
 
 def attempt(name: str, function: Callable[..., Any], x: Tensor, fix: str) -> Any:
-    """What a user's function makes of `x`; whatever it raises becomes an error that names it.
-
-    Raises:
-        ValueError: the function raised.
+    """What a user's function makes of `x`; whatever it raises becomes a ValueError that names it.
 
     Example:
-        >>> attempt("decoder", torch.abs, -torch.ones(1), "pass another")
-        tensor([1.])
+        >>> attempt("decoder", lambda z: z.colour, torch.ones(1), "pass another")
+        Traceback (most recent call last):
+        ValueError: decoder: expected one that takes a tensor of shape (1,), got AttributeError: 'Tensor' object has ...
     """
     try:
         return function(x)
@@ -78,10 +71,10 @@ def attempt(name: str, function: Callable[..., Any], x: Tensor, fix: str) -> Any
 
 
 def check_model(name: str, model: LatentModel) -> LatentModel:
-    """Return `model` if it has a whole `latent_dim` and decodes such codes, and its layers don't depend on the batch.
+    """Return `model` if it has a `latent_dim`, decodes such codes, and treats each alike whatever its batch.
 
     Raises:
-        ValueError: something of it is missing or fails, or it is in training mode with batch normalisation or dropout.
+        ValueError: an attribute is missing, decoding fails, or it trains with batch normalisation or dropout.
 
     Example:
         >>> check_model("model", nn.Linear(1, 1))
@@ -102,14 +95,7 @@ def check_model(name: str, model: LatentModel) -> LatentModel:
 
 
 def check_eval(name: str, module: object) -> None:
-    """Raise if a module's output for one item depends on chance or on the rest of its batch.
-
-    Raises:
-        ValueError: it holds batch normalisation or dropout in training mode.
-
-    Example:
-        >>> check_eval("decoder", nn.BatchNorm1d(2).eval())
-    """
+    """Raise a ValueError if a module holds batch normalisation or dropout in training mode."""
     layers = module.modules() if isinstance(module, nn.Module) else ()
     loose = [type(m).__name__ for m in layers if m.training and isinstance(m, BATCH_LAYERS)]
     if loose:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
-from latentebm.checks import check_choice
+from latentebm.checks import check_int
+from latentebm.registry import Option, Registry, restored
 from latentebm.rng import seeded
 
-__all__ = ["NETWORKS", "decoder", "encoder", "mlp"]
-
-NETWORKS = ("mlp", "conv")
+__all__ = ["MLP", "NETWORKS", "Conv", "Network", "make_network", "mlp"]
 
 
 def mlp(sizes: Sequence[int], *, batch_norm: bool = False, generator: torch.Generator | None = None) -> nn.Sequential:
@@ -38,57 +39,116 @@ def mlp(sizes: Sequence[int], *, batch_norm: bool = False, generator: torch.Gene
     return nn.Sequential(*layers[:-1])
 
 
-def encoder(network: str, data_shape: tuple[int, ...], outputs: int, width: int) -> nn.Sequential:
-    """Network from images (N, *data_shape) to (N, outputs).
-
-    It is an ``mlp`` (two hidden layers of `width`) or a ``conv`` (two strided convolutions, one hidden layer).
+@runtime_checkable
+class Network(Protocol):
+    """What builds the two halves of a VAE; an object of your own goes wherever ``mlp`` or ``conv`` is named.
 
     Example:
-        >>> encoder("conv", (1, 28, 28), 4, 32)(torch.zeros(2, 1, 28, 28)).shape
-        torch.Size([2, 4])
+        >>> class Linear:
+        ...     '''Probabilistic PCA: one layer each way.'''
+        ...     def encoder(self, data_shape, outputs):
+        ...         return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(data_shape), outputs))
+        ...     def decoder(self, latent_dim, data_shape):
+        ...         return nn.Sequential(nn.Linear(latent_dim, math.prod(data_shape)), nn.Unflatten(1, data_shape))
+        >>> from latentebm import VAE
+        >>> VAE((1, 4, 4), 2, network=Linear()).decode(torch.zeros(3, 2)).shape
+        torch.Size([3, 1, 4, 4])
     """
-    check_choice("network", network, NETWORKS)
-    if network == "mlp":
-        return nn.Sequential(nn.Flatten(), mlp((math.prod(data_shape), width, width, outputs)))
-    channels, height, breadth = data_shape
-    c1, c2 = _channels(width)
-    flat = c2 * math.ceil(height / 4) * math.ceil(breadth / 4)
-    return nn.Sequential(
-        nn.Conv2d(channels, c1, 3, stride=2, padding=1),
-        nn.SiLU(),
-        nn.Conv2d(c1, c2, 3, stride=2, padding=1),
-        nn.SiLU(),
-        nn.Flatten(),
-        mlp((flat, width, outputs)),
-    )
+
+    def encoder(self, data_shape: tuple[int, ...], outputs: int) -> nn.Module:
+        """Network from images (N, *data_shape) to (N, outputs)."""
+        ...
+
+    def decoder(self, latent_dim: int, data_shape: tuple[int, ...]) -> nn.Module:
+        """Network from codes (N, latent_dim) to the likelihood's parameter, (N, *data_shape)."""
+        ...
 
 
-def decoder(network: str, latent_dim: int, data_shape: tuple[int, ...], width: int) -> nn.Sequential:
-    """Network from codes (N, latent_dim) to the likelihood's parameter, (N, *data_shape).
-
-    It is an ``mlp`` (three hidden layers: decoding a short code takes more of them than encoding) or a ``conv``.
+@dataclass(frozen=True)
+class MLP:
+    """Perceptrons: two hidden layers read, three write, since a short code takes more unfolding than reading.
 
     Example:
-        >>> decoder("conv", 2, (1, 27, 28), 32)(torch.zeros(3, 2)).shape
+        >>> MLP(32).decoder(2, (1, 27, 28))(torch.zeros(3, 2)).shape
         torch.Size([3, 1, 27, 28])
     """
-    check_choice("network", network, NETWORKS)
-    if network == "mlp":
-        return nn.Sequential(mlp((latent_dim, width, width, width, math.prod(data_shape))), nn.Unflatten(1, data_shape))
-    channels, height, breadth = data_shape
-    c1, c2 = _channels(width)
-    small, middle = ((math.ceil(height / k), math.ceil(breadth / k)) for k in (4, 2))
-    return nn.Sequential(
-        mlp((latent_dim, width, c2 * small[0] * small[1])),
-        nn.SiLU(),
-        nn.Unflatten(1, (c2, *small)),
-        nn.Upsample(size=middle),
-        nn.Conv2d(c2, c1, 3, padding=1),
-        nn.SiLU(),
-        nn.Upsample(size=(height, breadth)),
-        nn.Conv2d(c1, channels, 3, padding=1),
-    )
+
+    width: int = 512
+
+    def __post_init__(self) -> None:
+        check_int("width", self.width)
+
+    def encoder(self, data_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
+        """Network from images (N, *data_shape) to (N, outputs)."""
+        return nn.Sequential(nn.Flatten(), mlp((math.prod(data_shape), self.width, self.width, outputs)))
+
+    def decoder(self, latent_dim: int, data_shape: tuple[int, ...]) -> nn.Sequential:
+        """Network from codes (N, latent_dim) to (N, *data_shape)."""
+        sizes = (latent_dim, self.width, self.width, self.width, math.prod(data_shape))
+        return nn.Sequential(mlp(sizes), nn.Unflatten(1, data_shape))
 
 
-def _channels(width: int) -> tuple[int, int]:
-    return max(4, width // 16), max(8, width // 8)
+@dataclass(frozen=True)
+class Conv:
+    """Two strided convolutions and one hidden layer of `width`; the decoder upsamples.
+
+    Example:
+        >>> Conv(32).encoder((1, 28, 28), 4)(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 4])
+    """
+
+    width: int = 512
+
+    def __post_init__(self) -> None:
+        check_int("width", self.width)
+
+    def encoder(self, data_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
+        """Network from images (N, C, H, W) to (N, outputs)."""
+        channels, height, breadth = data_shape
+        c1, c2 = self._channels()
+        flat = c2 * math.ceil(height / 4) * math.ceil(breadth / 4)
+        return nn.Sequential(
+            nn.Conv2d(channels, c1, 3, stride=2, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(c1, c2, 3, stride=2, padding=1),
+            nn.SiLU(),
+            nn.Flatten(),
+            mlp((flat, self.width, outputs)),
+        )
+
+    def decoder(self, latent_dim: int, data_shape: tuple[int, ...]) -> nn.Sequential:
+        """Network from codes (N, latent_dim) to (N, C, H, W)."""
+        channels, height, breadth = data_shape
+        c1, c2 = self._channels()
+        small, middle = ((math.ceil(height / k), math.ceil(breadth / k)) for k in (4, 2))
+        return nn.Sequential(
+            mlp((latent_dim, self.width, c2 * small[0] * small[1])),
+            nn.SiLU(),
+            nn.Unflatten(1, (c2, *small)),
+            nn.Upsample(size=middle),
+            nn.Conv2d(c2, c1, 3, padding=1),
+            nn.SiLU(),
+            nn.Upsample(size=(height, breadth)),
+            nn.Conv2d(c1, channels, 3, padding=1),
+        )
+
+    def _channels(self) -> tuple[int, int]:
+        return max(4, self.width // 16), max(8, self.width // 8)
+
+
+NETWORKS = Registry("network", {"mlp": MLP, "conv": Conv}, Network)
+
+
+def make_network(network: str | Network | Mapping[str, Any], width: int) -> Network:
+    """The network of a name and a width; an object, or one as a file holds it, stands for itself.
+
+    Raises:
+        ValueError: an unknown name, no network, or a width beside an object.
+
+    Example:
+        >>> make_network("mlp", 64), make_network({"kind": "Conv", "width": 32}, 512)
+        (MLP(width=64), Conv(width=32))
+    """
+    value = restored("network", network, {kind.__name__: kind for kind in NETWORKS.kinds.values()})
+    made: Network = NETWORKS.make(value, [Option("width", "width", width, 512)])
+    return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from torch.distributions import Independent, Normal
 from latentebm.checks import check_choice, check_event, check_int
 from latentebm.chunks import chunk_size, in_chunks
 from latentebm.models.likelihoods import LIKELIHOODS
-from latentebm.models.networks import decoder, encoder
+from latentebm.models.networks import Network, make_network
+from latentebm.registry import stored
 from latentebm.rng import normal
 
 __all__ = ["VAE"]
@@ -26,7 +28,7 @@ class VAE(nn.Module):
     Arguments:
         data_shape: (C, H, W) of the images, pixels in [0, 1].
         latent_dim: length d of the code z.
-        network: ``mlp`` or ``conv``, of `width` hidden units.
+        network: ``mlp`` or ``conv``, of `width` hidden units, or a `Network`.
         likelihood: ``bernoulli`` or ``gaussian``.
 
     References:
@@ -43,7 +45,7 @@ class VAE(nn.Module):
         data_shape: tuple[int, ...] = (1, 28, 28),
         latent_dim: int = 2,
         *,
-        network: str = "mlp",
+        network: str | Network | Mapping[str, Any] = "mlp",
         width: int = 512,
         likelihood: str = "bernoulli",
     ) -> None:
@@ -54,29 +56,34 @@ class VAE(nn.Module):
         self.config: dict[str, Any] = {
             "data_shape": list(self.data_shape),
             "latent_dim": latent_dim,
-            "network": network,
+            "network": stored(network),
             "width": check_int("width", width),
             "likelihood": likelihood,
         }
         self.likelihood = LIKELIHOODS[likelihood]()
-        self.encoder = encoder(network, self.data_shape, 2 * latent_dim, width)
-        self.decoder = decoder(network, latent_dim, self.data_shape, width)
+        self.network = make_network(network, width)
+        self.encoder = self.network.encoder(self.data_shape, 2 * latent_dim)
+        self.decoder = self.network.decoder(latent_dim, self.data_shape)
 
     def posterior(self, x: Tensor) -> Independent:
         """Encoder distribution q(z|x) of images (N, *data_shape): event shape (d,)."""
+        return Independent(Normal(*self.moments(x)), 1)
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (N, d) of q(z|x) of images (N, *data_shape)."""
         check_event("x", x, self.data_shape)
         mean, log_variance = self.encoder(x).float().chunk(2, dim=-1)
         # Variances are held within [6e-6, 150], which holds those of every trained posterior.
-        return Independent(Normal(mean, (log_variance.clamp(-12, 5) / 2).exp()), 1)
-
-    @torch.no_grad()
-    def moments(self, x: Tensor, *, chunk: int | None = None) -> Tensor:
-        """Means and standard deviations of the posteriors of images, (2, N, d), without gradient."""
-        return in_chunks(lambda part: torch.stack([(q := self.posterior(part)).mean, q.stddev]), x, chunk, dim=1)
+        return mean, (log_variance.clamp(-12, 5) / 2).exp()
 
     def encode(self, x: Tensor, *, generator: torch.Generator | None = None, chunk: int | None = None) -> Tensor:
-        """Codes (N, d) of images: one posterior draw each with a `generator`, the posterior means without."""
-        mean, scale = self.moments(x, chunk=chunk)
+        """Codes (N, d) of images: one posterior draw each with a `generator`, the posterior means without.
+
+        Raises:
+            ValueError: another image shape.
+        """
+        with torch.no_grad():
+            mean, scale = in_chunks(lambda part: torch.stack(self.moments(part)), x, chunk, dim=1)
         return mean if generator is None else mean + scale * normal(mean.shape, generator, mean)
 
     def decode(self, z: Tensor, *, chunk: int | None = None) -> Tensor:
@@ -107,8 +114,7 @@ class VAE(nn.Module):
             labels: class of each image, (N,), for a `ConditionalVAE`.
         """
         with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
-            q = self.posterior(x)
-            mean, scale = q.mean, q.stddev
+            mean, scale = self.moments(x)
             logits = self.logits(mean + scale * normal(mean.shape, generator, mean), labels)
         # Closed-form KL(q || N(0, I)): no sampling noise, and cheaper than the general formula.
         kl = 0.5 * (mean.square() + scale.square() - 1 - 2 * scale.log()).sum(1)

@@ -1,4 +1,4 @@
-"""Figures in one style: readable at half width, colour-blind safe, titles that state the finding."""
+"""Figures in one style: readable at half width, colour-blind safe; every `title` states the finding."""
 
 from latentebm.plots.calibration import plot_calibration
 from latentebm.plots.energy import plot_energies, plot_energy, plot_paths

@@ -26,12 +26,9 @@ def plot_calibration(
 
     Arguments:
         log_ratio: log q_ref/p_0 at some points, (N,), nats.
-        energies: fitted energies there, (N,), nats, by name; a panel each.
+        energies: fitted energies there, (N,), nats, by name; one panel for each.
         penalties: the λ of those fitted by the Jensen objective, whose optimum and bounds ±1/(2λ) are drawn.
         title: the finding.
-
-    References:
-        Optimum derived by setting the pointwise derivative of the objective to zero.
 
     Example:
         >>> import torch
@@ -60,7 +57,7 @@ def plot_calibration(
 
 
 def _quantiles(ax: Axes, r: np.ndarray, weight: np.ndarray, edges: np.ndarray) -> None:
-    """Median of the weights in each group of log-ratios, and a band from the tenth to the ninetieth hundredth."""
+    """Median of the weights in each group of log-ratios, and a band from the 10th to the 90th percentile."""
     group = np.digitize(r, edges) - 1
     kept = [g for g in range(len(edges) - 1) if (group == g).sum() >= 5]
     lower, middle, upper = np.array([np.quantile(weight[group == g], [0.1, 0.5, 0.9]) for g in kept]).reshape(-1, 3).T

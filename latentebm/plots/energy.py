@@ -18,12 +18,12 @@ from latentebm.plots.style import COLOURS, dots, new_figure, tidy_legend
 
 __all__ = ["plot_energies", "plot_energy", "plot_paths"]
 
-LABEL = "energy (nats); low = more likely"
+LABEL = "energy (nats); low = more probable"
 SMOOTHING = 0.8  # cells: closes the gaps of sparsely filled cells and leaves the shape of the map
 
 
 class _Map(NamedTuple):
-    """Cell centres and the energy of each cell, NaN where the base law has hardly any draws."""
+    """Cell centres and the energy of each cell, NaN where there are hardly any base draws."""
 
     x: np.ndarray
     y: np.ndarray
@@ -35,17 +35,8 @@ def plot_energy(
 ) -> Figure:
     r"""Map of the tilt over a plane: energy of the base draws that fall in each cell, and some tilted draws.
 
-    The cell's value is the effective energy of everything that projects there,
+    A cell's value is the effective energy of the base draws (K, d), with energies (K,) in nats, that project there,
     :math:`-\log \mathrm{mean}\, e^{-E}`; in two dimensions that is E itself.
-
-    Arguments:
-        plane: where to look.
-        base: base draws, (K, d).
-        energy: their energies, (K,), nats.
-        draws: tilted draws, (n, d).
-        title: the finding.
-        bins: cells a side.
-        shown: most draws shown.
 
     Example:
         >>> import torch
@@ -68,15 +59,7 @@ def plot_energy(
 def plot_energies(
     plane: Plane, base: Tensor, energies: Mapping[str, Tensor], title: str, *, columns: int = 3, bins: int = 50
 ) -> Figure:
-    """Maps of several tilts over one plane, in one scale, each energy centred at a base mean of zero.
-
-    Arguments:
-        plane: where to look.
-        base: base draws, (K, d).
-        energies: energies of these draws, (K,), nats, by the tilt's name.
-        title: the finding.
-        columns: maps a row.
-        bins: cells a side.
+    """Maps of the energies (K,) in nats that several tilts give base draws (K, d), in one scale, each of mean zero.
 
     Example:
         >>> import torch
@@ -107,20 +90,15 @@ def plot_energies(
 def plot_paths(
     plane: Plane, trace: Tensor, title: str, *, base: Tensor | None = None, energy: Tensor | None = None
 ) -> Figure:
-    """Paths of Langevin chains in a plane, from open circles to filled ones, over the map of a potential if given.
+    """Paths of chains (T, chains, d) in a plane, from open circles to filled ones.
 
-    Arguments:
-        plane: where to look.
-        trace: positions (T, chains, d).
-        title: the finding.
-        base: base draws that the map is made of, (K, d).
-        energy: what is mapped: their energies, or their potentials, (K,), nats.
+    Beneath them lies a map of energies or potentials (K,) in nats, if base draws (K, d) and theirs are given.
 
     Example:
         >>> import torch
         >>> z = torch.randn(5, 3, 2)
-        >>> len(plot_paths(Plane(z.flatten(0, 1)), z, "three walks").axes)
-        1
+        >>> len(plot_paths(Plane(z.flatten(0, 1)), z, "three walks").axes[0].lines)  # a path and its two ends each
+        9
     """
     figure, (ax,) = new_figure(5.2 if base is None else 5.8, 4.4)
     if base is not None and energy is not None:

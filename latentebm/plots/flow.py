@@ -1,4 +1,4 @@
-"""Figures of one-dimensional energies and of chains that flow to their law, still and moving."""
+"""Figures of one-dimensional energies and of chains that flow to their target, still and moving."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["animate_density", "plot_density_flow", "plot_energy_curve", "plot_pa
 
 
 def plot_energy_curve(x: Tensor, energies: dict[str, Tensor], exact: Tensor, title: str) -> Figure:
-    """Learned energies over a line beside the exact one, each with its least value at zero.
+    """Learned energies over a line beside the exact one, each with its minimum at zero.
 
     Arguments:
         x: places, (N,), the data's units.
         energies: energies (N,) in nats by name, at most eight.
-        exact: the data's own −log p, (N,), nats.
+        exact: −log p of the data, (N,), nats.
         title: the finding.
 
     Example:
         >>> import torch
         >>> x = torch.linspace(-2, 2, 9)
         >>> plot_energy_curve(x, {"learned": x**2}, x**2 / 2, "too steep").axes[0].get_ylabel()
-        'energy above its least (nats)'
+        'energy above its minimum (nats)'
     """
     figure, (ax,) = new_figure(5.6, 3.8)
     place, least = x.cpu().numpy(), float(exact.min())
@@ -38,20 +38,14 @@ def plot_energy_curve(x: Tensor, energies: dict[str, Tensor], exact: Tensor, tit
     for (name, energy), colour in zip(energies.items(), COLOURS, strict=False):
         ax.plot(place, (energy - energy.min()).detach().cpu().numpy(), color=colour, lw=1.8, label=name)
     ax.set_ylim(-0.3, min(float((exact - least).max()), 15.0) * 1.05)
-    ax.set_xlabel("x")
-    ax.set_ylabel("energy above its least (nats)")
+    ax.set(xlabel="x", ylabel="energy above its minimum (nats)")
     ax.legend(fontsize=8)
     ax.set_title(title, fontsize=10)
     return figure
 
 
 def plot_particle_flow(trace: Tensor, title: str, *, shown: int = 60) -> Figure:
-    """Paths of one-dimensional chains over their steps.
-
-    Arguments:
-        trace: positions (T, chains, 1) or (T, chains).
-        title: the finding.
-        shown: most chains drawn.
+    """Paths of one-dimensional chains, (T, chains, 1) or (T, chains), over their steps.
 
     Raises:
         ValueError: the positions are not one-dimensional.
@@ -64,29 +58,22 @@ def plot_particle_flow(trace: Tensor, title: str, *, shown: int = 60) -> Figure:
     paths = _line(trace)
     figure, (ax,) = new_figure(5.6, 3.8)
     ax.plot(paths[:, :shown], color=AFTER, lw=0.7, alpha=0.45)
-    ax.set_xlabel("chain step")
-    ax.set_ylabel("x")
+    ax.set(xlabel="chain step", ylabel="x")
     ax.set_title(title, fontsize=10)
     return figure
 
 
 def plot_density_flow(trace: Tensor, data: Tensor, title: str, *, frames: int = 5, bins: int = 50) -> Figure:
-    """Histograms of all chains at some steps, over that of the data.
-
-    Arguments:
-        trace: positions (T, chains, 1) or (T, chains).
-        data: data, (N,) or (N, 1).
-        title: the finding.
-        frames: steps shown, evenly spaced from first to last.
-        bins: cells of a histogram.
+    """Histograms of all chains, (T, chains, 1) or (T, chains), at evenly spaced steps, over that of the data (N,).
 
     Raises:
         ValueError: the positions are not one-dimensional.
 
     Example:
         >>> import torch
-        >>> len(plot_density_flow(torch.randn(9, 50, 1), torch.randn(50), "at rest", frames=3).axes)
-        3
+        >>> figure = plot_density_flow(torch.randn(9, 50, 1), torch.randn(50), "at rest", frames=3)
+        >>> [ax.get_ylabel() for ax in figure.axes]
+        ['step 0', 'step 4', 'step 8']
     """
     paths, points = _line(trace), data.flatten().cpu().numpy()
     steps = np.unique(np.linspace(0, len(paths) - 1, check_int("frames", frames)).round().astype(int))
@@ -103,14 +90,9 @@ def plot_density_flow(trace: Tensor, data: Tensor, title: str, *, frames: int = 
 
 
 def animate_density(trace: Tensor, data: Tensor, path: Path | str, *, fps: int = 8, bins: int = 50) -> Path:
-    """Write the flow of all chains' histogram towards the data's as a GIF, a frame a step; atomically.
+    """Write the histogram of all chains, (T, chains, 1) or (T, chains), over that of the data, as a GIF.
 
-    Arguments:
-        trace: positions (T, chains, 1) or (T, chains).
-        data: data, (N,) or (N, 1).
-        path: file to write.
-        fps: frames a second.
-        bins: cells of a histogram.
+    It has one frame per step, `fps` per second, and is written whole or not at all.
 
     Raises:
         ValueError: the positions are not one-dimensional.

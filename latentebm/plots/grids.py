@@ -14,12 +14,7 @@ __all__ = ["plot_image_grid"]
 
 
 def plot_image_grid(images: Tensor, title: str, columns: int = 16) -> Figure:
-    """Grid of images (N, C, H, W) in [0, 1].
-
-    Arguments:
-        images: in the order of rows.
-        title: the finding.
-        columns: images a row.
+    """Grid of images (N, C, H, W) in [0, 1], row by row.
 
     Example:
         >>> import torch

@@ -18,21 +18,14 @@ __all__ = ["plot_encoders", "plot_latents", "plot_overlay"]
 def plot_latents(
     plane: Plane, latent: Tensor, labels: Tensor | None, classes: Sequence[int], names: Sequence[str], title: str
 ) -> Figure:
-    """Scatter of latents in a plane, coloured by class where known.
-
-    Arguments:
-        plane: where to look.
-        latent: points (N, d).
-        labels: class of each, (N,), or None.
-        classes: the classes drawn.
-        names: their names.
-        title: the finding.
+    """Scatter of latents (N, d) in a plane, coloured by the class (N,) of each where known.
 
     Example:
         >>> import torch
         >>> z = torch.randn(9, 2)
-        >>> len(plot_latents(Plane(z), z, torch.arange(9) % 2, [0, 1], ["a", "b"], "two classes").axes)
-        1
+        >>> figure = plot_latents(Plane(z), z, torch.arange(9) % 2, [0, 1], ["a", "b"], "two classes")
+        >>> [len(dots.get_offsets()) for dots in figure.axes[0].collections]
+        [5, 4]
     """
     figure, (ax,) = new_figure(5.2, 4.4)
     if labels is None:
@@ -47,14 +40,7 @@ def plot_latents(
 def plot_encoders(
     latents: Mapping[str, Tensor], labels: Tensor, classes: Sequence[int], names: Sequence[str], title: str
 ) -> Figure:
-    """Codes of the same images under several encoders, side by side and coloured by class.
-
-    Arguments:
-        latents: codes (N, d) by the encoder's name; each has a plane of its own.
-        labels: class of each image, (N,).
-        classes: the classes drawn.
-        names: their names.
-        title: the finding.
+    """Codes (N, d) of the same images under several encoders, each in its own plane, coloured by class (N,).
 
     Example:
         >>> import torch
@@ -73,20 +59,13 @@ def plot_encoders(
 
 
 def plot_overlay(plane: Plane, reference: Tensor, prior: Tensor, tilted: Tensor, title: str) -> Figure:
-    """Prior and tilted draws, each laid over the reference's latents.
-
-    Arguments:
-        plane: where to look.
-        reference: posterior draws of the reference, (N, d).
-        prior: prior draws, (n, d).
-        tilted: tilted draws, (n, d).
-        title: the finding.
+    """Prior and tilted draws (n, d), each laid over posterior draws of the reference (N, d).
 
     Example:
         >>> import torch
         >>> z = torch.randn(9, 2)
-        >>> len(plot_overlay(Plane(z), z, z, z, "alike").axes)
-        2
+        >>> [ax.get_title() for ax in plot_overlay(Plane(z), z, z, z, "alike").axes]
+        ['prior draws on the reference', 'tilted draws on the reference']
     """
     figure, axes = new_figure(8.4, 4.2, columns=2)
     for ax, points, colour, name in zip(axes, (prior, tilted), ("#D55E00", AFTER), ("prior", "tilted"), strict=True):

@@ -13,10 +13,7 @@ __all__ = ["Plane", "label_plane"]
 
 
 class Plane:
-    """A plane to look at latents in: their own for two dimensions, the first two principal components otherwise.
-
-    Arguments:
-        latent: points that span the plane, (N, d).
+    """A plane to look at latents (N, d) in: their own for two dimensions, else their first two principal components.
 
     Raises:
         ValueError: fewer than two points.
@@ -29,7 +26,7 @@ class Plane:
 
     def __init__(self, latent: Tensor) -> None:
         if len(latent) < 2:
-            raise fail("latent", "at least 2 points", len(latent), "pass more points")
+            raise fail("latent", "at least 2 points", len(latent), "pass more")
         self.dim = latent.shape[1]
         self.pca = PCA(2, random_state=0).fit(latent.cpu().numpy()) if self.dim > 2 else None
 
@@ -48,6 +45,5 @@ class Plane:
 
 def label_plane(ax: Axes, plane: Plane, title: str) -> None:
     """Name the axes after the plane's and set the title."""
-    ax.set_xlabel(plane.labels[0])
-    ax.set_ylabel(plane.labels[1])
+    ax.set(xlabel=plane.labels[0], ylabel=plane.labels[1])
     ax.set_title(title, fontsize=10)

@@ -12,38 +12,31 @@ from latentebm.plots.style import AFTER, BEFORE, COLOURS, new_figure, tidy_legen
 
 __all__ = ["plot_class_counts", "plot_share_intervals", "plot_shares"]
 
-SEEN = "class, as the classifier sees it"
+SEEN = "class, as the classifier reads it"
 
 
 def plot_class_counts(biased: Sequence[int], reference: Sequence[int], names: Sequence[str]) -> Figure:
-    """Histograms of the labels of the biased and the reference set, side by side.
-
-    Arguments:
-        biased: images per class.
-        reference: images per class.
-        names: class names.
+    """Images per class of the biased and the reference set, side by side.
 
     Example:
-        >>> plot_class_counts([5, 1], [2, 2], ["a", "b"]).axes[0].get_title()
-        'Biased set: 83 % is a, 17 % is b'
+        >>> [ax.get_title() for ax in plot_class_counts([5, 1], [2, 2], ["a", "b"]).axes]
+        ['Biased set: 83 % is a, 17 % is b', 'Reference: 2 per class']
     """
     figure, axes = new_figure(7, 3.2, columns=2)
     total = max(1, sum(biased))
     most, least = int(np.argmax(biased)), int(np.argmin(biased))
+    few, many = min(reference), max(reference)
     titles = (
         f"Biased set: {100 * biased[most] / total:.0f} % is {names[most]}, "
         f"{100 * biased[least] / total:.0f} % is {names[least]}",
-        f"Reference: {min(reference)}–{max(reference)} a class"
-        if min(reference) != max(reference)
-        else f"Reference: {reference[0]} a class",
+        f"Reference: {few if few == many else f'{few}–{many}'} per class",
     )
     for ax, counts, colour, title in zip(axes, (biased, reference), (BEFORE, AFTER), titles, strict=True):
         bars = ax.bar(range(len(names)), counts, color=colour)
         ax.bar_label(bars, [f"{c:,}" for c in counts], fontsize=8)
         ax.margins(y=0.12)
         ax.set_xticks(range(len(names)), names)
-        ax.set_xlabel("class")
-        ax.set_ylabel("images")
+        ax.set(xlabel="class", ylabel="images")
         ax.set_title(title, fontsize=10)
     return figure
 
@@ -54,8 +47,9 @@ def plot_shares(
     """Class shares of draws before and after the tilt, beside the target.
 
     Example:
-        >>> plot_shares([0.9, 0.1], [0.5, 0.5], [0.5, 0.5], ["a", "b"], "balanced").axes[0].get_ylabel()
-        'share of draws (%)'
+        >>> figure = plot_shares([0.9, 0.1], [0.5, 0.5], [0.5, 0.5], ["a", "b"], "balanced")
+        >>> [text.get_text() for text in figure.axes[0].texts]
+        ['90', '10', '50', '50']
     """
     figure, (ax,) = new_figure(6, 3.6)
     x, width = np.arange(len(names)), 0.38
@@ -65,8 +59,7 @@ def plot_shares(
     lows, highs = x - width * 1.1, x + width * 1.1
     ax.hlines(100 * np.array(target), lows, highs, colors="black", linestyles="--", lw=1.2, label="target")
     ax.set_xticks(x, names)
-    ax.set_xlabel(SEEN)
-    ax.set_ylabel("share of draws (%)")
+    ax.set(xlabel=SEEN, ylabel="share of draws (%)")
     ax.set_ylim(0, 118 * max(*before, *after, *target))
     ax.legend(fontsize=8, ncols=3, loc="upper right")
     ax.set_title(title, fontsize=10)
@@ -80,19 +73,13 @@ def plot_share_intervals(
     names: Sequence[str],
     title: str,
 ) -> Figure:
-    """Class shares of several methods side by side, each with its interval, beside the target.
-
-    Arguments:
-        shares: share of each class by method, at most eight methods.
-        intervals: lower and upper end of each share, by method.
-        target: wanted share of each class.
-        names: class names.
-        title: the finding.
+    """Class shares by method, at most eight, each with the ends of its interval, beside the target.
 
     Example:
         >>> shares, intervals = {"prior": [0.7, 0.3]}, {"prior": [(0.6, 0.8), (0.2, 0.4)]}
-        >>> plot_share_intervals(shares, intervals, [0.5, 0.5], ["a", "b"], "biased").axes[0].get_ylabel()
-        'share of draws (%)'
+        >>> figure = plot_share_intervals(shares, intervals, [0.5, 0.5], ["a", "b"], "biased")
+        >>> [text.get_text() for text in figure.axes[0].get_legend().texts]
+        ['target', 'prior']
     """
     figure, (ax,) = new_figure(7.2, 3.8)
     x, step = np.arange(len(names)), 0.8 / len(shares)
@@ -107,8 +94,7 @@ def plot_share_intervals(
         ax.errorbar(place, p, bars, ls="none", ms=5, capsize=2, lw=1.4, label=method, **style)
     ax.hlines(100 * np.array(target), x - 0.45, x + 0.45, colors="black", linestyles="--", lw=1.2, label="target")
     ax.set_xticks(x, names)
-    ax.set_xlabel(SEEN)
-    ax.set_ylabel("share of draws (%)")
+    ax.set(xlabel=SEEN, ylabel="share of draws (%)")
     ax.set_ylim(bottom=0)
     tidy_legend(ax, markerscale=1, loc="upper left", bbox_to_anchor=(1, 1))
     ax.set_title(title, fontsize=10)

@@ -25,10 +25,10 @@ def plot_study(
     x_label: str,
     log: Collection[str] = (),
 ) -> Figure:
-    """Curves of several measures over one setting: a dot each repeat, a line through the means, bars of one sd.
+    """Curves of several measures over one setting: a dot for each repeat, a line through the means, bars of one sd.
 
     Arguments:
-        table: one row a value of `x` and repeat.
+        table: one row for each value of `x` and repeat.
         x: column of the setting; drawn evenly spaced, since reference sizes and strengths are few and uneven.
         panels: column and label of each measure.
         before: the same measures without a tilt, drawn as a dashed line where known.
@@ -78,10 +78,10 @@ def plot_methods(
     *,
     intervals: Mapping[str, tuple[str, str]] | None = None,
 ) -> Figure:
-    """Measures of several methods: a row a method in the table's order, a panel a measure.
+    """Measures of several methods: one row per method in the table's order, one panel per measure.
 
     Arguments:
-        table: one row a method, its name the index; missing measures are left out.
+        table: one row per method, its name the index; missing measures are left out.
         panels: column and label of each measure.
         title: the finding.
         intervals: columns of the lower and upper end of a measure, by the measure's column.

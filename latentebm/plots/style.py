@@ -27,12 +27,7 @@ def new_figure(
     sharex: bool = False,
     sharey: bool = False,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of some inches and its axes, row by row, without the two spines that say nothing.
-
-    Example:
-        >>> len(new_figure(columns=2)[1])
-        2
-    """
+    """A figure of some inches and its axes, row by row, without the two spines that say nothing."""
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = np.atleast_1d(figure.subplots(rows, columns, sharex=sharex, sharey=sharey)).ravel().tolist()
@@ -42,11 +37,11 @@ def new_figure(
 
 
 def class_style(k: int) -> dict[str, Any]:
-    """Colour and marker of the class of a place.
+    """Colour and marker of the k-th class.
 
     Example:
-        >>> class_style(0)
-        {'color': '#0072B2', 'marker': 'o'}
+        >>> class_style(0), class_style(8)["marker"]
+        ({'color': '#0072B2', 'marker': 'o'}, '^')
     """
     return {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k // len(COLOURS) % len(MARKERS)]}
 

@@ -1,4 +1,4 @@
-"""Words and tables of a run's numbers, and the page that holds them."""
+"""A run's numbers in words and tables, and the page that holds them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from latentebm.files import write_text
 __all__ = ["CAPTIONS", "Table", "course", "finding", "metric_tables", "reliability", "render_report"]
 
 CAPTIONS = {
-    "counts": "What the generator learned from, and the small reference set it is tilted to.",
+    "counts": "What the model learned from, and the small reference set it is tilted to.",
     "latents": "Codes of reference images, coloured by class; labels serve the picture only, never the fit.",
     "reference_latents": "Codes of the reference images.",
-    "prior_draws": "Images from the generator before the tilt.",
+    "prior_draws": "Images from the model before the tilt.",
     "energy": "The fitted tilt: draws move to where the energy is low.",
-    "tilted_draws": "Images from the same generator after the tilt, its weights unchanged.",
+    "tilted_draws": "Images from the same model after the tilt, its weights unchanged.",
     "overlay": "Where the reference's codes lie, and where prior and tilted draws fall.",
-    "paths": "First steps of some Langevin chains, from prior draws (open circles) on their way to the tilt (filled).",
-    "shares": "Shares of classes among the draws, as the classifier sees them, beside the target.",
+    "paths": "First steps of some Langevin chains, from prior draws (open circles) towards the tilt (filled).",
+    "shares": "Shares of classes among the draws, as the classifier reads them, beside the target.",
 }
 WIDE = ("counts", "prior_draws", "tilted_draws", "overlay")
 
@@ -32,12 +32,7 @@ LEAST_ESS = 0.01  # share of the pool below which weights have collapsed
 
 @dataclass(frozen=True)
 class Table:
-    """A table with the sentence that says what it shows.
-
-    Example:
-        >>> Table("t", "s", ["a"], [["1"]]).title
-        't'
-    """
+    """A table with the sentence that says what it shows."""
 
     title: str
     sentence: str
@@ -46,7 +41,7 @@ class Table:
 
 
 def course(before: float, after: float) -> str:
-    """How a figure went, at the three decimals it is printed with.
+    """How a number changed, at the three decimals it is printed with.
 
     Example:
         >>> course(0.2, 0.1), course(0.1, 0.2), course(0.1981, 0.1979)
@@ -69,7 +64,7 @@ def finding(metrics: dict[str, Any]) -> str:
     before, after = metrics["untilted"]["tv"], metrics["tilted"]["tv"]
     low, high = metrics["tilted"]["tv_interval"]
     return (
-        f"The distance between the generator's class shares and the target {course(before, after)} from "
+        f"The distance between the model's class shares and the target {course(before, after)} from "
         f"{before:.3f} to {after:.3f} (total variation, 95 % interval {low:.3f} to {high:.3f})."
     )
 
@@ -79,27 +74,27 @@ def reliability(metrics: dict[str, Any]) -> str:
 
     Example:
         >>> reliability({"tilted": {"reliable": False, "ess": 0.001, "pareto_k": 0.9, "pareto_k_threshold": 0.7}})
-        'Importance weights collapsed: effective sample size 0.1 % (needs 1 %), Pareto k̂ 0.90 (needs below 0.70). ...'
+        'The importance weights collapsed: effective sample size 0.1 % (needs 1 %), Pareto k̂ 0.90 (needs below 0...'
     """
     t = metrics["tilted"]
     if t.get("unmade"):
         return (
-            f"The generator makes nothing of {', '.join(t['unmade'])}: no tilt can bring it about. "
-            "Leave that class out of the target, or train the generator with more of it."
+            f"The model never produced {', '.join(t['unmade'])}, so reweighting cannot add it. "
+            "Leave that class out of the target, or train the model with more of it."
         )
     if not t.get("mixed", True):
         return (
-            f"The long chains do not agree: R̂ {t['rhat']:.2f}. Each saw a part of the law only; "
+            f"The long chains do not agree: R̂ {t['rhat']:.2f}. Each explored only a part of the distribution; "
             "draw by snis or mala, or draw more."
         )
     size = f"effective sample size {100 * t['ess']:.3g} %"
     if t["reliable"]:
         return f"The importance weights are healthy: {size}, Pareto k̂ {t['pareto_k']:.2f}."
-    fault, few = ("collapsed", "stand") if t["ess"] < LEAST_ESS else ("have a heavy tail", "may stand")
+    fault, few = ("collapsed", "carry") if t["ess"] < LEAST_ESS else ("have a heavy tail", "may carry")
     return (
-        f"Importance weights {fault}: {size} (needs 1 %), Pareto k̂ {t['pareto_k']:.2f} "
-        f"(needs below {t['pareto_k_threshold']:.2f}). A few draws {few} for the whole; do not use these figures. "
-        "A calibrated objective, more reference images or more folds help."
+        f"The importance weights {fault}: {size} (needs {100 * LEAST_ESS:g} %), Pareto k̂ {t['pareto_k']:.2f} "
+        f"(needs below {t['pareto_k_threshold']:.2f}). A few draws {few} almost all the weight; do not use these "
+        "numbers. A calibrated objective, more reference images or more folds help."
     )
 
 
@@ -114,8 +109,8 @@ def metric_tables(metrics: dict[str, Any], *, intervals: bool = True) -> list[Ta
         >>> tables = metric_tables({"judged": False, "seconds": {"total": 1.0}, "generator": {"train_loss": 3.0},
         ...     "tilted": {"heldout_gain": 0.5, "ess": 0.4, "pareto_k": 0.1, "log_z": 0.0, "log_z_se": 0.1,
         ...                "duplicates": 0.0, "sampler": "snis"}})
-        >>> [t.title for t in tables]
-        ['Tilt and draws', 'Seconds']
+        >>> tables[0].rows[:2]
+        [['held-out gain (nats per image)', '0.500'], ['log Z ± standard error (nats)', '0.0000 ± 0.1000']]
     """
     tables = _judged_tables(metrics, intervals) if metrics["judged"] else []
     seconds = [[stage, f"{value:.1f}"] for stage, value in metrics["seconds"].items()]
@@ -124,7 +119,7 @@ def metric_tables(metrics: dict[str, Any], *, intervals: bool = True) -> list[Ta
         Table(
             "Tilt and draws",
             "How far the tilt goes from the prior, and how well the draws represent it.",
-            ["figure", "value"],
+            ["quantity", "value"],
             _weight_rows(metrics),
         ),
         Table("Seconds", "Wall-clock time of each stage.", ["stage", "seconds"], seconds),
@@ -150,15 +145,15 @@ def _judged_tables(metrics: dict[str, Any], intervals: bool) -> list[Table]:
     accuracy = metrics["classifier"]["accuracy"]
     shares = Table(
         "Class shares",
-        f"{metrics['samples']:,} draws each, judged by a classifier that is right on {100 * accuracy:.2f} % "
-        "of the test images; the last column takes out the confusions it is known for. In brackets: 95 % intervals.",
+        f"{metrics['samples']:,} draws each, read by a classifier that is right on {100 * accuracy:.2f} % of the test "
+        "images; the last column corrects for the confusions it makes there. In brackets: 95 % intervals.",
         ["class", "biased set", "reference set", "target", "untilted", "tilted", "tilted, corrected"],
         rows,
     )
     quality = Table(
         "Balance and quality",
-        "Lower is better for distances (TV, KL and L2 to the target; KL counts half a draw more in each class) and "
-        "classes without a draw; the others are best near one. In brackets: 95 % intervals.",
+        "Lower is better for the distances (TV, KL and L2 to the target; KL counts half a draw more in each class) and "
+        "for classes without a draw; the others are best near one. In brackets: 95 % intervals.",
         ["measure", "untilted", "tilted"],
         [[title, *(_show(side, key) for side in (before, after))] for title, key in _QUALITY],
     )
@@ -183,7 +178,7 @@ _BY_CLASS = ("frechet", "precision", "recall", "density", "coverage")
 
 def _show(side: dict[str, Any], key: str) -> str:
     value = f"{side[key]:.3f}" if isinstance(side[key], float) else str(side[key])
-    interval = side.get(f"{key}_interval")  # of balance alone, and runs of earlier versions have fewer
+    interval = side.get(f"{key}_interval")  # of the measures of balance only; runs of earlier versions have fewer
     return value if interval is None else f"{value} ({interval[0]:.3f}–{interval[1]:.3f})"
 
 
@@ -210,7 +205,7 @@ def _by_class(names: list[str], rows: list[dict[str, float] | None]) -> Table:
 def _weight_rows(metrics: dict[str, Any]) -> list[list[str]]:
     t, generator = metrics["tilted"], metrics["generator"]
     rows = [
-        ["held-out gain (nats an image)", f"{t['heldout_gain']:.3f}"],
+        ["held-out gain (nats per image)", f"{t['heldout_gain']:.3f}"],
         ["log Z ± standard error (nats)", f"{t['log_z']:.4f} ± {t['log_z_se']:.4f}"],
         ["effective sample size (share of the pool)", f"{100 * t['ess']:.1f} %"],
         ["Pareto k̂", f"{t['pareto_k']:.2f}"],
@@ -232,7 +227,7 @@ def render_report(run: Path | str) -> Path:
     """Write ``report.html`` of a run folder from its ``metrics.json``, ``config.json`` and figures.
 
     Raises:
-        FileNotFoundError: the folder is no run.
+        FileNotFoundError: the folder is not a run.
 
     Example:
         >>> render_report("nowhere")

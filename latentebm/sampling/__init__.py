@@ -25,48 +25,11 @@ from latentebm.sampling.mcmc.state import ChainInfo, ChainRun, ChainState, start
 from latentebm.sampling.mcmc.tuning import tune_step
 from latentebm.sampling.target import Target
 
-__all__ = [
-    "HMC",
-    "ISIR",
-    "LEAST_ESS",
-    "MALA",
-    "NUTS",
-    "PMC",
-    "SGLD",
-    "SNIS",
-    "ULA",
-    "Agreement",
-    "ChainInfo",
-    "ChainRun",
-    "ChainState",
-    "ConditionalSampler",
-    "Draws",
-    "FusedMLP",
-    "ImproperSGLD",
-    "JointSampler",
-    "Kernel",
-    "Labelled",
-    "Langevin",
-    "RandomWalk",
-    "Rejection",
-    "ReplayBuffer",
-    "Sampler",
-    "Target",
-    "UnconditionalSampler",
-    "WeightSums",
-    "agreement",
-    "bfmi",
-    "energy_differential",
-    "energy_penalty",
-    "ess",
-    "ess_bulk",
-    "ess_tail",
-    "max_rhat",
-    "normalised",
-    "optim",
-    "resample",
-    "rhat",
-    "run_chains",
-    "start_chains",
-    "tune_step",
-]
+# By subject: samplers and their targets, kernels, chains, energies of classifiers, diagnostics, weights.
+__all__ = ["HMC", "ISIR", "NUTS", "PMC", "SNIS", "Draws", "Langevin", "Rejection", "Sampler", "Target"]
+__all__ += ["MALA", "SGLD", "ULA", "FusedMLP", "ImproperSGLD", "Kernel", "RandomWalk", "optim", "tune_step"]
+__all__ += ["ChainInfo", "ChainRun", "ChainState", "ReplayBuffer", "run_chains", "start_chains"]
+__all__ += ["ConditionalSampler", "JointSampler", "Labelled", "UnconditionalSampler"]
+__all__ += ["energy_differential", "energy_penalty"]
+__all__ += ["Agreement", "agreement", "bfmi", "ess_bulk", "ess_tail", "max_rhat", "rhat"]
+__all__ += ["LEAST_ESS", "WeightSums", "ess", "normalised", "resample"]

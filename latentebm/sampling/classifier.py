@@ -68,11 +68,7 @@ class ClassifierChains(ABC):
         """Energy (N,) of logits (N, C), the labels checked."""
 
     def start(self, n: int, *, generator: torch.Generator, y: Tensor | None = None) -> Labelled:
-        """Draw `n` points of the base, with the labels given or drawn uniformly.
-
-        Raises:
-            ValueError: a label is not of 0 … C − 1, or there are not n of them.
-        """
+        """Draw `n` points of the base, with the labels given or drawn uniformly; wrong labels are refused."""
         check_int("n", n)
         x = self.base(n, check_rng(generator))
         if y is None:
@@ -99,12 +95,7 @@ class ClassifierChains(ABC):
     ) -> Labelled:
         """Draw `n` points by fresh chains from the base, of `n_steps` transitions each.
 
-        Arguments:
-            n: draws, and chains.
-            kernel: a Langevin kernel.
-            n_steps: transitions of each chain.
-            generator: source of the starts, labels and noise.
-            y: labels (n,), or None to draw them; joint chains only start from them.
+        The labels (n,) are given, or drawn uniformly; joint chains only start from them.
 
         Raises:
             ValueError: an argument lies outside its range.
@@ -112,11 +103,7 @@ class ClassifierChains(ABC):
         return self.advance(self.start(n, generator=generator, y=y), kernel, n_steps, generator=generator)
 
     def check_labels(self, y: Tensor, n: int) -> Tensor:
-        """Return labels that are n whole numbers of 0 … C − 1.
-
-        Raises:
-            ValueError: they are not.
-        """
+        """Return labels that are n whole numbers of 0 … C − 1, or raise a ValueError."""
         check_labels(y, n)
         if len(y) and (int(y.min()) < 0 or int(y.max()) >= self.classes):
             got = f"{int(y.min())} … {int(y.max())}"
@@ -174,19 +161,12 @@ class ConditionalSampler(ClassifierChains):
 
 
 class JointSampler(ConditionalSampler):
-    r"""Samples inputs and labels together, alternating steps in x given y with draws of y given x.
+    r"""Samples inputs and labels together, alternating `every` steps in x given y with draws of y given x.
 
     .. math:: E(x, y) = -f(x)_y, \quad y \mid x \sim \mathrm{softmax}\, f(x)
 
-    Arguments:
-        logits: the classifier, (N, *event) to (N, C).
-        base: fresh starts, ``base(n, generator) -> (n, *event)``.
-        classes: number of classes C.
-        chunk: chains at once, which bounds the memory; None chooses by the device.
-        every: transitions of x between two draws of the labels.
-
     Raises:
-        ValueError: `classes`, `chunk` or `every` is below 1.
+        ValueError: `every` is below 1.
 
     Example:
         >>> s = JointSampler(lambda x: 50 * x, lambda n, g: torch.randn(n, 2, generator=g), classes=2, every=5)
@@ -195,13 +175,7 @@ class JointSampler(ConditionalSampler):
     """
 
     def __init__(
-        self,
-        logits: Callable[[Tensor], Tensor],
-        base: Base,
-        *,
-        classes: int,
-        chunk: int | None = None,
-        every: int = 1,
+        self, logits: Callable[[Tensor], Tensor], base: Base, *, classes: int, chunk: int | None = None, every: int = 1
     ) -> None:
         super().__init__(logits, base, classes=classes, chunk=chunk)
         self.every = check_int("every", every)
@@ -240,13 +214,6 @@ def energy_penalty(sampler: ClassifierChains, data: Labelled, model: Labelled) -
     .. math:: \tfrac1n \textstyle\sum_i E(x_i, y_i)^2 + \tfrac1m \sum_j E(\tilde x_j, \tilde y_j)^2
 
     References:
-        Implicit generation and modeling with energy based models (Du and Mordatch, 2019),
-        https://arxiv.org/abs/1903.08689
-
-    Example:
-        >>> s = ConditionalSampler(lambda x: x, lambda n, g: torch.randn(n, 2, generator=g), classes=2)
-        >>> y = torch.tensor([0])
-        >>> energy_penalty(s, Labelled(torch.ones(1, 2), y), Labelled(torch.zeros(1, 2), y)).item()
-        1.0
+        Implicit generation and modeling with energy based models (Du and Mordatch, 2019), https://arxiv.org/abs/1903.08689
     """
     return contrastive_loss(sampler.energy(*data), sampler.energy(*model), weight=0.0, energy_penalty=1.0)

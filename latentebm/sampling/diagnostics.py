@@ -16,13 +16,9 @@ __all__ = ["Agreement", "agreement", "bfmi", "ess_bulk", "ess_tail", "max_rhat",
 
 
 def rhat(trace: Tensor) -> Tensor:
-    r"""Rank-normalised split :math:`\hat R` of each coordinate: the larger of the bulk's and the folded one.
+    r"""Rank-normalised split :math:`\hat R` of each coordinate of paths (draws, chains, *event), bulk or folded.
 
-    Arguments:
-        trace: paths, (draws, chains, *event).
-
-    Returns:
-        One number per coordinate, shaped as the event; below 1.01 the chains agree.
+    The larger of the two counts; below 1.01 the chains agree.
 
     Raises:
         ValueError: fewer than 4 draws.
@@ -42,9 +38,6 @@ def rhat(trace: Tensor) -> Tensor:
 def ess_bulk(trace: Tensor) -> Tensor:
     """Bulk effective sample size of each coordinate of paths (draws, chains, *event), in draws.
 
-    Raises:
-        ValueError: fewer than 4 draws.
-
     Example:
         >>> trace = torch.randn(500, 4, 1, generator=torch.Generator().manual_seed(0))
         >>> 1500 < ess_bulk(trace).item() < 2700
@@ -54,29 +47,16 @@ def ess_bulk(trace: Tensor) -> Tensor:
 
 
 def ess_tail(trace: Tensor) -> Tensor:
-    """Effective sample size of each coordinate's 5 % and 95 % quantiles, the smaller, of paths, in draws.
-
-    Raises:
-        ValueError: fewer than 4 draws.
-
-    Example:
-        >>> trace = torch.randn(500, 4, 1, generator=torch.Generator().manual_seed(0))
-        >>> 1200 < ess_tail(trace).item() < 2700
-        True
-    """
+    """Effective sample size of each coordinate's 5 % and 95 % quantiles, the smaller, of paths, in draws."""
     return _per_coordinate(trace, "ess", method="tail", prob=(0.05, 0.95))
 
 
 def bfmi(energy: Tensor) -> Tensor:
-    r"""Energy Bayesian fraction of missing information of each chain of a Hamiltonian sampler.
+    r"""Energy Bayesian fraction of missing information of each chain, from its Hamiltonians (draws, chains).
 
     .. math:: \mathrm{BFMI} = \frac{\sum_t (H_t - H_{t-1})^2}{\sum_t (H_t - \bar H)^2}
 
-    Arguments:
-        energy: Hamiltonian at each draw, (draws, chains).
-
-    Returns:
-        One number per chain, (chains,); below 0.3 the momentum resampling explores the energies too slowly.
+    Below 0.3 the momentum resampling explores the energies too slowly.
 
     References:
         Diagnosing suboptimal cotangent disintegrations in Hamiltonian Monte Carlo (Betancourt, 2016),
@@ -91,12 +71,7 @@ def bfmi(energy: Tensor) -> Tensor:
 
 
 def max_rhat(trace: Tensor) -> float:
-    """Largest R̂ over the coordinates of paths (draws, chains, *event); NaN for fewer than 4 draws or 2 chains.
-
-    Example:
-        >>> max_rhat(torch.zeros(3, 2, 1))
-        nan
-    """
+    """Largest R̂ over the coordinates of paths (draws, chains, *event); NaN for fewer than 4 draws or 2 chains."""
     if trace.shape[0] < 4 or trace.shape[1] < 2:
         return math.nan
     return float(rhat(trace).max())

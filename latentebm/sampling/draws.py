@@ -39,9 +39,6 @@ class Draws:
     def to_arviz(self) -> Any:
         """Convert to an ArviZ DataTree: the paths of `trace` as chains, or else the draws as one chain.
 
-        Raises:
-            ImportError: arviz-base is not installed.
-
         Example:
             >>> tree = Draws(torch.zeros(5, 1), torch.zeros(5, 3), torch.zeros(5)).to_arviz()
             >>> dict(tree.posterior.sizes)

@@ -79,11 +79,7 @@ Potential = Callable[[Tensor], Tensor] | Target  # of points (N, *event): values
 
 
 def tilt_energy(tilt: Target, u: Tensor) -> Tensor:
-    """Tilt energies (N,) of base points (N, D): the one place where samplers ask for them.
-
-    Raises:
-        ValueError: the points are not floating, or the energies are not one floating number per point.
-    """
+    """Tilt energies (N,) of base points (N, D), refused unless they are one floating number per point."""
     if not u.is_floating_point():
         raise fail("sample_base", "floating points", str(u.dtype), "convert them with .float()")
     energy = tilt.energy(u)
@@ -105,10 +101,6 @@ def value_and_grad(target: Potential, x: Tensor) -> tuple[Tensor, Tensor]:
 
     Raises:
         ValueError: the potential is not floating, of shape (N,) and dependent on the points.
-
-    Example:
-        >>> value_and_grad(lambda x: x.square().sum(1) / 2, torch.ones(1, 1))
-        (tensor([0.5000]), tensor([[1.]]))
     """
     own = getattr(target, "value_and_grad", None)
     if own is None:
@@ -122,12 +114,7 @@ def value_and_grad(target: Potential, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class WithoutGradient:
-    """A potential with zeros for its gradient, for kernels that take none: nothing is differentiated.
-
-    Example:
-        >>> WithoutGradient(lambda x: x.sign().sum(1)).value_and_grad(torch.ones(1, 2))
-        (tensor([2.]), tensor([[0., 0.]]))
-    """
+    """A potential with zeros for its gradient, for kernels that take none: nothing is differentiated."""
 
     def __init__(self, target: Potential) -> None:
         self.potential = plain_potential(target)
@@ -151,17 +138,13 @@ def agrees(target: Potential, form: Potential, x: Tensor) -> bool:
 
 
 def check_own_gradient(target: Potential, x: Tensor) -> None:
-    """Refuse a target whose own ``value_and_grad`` is of another potential, as of the class that it extends.
-
-    Raises:
-        ValueError: the values differ.
-    """
+    """Refuse a target whose own ``value_and_grad`` is of another potential, as of the class that it extends."""
     if getattr(target, "value_and_grad", None) is None or agrees(target, target, x):
         return
     name = type(target).__name__
     expected = f"the values of {name}'s potential from value_and_grad"
     fix = "override value_and_grad as well where the energy or base is overridden, or set it to None there"
-    raise fail("value_and_grad", expected, "others", f"{fix} to differentiate automatically")
+    raise fail("value_and_grad", expected, "other ones", f"{fix} to differentiate automatically")
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:
@@ -172,9 +155,6 @@ def check_gradient(tilt: Target, u: Tensor) -> None:
     """Refuse an energy that differs between the first 256 of base points (N, D) but has no gradient at any.
 
     An unadjusted chain sees an energy by its gradient alone: over a hard label it would draw from the base.
-
-    Raises:
-        ValueError: the energies differ and have no gradient.
     """
     u = u[:PROBED].detach()
     with torch.no_grad():

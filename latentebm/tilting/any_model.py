@@ -1,4 +1,4 @@
-"""Tilt a generator that is not ours to a reference set, by its codes or by features of what it makes."""
+"""Tilt someone else's model to a reference set, by its codes or by features of its data."""
 
 from __future__ import annotations
 
@@ -11,42 +11,34 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import check_finite, check_int, check_rng, fail
+from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
 from latentebm.models.energies import EnergyNet
-from latentebm.models.feature_energy import FeatureEnergy, checked_features, decoded_features
+from latentebm.models.features import FeatureEnergy, checked_features, decoded_features
 from latentebm.models.latent_model import LatentModel, check_codes, check_model
 from latentebm.models.tilts import LatentTilt
 from latentebm.progress import Track, silent
+from latentebm.rng import normal
 from latentebm.sampling.importance.weights import WeightSums
 from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
+from latentebm.tilting.objectives import Objective
 from latentebm.tilting.sides import Codes
+from latentebm.tilting.spaces import LatentSpace
 
 __all__ = ["Standardised", "SupportWarning", "tilt_generator"]
 
-LIMIT = 4.0  # nats, as in the estimator
-CHUNK = 1024
 DRAWS = 4096  # of the check for collapse
 COLLAPSED = 0.01  # effective share of the draws below which a tilt rests on too few of them
 OUTSIDE = 0.25  # share of the reference, lower in energy than all draws, above which their supports lie apart
 
 
 class SupportWarning(UserWarning):
-    """The energy tells real from generated instead of what the tilt is for: its weights collapsed, or it does nothing.
-
-    Example:
-        >>> issubclass(SupportWarning, UserWarning)
-        True
-    """
+    """The energy tells real from generated data, not what the tilt is for: its weights collapsed, or tilt nothing."""
 
 
 class Standardised(nn.Module):
-    r"""An energy of features that are first centred and scaled.
+    r"""An energy of features (N, F) that are first centred and scaled, by (F,) numbers each.
 
     .. math:: E(\phi) = e\big((\phi - m) / s\big)
-
-    Arguments:
-        energy: module from (N, F) to (N,).
-        mean: m, (F,).
-        scale: s, (F,), positive.
 
     Example:
         >>> Standardised(nn.Flatten(0), torch.ones(1), torch.full((1,), 2.0))(torch.tensor([[5.0]]))
@@ -77,7 +69,7 @@ def tilt_generator(
     generator: torch.Generator,
     track: Track = silent,
 ) -> LatentTilt:
-    r"""Tilt any generator's normal latent so that what it makes is distributed as a reference set.
+    r"""Tilt any model's normal latent so that its data are distributed as a reference set.
 
     .. math:: \max_E\; -\mathrm{mean}_i\, E(\phi(x_i)) - \log E_{p_0}\big[e^{-E(\phi(\mathrm{decode}(z)))}\big]
 
@@ -88,22 +80,18 @@ def tilt_generator(
     that see what should be balanced and little else.
 
     Arguments:
-        model: anything with `latent_dim` and `decode` (see :class:`WrappedModel`), and
-            optionally ``encode`` to codes; it is not changed.
+        model: anything with `latent_dim` and `decode` (see :class:`WrappedModel`), and optionally ``encode`` to codes;
+            it is not changed.
         reference: the reference set, (M, *data_shape), on the scale of the model's output.
-        features: data to features (N, F).
+        features: data to features (N, F); samplers by gradient need them and ``decode`` to be differentiable.
         recipe: objective and optimizer settings; None for the defaults.
         folds: ensemble members, each fitted without its own fold of the reference.
-        pool: draws of the model whose features stand for its law in the fit.
-        generator: source of all draws (CPU).
+        pool: draws of the model whose features stand for its distribution in the fit.
+        generator: source of all draws.
         track: shows progress.
 
-    Returns:
-        The tilt, for any sampler. Samplers by gradient need a differentiable ``decode`` and features.
-
     Raises:
-        ValueError: a reference or features of another shape than the model's output needs, or a model that lacks
-            something.
+        ValueError: a reference or features whose shape does not fit the model's data, or not a `LatentModel`.
         DivergedError: the loss became NaN or infinite.
 
     References:
@@ -123,27 +111,26 @@ def tilt_generator(
     check_rng(generator)
     _matching(model, reference, generator)
     if features is not None and not callable(features):
-        raise fail("features", "a function of the data", repr(features), "pass a callable or leave it out")
+        raise fail("features", "a function of the data, or None", repr(features), "pass a function or leave it out")
     members = min(check_int("folds", folds), len(reference))
     fitted = functools.partial(
         _fitted, recipe=recipe or TiltRecipe(), members=members, generator=generator, track=track
     )
-    if features is None and _can_encode(model):
+    if features is None and hasattr(model, "encode") and getattr(model, "encoder", model) is not None:
         real, scale = _codes(model, reference)
         seen: nn.Module = fitted(real, scale)
-        energy = seen
+        tilt = LatentTilt(model, seen)
     else:
-        features = features or _flat
+        features = features or (lambda x: x.reshape(len(x), -1))
         real, made = _both(model, reference, features, pool, generator)
         seen = _of_features(real, made, fitted)
-        energy = FeatureEnergy(model, features, seen)
-    tilt = LatentTilt(model, energy)
+        tilt = LatentTilt(model, FeatureEnergy(model, features, seen))
     _check_supports(tilt, seen(real), generator)
     return tilt
 
 
 def _matching(model: LatentModel, reference: Tensor, generator: torch.Generator) -> None:
-    """The reference must be such as the model makes."""
+    """Raise unless the reference has the shape of the model's data."""
     if not isinstance(reference, Tensor) or not reference.is_floating_point():
         got = str(reference.dtype) if isinstance(reference, Tensor) else type(reference).__name__
         raise fail("reference", "a float tensor on the scale of the model's output", got, "convert and scale it")
@@ -151,26 +138,22 @@ def _matching(model: LatentModel, reference: Tensor, generator: torch.Generator)
         raise fail("reference", "at least 2 items", len(reference), "pass more of them")
     check_finite("reference", reference)
     with torch.no_grad():
-        made = model.decode(torch.randn(2, model.latent_dim, generator=generator).to(reference.device))
+        made = model.decode(_prior(model, 2, reference, generator))
     if made.shape[1:] != reference.shape[1:]:
-        got = f"{tuple(made.shape[1:])}, the reference {tuple(reference.shape[1:])}"
-        raise fail("decode", "data of the reference's shape", got, "reshape one to the other")
+        got = f"{tuple(reference.shape[1:])}"
+        raise fail("reference", f"items of the decoded shape {tuple(made.shape[1:])}", got, "reshape one to the other")
 
 
-def _can_encode(model: LatentModel) -> bool:
-    return hasattr(model, "encode") and getattr(model, "encoder", model) is not None
-
-
-def _flat(x: Tensor) -> Tensor:
-    return x.reshape(len(x), -1)
+def _prior(model: LatentModel, n: int, reference: Tensor, generator: torch.Generator) -> Tensor:
+    return normal((n, model.latent_dim), generator, torch.empty(0, device=reference.device))
 
 
 @torch.no_grad()
 def _codes(model: LatentModel, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and scales of the posterior laws where the model has them, else its codes as points."""
+    """Means and scales of the codes' posterior where the model has one, else its codes as points."""
     if hasattr(model, "posterior"):
-        law = model.posterior(reference).base_dist
-        return law.loc, law.scale
+        posterior = model.posterior(reference)
+        return posterior.mean, posterior.stddev
     codes = model.encode(reference)  # type: ignore[attr-defined]
     z = check_codes("encode", codes, len(reference), model.latent_dim)
     return z, torch.zeros_like(z)
@@ -181,19 +164,25 @@ def _both(
     model: LatentModel, reference: Tensor, features: Callable[[Tensor], Tensor], pool: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Features of the reference (M, F) and of draws of the model (pool, F)."""
-    draws = torch.randn(check_int("pool", pool, low=2), model.latent_dim, generator=generator).to(reference.device)
-    real = [checked_features(features, part) for part in reference.split(CHUNK)]
-    made = [decoded_features(model, features, part) for part in draws.split(CHUNK)]
-    widths = sorted({part.shape[1] for part in real + made})
-    if len(widths) > 1:
-        raise fail("features", "as many of each item", widths, "mend the callable")
-    return torch.cat(real), torch.cat(made)
+    draws = _prior(model, check_int("pool", pool, low=2), reference, generator)
+    widths: set[int] = set()
+
+    def checked(phi: Tensor) -> Tensor:
+        widths.add(phi.shape[1])
+        if len(widths) > 1:
+            expected = "the same number of features for every item"
+            raise fail("features", expected, sorted(widths), "return a fixed width")
+        return phi
+
+    size = chunk_size(max(CHAIN_NUMBERS, reference[0].numel()), reference.device)
+    real = in_chunks(lambda x: checked(checked_features(features, x)), reference, size)
+    return real, in_chunks(lambda z: checked(decoded_features(model, features, z)), draws, size)
 
 
 def _of_features(real: Tensor, made: Tensor, fitted: Callable[..., EnergyNet]) -> nn.Module:
     """An energy of features, fitted on standardised ones."""
     mean, scale = made.mean(0), made.std(0)
-    # Constant features say nothing; a unit scale keeps them out of the way.
+    # Constant features say nothing; a unit scale leaves them without effect.
     scale = torch.where(scale > 1e-6 * scale.max(), scale, torch.ones_like(scale))
     energy = fitted((real - mean) / scale, torch.zeros_like(real), drawn=(made - mean) / scale)
     return Standardised(energy, mean, scale)
@@ -210,7 +199,7 @@ def _fitted(
     track: Track,
 ) -> EnergyNet:
     """An ensemble fitted to reference points N(mean, scale²)."""
-    limit = LIMIT if recipe.objective != "jensen" else None
+    limit = LatentSpace().limit if cast(Objective, recipe.objective).bounded else None
     energy = EnergyNet(mean.shape[1], members=members, limit=limit, generator=generator).to(mean.device)
     codes = Codes.split(mean, scale, members, generator, drawn)
     fit_energy(energy, codes, recipe, generator=generator, track=track)
@@ -221,19 +210,18 @@ def _fitted(
 def _check_supports(tilt: LatentTilt, reference: Tensor, generator: torch.Generator) -> None:
     """Warn where the weights collapse on few draws, or where no draw is as low in energy as much of the reference is.
 
-    A bounded energy of supports that lie apart is the same everywhere on the generator's: its weights are even, and
-    the tilt does nothing.
+    A bounded energy of supports that lie apart is the same on all of the model's: its weights are even, and it tilts
+    nothing.
     """
     made = tilt.energy(tilt.sample_base(DRAWS, generator=generator))
     weights = WeightSums(DRAWS)
     weights.add(-made)
     outside = float((reference < made.min()).float().mean())
-    if (share := weights.ess) < COLLAPSED:
-        _warn(f"an effective share of at least {COLLAPSED:.0%} of the draws, got {share:.2%}")
+    if weights.ess < COLLAPSED:
+        fault = f"an effective sample size of at least {COLLAPSED:.0%} of the draws, got {weights.ess:.2%}"
     elif outside > OUTSIDE:
-        _warn(f"a reference like some of {DRAWS:,} draws, got {outside:.0%} of it unlike any")
-
-
-def _warn(text: str) -> None:
+        fault = f"a reference like some of {DRAWS:,} draws, got {outside:.0%} of it unlike any"
+    else:
+        return
     fix = "the energy may tell real from generated: pass features that see only what should be balanced"
-    warnings.warn(f"tilt: expected {text}; {fix}", SupportWarning, stacklevel=4)
+    warnings.warn(f"tilt: expected {fault}; {fix}", SupportWarning, stacklevel=3)

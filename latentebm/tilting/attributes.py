@@ -1,4 +1,4 @@
-"""Tilt a generator to wanted shares of attributes, with no reference set."""
+"""Tilt a model to wanted shares of attributes, with no reference set."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
 from latentebm.checks import check_int, check_number, check_rng, fail
-from latentebm.models.attribute import Attribute, joint_features
-from latentebm.models.feature_energy import FeatureEnergy, LinearEnergy
+from latentebm.chunks import CHAIN_NUMBERS, chunk_size
+from latentebm.models.features import Attribute, FeatureEnergy, LinearEnergy, joint_features
 from latentebm.models.latent_model import LatentModel, check_model
 from latentebm.models.tilts import LatentTilt, Tilt
 from latentebm.progress import Track, silent
 
 __all__ = ["expected_shares", "tilt_attributes"]
 
-CHUNK = 4096
-FEWEST = 100  # effective draws below which a target rests on too few images to mean anything
+FEWEST = 100  # effective draws below which a target rests on too few of them to mean anything
 BOUND = (-30.0, 30.0)  # nats: no pool is large enough for greater log-ratios; targets out of reach end here
-FIX = "ask for less of a change, enlarge the pool, or train the model on more of what is rare"
+FIX = "ask for a smaller change, enlarge the pool, or train the model on more of what is rare"
 
 
 def tilt_attributes(
@@ -33,7 +32,7 @@ def tilt_attributes(
     generator: torch.Generator,
     track: Track = silent,
 ) -> LatentTilt:
-    r"""Find the tilt nearest to the prior under which every attribute has its target's shares.
+    r"""Find the tilt nearest to the prior (in KL) under which every attribute has its target's shares.
 
     .. math:: E(z) = -\sum_j \theta_j^\top p_j(\cdot \mid x(z)), \qquad
               \theta = \arg\min_\theta\; \log E_{p_0}[e^{-E(z)}] - \sum_j \theta_j^\top t_j
@@ -43,8 +42,8 @@ def tilt_attributes(
     :math:`e^{-E}` is the ratio of wanted to found share.
 
     The energy is the user's function and θ; to keep a tilt, save ``tilt.net.energy`` (θ) with
-    :func:`latentebm.models.saving.save_weights`. A function that is not differentiable leaves every sampler but
-    the unadjusted Langevin kernels, which cannot see steps in the energy and refuse it.
+    :func:`latentebm.models.saving.save_weights`. With a function that is not differentiable every sampler works but
+    the unadjusted Langevin kernels, which need the energy's gradient and refuse it.
 
     Arguments:
         model: anything with `latent_dim` and `decode`; it is not changed.
@@ -54,11 +53,8 @@ def tilt_attributes(
         generator: source of the pool.
         track: shows progress.
 
-    Returns:
-        The tilt, for any sampler.
-
     Raises:
-        ValueError: attributes that don't fit what the model makes, a target value that the model never makes, targets
+        ValueError: attributes that don't fit the model's data, a target value that the model never produces, targets
             that no tilt can reach together, or a target that would rest on fewer than 100 effective draws.
 
     References:
@@ -73,15 +69,14 @@ def tilt_attributes(
         >>> {k: round(v, 2) for k, v in expected_shares(tilt, sign, generator=rng)["sign"].items()}
         {False: 0.2, True: 0.8}
     """
-    attributes = (attributes,) if isinstance(attributes, Attribute) else tuple(attributes)
-    _check(attributes)
+    chosen = _checked(attributes)
     check_model("model", model)
     check_rng(generator)
     check_number("tolerance", tolerance, low=0, high=1, open_low=True)
     prior = LatentTilt(model, LinearEnergy(torch.zeros(model.latent_dim)))
-    phi, _ = _pool(prior, attributes, check_int("pool", pool), generator, track)
-    theta = torch.from_numpy(_match(phi, attributes, tolerance))
-    return LatentTilt(model, FeatureEnergy(model, joint_features(attributes), LinearEnergy(theta)))
+    phi, _ = _pool(prior, chosen, check_int("pool", pool), generator, track)
+    theta = torch.from_numpy(_match(phi, chosen, tolerance))
+    return LatentTilt(model, FeatureEnergy(model, joint_features(chosen), LinearEnergy(theta)))
 
 
 def expected_shares(
@@ -91,17 +86,8 @@ def expected_shares(
 
     .. math:: s_{jk} = E_{p_0}[e^{-E}\, p_j(k \mid x)] \,/\, E_{p_0}[e^{-E}]
 
-    Arguments:
-        tilt: any tilt.
-        attributes: whose shares are asked for.
-        pool: base draws.
-        generator: source of the draws.
-
     Raises:
         ValueError: attributes that don't fit the data.
-
-    References:
-        Monte Carlo theory, methods and examples, chapter 9 (Owen, 2013), https://artowen.su.domains/mc/
 
     Example:
         >>> from latentebm.adapters.from_module import WrappedModel
@@ -111,22 +97,27 @@ def expected_shares(
         >>> round(shares["sign"][True], 1)
         0.5
     """
-    attributes = (attributes,) if isinstance(attributes, Attribute) else tuple(attributes)
-    _check(attributes)
+    chosen = _checked(attributes)
     check_rng(generator)
-    phi, log_weight = _pool(tilt, attributes, check_int("pool", pool), generator, silent)
-    shares = softmax(log_weight) @ phi
-    parts = np.split(shares, np.cumsum([len(a.target) for a in attributes])[:-1])
-    return {a.name: dict(zip(a.target, s.tolist(), strict=True)) for a, s in zip(attributes, parts, strict=True)}
+    phi, log_weight = _pool(tilt, chosen, check_int("pool", pool), generator, silent)
+    parts = _by_attribute(softmax(log_weight) @ phi, chosen)
+    return {a.name: dict(zip(a.target, s.tolist(), strict=True)) for a, s in zip(chosen, parts, strict=True)}
 
 
-def _check(attributes: tuple[Attribute, ...]) -> None:
-    strange = [type(a).__name__ for a in attributes if not isinstance(a, Attribute)]
+def _checked(attributes: Attribute | Sequence[Attribute]) -> tuple[Attribute, ...]:
+    chosen = (attributes,) if isinstance(attributes, Attribute) else tuple(attributes)
+    strange = [type(a).__name__ for a in chosen if not isinstance(a, Attribute)]
     if strange:
-        raise fail("attributes", "an Attribute or several", strange[0], "make it an Attribute(function, target, name)")
-    names = [a.name for a in attributes]
+        raise fail("attributes", "an Attribute or several", strange[0], "pass Attribute(function, target, name)")
+    names = [a.name for a in chosen]
     if not names or len(set(names)) < len(names):
         raise fail("attributes", "at least one, each under its own name", names, "give each a name=")
+    return chosen
+
+
+def _by_attribute(values: np.ndarray, attributes: tuple[Attribute, ...]) -> list[np.ndarray]:
+    """Values (F,) of the joint features, cut into those of each attribute."""
+    return np.split(values, np.cumsum([len(a.target) for a in attributes])[:-1])
 
 
 @torch.no_grad()
@@ -135,7 +126,8 @@ def _pool(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features (K, F) of fresh base draws, and their log-weights (K,)."""
     features, phi, log_weight = joint_features(attributes), [], []
-    for n in track([min(CHUNK, size - start) for start in range(0, size, CHUNK)], "pool"):
+    chunk = chunk_size(CHAIN_NUMBERS)
+    for n in track([min(chunk, size - start) for start in range(0, size, chunk)], "pool"):
         u = tilt.sample_base(n, generator=generator)
         phi.append(features(tilt.decode(u)).double().cpu())
         log_weight.append(-tilt.energy(u).double().cpu())
@@ -154,12 +146,10 @@ def _match(phi: np.ndarray, attributes: tuple[Attribute, ...], tolerance: float)
     options = {"gtol": tolerance / 100, "ftol": 1e-12}
     theta = minimize(dual, np.zeros(len(target)), jac=True, method="L-BFGS-B", bounds=[BOUND], options=options).x
     weight = softmax(phi @ theta)
-    found, start = weight @ phi, 0
-    for a in attributes:
-        part = slice(start, start := start + len(a.target))
-        distance = 0.5 * float(np.abs(found[part] - target[part]).sum())
+    for a, found in zip(attributes, _by_attribute(weight @ phi, attributes), strict=True):
+        distance = 0.5 * float(np.abs(found - list(a.target.values())).sum())
         if not distance <= tolerance:
-            reached = ", ".join(f"{k}: {s:.3f}" for k, s in zip(a.target, found[part], strict=True))
+            reached = ", ".join(f"{k}: {s:.3f}" for k, s in zip(a.target, found, strict=True))
             raise fail(f"{a.name} target", "shares that the model's draws can reach", f"at best {reached}", FIX)
     effective = 1 / float((weight**2).sum())
     if effective < FEWEST:
@@ -173,4 +163,5 @@ def _reachable(phi: np.ndarray, attributes: tuple[Attribute, ...], target: np.nd
     for key, best, mean, wanted in zip(keys, phi.max(0), phi.mean(0), target, strict=True):
         if best < wanted:
             got = f"{key}, of which {len(phi)} prior draws have at most {best:.3g} and {mean:.3g} on average"
-            raise fail("target", "values that the model makes", got, "leave it out, or train the model on some of it")
+            fix = "leave it out, or train the model on some of it"
+            raise fail("target", "values that the model produces", got, fix)

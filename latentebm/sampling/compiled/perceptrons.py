@@ -80,11 +80,7 @@ class CompiledPerceptrons:
         return self.value_and_grad(x)[0]
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Energies (N,) and their gradients (N, D) at points (N, D), computed in float32.
-
-        Raises:
-            ValueError: points of another length, or not floating.
-        """
+        """Energies (N,) and their gradients (N, D) at points (N, D), computed in float32; other points are refused."""
         check_event("x", x, (self.dim,))
         if not x.is_floating_point():
             raise fail("x", "floating points", str(x.dtype), "convert them with .float()")
@@ -100,13 +96,7 @@ def compiled_perceptrons(
 ) -> CompiledPerceptrons | None:
     """The energies as a program, or None where they are not float32 on the processor or nothing can be built.
 
-    Building takes under a second, once per process.
-
-    Arguments:
-        weights: one tensor (M, in, out) per layer, the last of one output.
-        biases: one tensor of M · out numbers per layer.
-        limit: bound of each member's output in nats, or None.
-        warn: say why a compiler that is there could not build it.
+    Building takes under a second, once per process; with `warn` a compiler that fails is said.
 
     Raises:
         ValueError: the layers do not fit each other.
@@ -128,10 +118,6 @@ def compiled_form(target: Any, *, warn: bool = False) -> Any:
     """A target, or a perceptron energy, with its perceptrons as a compiled program; None where there is no such form.
 
     A perceptron energy says its layers by ``perceptrons``; a tilt is built again by ``with_energy``.
-
-    Example:
-        >>> compiled_form(torch.abs) is None
-        True
     """
     layers = getattr(target, "perceptrons", None)
     if layers is not None:

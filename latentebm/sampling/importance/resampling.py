@@ -37,11 +37,7 @@ class Resampler(ABC):
 
     @abstractmethod
     def update(self, log_weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Take a chunk of float64 log-weights.
-
-        Returns:
-            The draws, positions among the n, that this chunk fills, and the rows of the chunk that fill them.
-        """
+        """Take a chunk of float64 log-weights: the positions among the n that it fills, and its rows that fill them."""
 
     def start(self, log_sum: float) -> None:
         """Begin the second pass, given the log of the sum of all weights."""
@@ -163,15 +159,7 @@ RESAMPLING: dict[str, type[Resampler]] = {
 
 
 def make_resampler(resampling: str, n: int, generator: torch.Generator) -> Resampler:
-    """Build the resampler with a name.
-
-    Raises:
-        ValueError: the name is unknown, or n is below 1.
-
-    Example:
-        >>> make_resampler("systematic", 3, torch.Generator()).passes
-        2
-    """
+    """Build the resampler with a name, or raise a ValueError if it is unknown or n is below 1."""
     return RESAMPLING[check_choice("resampling", resampling, RESAMPLING)](n, generator)
 
 
@@ -213,11 +201,7 @@ def resample(log_weight: Tensor, n: int, *, resampling: str = "multinomial", gen
 
 
 def check_filled(resampler: Resampler) -> Resampler:
-    """Return the resampler if all its draws are there.
-
-    Raises:
-        ValueError: fewer points have a positive weight than distinct draws are wanted.
-    """
+    """Return the resampler, or raise a ValueError if fewer points have a weight than distinct draws are wanted."""
     missing = int((resampler.index < 0).sum())
     if missing:
         got = f"{resampler.n - missing} points of positive weight"
@@ -232,9 +216,7 @@ def _pick(log_weight: Tensor, uniform: Tensor) -> Tensor:
 
 
 def pick_columns(log_weight: Tensor, generator: torch.Generator) -> Tensor:
-    """One column (N,) of each row of log-weights (N, K), drawn in proportion to the weights, zeros included.
-
-    Adding Gumbel noise and taking the largest does so.
+    """One column (N,) of each row of log-weights (N, K), drawn in proportion to the weights by Gumbel noise.
 
     Example:
         >>> pick_columns(torch.tensor([[0.0, -torch.inf], [-torch.inf, 0.0]]), torch.Generator())

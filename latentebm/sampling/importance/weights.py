@@ -17,7 +17,7 @@ BASE_DRAWS = 65_536  # at once, on any device: the draws of a seed depend on it
 
 
 def normalised(log_weight: Tensor, dim: int = 0) -> Tensor:
-    r"""Self-normalised weights :math:`\bar w_k = e^{l_k} / \sum_j e^{l_j}` along an axis, shaped as the log-weights.
+    r"""Self-normalised weights :math:`e^{l_k} / \sum_j e^{l_j}` along an axis of log-weights, shaped as they are.
 
     Raises:
         ValueError: a log-weight is NaN or +∞, or all along the axis are −∞.
@@ -34,9 +34,6 @@ def normalised(log_weight: Tensor, dim: int = 0) -> Tensor:
 def ess(log_weight: Tensor, dim: int = 0) -> Tensor:
     r"""Effective share of (0, 1] of log-weights along an axis, :math:`1 / (K \sum_k \bar w_k^2)`.
 
-    Raises:
-        ValueError: a log-weight is NaN or +∞, or all along the axis are −∞.
-
     Example:
         >>> ess(torch.tensor([0.0, 0.0, 0.0, -torch.inf]))
         tensor(0.7500)
@@ -45,11 +42,7 @@ def ess(log_weight: Tensor, dim: int = 0) -> Tensor:
 
 
 def check_log_weight(log_weight: Tensor) -> Tensor:
-    """Return log-weights if none is NaN or +∞.
-
-    Raises:
-        ValueError: one is.
-    """
+    """Return log-weights, or raise a ValueError if one is NaN or +∞."""
     if not bool((log_weight < math.inf).all()):  # NaN compares false too
         raise fail("log_weight", "numbers below infinity", "NaN or inf", "check the energy: it must not be NaN or −∞")
     return log_weight
@@ -67,8 +60,7 @@ class WeightSums:
         size: how many log-weights will come, K; it sets the length of the tail kept for Pareto-k̂.
 
     References:
-        Pareto smoothed importance sampling (Vehtari, Simpson, Gelman, Yao and Gabry, 2024),
-        https://arxiv.org/abs/1507.02646
+        Pareto smoothed importance sampling (Vehtari et al., 2024), https://arxiv.org/abs/1507.02646
 
     Example:
         >>> sums = WeightSums(4)
@@ -86,11 +78,7 @@ class WeightSums:
         self._top = torch.empty(0, dtype=torch.float64)
 
     def add(self, log_weight: Tensor) -> Tensor:
-        """Take a chunk (n,) of log-weights and return it in double precision.
-
-        Raises:
-            ValueError: a log-weight is NaN or +∞.
-        """
+        """Take a chunk (n,) of log-weights and return it in double precision; NaN and +∞ are refused."""
         chunk = check_log_weight(log_weight.detach().double().cpu())
         self.count += len(chunk)
         self._sum = log_add(self._sum, chunk)
@@ -151,23 +139,14 @@ class WeightSums:
 
 
 def check_weights(sums: WeightSums) -> None:
-    """Raise if every weight is zero.
-
-    Raises:
-        ValueError: they are.
-    """
+    """Raise a ValueError if every weight is zero."""
     if sums.log_sum == -math.inf:
         got = f"{sums.count} of zero"
         raise fail("log_weight", "at least one weight above zero", got, "lower the energy or widen the base")
 
 
 def log_add(log_sum: float, chunk: Tensor) -> float:
-    """Log of the sum of exp(log_sum) and of the exponentials of a chunk (n,).
-
-    Example:
-        >>> round(log_add(0.0, torch.zeros(1)), 4)
-        0.6931
-    """
+    """Log of the sum of exp(log_sum) and of the exponentials of a chunk (n,)."""
     other = float(torch.logsumexp(chunk, 0)) if len(chunk) else -math.inf
     high, low = max(log_sum, other), min(log_sum, other)
     return high if high == -math.inf else high + math.log1p(math.exp(low - high))

@@ -52,8 +52,7 @@ def annealed_langevin(
     Example:
         >>> g = torch.Generator().manual_seed(0)
         >>> smoothed = lambda x, s: (x - 1).square().sum(1) / (2 * (0.04 + s**2))
-        >>> levels = torch.tensor([2.0, 1.0, 0.5, 0.2, 0.1])
-        >>> x = annealed_langevin(smoothed, 2 * torch.randn(2000, 1, generator=g), levels, generator=g)
+        >>> x = annealed_langevin(smoothed, 2 * torch.randn(2000, 1, generator=g), [2.0, 1.0, 0.5, 0.2], generator=g)
         >>> abs(x.mean().item() - 1) < 0.05
         True
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -72,7 +74,10 @@ def run_chains(
         >>> abs(run.state.position.mean().item() - 1) < 0.05, abs(run.state.position.std().item() - 0.5) < 0.05
         (True, True)
     """
-    _check_run(kernel, generator, n_steps, trace, thin)
+    check_kernel(kernel)
+    check_rng(generator)
+    for name, value, low in (("n_steps", n_steps, 1), ("trace", trace, 0), ("thin", thin, 1)):
+        check_int(name, value, low=low)
     potential = potential if kernel.gradient else WithoutGradient(potential)
     state = start_chains(potential, state, chunk=chunk) if not isinstance(state, ChainState) else state
     check_preconditioner(kernel, state.position.shape[1:])
@@ -80,43 +85,29 @@ def run_chains(
     if kernel.clip is not None:
         state = state._replace(grad=clip_gradient(state.grad, kernel.clip)[0])
     n, trace = len(state.position), min(trace, len(state.position), chunk)
-    tally = _Tally(n, state.position.device)
+    counts = torch.zeros(3, dtype=torch.float64, device=state.position.device)  # read once, at the end
     path = [state.position.new_empty((0, trace, *state.position.shape[1:]))]
     potential, move = fastest(potential, state.position, compile)
     first = state.step
     try:
         for block in track(_blocks(n_steps, state.position[:chunk].numel()), "chains"):
-            scales = [kernel.scales(state.step + k) for k in range(block)]
             # Room for all chains at once: small tensors kept between large ones that come and go fragment memory.
             after = [torch.empty_like(t) for t in state[:3]]
-            moved = []
+            moved: list[Moved] = []
             for start in range(0, n, chunk):
                 # Odd blocks and a last, smaller chunk are not worth a program of their own.
                 chosen = move if block == BLOCK and (start + chunk <= n or start == 0) else move_block
-                kept = trace if start == 0 else 0
-                part = slice(start, start + chunk)
-                moved.append(_advance(potential, state, part, after, kernel, scales, generator, kept, chosen))
+                own, part = _Run(chosen, potential, kernel, generator), slice(start, start + chunk)
+                moved.append(_advance(own, state, part, after, block, 0 if start else trace))
             # All chains' block at once, so that an interrupt leaves none ahead of the others.
-            state = _commit(state, after, moved, block, tally, path)
+            state = ChainState(after[0], after[1], after[2], state.step + block)
+            path += [moved[0][1]] if trace else []
+            for counted, _ in moved:
+                counts += counted
     except KeyboardInterrupt:
         if not partial:
             raise
-    return ChainRun(state, tally.info(kernel, first, state.step), torch.cat(path)[thin - 1 :: thin])
-
-
-class _Tally:
-    """Counts over a run, summed on the device and read once at the end."""
-
-    def __init__(self, chains: int, device: torch.device) -> None:
-        self.chains = chains
-        self.counts = torch.zeros(3, dtype=torch.float64, device=device)
-
-    def info(self, kernel: Kernel, first: int, end: int) -> ChainInfo:
-        accepted, clipped, reverted = self.counts.tolist()
-        moves = max(1, self.chains * (end - first))
-        acceptance = accepted / moves if kernel.adjusted else 1.0
-        drift, noise = kernel.scales(max(0, end - 1))
-        return ChainInfo(acceptance, drift if kernel.gradient else noise, int(reverted), clipped / moves, end - first)
+    return ChainRun(state, _info(kernel, counts, n, first, state.step), torch.cat(path)[thin - 1 :: thin])
 
 
 def _blocks(n_steps: int, numel: int) -> list[int]:
@@ -125,45 +116,36 @@ def _blocks(n_steps: int, numel: int) -> list[int]:
     return [block] * (n_steps // block) + [1] * (n_steps % block)
 
 
-def _advance(
-    potential: Potential,
-    state: ChainState,
-    part: slice,
-    after: list[Tensor],
-    kernel: Kernel,
-    scales: list[tuple[float, float]],
-    generator: torch.Generator,
-    trace: int,
-    move: MoveBlock,
-) -> Moved:
+class _Run(NamedTuple):
+    """What every part of the chains is moved by."""
+
+    move: MoveBlock
+    potential: Potential
+    kernel: Kernel
+    generator: torch.Generator
+
+
+def _advance(run: _Run, state: ChainState, part: slice, after: list[Tensor], block: int, trace: int) -> Moved:
     """Move a part of the chains by a block of steps into `after`: its counts, and the path of its first `trace`."""
-    x, energy, grad = (t[part] for t in state[:3])
-    noise = normal((len(scales), *x.shape), generator, x)
-    tests = uniform((len(scales), len(x)), generator, x) if kernel.adjusted else None
+    move, potential, kernel, generator = run
+    x = state.position[part]
+    noise = normal((block, *x.shape), generator, x)
+    tests = uniform((block, len(x)), generator, x) if kernel.adjusted else None
+    scales = [kernel.scales(state.step + k) for k in range(block)]
     settings = (scales, kernel.preconditioner, kernel.clip, trace)
-    point, counts, path = move(potential, (x, energy, grad), noise, tests, *settings)
-    sunk = torch.isneginf(point[1])
-    if bool(sunk.any()):
-        chain = part.start + int(sunk.nonzero()[0, 0])
+    point, counts, path = move(potential, (x, state.energy[part], state.grad[part]), noise, tests, *settings)
+    sunk = torch.isneginf(point[1]).nonzero()
+    if len(sunk):
+        chain = part.start + int(sunk[0, 0])
         raise FloatingPointError(f"potential: expected finite energies, got -inf at chain {chain}; bound it from below")
     for whole, moved in zip(after, point, strict=True):
         whole[part] = moved
     return counts, path
 
 
-def _commit(
-    state: ChainState, after: list[Tensor], moved: list[Moved], block: int, tally: _Tally, path: list[Tensor]
-) -> ChainState:
-    for counts, _ in moved:
-        tally.counts += counts
-    if path[0].shape[1]:
-        path.append(moved[0][1])
-    return ChainState(after[0], after[1], after[2], state.step + block)
-
-
-def _check_run(kernel: Kernel, generator: torch.Generator, n_steps: int, trace: int, thin: int) -> None:
-    check_kernel(kernel)
-    check_rng(generator)
-    check_int("n_steps", n_steps)
-    check_int("trace", trace, low=0)
-    check_int("thin", thin)
+def _info(kernel: Kernel, counts: Tensor, chains: int, first: int, end: int) -> ChainInfo:
+    accepted, clipped, reverted = counts.tolist()
+    moves = max(1, chains * (end - first))
+    drift, noise = kernel.scales(max(0, end - 1))
+    acceptance, step = accepted / moves if kernel.adjusted else 1.0, drift if kernel.gradient else noise
+    return ChainInfo(acceptance, step, int(reverted), clipped / moves, end - first)

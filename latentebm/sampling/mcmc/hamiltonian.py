@@ -104,21 +104,10 @@ class NUTS(Hamiltonian):
     """No-U-Turn sampler (Pyro's): trajectories that end where they would turn back.
 
     Arguments:
-        chains: chains, run one after the other.
-        warm_up: steps of each chain that fit step size and diagonal mass matrix and are thrown away.
-        target: wanted acceptance of that fit.
-        max_tree_depth: bound of the doublings of a trajectory.
-
-    Raises:
-        ValueError: an argument lies outside its range.
+        max_tree_depth: bound of the doublings of a trajectory; for the others see `Hamiltonian`.
 
     References:
         The No-U-Turn sampler (Hoffman and Gelman, 2014), https://arxiv.org/abs/1111.4246
-
-    Example:
-        >>> NUTS(target=2.0)
-        Traceback (most recent call last):
-        ValueError: target: expected a number of [0.01, 0.99], got 2.0; pass a value of [0.01, 0.99]
     """
 
     max_tree_depth: int = 10
@@ -137,22 +126,11 @@ class HMC(Hamiltonian):
     """Hamiltonian Monte Carlo (Pyro's) with trajectories of fixed length.
 
     Arguments:
-        chains: chains, run one after the other.
-        warm_up: steps of each chain that fit step size and diagonal mass matrix and are thrown away.
-        target: wanted acceptance of that fit.
         trajectory: least length of a trajectory, in standard deviations of the whitened distribution; a quarter turn,
-            π/2, takes the normal distribution to an independent point.
-
-    Raises:
-        ValueError: an argument lies outside its range.
+            π/2, takes the normal distribution to an independent point. For the others see `Hamiltonian`.
 
     References:
         MCMC using Hamiltonian dynamics (Neal, 2011), https://arxiv.org/abs/1206.1901
-
-    Example:
-        >>> HMC(trajectory=0.0)
-        Traceback (most recent call last):
-        ValueError: trajectory: expected a number of (0, 1e+06], got 0.0; pass a value of (0, 1e+06]
     """
 
     trajectory: float = 1.57

@@ -32,21 +32,20 @@ def move_block(
     clip: float | None,
     trace: int,
 ) -> tuple[Point, Tensor, Tensor]:
-    """Take K Langevin steps.
+    """Take K Langevin steps from a point: positions (N, *event), potentials (N,) and gradients.
 
     Arguments:
         potential: a target, or a callable from (N, *event) to (N,).
-        point: positions, potentials and gradients, (N, *event), (N,) and (N, *event).
+        point: where the chains are.
         noise: standard normal draws, (K, N, *event); overwritten.
         uniform: uniform draws (K, N) of the Metropolis tests, or None for unadjusted steps.
         scales: K pairs of drift and noise scales, or a tensor (K, 2) of them.
         preconditioner: diagonal of the event, or None.
         clip: bound of each chain's gradient norm, or None.
-        trace: chains, from the first, whose path is returned.
+        trace: chains, from the first, whose path (K, trace, *event) is returned.
 
     Returns:
-        The new point; sums of acceptance probabilities, clipped gradients and reverted proposals (3,); the path
-        (K, trace, *event).
+        The new point; sums of acceptance probabilities, clipped gradients and reverted proposals (3,); the path.
     """
     counts, path = noise.new_zeros(3), []
     for k, (drift, scale) in enumerate(scales):
@@ -71,12 +70,7 @@ def move_block(
 
 
 def all_finite(energy: Tensor, grad: Tensor) -> Tensor:
-    """Mask (N,) of chains whose energy and gradient are finite.
-
-    Example:
-        >>> all_finite(torch.tensor([0.0, torch.nan]), torch.zeros(2, 1))
-        tensor([ True, False])
-    """
+    """Mask (N,) of chains whose energy and gradient are finite."""
     return torch.isfinite(energy) & torch.isfinite(grad).flatten(1).all(1)
 
 
@@ -93,30 +87,16 @@ def _choose(keep: Tensor, new: Point, old: Point) -> Point:
 
 
 def clip_gradient(grad: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    """Scale each chain's gradient (N, *event) down to a norm of at most `bound`, and count those that were larger.
-
-    Example:
-        >>> clip_gradient(torch.tensor([[3.0, 4.0], [0.0, 1.0]]), 1.0)
-        (tensor([[0.6000, 0.8000],
-                [0.0000, 1.0000]]), tensor(1))
-    """
+    """Scale each chain's gradient (N, *event) down to a norm of at most `bound`, and count those that were larger."""
     norm = grad.flatten(1).norm(dim=1)
     factor = (bound / norm.clamp(min=bound)).view(-1, *[1] * (grad.ndim - 1))
     return grad * factor, (norm > bound).sum()
 
 
 def fastest(target: Potential, x: Tensor, compile: bool | None) -> tuple[Potential, MoveBlock]:  # noqa: A002
-    """The form of a target that runs fastest, and what moves its chains, as `run_chains` describes.
+    """The form of a target that runs fastest, and what moves its chains: see `compile` of `run_chains`.
 
-    Arguments:
-        target: a target, or a callable from points (N, *event) to (N,).
-        x: points at which a compiled program must agree with the potential.
-        compile: None takes a compiled perceptron where there is one, True also ``torch.compile``, False neither.
-
-    Example:
-        >>> target, move = fastest(torch.sum, torch.zeros(2, 1), None)
-        >>> target is torch.sum, move is move_block
-        (True, True)
+    A compiled program is taken where it agrees with the potential at some points (N, *event).
     """
     program = None if compile is False else compiled_form(target, warn=compile is True)
     if program is not None and agrees(target, program, x):
@@ -129,14 +109,8 @@ def fastest(target: Potential, x: Tensor, compile: bool | None) -> tuple[Potenti
     return target, _call_compiled
 
 
-def _call_compiled(
-    potential: Potential,
-    point: Point,
-    noise: Tensor,
-    uniform: Tensor | None,
-    scales: list[tuple[float, float]],
-    *rest: Any,
-) -> tuple[Point, Tensor, Tensor]:
+def _call_compiled(*moving: Any) -> tuple[Point, Tensor, Tensor]:
+    potential, point, noise, uniform, scales, *rest = moving
     # Scales go in as a tensor: as numbers, each new one would be compiled into a program of its own.
     table = torch.tensor(scales, dtype=noise.dtype, device=noise.device)
     return _compiled()(potential, point, noise, uniform, table, *rest)

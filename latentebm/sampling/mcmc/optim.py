@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,9 @@ __all__ = ["SGLD", "ImproperSGLD"]
 
 
 class _LangevinOptimizer(Optimizer):
-    """Moves every parameter by a kernel; subclasses say which, from a group's settings."""
+    """Moves every parameter by a kernel; subclasses say which, and its settings."""
+
+    kernel: ClassVar[type[Kernel]]
 
     def __init__(
         self, params: Iterable[Any], defaults: dict[str, Any], generator: torch.Generator, foreach: bool | None
@@ -29,7 +31,7 @@ class _LangevinOptimizer(Optimizer):
         super().__init__(params, {**defaults, "t": 0})
 
     def _kernel(self, group: dict[str, Any]) -> Kernel:
-        raise NotImplementedError
+        return self.kernel(**{name: group[name] for name in self.defaults if name != "t"})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters with settings of its own.
@@ -45,14 +47,7 @@ class _LangevinOptimizer(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """Take one Langevin step from the gradients held by the parameters.
-
-        Arguments:
-            closure: computes the potential and its gradients again, or None.
-
-        Returns:
-            The closure's potential, or None.
-        """
+        """Take one Langevin step from the parameters' gradients; a closure forms them and returns the potential."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -115,10 +110,7 @@ class _LangevinOptimizer(Optimizer):
 
 
 class SGLD(_LangevinOptimizer):
-    r"""Stochastic gradient Langevin dynamics over parameters.
-
-    .. math:: \epsilon_t = a (b + t)^{-\gamma}, \quad
-        \theta' = \theta - \tfrac12 \epsilon_t \nabla U(\theta) + \sqrt{\epsilon_t T}\, \xi
+    r"""Stochastic gradient Langevin dynamics over parameters, by the kernel of the same name.
 
     For a posterior the potential is N · mean loss − log prior: the loss summed over *all* data, estimated on a batch.
 
@@ -142,6 +134,8 @@ class SGLD(_LangevinOptimizer):
         2.0
     """
 
+    kernel = kernels.SGLD
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -155,14 +149,9 @@ class SGLD(_LangevinOptimizer):
     ) -> None:
         super().__init__(params, {"a": a, "b": b, "gamma": gamma, "temperature": temperature}, generator, foreach)
 
-    def _kernel(self, group: dict[str, Any]) -> Kernel:
-        return kernels.SGLD(**{key: group[key] for key in ("a", "b", "gamma", "temperature")})
-
 
 class ImproperSGLD(_LangevinOptimizer):
-    r"""Langevin steps of parameters whose drift and noise are set apart.
-
-    .. math:: \theta' = \theta - \tfrac12 \alpha \nabla U(\theta) + \sigma \xi, \quad T = \sigma^2 / \alpha
+    """Langevin steps of parameters whose drift and noise are set apart, by the kernel of the same name.
 
     Arguments:
         params: parameters or groups; each group may have its own `alpha` and `sigma`.
@@ -173,14 +162,9 @@ class ImproperSGLD(_LangevinOptimizer):
 
     Raises:
         ValueError: a setting lies outside its range.
-
-    Example:
-        >>> theta = torch.nn.Parameter(torch.tensor([4.0]))
-        >>> optimizer = ImproperSGLD([theta], alpha=1.0, sigma=0.0, generator=torch.Generator())
-        >>> theta.square().sum().div(2).backward()
-        >>> _ = optimizer.step(); theta.item()
-        2.0
     """
+
+    kernel = kernels.ImproperSGLD
 
     def __init__(
         self,
@@ -192,6 +176,3 @@ class ImproperSGLD(_LangevinOptimizer):
         foreach: bool | None = None,
     ) -> None:
         super().__init__(params, {"alpha": alpha, "sigma": sigma}, generator, foreach)
-
-    def _kernel(self, group: dict[str, Any]) -> Kernel:
-        return kernels.ImproperSGLD(alpha=group["alpha"], sigma=group["sigma"])

@@ -45,18 +45,8 @@ class Stepped(NamedTuple):
 class ReplayBuffer:
     """The chains' last positions (size, *event) and labels (size,), zeros where chains have none.
 
-    Arguments:
-        x: positions, (size, *event).
-        y: labels (size,), or None.
-
     Raises:
         ValueError: there is no chain, the positions are not floating, or the labels are not one per chain.
-
-    Example:
-        >>> buffer = ReplayBuffer(torch.randn(10, 2))
-        >>> rows = buffer.pick(3, generator=torch.Generator().manual_seed(0))
-        >>> len(buffer), len(rows.unique())
-        (10, 3)
     """
 
     def __init__(self, x: Tensor, y: Tensor | None = None) -> None:
@@ -133,8 +123,8 @@ class ReplayBuffer:
         Example:
             >>> buffer, g = ReplayBuffer(torch.ones(10, 2)), torch.Generator().manual_seed(0)
             >>> zeros = lambda k, g: torch.zeros(k, 2)
-            >>> halved = buffer.step(3, lambda c: c._replace(x=c.x / 2), base=zeros, generator=g)
-            >>> halved.chains.x[0], halved.restarted, int((buffer.x == 0.5).all(1).sum())
+            >>> moved = buffer.step(3, lambda chains: chains._replace(x=chains.x / 2), base=zeros, generator=g)
+            >>> moved.chains.x[0], moved.restarted, int((buffer.x == 0.5).all(1).sum())
             (tensor([0.5000, 0.5000]), 0, 3)
         """
         rows = self.pick(n, generator=generator, y=y)
@@ -147,11 +137,7 @@ class ReplayBuffer:
         return Stepped(moved, len(again))
 
     def save(self, path: Path | str) -> Path:
-        """Write the buffer as safetensors, atomically.
-
-        Raises:
-            OSError: the folder cannot be written.
-        """
+        """Write the buffer as safetensors, atomically."""
         return write_atomic(path, lambda p: save_file({"x": self.x.contiguous(), "y": self.y.contiguous()}, p))
 
     @classmethod
@@ -170,11 +156,7 @@ class ReplayBuffer:
 
 
 def check_labels(y: Tensor, n: int) -> Tensor:
-    """Return labels if they are `n` whole numbers.
-
-    Raises:
-        ValueError: they are not.
-    """
+    """Return labels if they are `n` whole numbers, or raise a ValueError."""
     if not isinstance(y, Tensor) or y.is_floating_point() or tuple(y.shape) != (n,):
         got = f"{tuple(y.shape)} of {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
         raise fail("y", f"a tensor of {n} integer labels", got, "pass one class index per chain")
@@ -231,13 +213,7 @@ class PMC:
     def sample(
         self, chains: ClassifierChains, n: int, *, generator: torch.Generator, y: Tensor | None = None
     ) -> Labelled:
-        """Move `n` of the buffer's chains over a classifier and return them.
-
-        Arguments:
-            chains: the classifier read as an energy.
-            n: how many.
-            generator: source of every choice.
-            y: labels (n,) asked for, or None to take the chains as they come.
+        """Move `n` of the buffer's chains over a classifier and return them, of any or of the given labels (n,).
 
         Raises:
             ValueError: the buffer is smaller than `n`, holds too few chains of a label, or a label is out of range.

@@ -62,15 +62,7 @@ class ChainRun(NamedTuple):
 
 
 def chain_chunk(chunk: int | None, x: Tensor) -> int:
-    """Chains evaluated at once: as asked for, or by the device.
-
-    Raises:
-        ValueError: `chunk` is below 1.
-
-    Example:
-        >>> chain_chunk(None, torch.zeros(1))
-        4096
-    """
+    """Chains evaluated at once: as asked for, or by the device."""
     return chunk_size(CHAIN_NUMBERS, x.device) if chunk is None else check_int("chunk", chunk)
 
 
@@ -124,23 +116,9 @@ def start_on(
 ) -> ChainState:
     """Start chains over a tilt at base points (N, D), those of non-finite energy redrawn from its base distribution.
 
-    Arguments:
-        tilt: the target.
-        position: base points, (N, D).
-        kernel: what will move them: an unadjusted one needs a differentiable energy.
-        generator: source of the redraws.
-        chunk: chains evaluated at once; None chooses by the device.
-
     Raises:
         ValueError: the energies are not one floating number per point, or are piecewise constant under an unadjusted
             kernel, or a chain finds no finite start.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> tilt = SimpleNamespace(energy=lambda u: u.sum(1), sample_base=None)
-        >>> tilt.potential = lambda u: u.sum(1) + u.square().sum(1) / 2
-        >>> start_on(tilt, torch.ones(2, 2), generator=torch.Generator()).energy
-        tensor([3., 3.])
     """
     check_rng(generator)
     with torch.no_grad():
