@@ -5,9 +5,9 @@ idle core), or name parts: ``--datasets "two moons" --entropies variational --se
 one and replace their like.
 
 The energy is that of benchmarks/training.py: a perceptron 2→128→128→1 of 6x plus |x|²/8, which is integrable whatever
-the perceptron does. The generator's codes have two entries, four for activation scales. Excess is the mean of
+the perceptron does. The sampler's codes have two entries, four for activation scales. Excess is the mean of
 log p(x) − log p_E(x) over 10,000 test points, in nats; MMD² compares 2,000 draws with 2,000 test points: exact draws of
-the energy's law, and the generator's own.
+the energy's distribution, and the sampler's own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from training import POINTS, judge
 from training_methods import PLANE, Energy
 
 from latentebm.data.toy import TOYS
-from latentebm.ebm.learned_sampler import fit_amortized
+from latentebm.ebm.learned_sampler import AmortizedRecipe, fit_amortized
 from latentebm.ebm.sampler_loss import ENTROPIES
 from latentebm.evaluation.quadrature import mmd
 from latentebm.files import write_json
@@ -33,18 +33,18 @@ RESULTS = Path(__file__).parent / "amortized.json"
 KEY = ("dataset", "entropy", "seed", "settings")
 
 
-def generator(entropy: str) -> SamplerNet:
+def sampler(entropy: str, g: torch.Generator) -> SamplerNet:
     if entropy == "scales":
-        return SamplerNet(4, 2, noise=0.1, batch_norm=True)
-    return SamplerNet(2, 2, noise=0.1, straight=1.5)
+        return SamplerNet(4, 2, noise=0.1, batch_norm=True, generator=g)
+    return SamplerNet(2, 2, noise=0.1, straight=1.5, generator=g)
 
 
 def measure(dataset: str, entropy: str, seed: int, **settings: Any) -> dict[str, Any]:
     law, g = TOYS[dataset], torch.Generator().manual_seed(1_000 + seed)
     data, test = law.sample(POINTS, generator=g), law.sample(POINTS, generator=g)
     torch.manual_seed(seed)
-    energy, source, start = Energy(PLANE), generator(entropy), time.process_time()
-    steps = fit_amortized(energy, source, data, entropy=entropy, generator=g, **settings).steps
+    energy, source, start = Energy(PLANE), sampler(entropy, g), time.process_time()
+    steps = fit_amortized(energy, source, data, AmortizedRecipe(entropy=entropy, **settings), generator=g).steps
     seconds = time.process_time() - start
     drawn = source.sample(2_000, generator=g).detach()
     row = {"dataset": dataset, "entropy": entropy, "seed": seed, "settings": settings, "steps": steps}
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", default=list(TOYS), choices=list(TOYS))
     parser.add_argument("--entropies", nargs="+", default=list(ENTROPIES), choices=list(ENTROPIES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--settings", type=json.loads, default={}, help="JSON of fit_amortized's other settings")
+    parser.add_argument("--settings", type=json.loads, default={}, help="JSON of AmortizedRecipe's other settings")
     parser.add_argument("--json", type=Path, default=RESULTS)
     args = parser.parse_args()
     print("| dataset | entropy | seed | excess | MMD² | sampler's MMD² | CPU s |\n" + "|---" * 7 + "|", flush=True)

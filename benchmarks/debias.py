@@ -29,7 +29,7 @@ from latentebm.evaluation.metrics import Judgement, judge
 from latentebm.files import write_atomic, write_json
 from latentebm.models.saving import load_weights, save_weights
 from latentebm.models.vae import VAE
-from latentebm.settings.job import Settings
+from latentebm.settings.fields import Settings
 from latentebm.workflow.judge import accuracy, fit_judge
 from latentebm.workflow.problem import Problem, pose
 
@@ -81,7 +81,7 @@ def main() -> None:
             problem = pose(settings, rng)
             if classifier is None:
                 classifier = judge_of(problem, arguments.folder)
-                print(f"classifier accuracy {accuracy(classifier, problem.exam):.4f}", flush=True)
+                print(f"classifier accuracy {accuracy(classifier, problem.judge_test):.4f}", flush=True)
             for line in study(problem, settings, classifier, arguments.rows, rng, arguments.folder):
                 results.append(line)
                 if arguments.json:

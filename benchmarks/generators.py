@@ -36,7 +36,7 @@ from latentebm.files import write_atomic, write_json
 from latentebm.models.saving import load_weights, save_weights
 from latentebm.models.vae import VAE
 from latentebm.sampling import Draws
-from latentebm.settings.job import Settings
+from latentebm.settings.fields import Settings
 from latentebm.workflow.judge import fit_judge
 from latentebm.workflow.problem import pose
 
@@ -204,8 +204,8 @@ def fit_or_load_judge(folder: Path) -> Judge:
     else:
         classifier = fit_judge(problem, torch.Generator().manual_seed(0), torch.device("cpu"))
         save_weights(path, classifier)
-    read = classifier.probabilities(classifier.embed(problem.exam.float01())).argmax(1)
-    return Judge(classifier, confusion_rates(read, problem.exam.labels, 10))
+    read = classifier.probabilities(classifier.embed(problem.judge_test.float01())).argmax(1)
+    return Judge(classifier, confusion_rates(read, problem.judge_test.labels, 10))
 
 
 def read(path: Path) -> list[dict]:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from latentebm.files import write_json
-from latentebm.settings.job import Settings
+from latentebm.settings.fields import Settings
 from latentebm.workflow.judge import UnmadeError
 from latentebm.workflow.run import debias
 

@@ -58,7 +58,7 @@ def classical() -> dict[str, Impute]:
         "KNN (5)": by(lambda seed: KNNImputer()),
         "iterative, BayesianRidge": by(lambda seed: IterativeImputer(random_state=seed)),
         "iterative, ExtraTrees (50 trees, 5 rounds)": chained(trees, 5),
-        "iterative, best model a column (hyperimpute-like, 3 rounds)": chained(best_model, 3),
+        "iterative, best model per column (hyperimpute-like, 3 rounds)": chained(best_model, 3),
     }
 
 
@@ -136,7 +136,7 @@ def tilt(seed: int) -> dict[str, float]:
     return out
 
 
-LAWS = {
+MECHANISMS = {
     "MCAR": MCAR(),
     "MAR": MAR([0]),
     "self-masking, hard": SelfMasking("hard"),
@@ -149,7 +149,7 @@ LAWS = {
 def amputation(seed: int) -> dict[str, float]:
     """A million rows by 50 columns: seconds, and peak memory over the table's own, each in its own process."""
     out = {}
-    for name in LAWS:
+    for name in MECHANISMS:
         words = [sys.executable, __file__, "--ampute-once", name, "--seed", str(seed)]
         seconds, memory = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
         out |= {f"{name}: seconds": seconds, f"{name}: memory / table": memory}
@@ -165,7 +165,7 @@ def ampute_once(name: str, seed: int) -> None:
         X[start : start + 10_000] = rng.normal(size=(10_000, 50))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    make_missing(X, LAWS[name], 0.3, random_state=seed)
+    make_missing(X, MECHANISMS[name], 0.3, random_state=seed)
     seconds = time.perf_counter() - start
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     # What the call adds, plus the table itself.
@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0 … N − 1")
     parser.add_argument("--seed", type=int, help="this one alone")
     parser.add_argument("--only", default="", help="methods or settings whose name holds this, of mcar, mnar and tilt")
-    parser.add_argument("--ampute-once", choices=LAWS, help=argparse.SUPPRESS)
+    parser.add_argument("--ampute-once", choices=MECHANISMS, help=argparse.SUPPRESS)
     words = parser.parse_args()
     global ONLY
     ONLY = words.only

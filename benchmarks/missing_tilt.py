@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from scipy.stats import wasserstein_distance
@@ -17,10 +18,12 @@ from sklearn.datasets import load_breast_cancer
 
 from latentebm.data.images import load_images
 from latentebm.missing import MIWAEImputer, impute, tilt_miwae
-from latentebm.missing.fit_miwae import MIWAERecipe, fit_miwae, log_weights
+from latentebm.missing.fit_miwae import MIWAERecipe, fit_miwae
 from latentebm.missing.mechanisms import MCAR, ImagePixels, SelfMasking, make_missing
 from latentebm.missing.miwae import MIWAE
 from latentebm.models.energies import EnergyNet
+from latentebm.rng import seeded
+from latentebm.sampling.importance.weights import normalised
 from latentebm.tilting.fit_tilt import TiltRecipe
 
 __all__ = ["SETTINGS", "cancer", "error", "images", "tilt_one"]
@@ -60,7 +63,7 @@ def tilt_one(mechanism: SelfMasking, decoder: str, seed: int) -> dict[str, float
     holed = np.where(mask, X, np.nan)
     biased = MIWAEImputer(**settings).fit(holed[many])
     union = MIWAEImputer(**settings).fit(holed)
-    x, m = biased._encode(biased._table(holed, reset=False))
+    x, m = (torch.from_numpy(part).float() for part in biased.codec_.encode(pd.DataFrame(holed)))
     centre = torch.tensor([c.centre for c in biased.codec_.codes])
     scale = torch.tensor([c.scale for c in biased.codec_.codes])
 
@@ -145,8 +148,7 @@ def images(seed: int) -> dict[str, float]:
 
 def fitted(data: Digits, rows: slice, seed: int) -> MIWAE:
     """A MIWAE of these rows."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = MIWAE(["bernoulli"] * 784, 16, width=256)
     recipe = MIWAERecipe(k=5, steps=1000)
     fit_miwae(model, data.x[rows], data.mask[rows], recipe, generator=torch.Generator().manual_seed(seed))
@@ -162,8 +164,8 @@ def ink(rows: torch.Tensor, data: Digits) -> float:
 def reconstruct(model: MIWAE, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Means under the codes of the whole images: what the decoder can make."""
     terms = model.terms(x, torch.ones_like(x), 500, generator=generator)
-    weight = log_weights(model, terms).softmax(0).unsqueeze(-1)
-    return (weight * model.likelihood.mean(terms.parameter)).sum(0)
+    weight = normalised(terms.log_weight)
+    return (weight.unsqueeze(-1) * model.likelihood.mean(terms.parameter)).sum(0)
 
 
 @torch.no_grad()
@@ -186,7 +188,7 @@ def evidence(
 
 
 def draw_digits(x: torch.Tensor, mask: torch.Tensor, done: dict[str, torch.Tensor]) -> None:
-    """Rows: original, holed (lost pixels orange), and what was imputed; a digit a column."""
+    """Rows: original, holed (lost pixels orange), and what was imputed; one digit per column."""
     holed = x.unsqueeze(-1).repeat(1, 1, 3)
     holed[mask == 0] = torch.tensor([0.835, 0.369, 0.0])
     grey = {"original": x} | done

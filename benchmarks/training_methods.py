@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,15 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.data.batches import Minibatches
-from latentebm.ebm.learned_sampler import fit_amortized
+from latentebm.ebm.learned_sampler import AmortizedRecipe, fit_amortized
 from latentebm.ebm.maximum_likelihood import MCMCRecipe, fit_ebm
-from latentebm.ebm.score import fit_score
+from latentebm.ebm.noise import NoiseEnergy
+from latentebm.ebm.score import ScoreRecipe, fit_score
 from latentebm.models.energies import EnergyNet
-from latentebm.models.noise import NoiseEnergy
 from latentebm.models.sampler_net import SamplerNet
 from latentebm.objectives.tilt_losses import likelihood_loss
 from latentebm.sampling import MALA, ULA, ImproperSGLD, RandomWalk
 from latentebm.training.fit import fit
+from latentebm.training.optimisation import Optimisation
 
 BATCH = 256
 HIDDEN = (128, 128)
@@ -100,8 +100,8 @@ class Run:
 
     def loop(self, energy: Energy, loss: Callable[[Tensor], Tensor]) -> list[str]:
         """The package's own loop with any loss: optimizer, schedule, clipping and averaging are the same for all."""
-        settings = {"lr": LR * self.factor, "schedule": "onecycle", "clip": 10.0, "average": 0.99}
-        return fit(energy, lambda batch: loss(batch[0]), self.batches(), **settings).log
+        settings = Optimisation(lr=LR * self.factor, schedule="onecycle", clip=10.0, average=0.99)
+        return fit(energy, lambda batch: loss(batch[0]), self.batches(), settings).log
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,8 @@ def score(**settings: Any) -> Method:
         given = dict(settings)
         if given["method"] == "denoising":
             given["sigma"] = run.scale.noise * run.stride
-        return fit_score(energy, run.data, **given, steps=run.steps, lr=LR * run.factor, generator=run.g).log
+        recipe = ScoreRecipe(**given, steps=run.steps, lr=LR * run.factor)
+        return fit_score(energy, run.data, recipe, generator=run.g).log
 
     return Method(run)
 
@@ -157,11 +158,11 @@ def base_draws(energy: Energy, run: Run) -> list[str]:
 
 
 def learned(energy: Energy, run: Run) -> list[str]:
-    """A generator trained with the energy, its entropy by the variational bound; the stride multiplies its noise."""
+    """A sampler trained with the energy, its entropy by the variational bound; the stride multiplies its noise."""
     dim = run.scale.dim
     source = SamplerNet(dim, dim, hidden=HIDDEN, noise=min(run.scale.noise * run.stride, 1.0))
-    lr = inspect.signature(fit_amortized).parameters["lr"].default * run.factor
-    return fit_amortized(energy, source, run.data, steps=run.steps, lr=lr, generator=run.g).log
+    recipe = AmortizedRecipe(steps=run.steps, lr=AmortizedRecipe.lr * run.factor)
+    return fit_amortized(energy, source, run.data, recipe, generator=run.g).log
 
 
 def peer(name: str, **settings: Any) -> Method:

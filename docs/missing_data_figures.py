@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/missing-data.md: one a mechanism, and digits that lost their bright centre."""
+"""Draw the pictures of docs/missing-data.md: one per mechanism, and digits that lost their bright centre."""
 
 from __future__ import annotations
 

@@ -27,15 +27,15 @@ from latentebm.missing.mechanisms import SelfMasking as SelfMasking
 from latentebm.missing.mechanisms import make_missing as make_missing
 from latentebm.missing.mechanisms import make_missing_values as make_missing_values
 from latentebm.missing.miwae import MIWAE as MIWAE
-from latentebm.models.attribute import Attribute as Attribute
 from latentebm.models.data_energies import DataEnergy as DataEnergy
 from latentebm.models.data_tilts import DataTilt as DataTilt
 from latentebm.models.data_tilts import ElboTilt as ElboTilt
 from latentebm.models.energies import EnergyNet as EnergyNet
+from latentebm.models.features import Attribute as Attribute
 from latentebm.models.scaled_tilt import ScaledTilt as ScaledTilt
 from latentebm.models.tilts import LatentTilt as LatentTilt
 from latentebm.models.vae import VAE as VAE
-from latentebm.objectives.joint import jem_loss as jem_loss
+from latentebm.objectives.contrast import jem_loss as jem_loss
 from latentebm.sampling import HMC as HMC
 from latentebm.sampling import ISIR as ISIR
 from latentebm.sampling import MALA as MALA
@@ -59,7 +59,7 @@ from latentebm.sampling import resample as resample
 from latentebm.sampling import rhat as rhat
 from latentebm.sampling import run_chains as run_chains
 from latentebm.sampling import tune_step as tune_step
-from latentebm.settings.job import Settings as Settings
+from latentebm.settings.fields import Settings as Settings
 from latentebm.tilting.any_model import tilt_generator as tilt_generator
 from latentebm.tilting.attributes import expected_shares as expected_shares
 from latentebm.tilting.attributes import tilt_attributes as tilt_attributes

@@ -2,76 +2,66 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from latentebm.checks import check_int, fail
+from latentebm import sampling
+from latentebm.checks import check_choice, check_int, check_number, fail
+from latentebm.chunks import in_chunks
 from latentebm.data.images import as_images
 from latentebm.devices import pick_device
-from latentebm.models.saving import load_weights
+from latentebm.models.likelihoods import LIKELIHOODS
+from latentebm.models.networks import make_network
+from latentebm.models.saving import load_config, load_weights, save_model
 from latentebm.models.scaled_tilt import ScaledTilt
 from latentebm.models.tilts import Tilt
 from latentebm.models.vae import VAE
 from latentebm.objectives.tilt_losses import gain
-from latentebm.parameters_tmp import Parameters
-from latentebm.progress import Track
+from latentebm.progress import Track, bars, silent
+from latentebm.registry import Option, Registry, restored, stored
+from latentebm.rng import seeded, stream
 from latentebm.sampling import SNIS, Draws
+from latentebm.sampling.named import named_sampler
+from latentebm.settings.declaration import described, setting, settings_of
+from latentebm.settings.fields import DebiaserSettings
+from latentebm.tilting.method import TiltMethod
+from latentebm.tilting.objectives import OBJECTIVES
 from latentebm.tilting.spaces import SPACES
-from latentebm.training.fit_vae import fit_vae
-from latentebm.workflow.folder import load_config, save_model
+from latentebm.training.fit_vae import PRECISIONS, fit_vae
 
 __all__ = ["Debiaser"]
 
+# Classes that settings may be objects of, and config files name.
+SAMPLING = ("SNIS", "Rejection", "ISIR", "Langevin", "HMC", "NUTS", "ULA", "MALA", "SGLD", "ImproperSGLD", "RandomWalk")
+KNOWN: dict[str, type] = {kind.__name__: kind for kind in (*OBJECTIVES.kinds.values(), *SPACES.kinds.values())}
+KNOWN |= {name: getattr(sampling, name) for name in SAMPLING}
 
-class Debiaser(Parameters):
+
+@described
+@dataclass(kw_only=True, eq=False, repr=False)
+class Debiaser(DebiaserSettings, BaseEstimator):
     r"""Learns a biased generator, tilts it to a small unbiased reference, and draws from the result.
 
     .. math:: p_E(z) \propto e^{-E(z)}\, N(z; 0, I), \qquad
               E = \arg\max\; -E_{q_{ref}}[E(z)] - \log Z
 
+    A scikit-learn estimator: arguments are stored as given and checked by `fit`. `objective`, `space`, `sampler` and
+    `network` are names or objects, such as ``objective=Jensen(penalty=0.25, calibrate=True)``.
+
     Arguments:
-        latent_dim: length of the code.
-        network: ``mlp`` or ``conv``.
-        width: hidden units of the VAE.
-        likelihood: ``bernoulli`` or ``gaussian``.
-        kl_weight: weight of the ELBO's KL term in training; above 1 the codes fill the prior more evenly, which many
-            dimensions need. None takes 1 up to three dimensions and 1.5 above.
-        epochs: passes over the biased images.
-        space: where the energy lives: ``latent`` (of the code) or ``data`` (of the decoded image).
-        positives: in data space, the reference ``reconstructed`` by the VAE, or ``raw`` with observation noise on both
-            sides, whose weights collapse wherever the VAE's images and real ones differ.
-        objective: ``likelihood``, ``jensen``, ``nce``, ``contrastive``, ``amortized`` (contrastive against a sampler
-            learned along) or ``score`` (denoising score matching of latent codes, the posterior's spread being the
-            noise: it tells less of the balance of classes that lie apart).
-        negatives: where the contrastive objective's chains start: ``persistent`` or ``prior``.
-        energy_penalty: λ of the Jensen objective.
-        gradient_penalty: weight of the squared gradient norm; 0 for none.
-        calibrate: turn a Jensen energy into the log-ratio's by artanh.
-        posterior: fit on posterior ``draws`` or, as some published work did, on the ``means`` alone.
-        folds: ensemble members, each fitted without its own fold of the reference; None takes 5, in data space 3.
-        clusters: soft clusters of the biased images (likelihood objective). The reference says how much of each there
-            should be; a first tilt is fitted to the biased codes so weighted, and refined on the reference's own. None
-            takes 20 below 1,000 reference images and none above; 0 for none, and no first tilt. Latent space only.
-        tilt_steps: most optimizer steps of the energy; None takes 1,500, in data space 400.
-        sampler: ``snis``; ``mala`` (or ``langevin``, the same), a Metropolis-adjusted Langevin chain a draw; ``pmc``,
-            the same from a replay buffer; ``hmc`` or ``nuts``, four long chains whose draws depend on each other.
-        pool: base draws of SNIS; None takes 1,000,000, in data space, where each is decoded, 100,000.
-        langevin_steps: steps of each chain of ``mala`` and ``pmc``.
-        precision: ``auto``, ``bf16`` or ``fp32`` in the VAE's training.
-        seed: of everything random.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        verbose: show progress bars.
+        {settings}
 
     Attributes:
         vae_: the fitted VAE.
         biased_: the biased images, (N, C, H, W), uint8, which a small reference's tilt starts from; not saved.
-        energy_: the fitted `EnergyNet`, or in data space `DataEnergy`.
-        heldout_gain_: cross-validated gain of the tilt, nats an image.
+        energy_: the fitted energy.
+        heldout_gain_: cross-validated gain of the tilt, nats per image.
 
     Raises:
         ValueError: in `fit`, where a setting or an image array is not as described.
@@ -88,6 +78,8 @@ class Debiaser(Parameters):
         torch.Size([5, 1, 8, 8])
     """
 
+    verbose: bool = setting(False, "show progress bars", "")
+
     def fit(self, biased: np.ndarray | Tensor, reference: np.ndarray | Tensor) -> Debiaser:
         """Fit the VAE to biased images, then the tilt to reference images; labels are never needed.
 
@@ -98,8 +90,10 @@ class Debiaser(Parameters):
         Raises:
             ValueError: a setting or an array is not as described.
         """
-        as_images(reference, name="reference")
-        return self.fit_vae(biased).fit_tilt(reference)
+        self.check()
+        images, wanted = as_images(biased, name="biased").images, as_images(reference, name="reference").images
+        _check_reference(wanted, tuple(images.shape[1:]))
+        return self.fit_vae(images).fit_tilt(wanted)
 
     def fit_vae(self, biased: np.ndarray | Tensor, *, track: Track | None = None) -> Debiaser:
         """Fit the VAE alone to biased images.
@@ -108,17 +102,10 @@ class Debiaser(Parameters):
             ValueError: a setting or the array is not as described.
         """
         images = as_images(biased, name="biased").images
-        device, rng = pick_device(self.check().device), self._generator(1)
-        with torch.random.fork_rng(devices=[]):
-            # Layers initialise themselves from torch's global stream, which is seeded inside this fork only.
-            torch.manual_seed(int(torch.randint(2**31, (1,), generator=rng)))
-            vae = VAE(
-                tuple(images.shape[1:]),
-                self.latent_dim,
-                network=self.network,
-                width=self.width,
-                likelihood=self.likelihood,
-            ).to(device)
+        device, rng = pick_device(self.check().device), stream(self.seed, 1)
+        sizes: dict[str, Any] = {"network": self.network, "width": self.width, "likelihood": self.likelihood}
+        with seeded(rng):
+            vae = VAE(tuple(images.shape[1:]), self.latent_dim, **sizes).to(device)
         self.vae_log_ = fit_vae(
             vae,
             images,
@@ -139,12 +126,12 @@ class Debiaser(Parameters):
             ValueError: a setting or the array is not as described, or there is no VAE yet.
         """
         images = self._reference(reference)
-        space, rng = self.check()._space(), self._generator(2)
+        method, rng = self.check().method(), stream(self.seed, 2)
         biased = getattr(self, "biased_", None)
         if biased is None:
             fix = "fit the VAE here, or set biased_ to its training images (N, C, H, W), uint8"
             raise fail("biased_", "the images the VAE was trained on", "none, as a loaded model has none", fix)
-        fitted = space.fit(self.vae_, images, biased, generator=rng, track=track or self._track())
+        fitted = method.fit(self.vae_, images, biased, generator=rng, track=track or self._track())
         self.energy_, self.energy_log_, self.heldout_gain_ = fitted
         return self
 
@@ -165,7 +152,7 @@ class Debiaser(Parameters):
             ValueError: not fitted yet, or a setting is not as described.
         """
         check_int("n", n)
-        rng, tilt = self._generator(3, seed), self.tilt(strength)
+        rng, tilt = self._stream(3, seed), self.tilt(strength)
         draws = self._sampler(n).draw(tilt, n, generator=rng, track=track or self._track())
         trace = None if draws.trace is None else tilt.code(draws.trace)
         return replace(draws, x=draws.x.clamp(0, 1), latent=tilt.code(draws.latent), trace=trace)
@@ -177,8 +164,8 @@ class Debiaser(Parameters):
             ValueError: no VAE yet, or n below one.
         """
         self._fitted("vae_")
-        tilt = self._space().tilt(self.vae_, nn.Identity())
-        u = tilt.sample_base(check_int("n", n), generator=self._generator(4, seed))
+        tilt = self.method().tilt(self.vae_, nn.Identity())
+        u = tilt.sample_base(check_int("n", n), generator=self._stream(4, seed))
         return Draws(tilt.decode(u).clamp(0, 1), tilt.code(u), torch.zeros(n), {"sampler": "prior"})
 
     def weigh(self, pool: int | None = None) -> dict[str, Any]:
@@ -195,8 +182,8 @@ class Debiaser(Parameters):
             ValueError: not fitted yet.
         """
         names = ("ess", "pareto_k", "pareto_k_threshold", "log_z", "log_z_se", "reliable")
-        sampler = SNIS(pool=pool or SPACES[self.space].weighed)
-        report = sampler.draw(self.tilt(), 1, generator=self._generator(5)).diagnostics
+        sampler = SNIS(pool=pool or self.method().space.weighed)
+        report = sampler.draw(self.tilt(), 1, generator=stream(self.seed, 5)).diagnostics
         return {name: report[name] for name in names}
 
     def gain(self, images: np.ndarray | Tensor, *, seed: int | None = None) -> float:
@@ -205,12 +192,11 @@ class Debiaser(Parameters):
         Raises:
             ValueError: not fitted yet, or the array is not as described.
         """
-        tilt, rng = self.tilt(), self._generator(6, seed)
-        reference = self._space().reference_energy(tilt, self._reference(images), rng)
-        base = tilt.sample_base(SPACES[self.space].weighed, generator=rng)
+        tilt, method, rng = self.tilt(), self.method(), self._stream(6, seed)
+        reference = method.reference_energy(tilt, self._reference(images), rng)
         with torch.no_grad():
-            energy = torch.cat([tilt.energy(part) for part in base.split(16_384)])
-        return float(gain(reference, energy))
+            base = in_chunks(tilt.energy, tilt.sample_base(method.space.weighed, generator=rng))
+        return float(gain(reference, base))
 
     def tilt(self, strength: float = 1.0) -> Tilt:
         """The fitted tilted model, its energy multiplied by a strength in [0, 1.5].
@@ -219,7 +205,7 @@ class Debiaser(Parameters):
             ValueError: not fitted yet, or another strength.
         """
         self._fitted("energy_")
-        tilt = self._space().tilt(self.vae_, self.energy_)
+        tilt = self.method().tilt(self.vae_, self.energy_)
         return tilt if strength == 1 else ScaledTilt(tilt, strength)
 
     def save(self, folder: Path | str) -> Path:
@@ -231,36 +217,106 @@ class Debiaser(Parameters):
         """
         self._fitted("energy_")
         modules = {"vae": self.vae_, "energy": self.energy_}
-        return save_model(folder, self.get_params(), modules, {"heldout_gain": self.heldout_gain_})
+        parameters = {name: stored(value) for name, value in self.get_params(deep=False).items()}
+        return save_model(folder, parameters, modules, {"heldout_gain": self.heldout_gain_})
 
     @classmethod
-    def load(cls, folder: Path | str, *, device: str = "auto", verbose: bool = False) -> Debiaser:
+    def load(cls, folder: Path | str, *, device: str = "auto", verbose: bool = False, **own: Any) -> Debiaser:
         """Read what `save` wrote, or a run folder, after checking every weight file's SHA-256.
+
+        Arguments:
+            folder: which was written.
+            device: ``auto``, ``cpu`` or ``cuda``.
+            verbose: show progress bars.
+            own: settings that were objects of your own, by name, since files hold no code.
 
         Raises:
             FileNotFoundError: the folder lacks ``config.json`` or a weight file.
             ValueError: a weight file is not the one that was written.
         """
         config = load_config(folder)
-        model = cls(**{**config["debiaser"], "device": device, "verbose": verbose})
+        model = cls(**{**config["debiaser"], "device": device, "verbose": verbose, **own})
         shapes = config["models"]
-        model.vae_ = VAE(**{**shapes["vae"], "data_shape": tuple(shapes["vae"]["data_shape"])})
-        model.energy_ = model._space().build(shapes["energy"])
+        network = own.get("network", shapes["vae"]["network"])
+        model.vae_ = VAE(**{**shapes["vae"], "network": network, "data_shape": tuple(shapes["vae"]["data_shape"])})
+        model.energy_ = model.method().restored(model.vae_, shapes["energy"])
         for name, module in {"vae": model.vae_, "energy": model.energy_}.items():
             load_weights(Path(folder) / f"{name}.safetensors", module)
             module.to(pick_device(device)).requires_grad_(False).eval()
         model.heldout_gain_ = config["learned"]["heldout_gain"]
         return model
 
+    def check(self) -> Debiaser:
+        """Check every setting, so that a mistake is known before any work.
+
+        Raises:
+            ValueError: a setting lies outside its range.
+        """
+        for name in ("latent_dim", "epochs"):
+            check_int(name, getattr(self, name))
+        check_int("seed", self.seed, low=0)
+        check_number("kl_weight", self._kl_weight(), low=0, open_low=True)
+        make_network(self.network, self.width)
+        check_choice("likelihood", self.likelihood, LIKELIHOODS)
+        check_choice("precision", self.precision, PRECISIONS)
+        pick_device(self.device)
+        self.method()
+        self._sampler(1)
+        return self
+
+    def method(self) -> TiltMethod:
+        """How the energy is fitted, as the settings say: objects in the place of their names.
+
+        Raises:
+            ValueError: a setting lies outside its range, or two do not go together.
+
+        Example:
+            >>> Debiaser(objective="jensen", energy_penalty=0.5).method().objective
+            Jensen(penalty=0.5, calibrate=False)
+        """
+        return TiltMethod(
+            space=self._chosen(SPACES),
+            objective=self._chosen(OBJECTIVES),
+            gradient_penalty=self.gradient_penalty,
+            build=self.energy,
+        )
+
+    def _chosen(self, choices: Registry) -> Any:
+        options = []
+        for declared in settings_of(type(self)):
+            choice, _, field = declared.of.partition(".")
+            if choice == choices.setting:
+                options.append(Option(declared.name, field, getattr(self, declared.name), declared.default))
+        return choices.make(restored(choices.setting, getattr(self, choices.setting), KNOWN), options)
+
+    def _sampler(self, n: int) -> Any:
+        sampler = restored("sampler", self.sampler, KNOWN)
+        return named_sampler(sampler, pool=self.method().space.pool, steps=self.langevin_steps, n=n)
+
+    def _kl_weight(self) -> float:
+        if self.kl_weight is None:
+            return 1.0 if self.latent_dim <= 3 else 1.5
+        return self.kl_weight
+
+    def _stream(self, stage: int, seed: int | None) -> torch.Generator:
+        return stream(self.seed if seed is None else seed, stage)
+
+    def _track(self) -> Track:
+        return bars if self.verbose else silent
+
     def _reference(self, reference: np.ndarray | Tensor) -> Tensor:
         self._fitted("vae_")
-        images = as_images(reference, name="reference").images
-        if tuple(images.shape[1:]) != self.vae_.data_shape:
-            raise fail("reference", f"images of shape {self.vae_.data_shape}", tuple(images.shape[1:]), "resize them")
-        if len(images) < 2:
-            raise fail("reference", "at least 2 images", len(images), "pass more reference images")
-        return images
+        return _check_reference(as_images(reference, name="reference").images, self.vae_.data_shape)
 
     def _fitted(self, name: str) -> None:
         if not hasattr(self, name):
             raise fail("Debiaser", "a fitted model", "one that is not fitted", "call fit(biased, reference) first")
+
+
+def _check_reference(images: Tensor, data_shape: tuple[int, ...]) -> Tensor:
+    """Reference images that a tilt of models of this data shape can be fitted to."""
+    if tuple(images.shape[1:]) != data_shape:
+        raise fail("reference", f"images of shape {data_shape}", tuple(images.shape[1:]), "resize them")
+    if len(images) < 2:
+        raise fail("reference", "at least 2 images", len(images), "pass more reference images")
+    return images

@@ -58,10 +58,11 @@ def child(generator: torch.Generator) -> torch.Generator:
 
 
 @contextmanager
-def seeded(source: torch.Generator | int) -> Iterator[None]:
+def seeded(source: torch.Generator | int | None) -> Iterator[None]:
     """Seed torch's global stream from a generator, or with a number, inside a block, and give it back as it was.
 
-    Layers initialise themselves, and Pyro draws, from the global stream; nothing else of the package does.
+    Layers initialise themselves, and Pyro draws, from the global stream; nothing else of the package does. Without a
+    source the block draws from the global stream as it stands.
 
     Example:
         >>> with seeded(torch.Generator().manual_seed(0)):
@@ -70,8 +71,12 @@ def seeded(source: torch.Generator | int) -> Iterator[None]:
         ...     first == torch.nn.Linear(1, 1).weight.item()
         True
     """
+    if source is None:
+        yield
+        return
     seed = source if isinstance(source, int) else draw_seed(source)
-    with torch.random.fork_rng(devices=[]):
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
 

@@ -10,7 +10,7 @@ import torch
 
 from latentebm.data.images import Images
 from latentebm.progress import silent
-from latentebm.settings.job import Settings
+from latentebm.settings.fields import Settings
 from latentebm.workflow.run import debias
 
 FAST = {

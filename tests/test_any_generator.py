@@ -16,6 +16,7 @@ from latentebm.models.vae import VAE
 from latentebm.sampling import SNIS, Langevin
 from latentebm.tilting.any_model import SupportWarning, tilt_generator
 from latentebm.tilting.fit_tilt import TiltRecipe
+from latentebm.tilting.objectives import Jensen
 
 QUICK = TiltRecipe(steps=150, batch=128, base_batch=512)
 SHIFT = 1.0
@@ -82,7 +83,7 @@ def test_other_supports_are_called_out(rng):
     """Real data with noise that the model never makes: an energy of the data sees the noise, and collapses."""
     flat = WrappedModel(lambda z: torch.cat([z, torch.zeros(len(z), 3)], 1), 2)
     reference = torch.randn(500, 5, generator=rng) * 4
-    steep = TiltRecipe(objective="jensen", energy_penalty=1e-3, steps=100, batch=128, base_batch=512)
+    steep = TiltRecipe(objective=Jensen(penalty=1e-3), steps=100, batch=128, base_batch=512)
     with pytest.warns(SupportWarning, match="pass features"):
         tilt_generator(flat, reference, recipe=steep, folds=2, generator=rng)
 

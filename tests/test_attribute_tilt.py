@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from latentebm.adapters.from_module import WrappedModel
-from latentebm.models.attribute import Attribute, joint_features
 from latentebm.models.data_tilts import DataTilt
-from latentebm.models.feature_energy import FeatureEnergy, LinearEnergy
+from latentebm.models.features import Attribute, FeatureEnergy, LinearEnergy, joint_features
 from latentebm.models.latent_model import check_model
 from latentebm.models.scaled_tilt import ScaledTilt
 from latentebm.models.tilts import LatentTilt

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from latentebm.ebm.check_energy import check_depends
 from latentebm.ebm.jem import JEMRecipe, fit_jem
 from latentebm.ebm.learned_sampler import fit_amortized, fit_sampler
-from latentebm.ebm.maximum_likelihood import MCMCRecipe, Negatives, check_depends, fit_ebm
-from latentebm.ebm.score import fit_score
+from latentebm.ebm.maximum_likelihood import MCMCRecipe, Negatives, fit_ebm
+from latentebm.ebm.score import ScoreRecipe, fit_score
 from latentebm.models.networks import mlp
 from latentebm.models.sampler_net import SamplerNet
 from latentebm.objectives.contrast import contrastive_loss
@@ -27,6 +28,7 @@ from latentebm.sampling import (
 )
 from latentebm.training.fit import DivergedError, fit
 from latentebm.training.guard import Guard
+from latentebm.training.optimisation import Optimisation
 from tests.sampling_targets import GaussianTilt, assert_mean, gen
 
 
@@ -138,7 +140,7 @@ def spoiled(at, times, guard=True):
         return (net(torch.ones(1, 1)) - 3).square().sum() * (math.nan if bad else 1)
 
     watch = Guard(net, every=10, retries=3) if guard else None
-    return net, lambda: fit(net, loss, range(200), lr=0.1, guard=watch)
+    return net, lambda: fit(net, loss, range(200), Optimisation(lr=0.1), guard=watch)
 
 
 def test_guard_goes_back_halves_the_rate_and_recovers():
@@ -266,9 +268,9 @@ def test_an_energy_that_forgets_its_argument_is_found_among_many_points(rng):
     data = torch.randn(1000, 2, generator=rng)
     for fit_it in (
         lambda: fit_ebm(Flat(), data, generator=rng),
-        lambda: fit_amortized(Flat(), SamplerNet(2, 2), data, steps=2, generator=rng),
-        lambda: fit_sampler(Flat(), SamplerNet(2, 2), steps=2, generator=rng),
-        lambda: fit_score(Flat(), data, sigma=0.1, steps=2, generator=rng),
+        lambda: fit_amortized(Flat(), SamplerNet(2, 2), data, generator=rng),
+        lambda: fit_sampler(Flat(), SamplerNet(2, 2), generator=rng),
+        lambda: fit_score(Flat(), data, ScoreRecipe(sigma=0.1), generator=rng),
     ):
         with pytest.raises(ValueError, match="energy: expected one that depends on x"):
             fit_it()
@@ -288,7 +290,7 @@ def test_points_and_clips_are_checked(rng):
     for fit_it in (
         lambda x: fit_ebm(energy, x, generator=rng),
         lambda x: fit_amortized(energy, SamplerNet(2, 2), x, generator=rng),
-        lambda x: fit_score(energy, x, sigma=0.1, generator=rng),
+        lambda x: fit_score(energy, x, ScoreRecipe(sigma=0.1), generator=rng),
     ):
         with pytest.raises(ValueError, match="data: expected finite values"):
             fit_it(holed)
@@ -296,10 +298,13 @@ def test_points_and_clips_are_checked(rng):
             fit_it(torch.ones(50, 2).long())
     with pytest.raises(ValueError, match="source: expected a SamplerNet, got Linear"):
         fit_amortized(energy, nn.Linear(2, 2), torch.ones(5, 2), generator=rng)
-    with pytest.raises(ValueError, match=r"energy: expected shape \(N,\)"):
-        fit_score(nn.Linear(2, 1), torch.ones(5, 2), sigma=0.1, generator=rng)
-    with pytest.raises(ValueError, match="clip: expected"):
-        fit(energy, lambda x: energy(x).mean(), [torch.ones(2, 2)], clip=-1.0)
+    for fit_it in (
+        lambda: fit_ebm(nn.Linear(2, 1), torch.ones(5, 2), generator=rng),
+        lambda: fit_amortized(nn.Linear(2, 1), SamplerNet(2, 2), torch.ones(5, 2), generator=rng),
+        lambda: fit_score(nn.Linear(2, 1), torch.ones(5, 2), ScoreRecipe(sigma=0.1), generator=rng),
+    ):
+        with pytest.raises(ValueError, match=r"energy: expected shape \(N,\), got \(5, 1\)"):
+            fit_it()
 
 
 def test_joint_chains_and_their_labels_go_back_with_the_classifier(rng):

@@ -1,7 +1,6 @@
 """MIWAEImputer in scikit-learn's manners, table codes, and the tilted MIWAE."""
 
 import math
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -10,13 +9,13 @@ import torch
 from sklearn.utils.estimator_checks import check_estimator
 
 from latentebm.missing import MIWAEImputer, impute, tilt_miwae
-from latentebm.missing import imputer as imputation
+from latentebm.missing.bound import Terms
 from latentebm.missing.fit_miwae import MIWAERecipe, fit_miwae
-from latentebm.missing.imputation import _Sums
 from latentebm.missing.mechanisms import MCAR, MissingDataWarning, make_missing
-from latentebm.missing.miwae import MIWAE, Terms
+from latentebm.missing.miwae import MIWAE
 from latentebm.tilting.fit_tilt import TiltRecipe
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*no observed cell")
 FAST = {"latent_dim": 2, "width": 16, "k": 5, "steps": 400, "lr": 0.01, "draws": 200}
 
 
@@ -41,19 +40,10 @@ FAMILIES = {"city": "categorical", "owner": "bernoulli", "age": "student_t"}
 @pytest.fixture(scope="module")
 def fitted():
     whole = mixed()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", MissingDataWarning)
-        holed, mask = make_missing(whole, MCAR(), 0.25, random_state=0)
+    holed, mask = make_missing(whole, MCAR(), 0.25, random_state=0)
     keep = mask.any(axis=1)
     holed, mask, whole = holed[keep], mask[keep], whole[keep]
     return MIWAEImputer(**FAST, likelihood=FAMILIES).fit(holed), whole, holed, mask
-
-
-@pytest.fixture(autouse=True)
-def _empty_rows_are_expected():
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*no observed cell", MissingDataWarning)
-        yield
 
 
 def test_scikit_learn_checks():
@@ -174,13 +164,8 @@ def test_tilt_moves_a_biased_model_to_the_reference(space):
     model = MIWAE(["gaussian"] * 3, 1, width=16, decoder="linear")
     generator = torch.Generator().manual_seed(0)
     # Half the cells are left out at random, for an encoder that knows rows of which little or nothing is seen.
-    fit_miwae(
-        model,
-        biased,
-        (torch.rand(biased.shape, generator=generator) < 0.5).float(),
-        MIWAERecipe(k=5, steps=400, lr=0.01),
-        generator=generator,
-    )
+    half = (torch.rand(biased.shape, generator=generator) < 0.5).float()
+    fit_miwae(model, biased, half, MIWAERecipe(k=5, steps=400, lr=0.01), generator=generator)
     holed, mask = make_missing(torch.tensor(rows(800), dtype=torch.float32), MCAR(), 0.3, random_state=1)
     tilt = tilt_miwae(model, holed, mask, space=space, members=2, draws=300, copies=20, generator=generator,
                       recipe=TiltRecipe(steps=400, patience=4))  # fmt: skip
@@ -216,29 +201,33 @@ def test_completed_rows_teach_what_no_code_can(positives, mean):
     assert abs(tilt.impute(*seen, draws=5_000, generator=generator).x[0, 1].item() - mean) < 0.25
 
 
+class TwoChunks(MIWAE):
+    """Posterior draws of 0 in the first chunk and of 1, with a ninth of the weight, in the second."""
+
+    chunk = 0
+
+    def terms(self, x, mask, k, *, complete, generator):
+        z, none = torch.full((k, 1, 1), float(self.chunk)), torch.zeros(k, 1)
+        self.chunk += 1
+        return Terms(z, none - math.log(9) * z[:, 0], none, none, none, torch.cat([z, z], -1), z)
+
+
 def test_streaming_resampling_weighs_chunks_by_their_sums():
-    # Two chunks of equal size, the second of a ninth of the weight: it must hold a tenth of the draws.
-    sums = _Sums(1, 40_000)
-    for chunk, log_weight in ((0.0, 0.0), (1.0, -math.log(9))):
-        z = torch.full((5, 1, 1), chunk)
-        ones = torch.zeros(5, 1)
-        terms = Terms(z, ones, ones, ones, ones, z, z)
-        sums.add(ones + log_weight, z, terms, torch.Generator().manual_seed(int(chunk)))
-    assert abs(sums.latent.mean().item() - 0.1) < 5 * math.sqrt(0.09 / 40_000)
-    assert sums.mean.item() == pytest.approx(0.1, abs=1e-6)
+    # The second chunk must hold a tenth of the draws, and of the mean.
+    model = TwoChunks(["gaussian"], 1, width=4)
+    nothing, generator = torch.zeros(1, 1), torch.Generator().manual_seed(0)
+    done = impute(model, nothing, nothing, draws=2000, multiple=40_000, generator=generator)
+    assert model.chunk == 2
+    assert abs(done.latent.mean().item() - 0.1) < 5 * math.sqrt(0.09 / 40_000)
+    assert done.x.item() == pytest.approx(0.1, abs=1e-6)
+    assert done.ess.item() == pytest.approx(0.5 * (10 / 9) ** 2 / (1 + 1 / 81), abs=1e-6)
 
 
-def _one_stream(model, x, mask, *, draws, seed, track):
-    return impute(model, x, mask, draws=draws, generator=torch.Generator().manual_seed(seed)).x
-
-
-@pytest.mark.parametrize("fault", [None, _one_stream])
-def test_a_row_is_imputed_alike_in_any_company(monkeypatch, fitted, fault):
+@pytest.mark.parametrize(("fill", "alike"), [(MIWAEImputer.transform, True), (lambda i, X: i.multiple(X, 1)[0], False)])
+def test_a_row_is_imputed_alike_in_any_company(fitted, fill, alike):
+    # The wrong way draws all rows from one stream.
     imputer, _, holed, _ = fitted
-    if fault:
-        monkeypatch.setattr(imputation, "impute_each", fault)
-    alike = imputer.transform(holed)[::-7].equals(imputer.transform(holed[::-7]))
-    assert alike == (fault is None)
+    assert fill(imputer, holed)[::-7].equals(fill(imputer, holed[::-7])) == alike
 
 
 def test_tilt_refuses_bad_input():
@@ -249,9 +238,10 @@ def test_tilt_refuses_bad_input():
         tilt_miwae(model, torch.ones(3, 1), torch.ones(3, 1), space="pixel", generator=g)
     with pytest.raises(ValueError, match="positives: expected one of"):
         tilt_miwae(model, torch.ones(3, 1), torch.ones(3, 1), space="data", positives="raw", generator=g)
-    recipe = TiltRecipe(objective="contrastive")
-    with pytest.raises(ValueError, match="objective: expected likelihood, jensen or nce"):
-        tilt_miwae(model, torch.ones(3, 1), torch.ones(3, 1), space="data", recipe=recipe, generator=g)
+    for space, objective in (("data", "contrastive"), ("data", "amortized"), ("latent", "score")):
+        recipe = TiltRecipe(objective=objective)
+        with pytest.raises(ValueError, match=f"objective: expected .* in {space} space, got {objective}"):
+            tilt_miwae(model, torch.ones(3, 1), torch.ones(3, 1), space=space, recipe=recipe, generator=g)
 
 
 def test_flags_with_gaps_and_empty_categories():

@@ -15,10 +15,10 @@ ALLOWED = {
     "data": set(),
     "objectives": set(),
     "models": set(),
-    "sampling": set(),
+    "sampling": {"objectives"},
     "plots": set(),
     "report": set(),
-    "settings": set(),
+    "settings": {"models", "sampling", "tilting"},  # their types alone, not at run time
     "training": {"data", "models"},
     "ebm": {"data", "models", "objectives", "sampling", "training"},
     "adapters": {"models"},
@@ -30,7 +30,7 @@ ALLOWED = {
     "studies": {"data", "evaluation", "plots", "settings", "debiaser", "workflow"},
     "cli": {"missing", "report", "settings", "debiaser", "workflow", "studies"},
 }
-GROUND = {"checks", "chunks", "devices", "files", "progress", "rng", "_version"}
+GROUND = {"checks", "chunks", "devices", "files", "gradients", "progress", "registry", "rng", "_version"}
 MOST_MODULES = 14
 
 

@@ -8,10 +8,9 @@ import torch
 from torch.distributions import Bernoulli, Categorical, MultivariateNormal, Normal, StudentT
 from torch.nn import functional as F
 
-from latentebm.missing import imputation as snis
 from latentebm.missing import impute
-from latentebm.missing.bound import iwae_bound, miwae_log_weight, nested_bounds
-from latentebm.missing.fit_miwae import MIWAERecipe, fit_miwae, log_weights
+from latentebm.missing.bound import Terms, iwae_bound, nested_bounds
+from latentebm.missing.fit_miwae import MIWAERecipe, fit_miwae
 from latentebm.missing.missing_model import MissingModel
 from latentebm.missing.miwae import MIWAE
 from latentebm.missing.mixed_likelihoods import MIN_SCALE, MixedLikelihood
@@ -59,7 +58,7 @@ def test_bound_is_exact_with_the_exact_posterior(ppca):
         z = posterior.sample((7,))
         cells = model.likelihood.log_prob(row, model.decoder(z))
         prior = Normal(0.0, 1.0).log_prob(z).sum(-1)
-        weight = miwae_log_weight((cells * seen).sum(-1), prior, posterior.log_prob(z))
+        weight = Terms(z, (cells * seen).sum(-1), prior, posterior.log_prob(z), torch.zeros(7), z, z).log_weight
         assert torch.allclose(weight, log_p.expand(7).double(), atol=1e-9)
         assert iwae_bound(weight).item() == pytest.approx(log_p.item(), abs=1e-9)
 
@@ -67,8 +66,7 @@ def test_bound_is_exact_with_the_exact_posterior(ppca):
 def test_bound_rises_with_k_to_the_exact_log_likelihood(ppca):
     model, x, mask = ppca
     with torch.no_grad():
-        terms = model.terms(x, mask, 2**15, generator=rng(2))
-    weight = log_weights(model, terms)
+        weight = model.terms(x, mask, 2**15, generator=rng(2)).log_weight
     log_p = torch.stack([exact(model, row, seen)[0] for row, seen in zip(x, mask.bool(), strict=True)])
     bounds = torch.stack([nested_bounds(weight, 2**j) for j in range(0, 16, 3)])
     assert (bounds.diff(dim=0) >= -1e-12).all()
@@ -125,10 +123,10 @@ def test_likelihoods_match_torch_and_their_samples():
     scale = lambda raw: F.softplus(raw) + MIN_SCALE  # noqa: E731
     numbers = [Normal(n[0, j], scale(n[1, j])) for j in range(2)]
     classes = [Categorical(logits=c[:, j]) for j in range(2)]
-    laws = [StudentT(3 + F.softplus(t[2]), t[0], scale(t[1])), classes[0], numbers[0]]
-    laws += [Bernoulli(logits=b), classes[1], numbers[1]]
+    each = [StudentT(3 + F.softplus(t[2]), t[0], scale(t[1])), classes[0], numbers[0]]
+    each += [Bernoulli(logits=b), classes[1], numbers[1]]
     x = torch.tensor([0.3, 2.0, -0.2, 1.0, 0.0, 1.5]).double()
-    assert like.log_prob(x, p) == pytest.approx(torch.stack([law.log_prob(v) for law, v in zip(laws, x, strict=True)]))
+    assert like.log_prob(x, p) == pytest.approx(torch.stack([p.log_prob(v) for p, v in zip(each, x, strict=True)]))
     assert torch.equal(like.point(like.features(x)), x)
     drawn = like.sample(p.expand(100_000, -1), rng(4))
     mean = like.mean(p)
@@ -148,28 +146,28 @@ def test_missing_model_formulas(kind):
         model.weight.copy_(torch.randn(model.weight.shape, generator=rng()))
         model.bias.copy_(torch.tensor([0.1, 0.2, 0.3]))
     features, mask = torch.randn(4, like.n_features, generator=rng(1)), torch.tensor([[1.0, 0, 1]])
-    w, column = model.weight, like.feature_column
-    full = w
+    full, column = model.weight, like.feature_column
     if kind != "agnostic":
-        signed = F.softplus(w) * torch.tensor([-1.0, 1, 1])[column] if kind == "self-masking-known" else w
+        signed = F.softplus(full) * torch.tensor([-1.0, 1, 1])[column] if kind == "self-masking-known" else full
         full = torch.zeros(like.n_features, 3)
         full[torch.arange(like.n_features), column] = signed
-    law = Bernoulli(logits=model.bias - features @ full)
-    expected = law.log_prob(mask.expand(4, 3)).sum(-1)
+    expected = Bernoulli(logits=model.bias - features @ full).log_prob(mask.expand(4, 3)).sum(-1)
     assert torch.allclose(model.log_prob(mask, features), expected, atol=1e-5)
 
 
-def test_not_miwae_imputes_the_mean_of_what_is_lost():
-    # One column x ~ N(0, s²) whatever the code, lost with chance sigmoid(3 x): E[x | lost] by a fine sum.
+@pytest.mark.parametrize("likelihood", [MixedLikelihood])
+def test_not_miwae_imputes_the_mean_of_what_is_lost(likelihood):
+    # One column x ~ N(0, s²) whatever the code, lost with probability sigmoid(3 x): E[x | lost] by a fine sum.
     model = MIWAE(["gaussian"], 1, width=4, decoder="linear", missing_model="self-masking")
+    model.likelihood = likelihood(["gaussian"])
     with torch.no_grad():
         for parameter in (*model.decoder.mean.parameters(), model.missing.bias):
             parameter.zero_()
         model.missing.weight.fill_(3.0)
     scale = (F.softplus(model.decoder.raw_scale) + MIN_SCALE).item()
     x = torch.linspace(-8 * scale, 8 * scale, 10_001)
-    law = (-0.5 * (x / scale) ** 2).exp() * torch.sigmoid(3 * x)
-    expected = ((x * law).sum() / law.sum()).item()
+    lost = (-0.5 * (x / scale) ** 2).exp() * torch.sigmoid(3 * x)
+    expected = ((x * lost).sum() / lost.sum()).item()
     done = impute(model, torch.zeros(1, 1), torch.zeros(1, 1), draws=50_000, generator=rng())
     assert expected > 0.3
     assert abs(done.x.item() - expected) < 6 * scale / math.sqrt(50_000 * done.ess.item())
@@ -201,30 +199,31 @@ def test_every_parameter_gets_a_gradient():
     x = torch.tensor([[0.1, 0.2, 1.0, 2.0], [0.3, -1.0, 0.0, 1.0]])
     mask = torch.tensor([[1.0, 0, 1, 0], [0, 1, 0, 1]])
     torch.nn.init.normal_(model.missing.weight, generator=rng())
-    (-iwae_bound(log_weights(model, model.terms(x, mask, 5, generator=rng())))).mean().backward()
+    (-iwae_bound(model.terms(x, mask, 5, generator=rng()).log_weight)).mean().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
-@pytest.mark.parametrize(
-    ("name", "fault", "check"),
-    [
-        # The proposal left out of the weights; prior and proposal swapped; cells' means averaged, not their draws.
-        ("log_weights", lambda model, t: t.log_likelihood + t.log_prior, "bound"),
-        ("log_weights", lambda model, t: t.log_likelihood - t.log_prior + t.log_proposal, "mean"),
-        ("MIWAE._complete", lambda model, seen, mask, p, g: model.likelihood.mean(p), "not-miwae"),
-    ],
-)
-def test_planted_faults(monkeypatch, ppca, name, fault, check):
-    monkeypatch.setattr(*((MIWAE, "_complete") if name == "MIWAE._complete" else (snis, name)), fault)
-    if name == "log_weights":
-        monkeypatch.setitem(globals(), name, fault)
-    checks = {
-        "bound": lambda: test_bound_rises_with_k_to_the_exact_log_likelihood(ppca),
-        "mean": lambda: test_imputation_is_the_exact_conditional_mean(ppca),
-        "not-miwae": test_not_miwae_imputes_the_mean_of_what_is_lost,
-    }
+def wrong(change):
+    """A MIWAE whose terms are changed."""
+    return type("Wrong", (MIWAE,), {"terms": lambda model, *given, **more: change(MIWAE.terms(model, *given, **more))})
+
+
+WITHOUT_PROPOSAL = wrong(lambda t: t._replace(log_proposal=0 * t.log_proposal))
+SWAPPED = wrong(lambda t: t._replace(log_prior=t.log_proposal, log_proposal=t.log_prior))
+MEANS = type("Means", (MixedLikelihood,), {"sample": lambda like, parameter, generator: like.mean(parameter)})
+
+
+def test_planted_faults(ppca):
+    for fault, test in (
+        (WITHOUT_PROPOSAL, test_bound_rises_with_k_to_the_exact_log_likelihood),
+        (SWAPPED, test_imputation_is_the_exact_conditional_mean),
+    ):
+        model = fault(["gaussian"] * D, LATENT, width=16, decoder="linear").double()
+        model.load_state_dict(ppca[0].state_dict())
+        with pytest.raises(AssertionError):
+            test((model, *ppca[1:]))
     with pytest.raises(AssertionError):
-        checks[check]()
+        test_not_miwae_imputes_the_mean_of_what_is_lost(MEANS)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +242,11 @@ def test_planted_faults(monkeypatch, ppca, name, fault, check):
         (lambda: nested_bounds(torch.zeros(4), 3), "k: expected a divisor"),
         (lambda: iwae_bound(torch.zeros(0, 2)), "log_weight: expected at least one"),
         (lambda: MIWAERecipe(k=0), "k: expected"),
+        (lambda: impute(MIWAE(["gaussian"]), *torch.zeros(2, 0, 1), generator=rng()), "x: expected at least one row"),
+        (
+            lambda: impute(MIWAE(["gaussian"]), *torch.ones(2, 3, 1), energy=lambda terms: terms.z, generator=rng()),
+            r"energy: expected one number per draw and row, \(333, 3\), got",
+        ),
     ],
 )
 def test_bad_input_names_the_fix(build, message):

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
+from latentebm.objectives.gradient_penalty import gradient_penalty
 from latentebm.objectives.tilt_losses import (
     calibrated,
     gain,
-    gradient_penalty,
     jensen_loss,
     likelihood_loss,
     log_partition,

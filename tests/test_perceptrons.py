@@ -1,4 +1,4 @@
-"""Energies as a program of their own: the same numbers as the module's, and what happens where none can be built."""
+"""Energies as a compiled program: the same numbers as the module's, when it is taken, and where none can be built."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from latentebm.adapters.from_module import WrappedModel
 from latentebm.models.energies import EnergyNet
 from latentebm.models.scaled_tilt import ScaledTilt
 from latentebm.models.tilts import LatentTilt
-from latentebm.sampling import MALA, ULA, FusedMLP, Langevin, run_chains
-from latentebm.sampling.compiled import perceptrons
-from latentebm.sampling.compiled.perceptrons import compiled_perceptrons
-from latentebm.sampling.mcmc.moves import value_and_grad
+from latentebm.sampling import MALA, PMC, ULA, FusedMLP, Langevin, run_chains, start_chains
+from latentebm.sampling.compiled.perceptrons import (
+    CompiledPerceptrons,
+    build_program,
+    compiled_form,
+    compiled_perceptrons,
+)
+from latentebm.sampling.target import value_and_grad
 
 
 def gen(seed=0):
@@ -47,7 +51,7 @@ def test_the_program_agrees_with_the_module_in_double_precision(dim, hidden, mem
     exact = EnergyNet.from_config(net.config).double()
     exact.load_state_dict(net.state_dict())
     x = 2 * torch.randn(n, dim, generator=gen())
-    expected, program = exact.value_and_grad(x.double()), net.compiled()
+    expected, program = exact.value_and_grad(x.double()), compiled_form(net)
     tolerance = 1e-5 * (1 + max(t.abs().max().item() for t in expected))
     assert far(program.value_and_grad(x), expected) < tolerance
     # A weight, a bias or the limit that is off is seen.
@@ -60,7 +64,7 @@ def test_the_program_agrees_with_the_module_in_double_precision(dim, hidden, mem
 
 
 def test_extreme_points():
-    program = energy_net(2, members=1, limit=None).compiled()
+    program = compiled_form(energy_net(2, members=1, limit=None))
     x = torch.tensor([[1e4, -1e4], [-1e4, 1e4], [torch.nan, 0.0], [torch.inf, 0.0], [0.3, 0.3]])
     energy, grad = program.value_and_grad(x)
     assert torch.isfinite(energy[:2]).all()
@@ -73,7 +77,7 @@ def test_extreme_points():
 
 
 def test_threads_and_types_change_nothing():
-    program, x = energy_net(3).compiled(), torch.randn(500, 3, generator=gen())
+    program, x = compiled_form(energy_net(3)), torch.randn(500, 3, generator=gen())
     energy, grad = program.value_and_grad(x)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -98,65 +102,86 @@ def test_layers_that_do_not_fit_are_refused(weights, biases):
         compiled_perceptrons([torch.ones(w) for w in weights], [torch.ones(b) for b in biases])
 
 
-def test_compiled_chains_are_those_of_the_plain_potential():
-    net = energy_net(2)
+def tilts(net):
     tilt = LatentTilt(WrappedModel(torch.nn.Identity(), 2), net, transform=lambda e: 2 * torch.tanh(e))
+    return tilt, ScaledTilt(tilt, 0.7)
+
+
+def test_compiled_chains_are_those_of_the_plain_potential():
     x = torch.randn(40, 2, generator=gen())
-    for target in (tilt, ScaledTilt(tilt, 0.7)):
+    for target in tilts(energy_net(2)):
         plain, fast = (
-            run_chains(target.potential, x, MALA(0.3), 20, generator=gen(1), trace=4, compile=c) for c in (False, True)
+            run_chains(target, x, MALA(0.3), 20, generator=gen(1), trace=4, compile=c) for c in (False, None)
         )
-        assert target.potential.compiled() is not None
         torch.testing.assert_close(plain.trace, fast.trace, atol=1e-4, rtol=1e-4)
         assert plain.info.acceptance == pytest.approx(fast.info.acceptance, abs=1e-4)
-    drawn = [Langevin(kernel=ULA(0.1), n_steps=10, compile=c).draw(tilt, 50, generator=gen(2)) for c in (False, True)]
-    torch.testing.assert_close(drawn[0].latent, drawn[1].latent, atol=1e-4, rtol=1e-4)
+        drawn = [
+            Langevin(kernel=ULA(0.1), n_steps=10, compile=c).draw(target, 50, generator=gen(2)) for c in (False, True)
+        ]
+        torch.testing.assert_close(drawn[0].latent, drawn[1].latent, atol=1e-4, rtol=1e-4)
 
 
-def test_another_energy_or_precision_has_no_program():
+@pytest.mark.parametrize("sampler", [Langevin(n_steps=8), Langevin(kernel=ULA(0.1)), PMC(MALA(0.3), size=50)])
+def test_samplers_run_the_program_unless_told_not_to(monkeypatch, sampler):
+    calls, own = [], CompiledPerceptrons.value_and_grad
+    monkeypatch.setattr(CompiledPerceptrons, "value_and_grad", lambda p, x: calls.append(len(x)) or own(p, x))
+    for tilt in tilts(energy_net(2)):
+        sampler.draw(tilt, 50, generator=gen())
+        assert len(calls) > 8
+        calls.clear()
+    Langevin(n_steps=8, compile=False).draw(tilt, 50, generator=gen())
+    assert not calls
+
+
+def test_a_program_of_another_energy_is_not_taken():
     class Other(EnergyNet):
+        value_and_grad = None
+
         def forward(self, z):
             return z.square().sum(1)
 
-    class Mixed:
-        def forward(self, z):
-            return z.square().sum(1)
-
-    class Inherited(Mixed, EnergyNet):
-        def value_and_grad(self, z):
-            return z.square().sum(1), 2 * z
-
-    assert Other(2).compiled is None
-    assert Inherited(2).compiled is None
-    assert Inherited(2).value_and_grad(torch.ones(1, 2))[0] == 2
-    assert energy_net(2).double().compiled() is None
+    x = torch.ones(4, 2)
+    moved = run_chains(Other(2), x, ULA(0.25, temperature=0.0), 8, generator=gen()).state.position
+    torch.testing.assert_close(moved, x / 2**8)
+    assert compiled_form(energy_net(2).double()) is None
 
 
-def test_a_tilt_that_changes_energy_or_base_is_differentiated():
-    class Doubled(LatentTilt):
-        def energy(self, u):
-            return 2 * super().energy(u)
+class Doubled(LatentTilt):
+    def energy(self, u):
+        return 2 * super().energy(u)
 
-    class Wide(LatentTilt):
-        def log_base(self, u):
-            return super().log_base(u / 3)
 
-    class Halved(ScaledTilt):
-        def energy(self, u):
-            return super().energy(u) / 2
+class Wide(LatentTilt):
+    def log_base(self, u):
+        return super().log_base(u / 3)
 
+
+class Halved(ScaledTilt):
+    def energy(self, u):
+        return super().energy(u) / 2
+
+
+def test_a_tilt_of_another_energy_or_base_is_refused_until_it_has_its_gradient():
     parts = WrappedModel(torch.nn.Identity(), 2), energy_net(2)
-    for tilt in (Doubled(*parts), ScaledTilt(Wide(*parts), 0.5), Halved(LatentTilt(*parts), 1.0), LatentTilt(*parts)):
-        u = torch.randn(5, 2, generator=gen(), requires_grad=True)
-        value = tilt.energy(u) - tilt.log_base(u)
-        (slope,) = torch.autograd.grad(value.sum(), u)
-        assert far(value_and_grad(tilt.potential, u.detach()), (value, slope)) < 1e-5
+    u = torch.randn(5, 2, generator=gen())
+    for tilt in (Doubled(*parts), Wide(*parts), ScaledTilt(Wide(*parts), 0.5), Halved(LatentTilt(*parts), 0.8)):
+        with pytest.raises(ValueError, match="potential from value_and_grad, got other ones"):
+            start_chains(tilt, u)
+        faulty = tilt.tilt if type(tilt) is ScaledTilt else tilt
+        faulty.value_and_grad = None  # as the error advises
+        leaf = u.clone().requires_grad_()
+        value = tilt.energy(leaf) - tilt.log_base(leaf)
+        (slope,) = torch.autograd.grad(value.sum(), leaf)
+        assert far(value_and_grad(tilt, u), (value, slope)) < 1e-5
+        assert far(start_chains(tilt, u)[1:3], (value, slope)) < 1e-5
 
 
 @pytest.mark.parametrize(("compiler", "match"), [("false", "false failed: no message"), ("/no/such", "/no/such")])
-def test_what_cannot_be_built_is_said(monkeypatch, compiler, match):
-    perceptrons._library.cache_clear()
+def test_what_cannot_be_built_is_said_when_asked_for(monkeypatch, compiler, match):
+    build_program.cache_clear()
     monkeypatch.setenv("CXX", compiler)
+    net = FusedMLP(torch.nn.Sequential(torch.nn.Linear(2, 1)))
+    assert compiled_form(net) is None  # no warning
     with pytest.warns(RuntimeWarning, match=f"compile: .*{match}.*torch.compile takes its place"):
-        assert FusedMLP(torch.nn.Sequential(torch.nn.Linear(2, 1))).compiled() is None
-    perceptrons._library.cache_clear()
+        assert compiled_form(net, warn=True) is None
+    build_program.cache_clear()

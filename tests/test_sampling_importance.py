@@ -133,12 +133,22 @@ def check_unbiased(resampling, chunks):
 @pytest.mark.parametrize("chunks", [1, 4])
 def test_resampling_is_unbiased(resampling, chunks, monkeypatch):
     check_unbiased(resampling, chunks)
-    # Planted faults: choices that ignore the weights, a grid that is never shifted.
-    monkeypatch.setattr(methods, "_pick", lambda w, u: (u * len(w)).long())
-    start = methods.Systematic.start
-    monkeypatch.setattr(methods.Systematic, "start", lambda r, s: (start(r, s), setattr(r, "_shift", 0.5)))
-    with pytest.raises(AssertionError):
-        check_unbiased(resampling, chunks)
+
+    class Unchanging(methods.RESAMPLING[resampling]):  # choices without chance: a grid that is never shifted
+        def uniform(self, n):
+            return torch.full((n,), 0.5, dtype=torch.float64)
+
+    class Unweighted(methods.RESAMPLING[resampling]):  # choices that ignore the weights
+        def update(self, log_weight):
+            return super().update(torch.full_like(log_weight, -math.log(40)))
+
+        def start(self, log_sum):
+            super().start(0.0)
+
+    for fault in (Unweighted,) if resampling == "residual" else (Unchanging, Unweighted):
+        monkeypatch.setitem(methods.RESAMPLING, resampling, fault)
+        with pytest.raises(AssertionError):
+            check_unbiased(resampling, chunks)
 
 
 def check_successive_sampling():
@@ -153,8 +163,12 @@ def check_successive_sampling():
 
 def test_without_replacement_follows_successive_sampling(monkeypatch):
     check_successive_sampling()
-    uniform = methods.Resampler._uniform
-    monkeypatch.setattr(methods.WithoutReplacement, "_uniform", lambda r, n: (1 + uniform(r, n)) / 2)  # no Gumbel noise
+
+    class Halved(methods.WithoutReplacement):  # no Gumbel noise
+        def uniform(self, n):
+            return (1 + super().uniform(n)) / 2
+
+    monkeypatch.setitem(methods.RESAMPLING, "without_replacement", Halved)
     with pytest.raises(AssertionError):
         check_successive_sampling()
 

@@ -8,9 +8,10 @@ from torch.nn import functional as F
 
 from latentebm.data.batches import Minibatches
 from latentebm.data.images import load_images
-from latentebm.objectives.joint import jem_loss
+from latentebm.objectives.contrast import jem_loss
 from latentebm.sampling import PMC, ConditionalSampler, ImproperSGLD
 from latentebm.training.fit import fit
+from latentebm.training.optimisation import Optimisation
 from tests.sampling_targets import gen
 
 KERNEL = ImproperSGLD(alpha=2.0, sigma=0.01)
@@ -35,7 +36,7 @@ def classify(net, x, y, epochs, noise, seed):
     g = gen(seed)
     batches = Minibatches(x, y, batch_size=128, epochs=epochs, generator=gen(seed + 1))
     blurred = lambda x: x + noise * torch.randn(x.shape, generator=g)  # noqa: E731
-    fit(net, lambda b: F.cross_entropy(net(blurred(b[0])), b[1]), batches, lr=3e-3, schedule="cosine")
+    fit(net, lambda b: F.cross_entropy(net(blurred(b[0])), b[1]), batches, Optimisation(lr=3e-3, schedule="cosine"))
 
 
 def accuracy(net, x, y):
@@ -63,7 +64,7 @@ def train_jem(net, base, x, y, steps, seed=0):
 
     rows = slice(steps * 100)
     batches = Minibatches(x[rows], y[rows], batch_size=100, epochs=1, generator=gen(10 * seed + 3))
-    fit(net, loss, batches, lr=5e-4, schedule="cosine", clip=1.0)
+    fit(net, loss, batches, Optimisation(lr=5e-4, schedule="cosine", clip=1.0))
     return sampler, pmc
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from latentebm.ebm.score import fit_score
+from latentebm.ebm.noise import NoiseEnergy
+from latentebm.ebm.score import ScoreRecipe, fit_score
 from latentebm.models.networks import mlp
-from latentebm.models.noise import NoiseEnergy
 from latentebm.objectives.score_matching import (
     denoising_score_matching,
     exact_score_matching,
@@ -150,7 +150,8 @@ def test_levels_tell_the_mass_of_separate_modes_and_annealing_finds_it(rng):
     torch.manual_seed(0)
     data = mixture_data(4000, rng)
     energy = NoiseEnergy(1, low=0.1, high=4.0, hidden=(64, 64))
-    fit_score(energy, data, method="multiscale", steps=600, lr=5e-3, scale_weight=1.0, generator=rng)
+    recipe = ScoreRecipe(method="multiscale", steps=600, lr=5e-3, scale_weight=1.0)
+    fit_score(energy, data, recipe, generator=rng)
     assert mass_below(energy) == pytest.approx(0.2, abs=0.06)
     x = annealed_langevin(energy, 4 * torch.randn(1000, 1, generator=rng), energy.levels(10), generator=rng)
     assert float((x < 0).float().mean()) == pytest.approx(0.2, abs=0.1)
@@ -165,7 +166,7 @@ def test_a_gaussian_is_learned(method, rng):
     torch.manual_seed(0)
     data = 1 + 0.5 * torch.randn(2000, 1, generator=rng)
     net = Flat(mlp((1, 32, 1)))
-    fit_score(net, data, method=method, sigma=0.05, steps=400, lr=1e-2, generator=rng)
+    fit_score(net, data, ScoreRecipe(method=method, sigma=0.05, steps=400, lr=1e-2), generator=rng)
     t = torch.linspace(-2, 4, 600)[:, None]
     with torch.no_grad():
         p = torch.softmax(-net(t), 0)
@@ -206,7 +207,7 @@ def test_bad_input_is_named(change, message, rng):
     settings = {"data": torch.zeros(5, 2), "sigma": 0.1, "steps": 1, **change}
     energy = Flat(mlp((2, 4, 1)), blind=settings.pop("blind", False))
     with pytest.raises(ValueError, match=message):
-        fit_score(energy, settings.pop("data"), **settings, generator=rng)
+        fit_score(energy, settings.pop("data"), ScoreRecipe(**settings), generator=rng)
 
 
 class Breaking(nn.Module):
@@ -222,12 +223,12 @@ class Breaking(nn.Module):
 
 
 def test_a_loss_that_stays_nan_names_its_step_and_keeps_the_last_good_state(rng):
-    energy, seen = Breaking(160), []
+    energy, seen = Breaking(159), []
     energy.weight.register_hook(lambda _: seen.append(energy.weight.item()))
     with pytest.raises(
         DivergedError, match=r"a loss of nan at step 167 after 8 rollbacks; the state of step 100 is kept"
     ):
-        fit_score(energy, torch.randn(50, 1, generator=rng), method="exact", steps=200, generator=rng)
+        fit_score(energy, torch.randn(50, 1, generator=rng), ScoreRecipe(method="exact", steps=200), generator=rng)
     assert energy.weight.item() == seen[100] != seen[150]
 
 
@@ -235,7 +236,7 @@ def test_a_loss_that_stays_nan_names_its_step_and_keeps_the_last_good_state(rng)
 def test_levels_must_fall(levels, rng):
     energy, x = NoiseEnergy(1, low=0.1, high=1.0, hidden=(4,)), torch.zeros(5, 1)
     with pytest.raises(ValueError, match="sigma: expected"):
-        fit_score(energy, x, method="multiscale", sigma=torch.tensor(levels), steps=1, generator=rng)
+        fit_score(energy, x, ScoreRecipe(method="multiscale", sigma=torch.tensor(levels)), generator=rng)
     with pytest.raises(ValueError, match="sigmas: expected"):
         annealed_langevin(energy, x, torch.tensor(levels), generator=rng)
 

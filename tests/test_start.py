@@ -26,10 +26,10 @@ def test_raking_meets_the_targets_of_soft_clusters(rng):
         weight = own @ ratio
         return (weight @ own / weight.sum()).tolist()
 
-    assert filled(reweight._raked(own, asked)) == pytest.approx(asked.tolist(), abs=1e-4)
+    assert filled(reweight.raked(own, asked)) == pytest.approx(asked.tolist(), abs=1e-4)
     assert filled(asked / own.mean(0)) != pytest.approx(asked.tolist(), abs=5e-3)
     hard = torch.eye(2).double().repeat_interleave(torch.tensor([90, 10]), 0)
-    assert reweight._raked(hard, torch.full((2,), 0.5).double()).tolist() == pytest.approx([0.5 / 0.9, 5.0], rel=1e-6)
+    assert reweight.raked(hard, torch.full((2,), 0.5).double()).tolist() == pytest.approx([0.5 / 0.9, 5.0], rel=1e-6)
 
 
 def two_groups(rng):
@@ -74,11 +74,11 @@ def test_scores_are_centred_coordinates_of_one_scale(rng):
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
 def test_the_start_is_the_log_ratio_of_weighted_codes(share, rng):
-    """Codes of two laws at .9/.1, as they come or weighted evenly: E is known up to a constant, of every member."""
+    """Codes of two laws at .9/.1, as they come or weighted evenly: E is known up to a constant, ."""
     mean = torch.tensor([[-0.8], [0.8]]).repeat_interleave(torch.tensor([900, 100]), 0)
     codes = Codes.split(mean, torch.full_like(mean, 0.6), 1, rng)
     weight = torch.where(mean[:, 0] < 0, (1 - share) / 0.9, share / 0.1)
-    fit_start(energy := EnergyNet(1, members=2, limit=4.0), codes, weight, QUICK, generator=rng)
+    fit_start(energy := EnergyNet(1, limit=4.0, generator=rng), codes, weight, QUICK, generator=rng)
     z = torch.linspace(-1.5, 1.5, 31)
     density = (1 - share) * Normal(-0.8, 0.6).log_prob(z).exp() + share * Normal(0.8, 0.6).log_prob(z).exp()
     gap = energy.members(z[:, None]).detach() + density.log() - Normal(0, 1).log_prob(z)

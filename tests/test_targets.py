@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from latentebm.data.imbalance import biased_split, within_classes
-from latentebm.settings.job import Settings, parse_proportions
+from latentebm.settings.fields import Settings
+from latentebm.settings.values import LongTail
 from latentebm.workflow.problem import pose
 
 
@@ -22,7 +23,7 @@ def test_ten_classes_take_a_long_tail_of_fifty(rng):
 
 
 def test_without_the_cut_the_tail_asks_for_too_much(rng):
-    labels, shares = torch.arange(10).repeat(100), parse_proportions("long-tail:50", 10)
+    labels, shares = torch.arange(10).repeat(100), LongTail(50).of("0123456789")
     with pytest.raises(ValueError, match="at most 100 images of class 0"):
         biased_split(labels, range(10), shares, generator=rng)
     fraction = within_classes(labels, range(10), shares, 0.6)
@@ -41,10 +42,10 @@ def test_targets_reach_the_reference(rng):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"proportions": "0,.3,.3,.3,.1"}, "target: expected classes that the generator makes, got 0"),
+        ({"proportions": "0,.3,.3,.3,.1"}, "target: expected classes that the biased set has: .* got none of 0"),
         ({"target": "0:.5,1:.6"}, "target: expected shares that sum to 1"),
         ({"target": "0:.5,9:.5"}, "target: expected each class once"),
-        ({"target": ""}, "target: expected 5 shares, one a class, got 0"),
+        ({"target": ""}, "target: expected 5 shares, one per class, got 0"),
         ({"proportions": "long-tail:.5"}, "proportions: expected a number"),
     ],
 )

@@ -8,17 +8,22 @@ from torch import nn
 from torch.distributions import Normal
 
 from latentebm.data.batches import Minibatches
+from latentebm.ebm.jem import JEMRecipe
+from latentebm.ebm.learned_sampler import AmortizedRecipe
+from latentebm.ebm.maximum_likelihood import MCMCRecipe
 from latentebm.models.energies import EnergyNet
 from latentebm.models.vae import VAE
 from latentebm.objectives.tilt_losses import log_partition, posterior_score_loss
 from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
 from latentebm.tilting.held_out import held_out_gain
 from latentebm.tilting.negatives import Negatives
+from latentebm.tilting.objectives import Amortized, Contrastive, Jensen
 from latentebm.tilting.sides import Codes
 from latentebm.training.best import BestState
 from latentebm.training.fit import DivergedError, fit
 from latentebm.training.fit_vae import fit_vae
 from latentebm.training.guard import Guard
+from latentebm.training.optimisation import Optimisation
 
 
 def test_best_state_is_kept_member_by_member():
@@ -51,7 +56,9 @@ def test_early_stopping_returns_the_best_state():
         seen.append(net.weight.item())
         return torch.tensor(next(scores))
 
-    result = fit(net, lambda _: net.weight.sum(), range(100), lr=0.1, validate=validate, every=10, patience=2)
+    result = fit(
+        net, lambda _: net.weight.sum(), range(100), Optimisation(lr=0.1), validate=validate, every=10, patience=2
+    )
     assert result.stopped_early
     assert result.steps == 30  # the start is scored too
     assert net.weight.item() == pytest.approx(seen[1])
@@ -69,14 +76,8 @@ def test_a_non_finite_loss_stops_with_the_best_state():
 def test_schedules_end_where_they_should(schedule, last):
     """With one constant gradient AdamW moves by the learning rate: the last step shows it."""
     net, trail = nn.Linear(1, 1, bias=False), []
-    fit(
-        net,
-        lambda _: (trail.append(net.weight.item()), net.weight.sum())[1],
-        range(200),
-        lr=0.01,
-        weight_decay=0.0,
-        schedule=schedule,
-    )
+    loss = lambda _: (trail.append(net.weight.item()), net.weight.sum())[1]  # noqa: E731
+    fit(net, loss, range(200), Optimisation(lr=0.01, schedule=schedule))
     assert (trail[-2] - trail[-1]) / 0.01 == pytest.approx(last, abs=0.02)
 
 
@@ -84,8 +85,8 @@ def averaged(loss, guard=False):
     """The weight after 60 steps of one constant gradient, each of length 0.01, and the weights before every step."""
     net, trail = nn.Linear(1, 1, bias=False), []
     watch = Guard(net, every=10) if guard else None
-    fit(net, lambda i: (trail.append(net.weight.item()), net.weight.sum() * loss(i))[1], range(60), lr=0.01,
-        average=0.9, guard=watch)  # fmt: skip
+    fit(net, lambda i: (trail.append(net.weight.item()), net.weight.sum() * loss(i))[1], range(60),
+        Optimisation(lr=0.01, average=0.9), guard=watch)  # fmt: skip
     return net.weight.item(), trail
 
 
@@ -108,15 +109,31 @@ def test_the_average_forgets_what_was_rolled_back():
 
 def test_average_and_validation_exclude_each_other():
     with pytest.raises(ValueError, match="average: expected 0 where validate"):
-        fit(nn.Linear(1, 1), lambda _: torch.zeros(()), [1], average=0.9, validate=lambda: torch.zeros(()))
+        fit(nn.Linear(1, 1), len, [1], Optimisation(average=0.9), validate=lambda: torch.zeros(()))
+
+
+@pytest.mark.parametrize("recipe", [Optimisation, MCMCRecipe, JEMRecipe, AmortizedRecipe, TiltRecipe])
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("lr", 0), ("lr", float("nan")), ("schedule", "linear"), ("clip", -1.0), ("weight_decay", -1), ("average", 1.0)],
+)
+def test_bad_optimisations_are_named_in_every_recipe(recipe, setting, value):
+    with pytest.raises(ValueError, match=f"{setting}: expected"):
+        recipe(**{setting: value})
 
 
 @pytest.mark.parametrize(
-    ("argument", "value"), [("lr", 0), ("lr", float("nan")), ("schedule", "linear"), ("every", 0), ("average", 1.0)]
+    ("change", "message"),
+    [
+        ({"every": 0}, "every: expected"),
+        ({"patience": 0}, "patience: expected"),
+        ({"loss": lambda _: torch.zeros(3)}, r"loss: expected a scalar tensor, got \(3,\)"),
+        ({"loss": lambda _: 0.5}, "loss: expected a scalar tensor, got float"),
+    ],
 )
-def test_bad_arguments_are_named(argument, value):
-    with pytest.raises(ValueError, match=f"{argument}: expected"):
-        fit(nn.Linear(1, 1), lambda _: torch.zeros(()), [1], **{argument: value})
+def test_bad_arguments_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        fit(nn.Linear(1, 1), change.pop("loss", len), [1], **change)
 
 
 def test_minibatches_cover_each_epoch_once(rng):
@@ -153,10 +170,10 @@ def test_likelihood_fit_recovers_the_log_ratio():
     "recipe",
     [
         {"objective": "nce"},
-        {"objective": "contrastive", "base_batch": 256},
-        {"objective": "contrastive", "base_batch": 256, "negatives": "prior", "chain_steps": 20, "chain_step": 0.2},
+        {"objective": "contrastive", "chains": 256},
+        {"objective": Contrastive(negatives_from="prior", chains=256, steps=20, step=0.2)},
         {"objective": "score"},
-        {"objective": "amortized", "base_batch": 128},
+        {"objective": Amortized(draws=128)},
     ],
     ids=["nce", "persistent", "prior", "score", "amortized"],
 )
@@ -248,18 +265,31 @@ def test_the_same_seed_gives_the_same_vae():
     ("argument", "value"),
     [
         ("objective", "adversarial"),
-        ("energy_penalty", 0),
         ("gradient_penalty", -1),
         ("steps", 0),
         ("batch", 1.5),
-        ("negatives", "data"),
-        ("chain_step", 0),
+        ("chains", 0),
         ("chain_steps", 0),
-        ("sampler_moves", 0),
-        ("sampler_lr", 0),
-        ("sampler_noise", 0),
+        ("sampler_draws", 0),
     ],
 )
 def test_bad_recipes_are_named(argument, value):
     with pytest.raises(ValueError, match=f"{argument}: expected"):
         TiltRecipe(**{argument: value})
+
+
+@pytest.mark.parametrize(
+    ("kind", "argument", "value"),
+    [
+        (Jensen, "penalty", 0),
+        (Contrastive, "negatives_from", "data"),
+        (Contrastive, "step", 0),
+        (Contrastive, "steps", 0),
+        (Amortized, "moves", 0),
+        (Amortized, "lr", 0),
+        (Amortized, "noise", 0),
+    ],
+)
+def test_bad_objectives_are_named(kind, argument, value):
+    with pytest.raises(ValueError, match=f"{argument}: expected"):
+        kind(**{argument: value})

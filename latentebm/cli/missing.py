@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentebm.checks import check_choice, check_number, fail
+from latentebm.checks import check_choice, check_int, check_number, fail
 from latentebm.files import check_absent, write_atomic
 
 if TYPE_CHECKING:
@@ -39,81 +39,77 @@ def _inside(
     context: Callable[[], AbstractContextManager[Any]], command: Callable[..., None]
 ) -> Callable[..., None]:  # fmt: skip
     @wraps(command)
-    def run(*args: Any, **options: Any) -> None:
+    def _run(*args: Any, **options: Any) -> None:
         with context():
             command(*args, **options)
 
-    return run
+    return _run
+
+
+def _option(text: str) -> Any:
+    return typer.Option(help=text)
 
 
 def impute(
-    file: Annotated[Path, typer.Argument(help="Table with missing cells: .csv, or .npz with an array (N, D).")],
-    out: Annotated[Path, typer.Option(help="Where the completed table goes; .csv or .npz, as the input.")],
-    method: Annotated[str, typer.Option(help=f"One of: {', '.join(METHODS)}.")] = "miwae",
+    file: Annotated[Path, typer.Argument(help="Table with missing cells: .csv, or .npz with an array x of (N, D).")],
+    out: Annotated[Path, _option("File for the completed table, of the same type as the input.")],
+    method: Annotated[str, _option(f"One of: {', '.join(METHODS)}.")] = "miwae",
     likelihood: Annotated[
         list[str] | None,
-        typer.Option(
-            help="COLUMN=FAMILY, repeatable: gaussian, student_t, bernoulli or categorical. Text is categorical."
-        ),
+        _option("COLUMN=FAMILY, repeatable: gaussian, student_t, bernoulli, categorical. Text is categorical."),
     ] = None,
     missing_model: Annotated[
-        str, typer.Option(help="Of not-miwae: self-masking-known, self-masking or agnostic.")
+        str, _option("Model of the mask, for not-miwae: self-masking-known, self-masking or agnostic.")
     ] = "self-masking-known",
-    direction: Annotated[str, typer.Option(help="Which values go missing, where known: high or low.")] = "high",
-    decoder: Annotated[str, typer.Option(help="mlp, or linear for the probabilistic-PCA form.")] = "mlp",
-    latent_dim: Annotated[int, typer.Option(help="Latent dimension.")] = 10,
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 4000,
-    draws: Annotated[int, typer.Option(help="Importance draws a row.")] = 1000,
-    multiple: Annotated[int, typer.Option(help="Also write this many drawn completions, numbered, beside --out.")] = 0,
-    report: Annotated[Path | None, typer.Option(help="HTML page; by default beside --out.")] = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
+    direction: Annotated[str, _option("Values that go missing, for self-masking-known: high or low.")] = "high",
+    decoder: Annotated[str, _option("Decoder: mlp, or linear (probabilistic PCA; numeric columns only).")] = "mlp",
+    latent_dim: Annotated[int, _option("Number of latent dimensions.")] = 10,
+    steps: Annotated[int, _option("Training steps.")] = 4000,
+    draws: Annotated[int, _option("Importance draws per row.")] = 1000,
+    multiple: Annotated[int, _option("Also write this many random completions, as OUT-1, OUT-2, …")] = 0,
+    report: Annotated[Path | None, _option("File for the HTML report; beside --out by default.")] = None,
+    seed: Annotated[int, _option("Random seed.")] = 0,
+    overwrite: Annotated[bool, _option("Replace existing files.")] = False,
 ) -> None:
-    """Fill the missing cells of a table and report what was put where.
+    """Fill in the missing cells of a table, and report what was put where.
 
     Example: latentebm impute patients.csv --method not-miwae --direction high --out patients-complete.csv
     """
-    from latentebm.missing.imputation_page import write_imputation_report
-
-    check_choice("method", method, METHODS)
+    check_choice("--method", method, METHODS)
     check_suffix(out, file)
-    page, copies = report or out.with_suffix(".html"), [f"{out.stem}-{i + 1}{out.suffix}" for i in range(multiple)]
-    check_absent([out, page, *map(out.with_name, copies)], overwrite)
+    page, copies = report or out.with_suffix(".html"), _copies(out, multiple, method)
+    check_absent([out, page, *copies], overwrite)
     table = read_table(file)
-    mask = table.notna()
-    imputer = _imputer(
-        method, table, families=_families(likelihood, table), missing_model=missing_model, direction=direction,
-        decoder=decoder, latent_dim=latent_dim, steps=steps, draws=draws, seed=seed,
-    )  # fmt: skip
-    if multiple and not hasattr(imputer, "multiple"):
-        raise fail("multiple", f"0 with method {method}, which draws nothing", multiple, "use miwae or not-miwae")
+    settings = {"decoder": decoder, "latent_dim": latent_dim, "steps": steps, "draws": draws, "direction": direction}
+    families = _families(likelihood, table)
+    known = missing_model if method == "not-miwae" else None
+    imputer = _imputer(method, table, likelihood=families, missing_model=known, random_state=seed, **settings)
     done = _complete(imputer, table)
     write_table(out, done)
-    for name, copy in zip(copies, imputer.multiple(table, multiple) if multiple else [], strict=True):
-        write_table(out.with_name(name), copy)
-    cells = int((~mask).to_numpy().sum())
-    facts = f"{cells:,} of {mask.size:,} cells imputed by {method}, seed {seed}."
-    page = write_imputation_report(page, done, mask, name=file.name, facts=facts)
-    typer.echo(f"{facts}\ntable  {out}\nreport {page}")
+    for copy, drawn in zip(copies, imputer.multiple(table, multiple) if copies else [], strict=True):
+        write_table(copy, drawn)
+    typer.echo(_report(page, table, done, out, f"imputed by {method}, seed {seed}", file.name))
 
 
 def ampute(
-    file: Annotated[Path, typer.Argument(help="Complete table: .csv, or .npz with an array (N, D).")],
-    out: Annotated[Path, typer.Option(help="Where the table with missing cells goes; .csv or .npz, as the input.")],
-    mechanism: Annotated[str, typer.Option(help=f"One of: {', '.join(MECHANISMS)}.")] = "mcar",
+    file: Annotated[Path, typer.Argument(help="Complete table: .csv, or .npz with an array x of (N, D).")],
+    out: Annotated[Path, _option("File for the table with missing cells, of the same type as the input.")],
+    mechanism: Annotated[str, _option(f"One of: {', '.join(MECHANISMS)}.")] = "mcar",
     rate: Annotated[
-        float, typer.Option(help="Expected share of cells removed from each column that loses some; not for by-class.")
+        float, _option("Expected share of cells removed from each affected column; unused by by-class.")
     ] = 0.3,
-    column: Annotated[list[str] | None, typer.Option(help="Column that loses cells, repeatable; default all.")] = None,
-    driver: Annotated[list[str] | None, typer.Option(help="Column that decides; for by-class, of the classes.")] = None,
-    class_rate: Annotated[
-        list[str] | None, typer.Option(help="CLASS=RATE, repeatable, for by-class; classes left out lose nothing.")
+    column: Annotated[list[str] | None, _option("Column that loses cells, repeatable; all by default.")] = None,
+    driver: Annotated[
+        list[str] | None, _option("Column the loss depends on, for mar, column-driven and by-class (its classes).")
     ] = None,
-    kind: Annotated[str, typer.Option(help="logistic, probit or hard.")] = "logistic",
-    direction: Annotated[str, typer.Option(help="Values that go missing: high, low, tails or middle.")] = "high",
-    slope: Annotated[float, typer.Option(help="Of logistic and probit, per standard deviation.")] = 2.0,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    overwrite: Annotated[bool, typer.Option(help="Replace a file that is there.")] = False,
+    class_rate: Annotated[
+        list[str] | None, _option("CLASS=RATE, repeatable, for by-class; other classes lose nothing.")
+    ] = None,
+    kind: Annotated[str, _option("How the probability rises: logistic, probit or hard (a limit).")] = "logistic",
+    direction: Annotated[str, _option("Values that go missing: high, low, tails or middle.")] = "high",
+    slope: Annotated[float, _option("Slope of logistic and probit, per standard deviation.")] = 2.0,
+    seed: Annotated[int, _option("Random seed.")] = 0,
+    overwrite: Annotated[bool, _option("Replace an existing file.")] = False,
 ) -> None:
     """Remove cells of a complete table on purpose, to test an imputation.
 
@@ -121,28 +117,25 @@ def ampute(
     """
     from latentebm.missing.mechanisms import make_missing
 
+    check_choice("--mechanism", mechanism, MECHANISMS)
     check_suffix(out, file)
     check_absent([out], overwrite)
     table = read_table(file)
     names = {str(c): c for c in table.columns}  # columns of an .npz are numbers
     columns, drivers = ([names.get(c, c) for c in given] if given else None for given in (column, driver))
-    if check_choice("mechanism", mechanism, MECHANISMS) == "by-class":
-        law, y = _by_class(table, drivers, class_rate, columns)
-        holed, mask = make_missing(table, law, y=y, random_state=seed)
+    if mechanism == "by-class":
+        remover, y = _by_class(table, drivers, class_rate, columns)
+        holed, mask = make_missing(table, remover, y=y, random_state=seed)
     else:
-        law = _mechanism(mechanism, columns, drivers, {"kind": kind, "direction": direction, "slope": slope})
-        holed, mask = make_missing(table, law, rate, random_state=seed)
+        remover = _mechanism(mechanism, columns, drivers, {"kind": kind, "direction": direction, "slope": slope})
+        holed, mask = make_missing(table, remover, rate, random_state=seed)
     write_table(out, holed)
     gone = int((~mask).to_numpy().sum() - table.isna().to_numpy().sum())
     typer.echo(f"{gone:,} of {mask.size:,} cells removed by {mechanism}, seed {seed}.\ntable  {out}")
 
 
 def read_table(file: Path) -> pd.DataFrame:
-    """Table of a .csv, or of the array ``x`` (or the only one) of an .npz.
-
-    Raises:
-        ValueError: no such file, another suffix, or no single two-dimensional array.
-    """
+    """Table of a .csv, or of the array ``x`` (or the only one) of an .npz; ValueError for anything else."""
     import numpy as np
     import pandas as pd
 
@@ -170,53 +163,62 @@ def write_table(out: Path, table: pd.DataFrame) -> None:
 
 
 def check_suffix(out: Path, file: Path) -> None:
-    """Hold the output to the input's kind.
-
-    Raises:
-        ValueError: the suffixes differ.
-    """
+    """Raise ValueError unless the output has the input's suffix."""
     if out.suffix != file.suffix:
-        raise fail("out", f"a name ending in {file.suffix}, as the input", out.name, f"pass --out name{file.suffix}")
+        raise fail("--out", f"a name ending in {file.suffix}, as the input", out.name, f"pass --out name{file.suffix}")
 
 
-def _families(likelihood: list[str] | None, table: pd.DataFrame) -> dict[Any, str]:
+def _copies(out: Path, multiple: int, method: str) -> list[Path]:
+    if check_int("--multiple", multiple, low=0) and method not in ("miwae", "not-miwae"):
+        fix = "pass --method miwae or not-miwae"
+        raise fail("--multiple", f"0 with --method {method}, which draws nothing at random", multiple, fix)
+    return [out.with_name(f"{out.stem}-{i + 1}{out.suffix}") for i in range(multiple)]
+
+
+def _report(page: Path, table: pd.DataFrame, done: pd.DataFrame, out: Path, how: str, name: str) -> str:
+    from latentebm.missing.imputation_report import write_imputation_report
+
+    mask = table.notna()
+    facts = f"{int((~mask).to_numpy().sum()):,} of {mask.size:,} cells {how}."
+    page = write_imputation_report(page, done, mask, name=name, facts=facts)
+    return f"{facts}\ntable  {out}\nreport {page}"
+
+
+def _text(table: pd.DataFrame) -> list[Any]:
     from pandas.api.types import is_numeric_dtype
 
+    return [c for c in table if not is_numeric_dtype(table[c])]
+
+
+def _families(likelihood: Sequence[str] | None, table: pd.DataFrame) -> dict[Any, str]:
     names = {str(c): c for c in table.columns}
     # A text column of a file can be nothing else: reading it from a .csv is what declares it.
-    families: dict[Any, str] = {c: "categorical" for c in table if not is_numeric_dtype(table[c])}
+    families: dict[Any, str] = dict.fromkeys(_text(table), "categorical")
     for entry in likelihood or []:
         column, _, family = entry.partition("=")
         if column not in names or not family:
-            raise fail(
-                "likelihood", "COLUMN=FAMILY with a column of the table", entry, "pass for example age=student_t"
-            )
+            fix = f"pass for example --likelihood {next(iter(names))}=student_t"
+            raise fail("--likelihood", "COLUMN=FAMILY with a column of the table", entry, fix)
         families[names[column]] = family
     return families
 
 
-def _imputer(method: str, table: pd.DataFrame, *, families: dict[Any, str], seed: int, **settings: Any) -> Any:
-    from pandas.api.types import is_numeric_dtype
-
+def _imputer(method: str, table: pd.DataFrame, **settings: Any) -> Any:
     if method in ("miwae", "not-miwae"):
         from latentebm.missing import MIWAEImputer
         from latentebm.progress import bars
 
-        if method == "miwae":
-            settings["missing_model"] = None
-        return MIWAEImputer(likelihood=families, random_state=seed, track=bars, **settings)
-    text = [c for c in table if not is_numeric_dtype(table[c])]
+        return MIWAEImputer(track=bars, **settings)
+    text = _text(table)
     if text:
-        raise fail("method", "miwae or not-miwae for a table with text", method, f"drop {text}, or change the method")
+        fix = f"drop {text}, or pass --method miwae"
+        raise fail("--method", "miwae or not-miwae for a table with text", method, fix)
     from sklearn.experimental import enable_iterative_imputer  # noqa: F401
     from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 
-    classical = {
-        "mean": lambda: SimpleImputer(keep_empty_features=True),
-        "knn": lambda: KNNImputer(keep_empty_features=True),
-        "iterative": lambda: IterativeImputer(keep_empty_features=True, random_state=seed),
-    }
-    return classical[method]()
+    if method == "iterative":
+        return IterativeImputer(keep_empty_features=True, random_state=settings["random_state"])
+    return {"mean": SimpleImputer, "knn": KNNImputer}[method](keep_empty_features=True)
 
 
 def _complete(imputer: Any, table: pd.DataFrame) -> pd.DataFrame:
@@ -236,29 +238,26 @@ def _by_class(
     from latentebm.missing.mechanisms import ByClass
 
     if not drivers or len(drivers) != 1 or drivers[0] not in table:
-        raise fail("driver", "the one column that holds the classes", drivers, "pass --driver COLUMN")
+        raise fail("--driver", "the one column that holds the classes", drivers, "pass --driver COLUMN")
     parts = [entry.rpartition("=") for entry in rates or []]
     if not parts or not all(label for label, _, _ in parts):
-        raise fail("class-rate", "CLASS=RATE at least once", rates, "pass for example --class-rate ill=0.4")
-    shares = {label: check_number("class-rate", rate, low=0, high=1) for label, _, rate in parts}
-    law = ByClass(shares, columns or [c for c in table if c != drivers[0]])
-    return law, table[drivers[0]].astype(str).to_numpy()
+        raise fail("--class-rate", "CLASS=RATE at least once", rates, "pass for example --class-rate ill=0.4")
+    shares = {label: check_number("--class-rate", rate, low=0, high=1) for label, _, rate in parts}
+    remover = ByClass(shares, columns or [c for c in table if c != drivers[0]])
+    return remover, table[drivers[0]].astype(str).to_numpy()
 
 
-def _mechanism(
-    name: str, columns: list[Any] | None, drivers: list[Any] | None, shape: dict[str, Any]
-) -> Any:  # fmt: skip
+def _mechanism(name: str, columns: list[Any] | None, drivers: list[Any] | None, shape: dict[str, Any]) -> Any:
     from latentebm.missing.mechanisms import MAR, MCAR, ColumnDriven, SelfMasking
 
-    if name in ("mar", "column-driven") and not drivers:
-        raise fail("driver", f"the column {name} depends on", None, "pass --driver COLUMN")
     if name == "mcar":
         return MCAR(columns)
     if name == "self-masking":
         return SelfMasking(columns=columns, **shape)
-    chosen = drivers or []
+    if not drivers:
+        raise fail("--driver", f"the column {name} depends on", None, "pass --driver COLUMN")
     if name == "mar":
-        return MAR(chosen, columns, **shape)
-    if len(chosen) != 1:
-        raise fail("driver", "one column for column-driven", chosen, "pass --driver once")
-    return ColumnDriven(chosen[0], columns, **shape)
+        return MAR(drivers, columns, **shape)
+    if len(drivers) != 1:
+        raise fail("--driver", "one column for column-driven", drivers, "pass --driver once")
+    return ColumnDriven(drivers[0], columns, **shape)

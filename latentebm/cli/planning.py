@@ -45,7 +45,7 @@ def register(
     @app.command("plan", help=HELP)
     def command(
         run: Annotated[Path, typer.Argument(help="run folder of latentebm debias")],
-        sizes: Annotated[str, typer.Option(help="reference images a class")] = "5,10,25,50,100,250,685",
+        sizes: Annotated[str, typer.Option(help="reference images per class")] = "5,10,25,50,100,250,685",
         seeds: Annotated[int, typer.Option(help="random references of each size")] = 5,
         samples: Annotated[int, typer.Option(help="images judged each time")] = 5000,
         pool: Annotated[int, typer.Option(help="prior draws each time")] = 100_000,
@@ -74,7 +74,7 @@ def register(
 
 
 def parse_sizes(text: str) -> list[int]:
-    """Whole numbers parted by commas.
+    """Whole numbers separated by commas.
 
     Raises:
         ValueError: others.
@@ -90,7 +90,7 @@ def parse_sizes(text: str) -> list[int]:
 
 
 def _print(table: Any) -> None:
-    shown = Table(title="Reference images a class: mean ± sd over seeds", title_justify="left")
+    shown = Table(title="Reference images per class: mean ± sd over seeds", title_justify="left")
     heads = {"tv": "TV", "frechet": "Fréchet", "coverage": "coverage", "ess": "ESS", "heldout_gain": "gain"}
     for head in ("size", *heads.values()):
         shown.add_column(head, justify="right", no_wrap=True)

@@ -9,38 +9,29 @@ from torch import Tensor, nn
 
 from latentebm.checks import check_int, check_number, check_points, fail
 from latentebm.data.batches import Minibatches
-from latentebm.ebm.maximum_likelihood import check_depends
-from latentebm.objectives.joint import jem_loss
+from latentebm.ebm.check_energy import check_depends
+from latentebm.objectives.contrast import contrastive_loss, jem_loss
 from latentebm.progress import Track, silent
-from latentebm.sampling.classifier import ClassifierSampler, JointSampler
+from latentebm.rng import normal
+from latentebm.sampling.classifier import ClassifierChains, JointSampler
 from latentebm.sampling.mcmc.persistent import PMC
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.guard import Guard
+from latentebm.training.optimisation import Optimisation, Schedule
 
 __all__ = ["JEMRecipe", "fit_jem"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class JEMRecipe:
-    """How a classifier is fitted as a joint energy-based model.
+class JEMRecipe(Optimisation):
+    """How a classifier is fitted as a joint energy-based model; the optimizer's settings are `Optimisation`'s.
 
     Attributes:
-        weight: weight of the energies' contrast beside the cross-entropy.
+        weight: weight of the contrast of energies beside the cross-entropy.
         energy_penalty: λ of the squared energies, 1/nats.
         noise: standard deviation of Gaussian noise added to the data, in the data's units.
-        epochs: passes over the data.
-        batch_size: data, and chains, a step.
-        lr: peak learning rate.
-        schedule: its course, as in `fit`.
-        clip: bound of the parameter gradient's norm, or none.
+        batch_size: data, and chains, per step.
         max_gap: largest energy gap between draws and data before training is rolled back, nats.
-
-    Raises:
-        ValueError: a setting lies outside its range.
-
-    Example:
-        >>> JEMRecipe(weight=0.02).noise
-        0.03
     """
 
     weight: float = 1.0
@@ -48,12 +39,13 @@ class JEMRecipe:
     noise: float = 0.03
     epochs: int = 1
     batch_size: int = 100
-    lr: float = 5e-4
-    schedule: str = "cosine"
-    clip: float | None = 1.0
     max_gap: float = 200.0
+    lr: float = 5e-4
+    schedule: Schedule = "cosine"
+    clip: float | None = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("weight", "energy_penalty", "noise"):
             check_number(name, getattr(self, name), low=0)
         for name in ("epochs", "batch_size"):
@@ -66,39 +58,31 @@ def fit_jem(
     y: Tensor,
     recipe: JEMRecipe | None = None,
     *,
-    sampler: ClassifierSampler,
+    sampler: ClassifierChains,
     chains: PMC,
     generator: torch.Generator,
     track: Track = silent,
 ) -> FitResult:
-    r"""Fit a classifier to labels and, by persistent chains, to the law of its inputs.
+    r"""Fit a classifier to labels and, by persistent chains, to the distribution of its inputs.
 
     .. math:: \min_\theta\; -\overline{\log p_\theta(y \mid x)} + w \left[\overline{E_\theta(x)}
         - \overline{E_\theta(\tilde x)}\right], \quad \tilde x \text{ from the chains}
 
     The sampler says which energy is contrasted: conditional, E(x|y) = −f(x)[y], with chains of every label in equal
     numbers, or unconditional. Its chains stay in ``chains.buffer`` for drawing afterwards. A guard goes back to a good
-    state, at half the learning rate, where chains and energy part.
+    state, at half the learning rate, where the energies of chains and data differ too much.
 
     Arguments:
         classifier: the network of `sampler`, (N, *event) to logits (N, C); fitted in place. Pretraining it by
             cross-entropy alone saves most of the time.
         x: data, (N, *event), floating.
         y: labels (N,), of 0 … C − 1.
-        recipe: settings; none for the defaults.
         sampler: the classifier read as an energy, such as a `ConditionalSampler`.
-        chains: persistent chains with their kernel.
-        generator: source of batches, noise and chains (CPU).
-        track: shows progress.
 
     Raises:
         ValueError: the data are not floating and finite, there are not as many labels, one is out of range, or the
             logits do not depend on the data.
         DivergedError: training went on diverging; the classifier holds its last good state.
-
-    References:
-        Your classifier is secretly an energy based model and you should treat it like one (Grathwohl et al., 2020),
-        https://arxiv.org/abs/1912.03263
 
     Example:
         >>> from latentebm.models.networks import mlp
@@ -106,7 +90,7 @@ def fit_jem(
         >>> g = torch.Generator().manual_seed(0)
         >>> y = torch.arange(400) % 2
         >>> x = torch.randn(400, 1, generator=g) + 4.0 * y[:, None] - 2
-        >>> net = mlp((1, 16, 2))
+        >>> net = mlp((1, 16, 2), generator=g)
         >>> sampler = ConditionalSampler(net, lambda n, g: 3 * torch.randn(n, 1, generator=g), classes=2)
         >>> chains = PMC(ULA(0.1), n_steps=5, size=200)
         >>> recipe = JEMRecipe(epochs=15, lr=0.01)
@@ -117,25 +101,23 @@ def fit_jem(
     recipe = recipe or JEMRecipe()
     check_points("x", x)
     if len(y) != len(x):
-        raise fail("y", f"{len(x)} labels", len(y), "pass one label a row of x")
+        raise fail("y", f"{len(x)} labels", len(y), "pass one label per row of x")
     sampler.check_labels(y, len(x))
     check_depends(classifier, x[:256])
     held = chains.fill(sampler, recipe.batch_size, generator=generator)
     guard = Guard(classifier, max_gap=recipe.max_gap, extra=[held.x, held.y])
-
     joint = isinstance(sampler, JointSampler)
 
     def loss(batch: tuple[Tensor, ...]) -> Tensor:
         data, labels = batch
-        data = data + recipe.noise * torch.randn(data.shape, generator=generator).to(data)
+        data = data + recipe.noise * normal(data.shape, generator, data)
         # A joint sampler draws its labels: chains of wanted ones run out.
         balanced = None if joint else torch.arange(len(data), device=data.device) % sampler.classes
         drawn = chains.sample(sampler, len(data), generator=generator, y=balanced)
         positive, negative = sampler.energy(data, labels), sampler.energy(*drawn)
-        guard.observe((negative.mean() - positive.mean()).detach())
+        guard.observe(contrastive_loss(negative, positive))
         logits = classifier(data)
         return jem_loss(logits, labels, positive, negative, weight=recipe.weight, penalty=recipe.energy_penalty)
 
     batches = Minibatches(x, y, batch_size=recipe.batch_size, epochs=recipe.epochs, generator=generator)
-    settings = {"lr": recipe.lr, "schedule": recipe.schedule, "clip": recipe.clip}
-    return fit(classifier, loss, batches, **settings, guard=guard, track=track, description="JEM")  # type: ignore[arg-type]
+    return fit(classifier, loss, batches, recipe, guard=guard, track=track, description="JEM")

@@ -1,42 +1,90 @@
-"""Train an energy together with a generator that samples it: no chains."""
+"""Train an energy together with a network that samples it: no chains."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_int, check_number, check_points, fail
-from latentebm.ebm.maximum_likelihood import check_depends
+from latentebm.checks import check_choice, check_int, check_number, check_points, fail
+from latentebm.ebm.check_energy import check_energy
 from latentebm.ebm.proposal import Proposal
-from latentebm.ebm.sampler_loss import Potential, SamplerLoss, constant
+from latentebm.ebm.sampler_loss import ENTROPIES, Potential, SamplerLoss, constant
 from latentebm.models.sampler_net import SamplerNet
 from latentebm.objectives.contrast import contrastive_loss
-from latentebm.objectives.tilt_losses import gradient_penalty as slope_penalty
+from latentebm.objectives.gradient_penalty import gradient_penalty
+from latentebm.objectives.sampler_entropy import BOUNDS
 from latentebm.progress import Track, silent
+from latentebm.rng import integers
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.guard import Guard
+from latentebm.training.optimisation import Optimisation, Schedule
 
-__all__ = ["fit_amortized", "fit_sampler"]
+__all__ = ["AmortizedRecipe", "SamplerRecipe", "fit_amortized", "fit_sampler"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerRecipe(Optimisation):
+    """How a sampler is fitted to a potential; the optimizer's settings are `Optimisation`'s.
+
+    Attributes:
+        entropy: ``variational`` (needs noise), ``mutual-information`` or ``scales`` (needs batch normalisation).
+        bound: of the mutual information, ``donsker-varadhan`` or ``jensen-shannon``.
+        entropy_weight: weight w of the entropy; 1 for the potential's own distribution.
+        batch: draws per step.
+    """
+
+    entropy: str = "variational"
+    bound: str = "donsker-varadhan"
+    entropy_weight: float = 1.0
+    steps: int = 1200
+    batch: int = 256
+    lr: float = 3e-3
+    schedule: Schedule = "onecycle"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("entropy", self.entropy, ENTROPIES)
+        check_choice("bound", self.bound, BOUNDS)
+        check_number("entropy_weight", self.entropy_weight, low=0)
+        for name in ("steps", "batch"):
+            check_int(name, getattr(self, name))
+
+    def loss(self, source: SamplerNet, generator: torch.Generator) -> SamplerLoss:
+        """The sampler's loss, and the critic that it may need."""
+        return SamplerLoss(source, self.entropy, bound=self.bound, weight=self.entropy_weight, generator=generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AmortizedRecipe(SamplerRecipe):
+    """How an energy and its sampler are fitted together; what it shares with `SamplerRecipe` is explained there.
+
+    Attributes:
+        gradient_penalty: λ ≥ 0; it flattens the energy, most where the data are narrow.
+        energy_penalty: weight of the squared energies of both sides, which damps the game; in 1/nats.
+        ratio: moves of the sampler for each of the energy; raise it where the two oscillate.
+    """
+
+    gradient_penalty: float = 0.0
+    energy_penalty: float = 0.0
+    ratio: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("gradient_penalty", "energy_penalty"):
+            check_number(name, getattr(self, name), low=0)
+        check_int("ratio", self.ratio)
 
 
 def fit_amortized(
     energy: nn.Module,
     source: SamplerNet,
     data: Tensor,
+    recipe: AmortizedRecipe | None = None,
     *,
     base: Potential | None = None,
-    entropy: str = "variational",
-    bound: str = "donsker-varadhan",
-    entropy_weight: float = 1.0,
-    gradient_penalty: float = 0.0,
-    energy_penalty: float = 0.0,
-    ratio: int = 1,
-    steps: int = 1200,
-    batch: int = 256,
-    lr: float = 3e-3,
     generator: torch.Generator,
     track: Track = silent,
 ) -> FitResult:
@@ -46,64 +94,47 @@ def fit_amortized(
         \min_E\; E_{data}[E] - \textstyle\sum_i \bar w_i E(x_i) + \lambda\, E_{data}|\nabla E|^2, \qquad
         \min_G\; E_G[E + U_0] - w H(G)
 
-    The generator's points stand for the energy's own draws after they are redrawn by importance weights, a tenth of a
-    wide Gaussian among them (:class:`~latentebm.ebm.proposal.Proposal`): without, a generator that lags behind
-    pushes the energy about, and an energy may fall without bound where no point of the generator is. Each of the two
-    losses sees the other's module as constant, so that their sum has both gradients and one optimizer makes both
-    moves; in between, the generator moves alone. Give the energy a form that is integrable whatever the network does,
-    such as a perceptron over a wide parabola, or a `base`; and the generator a straight part about as wide as the data.
+    The sampler's points, a tenth of a wide Gaussian among them, are redrawn by importance weights
+    (:class:`~latentebm.ebm.proposal.Proposal`): otherwise a sampler that lags behind would mislead the energy, and the
+    energy might fall without bound where the sampler has no point. Each of the two losses treats the other's module as
+    constant, so that their sum has both gradients and one optimizer makes both moves. Give the energy a form that is
+    integrable whatever the network does, such as a perceptron over a wide parabola, or a `base`; and the sampler a
+    straight part about as wide as the data.
 
     Arguments:
         energy: maps (N, d) to (N,), fitted in place.
-        source: the generator, fitted in place.
+        source: the sampler, fitted in place.
         data: (N, d).
-        base: potential U₀ that the energy tilts, (N, d) to (N,), such as ½|z|² of a latent prior; None for none.
-        entropy: ``variational`` (needs noise), ``mutual-information`` or ``scales`` (needs batch normalisation).
-        bound: of the mutual information, ``donsker-varadhan`` or ``jensen-shannon``.
-        entropy_weight: weight w; 1 for the energy's own law.
-        gradient_penalty: λ ≥ 0; it flattens the energy, most where the data are narrow.
-        energy_penalty: weight of the squared energies of both sides, which damps the game; in 1/nats.
-        ratio: moves of the generator for each of the energy; where the two chase each other, raise it.
-        steps: optimizer steps, those of the generator.
-        batch: data and draws a step.
-        lr: peak learning rate of both, after a warm-up and before a cosine to zero.
-        generator: source of batches, codes and noise (CPU).
-        track: shows progress.
+        base: potential U₀ that the energy tilts, (N, d) to (N,), such as ½|z|² of a latent prior; None for zero.
 
     Returns:
         The record of the fit; its loss is the sum of a game's two losses, and does not measure progress.
 
     Raises:
-        ValueError: the data are not finite (N, d), the generator makes points of another length or lacks what its
-            entropy needs, or an argument is out of range.
+        ValueError: the data are not finite (N, d), the sampler makes points of another length or lacks what its
+            entropy needs, or the energy is not one number per point that depends on the point.
         DivergedError: the loss became NaN or infinite.
 
     References:
         No MCMC for me: amortized sampling for fast and stable training of energy-based models (Grathwohl et al.,
-        2021), https://arxiv.org/abs/2010.04230; Maximum entropy generators for energy-based models (Kumar et al.,
-        2019), https://arxiv.org/abs/1901.08508
+        2021), https://arxiv.org/abs/2010.04230
 
     Example:
         >>> from latentebm.models.energies import EnergyNet
         >>> g = torch.Generator().manual_seed(0)
         >>> data = 1 + 0.5 * torch.randn(1000, 1, generator=g)
-        >>> energy, source = EnergyNet(1, hidden=(16,), generator=g), SamplerNet(1, 1, hidden=(16,))
-        >>> fit_amortized(energy, source, data, steps=20, batch=64, generator=g).steps
-        20
+        >>> energy, source = EnergyNet(1, hidden=(16,), generator=g), SamplerNet(1, 1, hidden=(16,), generator=g)
+        >>> _ = fit_amortized(energy, source, data, AmortizedRecipe(steps=100, batch=64), generator=g)
+        >>> 0 < source.sample(1000, generator=g).mean().item() < 1.5
+        True
     """
+    recipe = recipe or AmortizedRecipe()
     if data.ndim != 2 or not len(data):
         raise fail("data", "shape (N, d)", tuple(data.shape), "flatten each point")
     check_points("data", data)
-    _check_source(source)
-    check_depends(energy, data[:256])
-    check_number("gradient_penalty", gradient_penalty, low=0)
-    check_int("batch", batch)
-    check_int("ratio", ratio)
-    if source.dim != data.shape[1]:
-        want = f"a generator of points (N, {data.shape[1]})"
-        raise fail("source", want, f"(N, {source.dim})", f"give it dim={data.shape[1]}")
-    learner = SamplerLoss(source, entropy, bound=bound, weight=entropy_weight)
-    fixed = constant(energy)
+    _check_source(source, data.shape[1])
+    check_energy(energy, data[:256])
+    learner, fixed = recipe.loss(source, generator), constant(energy)
     # Half as wide again as the data; a constant column still gets a width.
     width = (1.5 * data.std(0, correction=0)).clamp_min(source.noise or 1.0)
     proposal = Proposal(source, data.mean(0), width)
@@ -111,82 +142,66 @@ def fit_amortized(
     def potential(x: Tensor) -> Tensor:
         return fixed(x) if base is None else fixed(x) + base(x)
 
-    def loss(step: int) -> Tensor:
-        own = learner(potential, batch, generator)
-        if step % ratio:
-            # The energy gets no gradient at all, and the optimizer leaves it where it is.
-            return own
-        x = data[torch.randint(len(data), (batch,), generator=generator).to(data.device)].requires_grad_()
-        on_data = energy(x)
-        value = own + contrastive_loss(
-            on_data, energy(proposal.draw(potential, batch, generator)), energy_penalty=energy_penalty
-        )
-        return value + gradient_penalty * slope_penalty(on_data, x) if gradient_penalty else value
+    def energy_loss() -> Tensor:
+        x = data[integers(len(data), (recipe.batch,), generator, data.device)].requires_grad_()
+        on_data, on_draws = energy(x), energy(proposal.draw(potential, recipe.batch, generator))
+        value = contrastive_loss(on_data, on_draws, energy_penalty=recipe.energy_penalty)
+        return value + recipe.gradient_penalty * gradient_penalty(on_data, x) if recipe.gradient_penalty else value
 
-    return _fit(nn.ModuleList([energy, learner]), learner, loss, steps, lr, track)
+    def loss(step: int) -> Tensor:
+        own = learner(potential, recipe.batch, generator)
+        # In between, the energy gets no gradient at all, and the optimizer leaves it where it is.
+        return own if step % recipe.ratio else own + energy_loss()
+
+    return _fit(nn.ModuleList([energy, learner]), learner, loss, recipe, track)
 
 
 def fit_sampler(
     potential: nn.Module | Potential,
     source: SamplerNet,
+    recipe: SamplerRecipe | None = None,
     *,
-    entropy: str = "variational",
-    bound: str = "donsker-varadhan",
-    steps: int = 1200,
-    batch: int = 256,
-    lr: float = 3e-3,
     generator: torch.Generator,
     track: Track = silent,
 ) -> FitResult:
-    r"""Fit a generator to a potential that stays as it is, such as a fitted tilt's.
+    r"""Fit a sampler to a potential that stays as it is, such as a fitted tilt's.
 
     .. math:: \min_G\; E_G[U] - H(G) \;\ge\; -\log Z
 
     Arguments:
         potential: maps (N, d) to (N,), in nats; never changed.
-        source: the generator, fitted in place.
-        entropy: as in :func:`fit_amortized`.
-        bound: as in :func:`fit_amortized`.
-        steps: optimizer steps.
-        batch: draws a step.
-        lr: peak learning rate.
-        generator: source of codes and noise (CPU).
-        track: shows progress.
-
-    Returns:
-        The record of the fit.
+        source: the sampler, fitted in place.
 
     Raises:
-        ValueError: the generator lacks what its entropy needs, or an argument is out of range.
+        ValueError: the sampler lacks what its entropy needs, or the potential is not one number per point.
         DivergedError: the loss became NaN or infinite.
 
-    References:
-        Variational inference with normalizing flows (Rezende and Mohamed, 2015), https://arxiv.org/abs/1505.05770
-
     Example:
-        >>> g, source = torch.Generator().manual_seed(0), SamplerNet(1, 1, hidden=(8,))
-        >>> fit_sampler(lambda x: x.square().sum(1) / 2, source, steps=10, generator=g).steps
-        10
+        >>> g, source = torch.Generator().manual_seed(0), SamplerNet(1, 1, hidden=(), noise=0.5, straight=1.0)
+        >>> _ = fit_sampler(lambda x: 2 * x.square().sum(1), source, SamplerRecipe(steps=300, lr=0.03), generator=g)
+        >>> abs(source.sample(1000, generator=g).std().item() - 0.5) < 0.05
+        True
     """
-    check_int("batch", batch)
+    recipe = recipe or SamplerRecipe()
     _check_source(source)
     if isinstance(potential, nn.Module):
-        check_depends(potential, torch.randn(64, source.dim, generator=torch.Generator().manual_seed(0)))
-    learner = SamplerLoss(source, entropy, bound=bound)
-    frozen = constant(potential) if isinstance(potential, nn.Module) else potential
-    return _fit(learner, learner, lambda _: learner(frozen, batch, generator), steps, lr, track)
+        check_energy(potential, torch.randn(64, source.dim, generator=torch.Generator().manual_seed(0)))
+        potential = constant(potential)
+    learner, fixed = recipe.loss(source, generator), potential
+    return _fit(learner, learner, lambda _: learner(fixed, recipe.batch, generator), recipe, track)
 
 
 def _fit(
-    module: nn.Module, learner: SamplerLoss, loss: Callable[[int], Tensor], steps: int, lr: float, track: Track
+    module: nn.Module, learner: SamplerLoss, loss: Callable[[int], Tensor], recipe: SamplerRecipe, track: Track
 ) -> FitResult:
     learner.train()
-    settings: dict[str, Any] = {"lr": lr, "schedule": "onecycle", "guard": Guard(module)}
-    result = fit(module, loss, range(check_int("steps", steps)), **settings, track=track, description="sampler")
+    result = fit(module, loss, range(recipe.steps), recipe, guard=Guard(module), track=track, description="sampler")
     learner.eval()
     return result
 
 
-def _check_source(source: SamplerNet) -> None:
+def _check_source(source: SamplerNet, dim: int | None = None) -> None:
     if not isinstance(source, SamplerNet):
         raise fail("source", "a SamplerNet", type(source).__name__, "build one, for example SamplerNet(d, d)")
+    if dim is not None and source.dim != dim:
+        raise fail("source", f"a sampler of points (N, {dim})", f"(N, {source.dim})", f"give it dim={dim}")

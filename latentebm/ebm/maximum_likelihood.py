@@ -10,51 +10,41 @@ from torch import Tensor, nn
 
 from latentebm.checks import check_choice, check_int, check_number, check_points, fail
 from latentebm.data.batches import Minibatches
+from latentebm.ebm.check_energy import check_energy
 from latentebm.objectives.contrast import contrastive_loss
-from latentebm.objectives.tilt_losses import gradient_penalty
+from latentebm.objectives.gradient_penalty import gradient_penalty, interpolates
 from latentebm.progress import Track, silent
+from latentebm.rng import normal
 from latentebm.sampling.mcmc.chains import run_chains
 from latentebm.sampling.mcmc.kernels import MALA, Kernel, check_kernel
-from latentebm.sampling.mcmc.persistent import ReplayBuffer
+from latentebm.sampling.mcmc.persistent import Base, Labelled, ReplayBuffer
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.guard import Guard
+from latentebm.training.optimisation import Optimisation, Schedule
 
-__all__ = ["STARTS", "MCMCRecipe", "Negatives", "check_depends", "fit_ebm"]
+__all__ = ["STARTS", "MCMCRecipe", "Negatives", "fit_ebm"]
 
 STARTS = ("buffer", "base", "data")
-Base = Callable[[int, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MCMCRecipe:
-    """How an energy is fitted by maximum likelihood with MCMC draws.
+class MCMCRecipe(Optimisation):
+    """How an energy is fitted by maximum likelihood with MCMC draws; the optimizer's settings are `Optimisation`'s.
 
     Attributes:
         kernel: moves the chains: MALA, ULA, SGLD, ImproperSGLD or RandomWalk. The default suits data of about unit
             spread; steps that reach from mode to mode serve better than steps that are mostly accepted.
-        n_steps: transitions of the chains an optimizer step, the k of CD-k.
-        start: ``buffer`` goes on from a replay buffer (persistent contrastive divergence), ``base`` starts short runs
-            from the base law, ``data`` from the data of the batch (contrastive divergence).
+        n_steps: transitions of the chains per optimizer step, the k of CD-k.
+        start: where chains start: ``buffer``, where those of a replay buffer stand (persistent contrastive divergence);
+            ``base``, at base draws (short runs); ``data``, at the data of the batch (contrastive divergence).
         buffer_size: chains in the replay buffer.
-        restart: probability that a chain of the buffer starts anew from the base law. Chains that mix need none, and
-            each one biases the gradient by the way it has not yet gone; those stuck in too few modes need some.
+        restart: probability that a chain of the buffer starts again from a base draw. Chains that mix need none, and
+            each one biases the gradient until it has converged; chains stuck in too few modes need some.
         energy_penalty: λ of the squared energies, 1/nats.
-        gradient_penalty: weight of the squared gradient norm between data and draws; 0 for none.
+        gradient_penalty: weight of the squared gradient norm between data and draws.
         noise: standard deviation of Gaussian noise added to the data, in the data's units.
-        epochs: passes over the data.
-        batch_size: data, and chains, a step.
-        lr: peak learning rate.
-        schedule: its course, as in `fit`.
-        clip: bound of the parameter gradient's norm, or none.
+        batch_size: data, and chains, per step.
         max_gap: largest energy gap between draws and data before training is rolled back, nats.
-        average: decay of the moving average of the parameters that the fit ends with; 0 for the last ones.
-
-    Raises:
-        ValueError: a setting lies outside its range.
-
-    Example:
-        >>> MCMCRecipe(start="data", n_steps=1).buffer_size
-        10000
     """
 
     kernel: Kernel = MALA(0.1)  # noqa: RUF009 - frozen, like every kernel
@@ -67,13 +57,13 @@ class MCMCRecipe:
     noise: float = 0.0
     epochs: int = 30
     batch_size: int = 256
-    lr: float = 1e-3
-    schedule: str = "cosine"
-    clip: float | None = 10.0
     max_gap: float = 50.0
+    schedule: Schedule = "cosine"
+    clip: float | None = 10.0
     average: float = 0.99
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_kernel(self.kernel)
         check_int("n_steps", self.n_steps, fix="CD-k takes k ≥ 1 transitions: without any, draws and data coincide")
         check_choice("start", self.start, STARTS)
@@ -86,18 +76,14 @@ class MCMCRecipe:
 
 
 class Negatives:
-    """Draws of the model for each step: chains begun where the recipe says and moved by its kernel.
-
-    Arguments:
-        recipe: kernel, steps and start.
-        base: law of fresh chains, ``base(n, generator) -> (n, *event)``: noise, draws of a VAE, anything.
-        generator: source of the buffer's first chains.
+    """Draws of the model for each step: chains started where the recipe says and moved by its kernel.
 
     Example:
         >>> g = torch.Generator().manual_seed(0)
         >>> negatives = Negatives(MCMCRecipe(buffer_size=300), lambda n, g: torch.randn(n, 2, generator=g), g)
-        >>> negatives(lambda x: x.square().sum(1), torch.zeros(256, 2), g).shape
-        torch.Size([256, 2])
+        >>> x = negatives(lambda x: 2 * x.square().sum(1), torch.zeros(256, 2), g)
+        >>> abs(x.std().item() - 0.5) < 0.1
+        True
     """
 
     def __init__(self, recipe: MCMCRecipe, base: Base, generator: torch.Generator) -> None:
@@ -106,21 +92,17 @@ class Negatives:
 
     def __call__(self, energy: Callable[[Tensor], Tensor], batch: Tensor, generator: torch.Generator) -> Tensor:
         """Draw as many points as the batch (N, *event) has."""
+
+        def move(chains: Labelled) -> Labelled:
+            kernel, n_steps = self.recipe.kernel, self.recipe.n_steps
+            run = run_chains(energy, chains.x, kernel, n_steps, generator=generator, partial=False)
+            return chains._replace(x=run.state.position)
+
         if self.buffer is None:
             start = batch if self.recipe.start == "data" else self.base(len(batch), generator)
-            return self._move(energy, start, generator)
-        rows = self.buffer.pick(len(batch), generator=generator)
-        x = self.buffer.x[rows]
-        anew = (torch.rand(len(x), generator=generator) < self.recipe.restart).nonzero()[:, 0]
-        if len(anew):
-            x[anew] = self.base(len(anew), generator)
-        moved = self._move(energy, x, generator)
-        self.buffer.put(rows, moved)
-        return moved
-
-    def _move(self, energy: Callable[[Tensor], Tensor], x: Tensor, generator: torch.Generator) -> Tensor:
-        run = run_chains(energy, x, self.recipe.kernel, self.recipe.n_steps, generator=generator, partial=False)
-        return run.state.position
+            return move(Labelled(start, start)).x
+        restart = self.recipe.restart
+        return self.buffer.step(len(batch), move, base=self.base, restart=restart, generator=generator).chains.x
 
 
 def fit_ebm(
@@ -137,23 +119,21 @@ def fit_ebm(
     .. math:: \nabla_\theta \log p_\theta(x) = -\nabla_\theta E(x) + E_{\tilde x}[\nabla_\theta E(\tilde x)], \quad
         \tilde x \sim p_\theta
 
-    A guard watches the energy gap; when chains and energy part, training goes back to a good state at half the
-    learning rate, which the record's ``log`` tells.
+    A guard watches the energy gap between draws and data; where it grows too large, training goes back to a good state
+    at half the learning rate, and the record's ``log`` says so.
 
     Arguments:
         energy: maps (N, *event) to (N,), in nats; fitted in place.
         data: (N, *event), floating.
-        recipe: settings; none for the defaults.
-        base: law of fresh chains, ``base(n, generator) -> (n, *event)``, such as noise or draws of a VAE; none is
+        base: starts of fresh chains, ``base(n, generator) -> (n, *event)``, such as noise or draws of a VAE; None for
             Gaussian noise of the data's mean and standard deviation in each entry.
-        generator: source of batches, starts and chain noise (CPU).
-        track: shows progress.
 
     Returns:
         The record of the fit; its losses are energy gaps, not likelihoods.
 
     Raises:
-        ValueError: there are no data, they are not floating and finite, or the energy does not depend on them.
+        ValueError: there are no data, they are not floating and finite, or the energy is not one number per point that
+            depends on the point.
         DivergedError: training went on diverging; the energy holds its last good state.
 
     References:
@@ -164,7 +144,7 @@ def fit_ebm(
     Example:
         >>> from latentebm.models.networks import mlp
         >>> g = torch.Generator().manual_seed(0)
-        >>> energy = nn.Sequential(mlp((1, 16, 1)), nn.Flatten(0))
+        >>> energy = nn.Sequential(mlp((1, 16, 1), generator=g), nn.Flatten(0))
         >>> data = 2 + torch.randn(512, 1, generator=g)
         >>> wide = lambda n, g: 8 * torch.rand(n, 1, generator=g) - 2
         >>> result = fit_ebm(energy, data, MCMCRecipe(epochs=20, lr=0.03, n_steps=5), base=wide, generator=g)
@@ -173,72 +153,28 @@ def fit_ebm(
     """
     recipe = recipe or MCMCRecipe()
     check_points("data", data)
-    check_depends(energy, data[:256])
-    base = base or _noise_like(data)
-    negatives = Negatives(recipe, base, generator)
+    check_energy(energy, data[:256])
+    negatives = Negatives(recipe, base or _noise_like(data), generator)
     guard = Guard(energy, max_gap=recipe.max_gap, extra=[negatives.buffer.x] if negatives.buffer else [])
 
     def loss(batch: tuple[Tensor]) -> Tensor:
         x = batch[0]
         if recipe.noise:
-            x = x + recipe.noise * torch.randn(x.shape, generator=generator).to(x)
+            x = x + recipe.noise * normal(x.shape, generator, x)
         drawn = negatives(energy, x, generator)
         # One pass over both: half the overhead for small networks.
         positive, negative = energy(torch.cat([x, drawn])).split(len(x))
-        guard.observe((negative.mean() - positive.mean()).detach())
+        guard.observe(contrastive_loss(negative, positive))
         value = contrastive_loss(positive, negative, energy_penalty=recipe.energy_penalty)
         if recipe.gradient_penalty:
-            value = value + recipe.gradient_penalty * _penalty_between(energy, x, drawn, generator)
+            points = interpolates(x, drawn, generator=generator)
+            value = value + recipe.gradient_penalty * gradient_penalty(energy(points), points)
         return value
 
     batches = Minibatches(data, batch_size=recipe.batch_size, epochs=recipe.epochs, generator=generator)
-    settings = {"lr": recipe.lr, "schedule": recipe.schedule, "clip": recipe.clip, "average": recipe.average}
-    return fit(energy, loss, batches, **settings, guard=guard, track=track, description="energy")  # type: ignore[arg-type]
-
-
-def check_depends(energy: nn.Module, x: Tensor) -> None:
-    """Check that an energy depends on its argument, now or for some value of its parameters.
-
-    Arguments:
-        energy: maps (N, *event) to (N,), or to the logits (N, C) of a classifier.
-        x: some points, (N, *event).
-
-    Raises:
-        ValueError: it does not: its score is zero whatever is learned, and no method could fit it.
-
-    Example:
-        >>> check_depends(nn.Sequential(nn.Linear(2, 1), nn.Flatten(0)), torch.randn(4, 2))
-    """
-    leaf = x.detach().clone().requires_grad_()
-    value = energy(leaf)
-    if value.ndim > 1:  # some combination of the logits
-        value = value.flatten(1) @ torch.linspace(1, 2, value[0].numel()).to(value)
-    if value.requires_grad:
-        (score,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True, retain_graph=True)
-        if score is not None:
-            if bool(score.any()):
-                return
-            # The score may vanish at the start alone, as where a last layer starts at zero: may parameters change it?
-            parameters = [p for p in energy.parameters() if p.requires_grad]
-            # Signs in pairs cancel exactly what all points share.
-            even = len(x) // 2 * 2
-            contrast = value[:even:2].sum() - value[1:even:2].sum()
-            moves = torch.autograd.grad(contrast, parameters, allow_unused=True) if parameters and even else ()
-            if any(m is not None and bool(m.abs().max() > 1e-6) for m in moves):
-                return
-    raise fail("energy", "one that depends on x", "a zero score at every point", "use its argument in forward")
+    return fit(energy, loss, batches, recipe, guard=guard, track=track, description="energy")
 
 
 def _noise_like(data: Tensor) -> Base:
     mean, sd = data.mean(0), data.std(0, correction=0)
-
-    def base(n: int, generator: torch.Generator) -> Tensor:
-        return mean + sd * torch.randn((n, *mean.shape), generator=generator).to(mean)
-
-    return base
-
-
-def _penalty_between(energy: nn.Module, x: Tensor, drawn: Tensor, generator: torch.Generator) -> Tensor:
-    share = torch.rand((len(x), *[1] * (x.ndim - 1)), generator=generator).to(x)
-    points = (share * x + (1 - share) * drawn).flatten(1).requires_grad_()
-    return gradient_penalty(energy(points.view_as(x)), points)
+    return lambda n, generator: mean + sd * normal((n, *mean.shape), generator, mean)

@@ -1,4 +1,4 @@
-"""Draws of a potential's law from a learned sampler, corrected by importance weights."""
+"""Draws of a potential's distribution from a learned sampler, corrected by importance weights."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch.distributions import Normal
 from latentebm.checks import check_event, check_int, check_number, fail
 from latentebm.models.sampler_net import SamplerNet
 from latentebm.objectives.sampler_entropy import sampler_score
+from latentebm.rng import normal
 
 __all__ = ["Proposal"]
 
@@ -25,13 +26,13 @@ class Proposal:
               r = N(\mathrm{loc}, \mathrm{scale}^2)
 
     A sampler fitted by its entropy follows the potential's modes but misses what none of its points is near: there a
-    fitted energy may fall without bound and no draw would tell. The wide share finds such holes, and bounds every
-    weight. The sampler's density comes from :func:`~latentebm.objectives.sampler_entropy.sampler_score`, at wide points
-    with the code of the nearest of its own; a sampler without noise has none, and its points count as they are.
+    fitted energy may fall without bound, unseen by any draw. The wide share finds such holes, and bounds every weight.
+    The sampler's density comes from :func:`~latentebm.objectives.sampler_entropy.sampler_score`, at wide points with
+    the code of the nearest of its own; a sampler without noise has none, and its points are returned unweighted.
 
     Attributes:
         source: the sampler.
-        loc: centre of the wide law, (d,).
+        loc: centre of the wide Gaussian, (d,).
         scale: its standard deviations, (d,).
         share: α, its share of the draws, in (0, 1); at least one draw.
 
@@ -60,18 +61,19 @@ class Proposal:
 
     @torch.no_grad()
     def draw(self, potential: Callable[[Tensor], Tensor], n: int, generator: torch.Generator) -> Tensor:
-        """Draw (n, d) points of the law e^{−U}; with members, rows take turns among them, each redrawn among its own.
+        """Draw (n, d) points of the density e^{−U}; rows take turns among members, each redrawn among its own.
 
         Raises:
-            ValueError: fewer than two points a member, or a sampler of the wrong output shape.
+            ValueError: fewer than two points per member, or a sampler of the wrong output shape.
         """
         members, source, was_training = self.source.members, self.source, self.source.training
         if check_int("n", n) < 2 * members or n % members:
-            raise fail("n", f"at least two points for each of {members} members, as many of each", n, "draw more")
+            want = f"a multiple of {members} members, at least {2 * members}"
+            raise fail("n", want, n, f"pass n={2 * members}")
         source.eval()
         wide = members * max(1, round(self.share * n / members)) if source.noise else 0
-        z = torch.randn(n - wide, source.latent_dim, generator=generator).to(self.loc)
-        noise = torch.randn(n, source.dim, generator=generator).to(self.loc)
+        z = normal((n - wide, source.latent_dim), generator, self.loc)
+        noise = normal((n, source.dim), generator, self.loc)
         clean = check_event("source", source(z), tuple(self.loc.shape))
         x = clean + source.noise * noise[wide:]
         if wide:
@@ -85,7 +87,7 @@ class Proposal:
 
     def _log_density(self, x: Tensor, codes: Tensor, share: float, generator: torch.Generator) -> Tensor:
         own = sampler_score(self.source, x, codes, noise=self.source.noise, generator=generator).log_density
-        # Unvalidated: a diverged sampler makes points that are no numbers, which its own loss reports.
+        # Unvalidated: a diverged sampler makes NaN points, which its own loss reports.
         wide = Normal(self.loc, self.scale, validate_args=False).log_prob(x).sum(1)
         return torch.logaddexp(own + math.log1p(-share), wide + math.log(share))
 
@@ -95,10 +97,11 @@ class Proposal:
 
     def _redrawn(self, x: Tensor, log_weight: Tensor, generator: torch.Generator) -> Tensor:
         share = torch.softmax(self._by_member(log_weight), 1)
-        # At most about √K copies in K: a lone point must not carry a whole step.
-        # And where a fit diverges, its loss says so, at which step.
+        # At most about √K copies in K: a single point must not dominate a step. NaN is left to the loss to report.
         share = share.nan_to_num(1.0).clamp(min=1e-12, max=share.shape[1] ** -0.5)
-        rows = torch.multinomial(share.cpu(), share.shape[1], replacement=True, generator=generator).to(x.device)
+        rows = torch.multinomial(share.to(generator.device), share.shape[1], replacement=True, generator=generator).to(
+            x.device
+        )
         return self._by_member(x).take_along_dim(rows[..., None], 1).transpose(0, 1).flatten(0, 1)
 
     def _by_member(self, rows: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from latentebm.objectives.sampler_entropy import (
     sampler_score,
     scale_entropy,
 )
+from latentebm.rng import normal
 
 __all__ = ["ENTROPIES", "Potential", "SamplerLoss", "constant"]
 
@@ -26,29 +27,26 @@ Potential = Callable[[Tensor], Tensor]
 
 
 class SamplerLoss(nn.Module):
-    r"""A generator's loss, with the critic that the mutual information needs.
+    r"""A sampler's loss, with the critic that the mutual information needs.
 
     .. math:: E_G[U(x)] - w H(G)
 
     Arguments:
-        source: the generator.
         entropy: ``variational`` (needs noise), ``mutual-information`` (needs noise) or ``scales`` (needs batch
             normalisation).
         bound: of the mutual information, ``donsker-varadhan`` or ``jensen-shannon``.
-        weight: of the entropy, w; 1 for the potential's own law.
-        pairs: importance draws a point of the variational entropy, each with its opposite.
+        weight: of the entropy, w; 1 for the potential's own distribution.
+        pairs: importance draws per point of the variational entropy, each with its opposite.
+        generator: source of the critic's initial weights; None for torch's global stream.
 
     Raises:
-        ValueError: the generator lacks what its entropy needs, or an argument is out of range.
-
-    References:
-        No MCMC for me: amortized sampling for fast and stable training of energy-based models (Grathwohl et al.,
-        2021), https://arxiv.org/abs/2010.04230
+        ValueError: the sampler lacks what its entropy needs, or an argument is out of range.
 
     Example:
-        >>> loss, g = SamplerLoss(SamplerNet(2, 2)), torch.Generator().manual_seed(0)
-        >>> loss(lambda x: x.square().sum(1) / 2, 8, g).shape
-        torch.Size([])
+        >>> loss, g = SamplerLoss(SamplerNet(2, 2), "mutual-information"), torch.Generator().manual_seed(0)
+        >>> loss(lambda x: x.square().sum(1) / 2, 8, g).backward()
+        >>> all(bool(p.grad.any()) for p in loss.source.parameters())
+        True
     """
 
     def __init__(
@@ -59,6 +57,7 @@ class SamplerLoss(nn.Module):
         bound: str = BOUNDS[0],
         weight: float = 1.0,
         pairs: int = 3,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.entropy = check_choice("entropy", entropy, ENTROPIES)
@@ -68,35 +67,30 @@ class SamplerLoss(nn.Module):
         if entropy != "scales" and not source.noise:
             raise fail("source", f"noise above 0 for entropy={entropy}", 0, "pass SamplerNet(…, noise=0.1)")
         if entropy == "scales" and not source.scales().numel():
-            raise fail("source", "batch normalisation for entropy=scales", "none", "pass batch_norm=True")
+            raise fail("source", "batch normalisation for entropy=scales", "no such layer", "pass batch_norm=True")
         self.source = source
         sizes = (source.dim + source.latent_dim, 128, 128, 1)
-        self.critic = mlp(sizes) if entropy == "mutual-information" else None
+        self.critic = mlp(sizes, generator=generator) if entropy == "mutual-information" else None
 
     def forward(self, potential: Potential, n: int, generator: torch.Generator) -> Tensor:
-        """The loss on `n` fresh points.
-
-        Raises:
-            ValueError: the generator's points, or the potential's values, have another shape than they ought to.
-        """
+        """The loss on `n` fresh points."""
         like = next(self.source.parameters())
-        z, noise = (torch.randn(n, k, generator=generator).to(like) for k in (self.source.latent_dim, self.source.dim))
+        z, noise = (normal((n, k), generator, like) for k in (self.source.latent_dim, self.source.dim))
         clean = check_event("source", self.source(z), (self.source.dim,))
         x = clean + self.source.noise * noise
         values = check_event("potential", potential(x), ())
         return values.mean() - self.weight * self._entropy(x, z, generator)
 
     def _entropy(self, x: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:
-        """The entropy, or what has its gradient."""
+        """The entropy, or a number with its gradient."""
         if self.entropy == "scales":
             return scale_entropy(self.source.scales())
         if self.critic is not None:
             on_pairs = self.critic(torch.cat([x, z], 1)).squeeze(1)
             off_pairs = torch.cat([self.critic(torch.cat([x, z.roll(s, 0)], 1)).squeeze(1) for s in (1, 2, 3)])
             return mutual_information(on_pairs, off_pairs, bound=self.bound)
-        found = sampler_score(
-            constant(self.source), x.detach(), z, noise=self.source.noise, k=self.pairs, generator=generator
-        )
+        decode, noise = constant(self.source), self.source.noise
+        found = sampler_score(decode, x.detach(), z, noise=noise, k=self.pairs, generator=generator)
         return entropy_surrogate(x, found.score)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_choice, check_int, check_points, fail
-from latentebm.ebm.maximum_likelihood import check_depends
-from latentebm.models.noise import NoiseEnergy
+from latentebm.checks import check_choice, check_int, check_number, check_points, fail
+from latentebm.ebm.check_energy import check_energy
+from latentebm.ebm.noise import NoiseEnergy
 from latentebm.objectives.score_matching import (
+    PROJECTIONS,
     check_scales,
     denoising_score_matching,
     exact_score_matching,
@@ -18,30 +20,59 @@ from latentebm.objectives.score_matching import (
     sliced_score_matching,
 )
 from latentebm.progress import Track, silent
+from latentebm.rng import integers, uniform
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.guard import Guard
+from latentebm.training.optimisation import Optimisation, Schedule
 
-__all__ = ["METHODS", "fit_score"]
+__all__ = ["METHODS", "ScoreRecipe", "fit_score"]
 
 METHODS = ("denoising", "multiscale", "sliced", "exact")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ScoreRecipe(Optimisation):
+    """How an energy is fitted by score matching; the optimizer's settings are `Optimisation`'s.
+
+    Attributes:
+        method: ``denoising``, ``multiscale``, ``sliced`` or ``exact``.
+        sigma: noise of ``denoising``, in the data's units: a fraction of the finest detail. For ``multiscale``, levels
+            that fall, (L,); None draws levels log-uniformly over the energy's range.
+        projection: directions of ``sliced``, ``rademacher`` or ``gaussian``.
+        reduced: the variance-reduced form of ``sliced``.
+        scale_weight: weight of the loss along the level in ``multiscale``.
+        batch: data per step.
+    """
+
+    method: str = "denoising"
+    sigma: float | Tensor | None = None
+    projection: str = "rademacher"
+    reduced: bool = True
+    scale_weight: float = 0.1
+    steps: int = 4000
+    batch: int = 256
+    lr: float = 2e-3
+    schedule: Schedule = "onecycle"
+    clip: float | None = 10.0
+    average: float = 0.99
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("method", self.method, METHODS)
+        check_choice("projection", self.projection, PROJECTIONS)
+        check_number("scale_weight", self.scale_weight, low=0)
+        for name in ("steps", "batch"):
+            check_int(name, getattr(self, name))
+        levels = None if self.sigma is None else torch.as_tensor(self.sigma)
+        if self.method == "denoising" and (levels is None or levels.ndim):
+            fix = "pass for example sigma=0.1, or method='multiscale'"
+            raise fail("sigma", "one noise level for denoising", self.sigma, fix)
+        if levels is not None:
+            check_scales(levels.flatten(), sorted_down=True)
+
+
 def fit_score(
-    energy: nn.Module,
-    data: Tensor,
-    *,
-    method: str = "denoising",
-    sigma: float | Tensor | None = None,
-    projection: str = "rademacher",
-    reduced: bool = True,
-    scale_weight: float = 0.1,
-    steps: int = 4000,
-    batch: int = 256,
-    lr: float = 2e-3,
-    clip: float | None = 10.0,
-    average: float = 0.99,
-    generator: torch.Generator,
-    track: Track = silent,
+    energy: nn.Module, data: Tensor, recipe: ScoreRecipe, *, generator: torch.Generator, track: Track = silent
 ) -> FitResult:
     r"""Fit an energy to data by one of the score-matching losses.
 
@@ -51,40 +82,24 @@ def fit_score(
     connect: the relative mass of separate modes is only found by ``multiscale``, whose levels connect them.
 
     Arguments:
-        energy: maps (N, d) to (N,), fitted in place; a :class:`~latentebm.models.noise.NoiseEnergy` for
+        energy: maps (N, d) to (N,), fitted in place; a :class:`~latentebm.ebm.noise.NoiseEnergy` for
             ``multiscale``.
         data: (N, d).
-        method: ``denoising``, ``multiscale``, ``sliced`` or ``exact``.
-        sigma: noise of ``denoising``, in the data's units: a fraction of the finest detail. For ``multiscale``, levels
-            that fall, (L,); None draws levels log-uniformly over the energy's range.
-        projection: directions of ``sliced``, ``rademacher`` or ``gaussian``.
-        reduced: the variance-reduced form of ``sliced``.
-        scale_weight: weight of the loss along the level in ``multiscale``.
-        steps: optimizer steps.
-        batch: data a step.
-        lr: peak learning rate, after a warm-up and before a cosine to zero.
-        clip: bound of the gradient's norm, or none.
-        average: decay of the moving average of the parameters that the fit ends with; 0 for the last ones.
-        generator: source of batches and noise (CPU).
-        track: shows progress.
 
     Returns:
         The record of the fit. Losses of different methods differ by constants and are not comparable.
 
     Raises:
-        ValueError: the data are not finite (N, d), a level is not positive, levels do not fall, the method does not
-            suit the energy, or the energy does not depend on x.
+        ValueError: the data are not finite (N, d), the method does not suit the energy, or the energy is not one
+            number per point that depends on the point.
         DivergedError: the loss went on being NaN or infinite; the energy holds its last good state.
-
-    References:
-        How to train your energy-based models (Song and Kingma, 2021), https://arxiv.org/abs/2101.03288
 
     Example:
         >>> from latentebm.models.energies import EnergyNet
         >>> g = torch.Generator().manual_seed(0)
         >>> data = 1 + 0.5 * torch.randn(2000, 1, generator=g)
         >>> energy = EnergyNet(1, hidden=(32,), generator=g)
-        >>> _ = fit_score(energy, data, sigma=0.1, steps=300, generator=g)
+        >>> _ = fit_score(energy, data, ScoreRecipe(sigma=0.1, steps=300), generator=g)
         >>> with torch.no_grad():
         ...     rise = energy(torch.tensor([[1.5]])) - energy(torch.tensor([[1.0]]))
         >>> abs(rise.item() - 0.5**2 / (2 * (0.5**2 + 0.1**2))) < 0.1
@@ -93,62 +108,43 @@ def fit_score(
     if data.ndim != 2 or not len(data):
         raise fail("data", "shape (N, d)", tuple(data.shape), "flatten each point")
     check_points("data", data)
-    check_choice("method", method, METHODS)
-    check_depends(energy, data[:256])
-    if (shape := energy(data[:2]).shape) != data[:2, 0].shape:
-        raise fail("energy", "shape (N,)", tuple(shape), "return one energy a point, for example .squeeze(-1)")
-    for name, value in (("steps", steps), ("batch", batch)):
-        check_int(name, value)
-    losses: dict[str, Callable[[Tensor], Tensor]] = {
-        "exact": lambda x: exact_score_matching(energy, x),
-        "sliced": lambda x: sliced_score_matching(
-            energy, x, generator=generator, projection=projection, reduced=reduced
-        ),
-    }
-    if method == "denoising":
-        losses[method] = _denoising(energy, sigma, generator)
-    elif method == "multiscale":
-        losses[method] = _multiscale(energy, sigma, scale_weight, generator)
+    check_energy(energy, data[:256])
+    of_points = _loss(energy, recipe, generator)
 
     def loss(_: int) -> Tensor:
-        rows = torch.randint(len(data), (batch,), generator=generator)
-        return losses[method](data[rows.to(data.device)])
+        return of_points(data[integers(len(data), (recipe.batch,), generator, data.device)])
 
-    # The guard sees losses alone here: there are no draws whose energy could part from the data's.
-    settings = {"lr": lr, "schedule": "onecycle", "clip": clip, "average": average, "guard": Guard(energy)}
-    return fit(energy, loss, range(steps), **settings, track=track, description="score")  # type: ignore[arg-type]
+    # The guard sees losses alone: without draws there is no energy gap.
+    return fit(energy, loss, range(recipe.steps), recipe, guard=Guard(energy), track=track, description="score")
 
 
-def _denoising(
-    energy: nn.Module, sigma: float | Tensor | None, generator: torch.Generator
-) -> Callable[[Tensor], Tensor]:
-    if sigma is None or torch.as_tensor(sigma).ndim:
-        raise fail(
-            "sigma", "one noise level for denoising", sigma, "pass for example sigma=0.1, or method='multiscale'"
-        )
-    level = float(check_scales(torch.as_tensor(sigma)))
+def _loss(energy: nn.Module, recipe: ScoreRecipe, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    if recipe.method == "exact":
+        return lambda x: exact_score_matching(energy, x)
+    if recipe.method == "sliced":
+        directions = {"projection": recipe.projection, "reduced": recipe.reduced}
+        return lambda x: sliced_score_matching(energy, x, generator=generator, **directions)  # type: ignore[arg-type]
+    if recipe.method == "multiscale":
+        return _multiscale(energy, recipe, generator)
+    level = float(torch.as_tensor(recipe.sigma))
     # Times σ² the loss is of order one, whatever the level, and so is the gradient that is clipped.
     return lambda x: level**2 * denoising_score_matching(energy, x, level, generator=generator)
 
 
-def _multiscale(
-    energy: nn.Module, sigma: float | Tensor | None, scale_weight: float, generator: torch.Generator
-) -> Callable[[Tensor], Tensor]:
+def _multiscale(energy: nn.Module, recipe: ScoreRecipe, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
     if not isinstance(energy, NoiseEnergy):
-        raise fail(
-            "energy", "a NoiseEnergy for multiscale", type(energy).__name__, "pass NoiseEnergy(d, low=…, high=…)"
-        )
-    ends = torch.stack([energy.high, energy.low]).cpu()
-    levels = None if sigma is None else check_scales(torch.as_tensor(sigma).flatten(), sorted_down=True)
+        got = type(energy).__name__
+        raise fail("energy", "a NoiseEnergy for multiscale", got, "pass NoiseEnergy(d, low=…, high=…)")
+    levels = None if recipe.sigma is None else torch.as_tensor(recipe.sigma).flatten()
 
     def draw(n: int) -> Tensor:
         if levels is not None:
-            return levels[torch.randint(len(levels), (n,), generator=generator)]
-        share = torch.rand(n, generator=generator)
-        return ends[0] ** share * ends[1] ** (1 - share)
+            return levels[integers(len(levels), (n,), generator, levels.device)]
+        share = uniform((n,), generator, energy.low)
+        return energy.high**share * energy.low ** (1 - share)
 
     def loss(x: Tensor) -> Tensor:
-        at = draw(len(x)).to(x)
-        return multiscale_score_matching(energy, x, at, generator=generator, scale_weight=scale_weight)
+        level, weight = draw(len(x)).to(x), recipe.scale_weight
+        return multiscale_score_matching(energy, x, level, generator=generator, scale_weight=weight)
 
     return loss

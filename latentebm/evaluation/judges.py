@@ -14,6 +14,7 @@ from latentebm.data.batches import Minibatches
 from latentebm.data.images import Images
 from latentebm.progress import Track, silent
 from latentebm.training.fit import fit
+from latentebm.training.optimisation import Optimisation
 
 __all__ = ["Classifier", "fit_classifier"]
 
@@ -124,5 +125,5 @@ def fit_classifier(
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
         return F.cross_entropy(judge(batch[0].float() / 255), batch[1])
 
-    fit(judge, loss, batches, lr=lr, schedule="onecycle", track=track, description="classifier")
+    fit(judge, loss, batches, Optimisation(lr=lr, schedule="onecycle"), track=track, description="classifier")
     return judge.eval()

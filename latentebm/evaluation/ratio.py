@@ -8,10 +8,11 @@ from torch.nn import functional as F
 
 from latentebm.checks import fail
 from latentebm.chunks import chunk_size, in_chunks
-from latentebm.models.networks import encoder
+from latentebm.models.networks import Conv
 from latentebm.progress import Track, silent
 from latentebm.rng import integers, permutation, seeded
 from latentebm.training.fit import fit
+from latentebm.training.optimisation import Optimisation
 
 __all__ = ["Ratio", "fit_ratio", "held_out_fifth"]
 
@@ -30,7 +31,7 @@ class Ratio(nn.Module):
 
     def __init__(self, data_shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.net = encoder("conv", data_shape, 1, WIDTH)
+        self.net = Conv(WIDTH).encoder(data_shape, 1)
         self.register_buffer("temperature", torch.ones(()))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -79,8 +80,7 @@ def fit_ratio(a: Tensor, b: Tensor, *, steps: int = STEPS, generator: torch.Gene
         ratio,
         loss,
         range(steps),
-        weight_decay=1e-2,
-        schedule="cosine",
+        Optimisation(weight_decay=1e-2, schedule="cosine"),
         validate=lambda: _cross_entropy(ratio.logits(aside_a), ratio.logits(aside_b)),
         every=25,
         patience=8,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from latentebm.checks import check_choice, fail
 from latentebm.missing.mechanisms import MissingDataWarning
 from latentebm.missing.mixed_likelihoods import FAMILIES
 
-__all__ = ["ColumnCode", "TableCodec"]
+__all__ = ["ColumnCode", "TableCodec", "check_columns"]
 
 Likelihood = str | Mapping[Any, str]
 
@@ -36,18 +36,12 @@ class ColumnCode:
     scale: float = 1.0
     classes: tuple[Any, ...] = ()
 
-    @property
-    def spec(self) -> str | tuple[str, int]:
-        """The family as the model takes it."""
-        # One class alone still needs two logits.
-        return (self.family, max(2, len(self.classes))) if self.family == "categorical" else self.family
-
 
 class TableCodec:
     r"""Maps a table to values the model reads, :math:`(x - \bar x)/\mathrm{sd}` or class numbers, and back.
 
-    A constant column has scale 0: it is imputed by its constant. So has an empty column, which has no mean to learn
-    and is filled with zeros (or its first declared class).
+    A constant column has scale 0: it is imputed by its constant. So has an empty column, which is filled with zeros (or
+    its first declared class).
 
     Arguments:
         likelihood: one family for all columns, or column to family; numeric columns left out are ``gaussian``.
@@ -71,15 +65,14 @@ class TableCodec:
 
     @property
     def families(self) -> list[str | tuple[str, int]]:
-        """One family a column, as the model takes them."""
-        return [code.spec for code in self.codes]
+        """One family per column, as the model takes them."""
+        # One class alone still needs two logits.
+        return [(c.family, max(2, len(c.classes))) if c.family == "categorical" else c.family for c in self.codes]
 
     def fit(self, table: pd.DataFrame) -> TableCodec:
         """Learn the columns' codes from their observed cells."""
         if isinstance(self.likelihood, Mapping):
-            unknown = [c for c in self.likelihood if c not in table.columns]
-            if unknown:
-                raise fail("likelihood", "columns of X", unknown, "correct the names")
+            check_columns("likelihood", self.likelihood, table)
         self.codes = [self._learn(name, table.iloc[:, j]) for j, name in enumerate(table.columns)]
         return self
 
@@ -112,7 +105,7 @@ class TableCodec:
 
     def _family(self, name: Any, column: pd.Series) -> str:
         declared = self.likelihood if isinstance(self.likelihood, str) else self.likelihood.get(name)
-        if declared is None or declared != "categorical":
+        if declared != "categorical":
             seen = column.dropna()
             # Flags with gaps are objects to pandas, and numbers to everybody else.
             flags = declared == "bernoulli" and seen.map(lambda v: isinstance(v, bool | np.bool_)).all()
@@ -128,9 +121,7 @@ class TableCodec:
             known = tuple(getattr(column.dtype, "categories", ())[:1]) if family == "categorical" else ()
             filled = repr(known[0]) if known else "zeros"
             warnings.warn(f"column {name!r} has no observed cell: it is filled with {filled}", MissingDataWarning, 6)
-            if known:
-                return ColumnCode(family, classes=known)
-            return ColumnCode(family, scale=0.0)
+            return ColumnCode(family, scale=float(bool(known)), classes=known)
         if family == "categorical":
             return ColumnCode(family, classes=tuple(sorted(seen.unique().tolist(), key=lambda v: (str(type(v)), v))))
         numbers = _finite(name, seen)
@@ -152,6 +143,13 @@ class TableCodec:
         if unknown:
             raise fail("X", f"classes of {name!r} seen in fit, {list(code.classes)}", unknown, "fit on all classes")
         return np.array([number[v] for v in column], dtype=np.float64)
+
+
+def check_columns(setting: str, names: Iterable[Any], table: pd.DataFrame) -> None:
+    """Raise ValueError if a setting names columns that the table lacks."""
+    unknown = [c for c in names if c not in table.columns]
+    if unknown:
+        raise fail(setting, "columns of X", unknown, f"pass some of {list(map(str, table.columns))[:10]}")
 
 
 def _finite(name: Any, column: pd.Series) -> NDArray[np.float64]:

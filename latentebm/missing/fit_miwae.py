@@ -7,64 +7,45 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentebm.checks import check_int, check_number
+from latentebm.checks import check_int
 from latentebm.data.batches import Minibatches
-from latentebm.missing.bound import iwae_bound, miwae_log_weight, not_miwae_log_weight
-from latentebm.missing.miwae import MIWAE, Terms
+from latentebm.missing.bound import iwae_bound
+from latentebm.missing.miwae import MIWAE
 from latentebm.progress import Track, silent
 from latentebm.training.fit import FitResult, fit
+from latentebm.training.optimisation import Optimisation, Schedule
 
-__all__ = ["MIWAERecipe", "fit_miwae", "log_weights"]
+__all__ = ["MIWAERecipe", "fit_miwae"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MIWAERecipe:
-    """How a MIWAE is fitted.
+class MIWAERecipe(Optimisation):
+    """How a MIWAE is fitted; `Optimisation` says what lr, schedule, clip, weight_decay and average are.
 
     Attributes:
-        k: importance draws a row in the bound.
+        k: importance draws per row in the bound.
         steps: optimizer steps; epochs are rounded up to whole ones.
-        batch_size: rows a step.
-        lr: peak learning rate.
-        schedule: of the learning rate, see :func:`latentebm.training.fit.fit`.
-        weight_decay: decoupled weight decay.
-        clip: bound of the gradient's norm.
+        batch_size: rows per step.
 
     Raises:
         ValueError: a setting lies outside its range.
 
     Example:
-        >>> MIWAERecipe().k
-        20
+        >>> MIWAERecipe(k=0)
+        Traceback (most recent call last):
+        ValueError: k: expected a whole number of at least 1, got 0; pass k=1 or more
     """
 
     k: int = 20
     steps: int = 4000
     batch_size: int = 64
-    lr: float = 1e-3
-    schedule: str = "cosine"
-    weight_decay: float = 0.0
+    schedule: Schedule = "cosine"
     clip: float | None = 10.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("k", "steps", "batch_size"):
             check_int(name, getattr(self, name))
-        check_number("lr", self.lr, low=0, open_low=True)
-        check_number("weight_decay", self.weight_decay, low=0)
-
-
-def log_weights(model: MIWAE, terms: Terms) -> Tensor:
-    """Log-weights (K, N) of posterior draws: those of the not-MIWAE where the model has a missing model.
-
-    Example:
-        >>> model = MIWAE(["gaussian"], latent_dim=1, width=8)
-        >>> terms = model.terms(torch.zeros(2, 1), torch.ones(2, 1), 3, generator=torch.Generator().manual_seed(0))
-        >>> log_weights(model, terms).shape
-        torch.Size([3, 2])
-    """
-    if model.missing is None:
-        return miwae_log_weight(terms.log_likelihood, terms.log_prior, terms.log_proposal)
-    return not_miwae_log_weight(terms.log_likelihood, terms.log_missing, terms.log_prior, terms.log_proposal)
 
 
 def fit_miwae(
@@ -76,7 +57,7 @@ def fit_miwae(
     generator: torch.Generator,
     track: Track = silent,
 ) -> FitResult:
-    r"""Maximise the importance-weighted bound of incomplete rows.
+    r"""Maximise the importance-weighted bound of incomplete rows, in place.
 
     .. math:: \max_{\theta,\phi}\; \mathrm{mean}_i \log \frac1K \sum_k w_{ik}
 
@@ -89,15 +70,11 @@ def fit_miwae(
         track: shows progress.
 
     Returns:
-        The record of the fit; losses are nats a row.
+        The record of the fit; losses are in nats per row.
 
     Raises:
         ValueError: shapes disagree.
         DivergedError: the bound became NaN or infinite.
-
-    References:
-        MIWAE: Deep generative modelling and imputation of incomplete data sets (Mattei and Frellsen, 2019),
-        https://arxiv.org/abs/1812.02633
 
     Example:
         >>> rng = torch.Generator().manual_seed(0)
@@ -109,18 +86,13 @@ def fit_miwae(
         True
     """
     recipe = recipe or MIWAERecipe()
-    batch = min(recipe.batch_size, len(x))
-    epochs = -(-recipe.steps // (len(x) // batch))
-    batches = Minibatches(x, mask, batch_size=batch, epochs=epochs, generator=generator)
+    epochs = -(-recipe.steps // max(1, len(x) // recipe.batch_size))
+    batches = Minibatches(x, mask, batch_size=recipe.batch_size, epochs=epochs, generator=generator)
 
     def loss(rows: tuple[Tensor, ...]) -> Tensor:
-        terms = model.terms(rows[0], rows[1], recipe.k, generator=generator)
-        return -iwae_bound(log_weights(model, terms)).mean()
+        return -iwae_bound(model.terms(rows[0], rows[1], recipe.k, generator=generator).log_weight).mean()
 
     model.train()
-    result = fit(
-        model, loss, batches, lr=recipe.lr, schedule=recipe.schedule, weight_decay=recipe.weight_decay,
-        clip=recipe.clip, track=track, description="MIWAE",
-    )  # fmt: skip
+    result = fit(model, loss, batches, recipe, track=track, description="MIWAE")
     model.eval()
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,18 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, fail
-from latentebm.missing.codec import TableCodec
+from latentebm.missing.codec import TableCodec, check_columns
 from latentebm.missing.fit_miwae import MIWAERecipe, fit_miwae
 from latentebm.missing.imputation import Imputation, impute, impute_each
 from latentebm.missing.mechanisms import MissingDataWarning
 from latentebm.missing.miwae import MIWAE
 from latentebm.progress import Track, silent
+from latentebm.rng import seeded
 
 __all__ = ["MIWAEImputer"]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)  # equality and text are scikit-learn's
 class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     r"""Impute missing values by a deep latent variable model fitted to incomplete rows.
 
@@ -39,35 +42,26 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         latent_dim: d.
         likelihood: ``gaussian``, ``student_t``, ``bernoulli`` or ``categorical`` for all columns, or a mapping from
             column to family; numeric columns left out are ``gaussian``. Text must be declared ``categorical``.
-        missing_model: None for a MIWAE (data missing at random); ``self-masking``, ``self-masking-known`` or
-            ``agnostic`` for a not-MIWAE.
+        missing_model: None for a MIWAE (data missing at random), or for a not-MIWAE a kind of :class:`MissingModel`.
         direction: which values go missing, with ``self-masking-known``: ``high`` or ``low``, or column to either.
         decoder: ``mlp``, or ``linear`` for the probabilistic-PCA form.
         standardize: by the observed cells of each numeric column. Where these are a biased part and the columns'
             true scale is known, scale X by it and pass False.
         width: hidden units of each hidden layer.
-        k: importance draws a row in training.
-        steps: optimizer steps.
-        batch_size: rows a step.
-        lr: peak learning rate.
-        draws: importance draws a row in imputation.
+        k: importance draws per row in training; this, steps, batch_size and lr as in :class:`MIWAERecipe`.
+        draws: importance draws per row in imputation.
         random_state: seed of initial weights, training and imputation.
         track: shows progress; silent by default.
 
     Attributes:
         model_: the fitted :class:`MIWAE`, over standardised columns.
         codec_: how columns become numbers.
-        bound_: importance-weighted bound at the end of training, nats a row of the standardised table.
+        bound_: importance-weighted bound at the end of training, nats per row of the standardised table.
         n_features_in_: columns seen in the fit.
 
     Raises:
         ValueError: text without a declared family, infinite values, a setting outside its range, or other columns
             than in the fit.
-
-    References:
-        MIWAE: Deep generative modelling and imputation of incomplete data sets (Mattei and Frellsen, 2019),
-        https://arxiv.org/abs/1812.02633; not-MIWAE (Ipsen, Mattei and Frellsen, 2021),
-        https://arxiv.org/abs/2006.12871
 
     Example:
         >>> z = np.random.default_rng(0).normal(size=(200, 1))
@@ -79,38 +73,20 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         (True, True)
     """
 
-    def __init__(
-        self,
-        *,
-        latent_dim: int = 10,
-        likelihood: str | Mapping[Any, str] = "gaussian",
-        missing_model: str | None = None,
-        direction: str | Mapping[Any, str] = "high",
-        decoder: str = "mlp",
-        standardize: bool = True,
-        width: int = 128,
-        k: int = 20,
-        steps: int = 4000,
-        batch_size: int = 64,
-        lr: float = 1e-3,
-        draws: int = 1000,
-        random_state: Any = 0,
-        track: Track = silent,
-    ) -> None:
-        self.latent_dim = latent_dim
-        self.likelihood = likelihood
-        self.missing_model = missing_model
-        self.direction = direction
-        self.decoder = decoder
-        self.standardize = standardize
-        self.width = width
-        self.k = k
-        self.steps = steps
-        self.batch_size = batch_size
-        self.lr = lr
-        self.draws = draws
-        self.random_state = random_state
-        self.track = track
+    latent_dim: int = 10
+    likelihood: str | Mapping[Any, str] = "gaussian"
+    missing_model: str | None = None
+    direction: str | Mapping[Any, str] = "high"
+    decoder: str = "mlp"
+    standardize: bool = True
+    width: int = 128
+    k: int = 20
+    steps: int = 4000
+    batch_size: int = 64
+    lr: float = 1e-3
+    draws: int = 1000
+    random_state: Any = 0
+    track: Track = silent
 
     def fit(self, X: Any, y: Any = None) -> MIWAEImputer:
         """Fit the model to the observed cells of X, (N, D), NaN where missing; y is not used."""
@@ -119,47 +95,41 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         check_int("draws", self.draws)
         self.codec_ = TableCodec(self.likelihood, standardize=self.standardize).fit(table)
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
-        generator = torch.Generator().manual_seed(self.seed_)
-        # Layers draw their initial weights from torch's global state, which is borrowed and given back.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed_)
+        with seeded(self.seed_):
             self.model_ = MIWAE(
                 self.codec_.families, self.latent_dim, width=self.width, decoder=self.decoder,
                 missing_model=self.missing_model, signs=self._signs(table),
             )  # fmt: skip
         x, mask = self._encode(table)
-        result = fit_miwae(self.model_, x, mask, recipe, generator=generator, track=self.track)
+        result = fit_miwae(self.model_, x, mask, recipe, generator=self._generator(), track=self.track)
         self.bound_ = -result.losses[-1]
         return self
 
     def transform(self, X: Any) -> Any:
-        """X with its missing cells replaced by conditional means, or likeliest classes; new rows are welcome.
+        """X with its missing cells replaced by conditional means, or most probable classes; rows may be new.
 
         A row's result depends on the row and `random_state` alone, not on the rows it comes with.
         """
-        check_is_fitted(self)
         table = self._table(X, reset=False)
         x, mask = self._encode(table)
         done = impute_each(self.model_, x, mask, draws=self.draws, seed=self.seed_, track=self.track)
         return self._out(X, table, done)
 
     def multiple(self, X: Any, m: int = 20) -> list[Any]:
-        """Draw m completed copies of X from the conditional law of its missing cells."""
-        check_is_fitted(self)
+        """Draw m completed copies of X from the conditional distribution of its missing cells."""
         table = self._table(X, reset=False)
         return [self._out(X, table, x) for x in self._impute(table, check_int("m", m)).draws]
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Mean importance-weighted bound of the rows of X, nats a row of the standardised table."""
-        check_is_fitted(self)
+        """Mean importance-weighted bound of the rows of X, nats per row of the standardised table."""
         return float(self._impute(self._table(X, reset=False), 0).bound.mean())
 
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed_)
+
     def _impute(self, table: pd.DataFrame, multiple: int) -> Imputation:
-        generator = torch.Generator().manual_seed(self.seed_)
-        x, mask = self._encode(table)
-        return impute(
-            self.model_, x, mask, draws=self.draws, multiple=multiple, generator=generator, track=self.track
-        )  # fmt: skip
+        settings: dict[str, Any] = {"draws": self.draws, "multiple": multiple, "track": self.track}
+        return impute(self.model_, *self._encode(table), generator=self._generator(), **settings)
 
     def _encode(self, table: pd.DataFrame) -> tuple[Tensor, Tensor]:
         values, mask = self.codec_.encode(table)
@@ -169,14 +139,13 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return torch.tensor(values, dtype=torch.float32), torch.tensor(mask, dtype=torch.float32)
 
     def _table(self, X: Any, *, reset: bool) -> pd.DataFrame:
-        if not isinstance(X, pd.DataFrame):
-            values = self._numbers(X)
-            validate_data(self, values, skip_check_array=True, reset=reset)
-            return pd.DataFrame(values)
-        validate_data(self, X, skip_check_array=True, reset=reset)
-        if X.empty:
+        if not reset:
+            check_is_fitted(self)
+        table = X if isinstance(X, pd.DataFrame) else pd.DataFrame(self._numbers(X))
+        validate_data(self, X if table is X else table.to_numpy(), skip_check_array=True, reset=reset)
+        if table.empty:
             raise fail("X", "at least one row and one column", X.shape, "pass data")
-        return X
+        return table
 
     def _numbers(self, X: Any) -> np.ndarray:
         try:
@@ -191,9 +160,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if self.missing_model != "self-masking-known":
             return None
         each = self.direction if isinstance(self.direction, Mapping) else dict.fromkeys(table.columns, self.direction)
-        unknown = [c for c in each if c not in table.columns]
-        if unknown:
-            raise fail("direction", "columns of X", unknown, "correct the names")
+        check_columns("direction", each, table)
         named = [check_choice("direction", each.get(c, "high"), ("high", "low")) for c in table.columns]
         return [1 if d == "high" else -1 for d in named]
 

@@ -27,7 +27,7 @@ class MissingModel(nn.Module):
     Arguments:
         kind: ``self-masking``, ``self-masking-known`` or ``agnostic``.
         likelihood: the columns' families; classes enter one-hot.
-        signs: +1 or −1 a column, for ``self-masking-known``; + by default.
+        signs: +1 or −1 per column, for ``self-masking-known``; + by default.
 
     Raises:
         ValueError: an unknown kind, or signs of another length or value.
@@ -52,12 +52,12 @@ class MissingModel(nn.Module):
         columns, features = likelihood.n_columns, likelihood.n_features
         signs = [1] * columns if signs is None else list(signs)
         if len(signs) != columns or not set(signs) <= {-1, 1}:
-            raise fail("signs", f"{columns} of +1 or -1", signs, "+1 where large values go missing")
+            raise fail("signs", f"{columns} of +1 or -1", signs, "pass +1 where large values go missing")
         self.register_buffer("signs", torch.tensor(signs, dtype=torch.get_default_dtype()))
         self.register_buffer("column", likelihood.feature_column)
-        self.in_order = bool((likelihood.feature_column.diff() > 0).all())
+        self.one_each = torch.equal(likelihood.feature_column, torch.arange(columns))
         shape = (features, columns) if kind == "agnostic" else (features,)
-        # A known direction is believed from the start: a slope of 3 a standard deviation, learned from there on.
+        # A known direction is believed from the start: a slope of 3 per standard deviation, learned from there on.
         start = 3.0 if kind == "self-masking-known" else 0.0
         self.weight = nn.Parameter(torch.full(shape, start))
         self.bias = nn.Parameter(torch.zeros(columns))
@@ -73,9 +73,7 @@ class MissingModel(nn.Module):
         weight: Tensor = self.weight
         if self.kind == "self-masking-known":
             weight = F.softplus(weight) * self.signs[self.column]
-        if len(weight) == len(self.bias):
-            # One feature a column: summing over the features of a column has nothing to sum.
-            drive = features * weight
-            return drive if self.in_order else drive[..., self.column.argsort()]
+        if self.one_each:  # one feature per column, in order: nothing to sum
+            return features * weight
         drive = features.new_zeros(*features.shape[:-1], len(self.bias))
         return drive.index_add(-1, self.column, features * weight)

@@ -5,42 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentebm.checks import check_choice, check_event, check_int, fail
+from latentebm.missing.bound import Terms
 from latentebm.missing.missing_model import MissingModel
 from latentebm.missing.mixed_likelihoods import MixedLikelihood
+from latentebm.rng import normal
 
-__all__ = ["DECODERS", "MIWAE", "Terms"]
+__all__ = ["MIWAE", "check_rows"]
 
 DECODERS = ("mlp", "linear")
-
-
-class Terms(NamedTuple):
-    """What K posterior draws of N rows give: everything a bound or an imputation is made of.
-
-    Attributes:
-        z: latent draws, (K, N, d).
-        log_likelihood: of the observed cells, (K, N), nats.
-        log_prior: (K, N).
-        log_proposal: (K, N).
-        log_missing: of the mask given the completed row, (K, N); zeros without a missing model.
-        parameter: decoder output, (K, N, P).
-        completed: features of the rows, missing cells drawn from p(x | z), (K, N, F), where asked for; else those
-            observed, zeros at missing cells, (N, F).
-    """
-
-    z: Tensor
-    log_likelihood: Tensor
-    log_prior: Tensor
-    log_proposal: Tensor
-    log_missing: Tensor
-    parameter: Tensor
-    completed: Tensor
 
 
 class LinearDecoder(nn.Module):
@@ -66,20 +44,19 @@ class MIWAE(nn.Module):
     The encoder reads zeros where cells are missing: standardise numeric columns, so that a zero is the mean.
 
     Arguments:
-        families: likelihood a column, see :class:`MixedLikelihood`.
+        families: likelihood of each column, see :class:`MixedLikelihood`.
         latent_dim: d.
         width: hidden units of the two hidden layers of each network.
         decoder: ``mlp``, or ``linear`` for the probabilistic-PCA form (Gaussian columns only).
-        missing_model: none, ``self-masking``, ``self-masking-known`` or ``agnostic``.
-        signs: +1 or −1 a column for ``self-masking-known``.
+        missing_model: None, or a kind of :class:`MissingModel`.
+        signs: +1 or −1 per column for ``self-masking-known``.
 
     Raises:
         ValueError: a size below one, an unknown choice, or a linear decoder over columns that are not Gaussian.
 
     References:
         MIWAE: Deep generative modelling and imputation of incomplete data sets (Mattei and Frellsen, 2019),
-        https://arxiv.org/abs/1812.02633; not-MIWAE (Ipsen, Mattei and Frellsen, 2021),
-        https://arxiv.org/abs/2006.12871
+        https://arxiv.org/abs/1812.02633
 
     Example:
         >>> model = MIWAE(["gaussian"] * 3, latent_dim=2, width=16)
@@ -99,22 +76,16 @@ class MIWAE(nn.Module):
         signs: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.likelihood = MixedLikelihood(families)
+        self.likelihood = like = MixedLikelihood(families)
         self.latent_dim = check_int("latent_dim", latent_dim)
-        check_choice("decoder", decoder, DECODERS)
-        self.config: dict[str, Any] = {
-            "families": [f if isinstance(f, str) else list(f) for f in families], "latent_dim": latent_dim,
-            "width": check_int("width", width), "decoder": decoder, "missing_model": missing_model,
-            "signs": None if signs is None else [int(s) for s in signs],
-        }  # fmt: skip
-        like = self.likelihood
-        self.encoder = _tanh_mlp((like.n_features, width, width, 2 * latent_dim))
-        if decoder == "linear":
-            if set(families) != {"gaussian"}:
-                raise fail("decoder", "gaussian columns with decoder='linear'", list(families), "use decoder='mlp'")
-            self.decoder: nn.Module = LinearDecoder(latent_dim, like.n_columns)
+        hidden = (check_int("width", width), width)
+        self.encoder = _tanh_mlp((like.n_features, *hidden, 2 * latent_dim))
+        if check_choice("decoder", decoder, DECODERS) == "mlp":
+            self.decoder: nn.Module = _tanh_mlp((latent_dim, *hidden, like.n_parameters))
+        elif set(families) == {"gaussian"}:
+            self.decoder = LinearDecoder(latent_dim, like.n_columns)
         else:
-            self.decoder = _tanh_mlp((latent_dim, width, width, like.n_parameters))
+            raise fail("decoder", "gaussian columns with decoder='linear'", list(families), "use decoder='mlp'")
         self.missing = None if missing_model is None else MissingModel(missing_model, like, signs)
 
     def posterior(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,85 +94,77 @@ class MIWAE(nn.Module):
         Raises:
             ValueError: another number of columns, or a mask of another shape.
         """
-        return self._posterior(self._observed(x, mask))
+        return self._posterior(self._observed(x, mask)[0])
 
     def terms(
         self, x: Tensor, mask: Tensor, k: int, *, complete: bool = False, generator: torch.Generator
     ) -> Terms:  # fmt: skip
-        """Draw k latents a row and evaluate every term of the bound.
+        """Draw k latents per row of x (N, D) and evaluate every term of the bound.
 
-        Arguments:
-            x: values (N, D); what missing cells hold is never read.
-            mask: 1 = observed, (N, D).
-            k: draws.
-            complete: draw the missing cells even where no missing model asks for them.
-            generator: source of all draws.
+        What x holds where the mask (N, D) is 0 is never read. With `complete`, missing cells are drawn even where no
+        missing model asks for them.
 
         Raises:
-            ValueError: another number of columns, a mask of another shape, or k below 1.
+            ValueError: another number of columns, a mask of another shape, no rows, or k below 1.
         """
-        observed = self._observed(x, mask)
+        observed, seen = self._observed(x, mask)
         mean, scale = self._posterior(observed)
-        noise = torch.randn(
-            (check_int("k", k), *mean.shape), generator=generator, device=generator.device
-        ).to(mean)  # fmt: skip
+        noise = normal((check_int("k", k), *mean.shape), generator, mean)
         z = mean + scale * noise
         parameter = self.decoder(z)
         mask = mask.to(observed)
         cells = self.likelihood.log_prob(_filled(x, mask), parameter)
         completed, log_missing = observed, cells.new_zeros(cells.shape[:-1])
         if complete or self.missing is not None:
-            completed = self._complete(observed, mask, parameter, generator)
+            completed = observed + (1 - seen) * self.likelihood.sample(parameter, generator)
         if self.missing is not None:
             log_missing = self.missing.log_prob(mask, completed)
-        return Terms(
-            z, (cells * mask).sum(-1), _log_normal(z), _log_normal(noise) - scale.log().sum(-1), log_missing,
-            parameter, completed,
-        )  # fmt: skip
+        log_proposal = _log_normal(noise) - scale.log().sum(-1)
+        return Terms(z, (cells * mask).sum(-1), _log_normal(z), log_proposal, log_missing, parameter, completed)
 
+    @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """Mean rows (N, D) of codes (N, d), classes by their number.
-
-        Raises:
-            ValueError: another code length.
-        """
+        """Mean rows (N, D) of codes (N, d), classes by their number; ValueError for another code length."""
         check_event("z", z, (self.latent_dim,))
-        with torch.no_grad():
-            return self.likelihood.point(self.likelihood.mean(self.decoder(z)))
+        return self.likelihood.point(self.likelihood.mean(self.decoder(z)))
+
+    @torch.no_grad()
+    def draw_features(self, z: Tensor, generator: torch.Generator) -> Tensor:
+        """Features (…, F) of rows drawn from p(x | z)."""
+        return self.likelihood.sample(self.decoder(z), generator)
 
     def sample(self, z: Tensor, *, generator: torch.Generator) -> Tensor:
-        """Rows (N, D) drawn from p(x | z), classes by their number.
-
-        Raises:
-            ValueError: another code length.
-        """
+        """Rows (N, D) drawn from p(x | z), classes by their number; ValueError for another code length."""
         check_event("z", z, (self.latent_dim,))
-        with torch.no_grad():
-            return self.likelihood.point(self.likelihood.sample(self.decoder(z), generator))
-
-    def _complete(self, observed: Tensor, mask: Tensor, parameter: Tensor, generator: torch.Generator) -> Tensor:
-        seen = mask[:, self.likelihood.feature_column.to(mask.device)]
-        return observed + (1 - seen) * self.likelihood.sample(parameter, generator)
+        return self.likelihood.point(self.draw_features(z, generator))
 
     def _posterior(self, observed: Tensor) -> tuple[Tensor, Tensor]:
         mean, raw = self.encoder(observed).chunk(2, -1)
         # Bounded away from 0, where log-weights lose their meaning in float32.
         return mean, F.softplus(raw) + 1e-4
 
-    def _observed(self, x: Tensor, mask: Tensor) -> Tensor:
+    def _observed(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (N, F) of the observed cells, zeros elsewhere, and the mask of features."""
         check_event("x", x, (self.likelihood.n_columns,))
-        if mask.shape != x.shape:
-            raise fail(
-                "mask", f"the shape of x, {tuple(x.shape)}", tuple(mask.shape), "pass 1 = observed for each cell"
-            )
-        if not bool(_filled(x, mask).isfinite().all()):
-            raise fail("x", "finite values where mask is 1", "NaN or infinity", "mark such cells as missing")
+        check_rows(x, mask)
+        filled = _filled(x, mask)
+        if not bool(filled.isfinite().all()):
+            raise fail("x", "finite values where mask is 1", "NaN or infinity", "set mask to 0 in such cells")
         seen = mask.to(x)[:, self.likelihood.feature_column.to(mask.device)]
-        return self.likelihood.features(_filled(x, mask)) * seen
+        return self.likelihood.features(filled) * seen, seen
+
+
+def check_rows(x: Tensor, mask: Tensor) -> None:
+    """Raise ValueError unless there are rows, and a mask of their shape."""
+    if not len(x):
+        raise fail("x", "at least one row", tuple(x.shape), "pass rows of shape (N, D)")
+    if mask.shape != x.shape:
+        fix = "pass 1 = observed, 0 = missing for each cell"
+        raise fail("mask", f"the shape of x, {tuple(x.shape)}", tuple(mask.shape), fix)
 
 
 def _tanh_mlp(sizes: tuple[int, ...]) -> nn.Sequential:
-    """Perceptron with bounded units, which keep the outliers of standardised tables from reaching the code whole."""
+    """Perceptron with bounded units, which weaken the outliers of standardised tables before they reach the code."""
     layers: list[nn.Module] = []
     for i, o in pairwise(sizes):
         linear = nn.Linear(i, o)
@@ -212,7 +175,7 @@ def _tanh_mlp(sizes: tuple[int, ...]) -> nn.Sequential:
 
 
 def _filled(x: Tensor, mask: Tensor) -> Tensor:
-    """Zeros at missing cells, NaN among them: 0 is a valid value of every family."""
+    """The values, zeros where missing: 0 is a valid value of every family."""
     return torch.where(mask.bool(), x, torch.zeros_like(x))
 
 

@@ -3,45 +3,49 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Categorical, Normal, StudentT
+from torch.distributions import Bernoulli, Categorical, Distribution, Normal, StudentT
 from torch.nn import functional as F
 
 from latentebm.checks import check_choice, check_int
+from latentebm.rng import normal, uniform
 
 __all__ = ["FAMILIES", "MixedLikelihood"]
 
-# Keeps a scale from falling to zero on a column the decoder fits exactly, where the likelihood is unbounded.
+# Keeps a scale above zero on a column the decoder fits exactly, where the likelihood is unbounded.
 MIN_SCALE = 1e-3
 
 
 class Family(ABC):
-    """One family over `count` columns: numbers a column, features a column, and its law."""
+    """One family over `count` columns: parameters per column, features per column, and its distribution.
+
+    Shapes: values (…, count), parameters (…, count, parameters), features (…, count, width).
+    """
 
     parameters: int
     width: int = 1
 
     @abstractmethod
-    def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
-        """Log-density (…, count) in nats of values (…, count), given numbers (…, count, parameters)."""
+    def distribution(self, parameter: Tensor) -> Distribution:
+        """Of the values, given their parameters."""
 
     @abstractmethod
     def mean(self, parameter: Tensor) -> Tensor:
-        """Expected features (…, count, width)."""
+        """Expected features."""
 
     @abstractmethod
     def sample(self, parameter: Tensor, generator: torch.Generator) -> Tensor:
-        """Features (…, count, width) drawn; their gradient reaches the parameters."""
+        """Features drawn; their gradient reaches the parameters."""
 
     def features(self, x: Tensor) -> Tensor:
-        """Features (…, count, width) of values (…, count)."""
+        """Features of values."""
         return x.unsqueeze(-1)
 
     def point(self, features: Tensor) -> Tensor:
-        """Values (…, count) of features, the likeliest class where there are classes."""
+        """Values of features, the most probable class where there are classes."""
         return features.squeeze(-1)
 
 
@@ -50,40 +54,32 @@ class Gaussian(Family):
 
     parameters = 2
 
-    def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
-        """Log-density of a normal."""
-        return Normal(parameter[..., 0], _scale(parameter[..., 1]), validate_args=False).log_prob(x)
+    def distribution(self, parameter: Tensor) -> Distribution:
+        return Normal(parameter[..., 0], _scale(parameter[..., 1]), validate_args=False)
 
     def mean(self, parameter: Tensor) -> Tensor:
-        """Mean."""
         return parameter[..., :1]
 
     def sample(self, parameter: Tensor, generator: torch.Generator) -> Tensor:
-        """Reparametrised draws."""
-        return parameter[..., :1] + _scale(parameter[..., 1:2]) * _normal(parameter[..., :1], generator)
+        mean = self.mean(parameter)
+        return mean + _scale(parameter[..., 1:2]) * normal(mean.shape, generator, mean)
 
 
-class StudentsT(Family):
-    """Student's t with location, softplus scale and more than 3 degrees of freedom."""
+class StudentsT(Gaussian):
+    """Student's t with location (its mean), softplus scale and more than 3 degrees of freedom."""
 
     parameters = 3
 
-    def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
-        """Log-density of a Student's t."""
+    def distribution(self, parameter: Tensor) -> Distribution:
         df = 3 + F.softplus(parameter[..., 2])
-        return StudentT(df, parameter[..., 0], _scale(parameter[..., 1]), validate_args=False).log_prob(x)
-
-    def mean(self, parameter: Tensor) -> Tensor:
-        """Location, the mean since the degrees of freedom exceed 1."""
-        return parameter[..., :1]
+        return StudentT(df, parameter[..., 0], _scale(parameter[..., 1]), validate_args=False)
 
     def sample(self, parameter: Tensor, generator: torch.Generator) -> Tensor:
-        """Reparametrised draws: a normal over the root of a gamma."""
         df = 3 + F.softplus(parameter[..., 2:3])
         # The only gamma draw of torch that takes a generator; torch.distributions calls it without one.
-        gamma = torch._standard_gamma(df / 2, generator=generator)
-        noise = _normal(df, generator) * (df / 2 / gamma).sqrt()
-        return parameter[..., :1] + _scale(parameter[..., 1:2]) * noise
+        gamma = torch._standard_gamma((df / 2).to(generator.device), generator=generator).to(df)
+        noise = normal(df.shape, generator, df) * (df / 2 / gamma).sqrt()
+        return self.mean(parameter) + _scale(parameter[..., 1:2]) * noise
 
 
 class Binary(Family):
@@ -91,19 +87,15 @@ class Binary(Family):
 
     parameters = 1
 
-    def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
-        """Log-probability of a Bernoulli."""
-        return Bernoulli(logits=parameter[..., 0], validate_args=False).log_prob(x)
+    def distribution(self, parameter: Tensor) -> Distribution:
+        return Bernoulli(logits=parameter[..., 0], validate_args=False)
 
     def mean(self, parameter: Tensor) -> Tensor:
-        """Probability of 1."""
         return parameter.sigmoid()
 
     def sample(self, parameter: Tensor, generator: torch.Generator) -> Tensor:
-        """Draws of 0 and 1; straight-through gradient, that of the mean."""
-        p = parameter.sigmoid()
-        uniform = torch.rand(p.shape, generator=generator, device=generator.device).to(p)
-        return (uniform < p).to(p) + p - p.detach()
+        p = self.mean(parameter)
+        return _straight_through(uniform(p.shape, generator, p) < p, p)
 
 
 class Classes(Family):
@@ -112,28 +104,22 @@ class Classes(Family):
     def __init__(self, classes: int) -> None:
         self.parameters = self.width = check_int("classes", classes, low=2)
 
-    def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
-        """Log-probability of class numbers."""
-        return Categorical(logits=parameter, validate_args=False).log_prob(x)
+    def distribution(self, parameter: Tensor) -> Distribution:
+        return Categorical(logits=parameter, validate_args=False)
 
     def mean(self, parameter: Tensor) -> Tensor:
-        """Class probabilities."""
         return parameter.softmax(-1)
 
     def sample(self, parameter: Tensor, generator: torch.Generator) -> Tensor:
-        """One-hot draws; straight-through gradient, that of the probabilities."""
-        p = parameter.softmax(-1)
-        uniform = torch.rand(p.shape, generator=generator, device=generator.device).to(p)
+        p = self.mean(parameter)
+        noise = -(-uniform(p.shape, generator, p).clamp_min(1e-30).log()).log()
         # The largest of log p + Gumbel noise is a draw from p.
-        drawn = (parameter - (-uniform.clamp_min(1e-30).log()).log()).argmax(-1)
-        return F.one_hot(drawn, self.width).to(p) + p - p.detach()
+        return _straight_through(F.one_hot((parameter + noise).argmax(-1), self.width), p)
 
     def features(self, x: Tensor) -> Tensor:
-        """One-hot classes."""
         return F.one_hot(x.long(), self.width).to(torch.get_default_dtype())
 
     def point(self, features: Tensor) -> Tensor:
-        """Likeliest class number."""
         return features.argmax(-1).to(features)
 
 
@@ -149,15 +135,11 @@ class MixedLikelihood:
     read and write: numbers as they are, classes one-hot.
 
     Arguments:
-        families: one a column: ``gaussian``, ``student_t`` (mean, scale, degrees of freedom), ``bernoulli`` or
+        families: one per column: ``gaussian``, ``student_t`` (mean, scale, degrees of freedom), ``bernoulli`` or
             ``("categorical", C)``.
 
     Raises:
         ValueError: no columns, an unknown family, or fewer than 2 classes.
-
-    References:
-        MIWAE: Deep generative modelling and imputation of incomplete data sets (Mattei and Frellsen, 2019),
-        https://arxiv.org/abs/1812.02633
 
     Example:
         >>> likelihood = MixedLikelihood(["gaussian", ("categorical", 3)])
@@ -169,21 +151,22 @@ class MixedLikelihood:
 
     def __init__(self, families: Sequence[str | tuple[str, int]]) -> None:
         check_int("columns", len(families), fix="declare a family for each column")
-        self.families = [_build(f) for f in families]
+        built = [_build(f) for f in families]
         # Columns of one family are computed together.
-        keys = [(type(f).__name__, f.width) for f in self.families]
-        self.groups = [[j for j, k in enumerate(keys) if k == key] for key in dict.fromkeys(keys)]
+        keys = [(type(f).__name__, f.width) for f in built]
+        groups = [[j for j, k in enumerate(keys) if k == key] for key in dict.fromkeys(keys)]
+        self.groups = [(built[group[0]], group) for group in groups]
         self.n_columns = len(families)
-        self.n_parameters = sum(f.parameters for f in self.families)
-        self.n_features = sum(f.width for f in self.families)
-        order = [j for group in self.groups for j in group]
+        self.n_parameters = sum(f.parameters for f in built)
+        self.n_features = sum(f.width for f in built)
+        order = [j for group in groups for j in group]
         # Picking columns copies every draw: a slice where they are in order already.
         self._inverse = slice(None) if order == sorted(order) else [order.index(j) for j in range(self.n_columns)]
-        self.feature_column = torch.tensor([j for j in order for _ in range(self.families[j].width)])
+        self.feature_column = torch.tensor([j for j in order for _ in range(built[j].width)])
 
     def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
-        """Log-density (…, D) of each cell, nats; cells of a missing value must hold any valid one."""
-        cells = [f.log_prob(x[..., group], part) for f, group, part in self._split(parameter)]
+        """Log-density (…, D) of each cell, nats; where a value is missing, x must hold any valid one."""
+        cells = [f.distribution(part).log_prob(x[..., group]) for f, group, part in self._split(parameter)]
         return torch.cat(cells, -1)[..., self._inverse]
 
     def mean(self, parameter: Tensor) -> Tensor:
@@ -191,48 +174,40 @@ class MixedLikelihood:
         return torch.cat([f.mean(part).flatten(-2) for f, _, part in self._split(parameter)], -1)
 
     def sample(self, parameter: Tensor, generator: torch.Generator) -> Tensor:
-        """Features (…, F) drawn from every cell's law."""
+        """Features (…, F) drawn from every cell's distribution; gradients of classes are those of their means."""
         return torch.cat([f.sample(part, generator).flatten(-2) for f, _, part in self._split(parameter)], -1)
 
     def features(self, x: Tensor) -> Tensor:
         """Features (…, F) of values (…, D)."""
-        groups = [(self.families[group[0]], group) for group in self.groups]
-        return torch.cat([f.features(x[..., group]).flatten(-2) for f, group in groups], -1).to(x.dtype)
+        return torch.cat([f.features(x[..., group]).flatten(-2) for f, group in self.groups], -1).to(x.dtype)
 
     def point(self, features: Tensor) -> Tensor:
-        """Values (…, D) of features (…, F): expectations of numbers, the likeliest class."""
-        parts, start = [], 0
-        for group in self.groups:
-            f = self.families[group[0]]
-            stop = start + len(group) * f.width
-            parts.append(f.point(features[..., start:stop].unflatten(-1, (len(group), f.width))))
-            start = stop
-        return torch.cat(parts, -1)[..., self._inverse]
+        """Values (…, D) of features (…, F): expectations of numbers, the most probable class."""
+        parts = features.split([len(group) * f.width for f, group in self.groups], -1)
+        points = [f.point(p.unflatten(-1, (-1, f.width))) for (f, _), p in zip(self.groups, parts, strict=True)]
+        return torch.cat(points, -1)[..., self._inverse]
 
     def _split(self, parameter: Tensor) -> list[tuple[Family, list[int], Tensor]]:
-        out, start = [], 0
-        for group in self.groups:
-            f = self.families[group[0]]
-            stop = start + len(group) * f.parameters
-            # (…, parameters, count): a linear decoder writes all means first, then all scales.
-            part = parameter[..., start:stop].unflatten(-1, (f.parameters, len(group))).transpose(-1, -2)
-            out.append((f, group, part))
-            start = stop
-        return out
+        """Each group with its parameters (…, count, parameters)."""
+        parts = parameter.split([len(group) * f.parameters for f, group in self.groups], -1)
+        # (…, parameters, count): a linear decoder writes all means first, then all scales.
+        return [
+            (f, group, part.unflatten(-1, (f.parameters, -1)).transpose(-1, -2))
+            for (f, group), part in zip(self.groups, parts, strict=True)
+        ]
 
 
 def _build(family: str | tuple[str, int]) -> Family:
     name, classes = (family, 0) if isinstance(family, str) else family
     check_choice("likelihood", name, FAMILIES)
-    if name == "categorical":
-        return Classes(classes)
-    plain: dict[str, Callable[[], Family]] = {"gaussian": Gaussian, "student_t": StudentsT, "bernoulli": Binary}
-    return plain[name]()
+    plain: dict[str, type[Family]] = {"gaussian": Gaussian, "student_t": StudentsT, "bernoulli": Binary}
+    return plain[name]() if name in plain else Classes(classes)
 
 
 def _scale(raw: Tensor) -> Tensor:
     return F.softplus(raw) + MIN_SCALE
 
 
-def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(like.shape, generator=generator, device=generator.device).to(like)
+def _straight_through(drawn: Tensor, p: Tensor) -> Tensor:
+    """Draws of 0 and 1 whose gradient is that of their probabilities."""
+    return drawn.to(p) + p - p.detach()

@@ -1,22 +1,27 @@
-"""Debias a MIWAE fitted to data missing not at random, by tilting it with a small set missing at random."""
+"""Debias a MIWAE fitted to rows missing not at random, by tilting it with a few rows missing at random."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, fail
+from latentebm.missing.bound import Terms
 from latentebm.missing.imputation import Imputation, impute
-from latentebm.missing.miwae import MIWAE, Terms
+from latentebm.missing.miwae import MIWAE
 from latentebm.models.energies import EnergyNet
 from latentebm.models.tilts import LatentTilt
 from latentebm.progress import Track, silent
+from latentebm.rng import integers, normal
+from latentebm.sampling.importance.weights import ess, normalised
 from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
+from latentebm.tilting.objectives import Objective
 from latentebm.tilting.sides import assign_folds
 
-__all__ = ["POSITIVES", "SPACES", "MIWAETilt", "tilt_miwae"]
+__all__ = ["MIWAETilt", "tilt_miwae"]
 
 SPACES = ("latent", "data")
 POSITIVES = ("completed", "generated")
@@ -24,19 +29,20 @@ POSITIVES = ("completed", "generated")
 
 @dataclass(frozen=True)
 class MIWAETilt:
-    r"""A MIWAE whose latent prior, or whose law of complete rows, is tilted by an energy.
+    r"""A MIWAE whose latent prior, or whose distribution of complete rows, is tilted by an energy.
 
     .. math:: p_E(z) \propto e^{-E(z)}\,p_0(z) \quad\text{or}\quad p_E(x) \propto e^{-E(x)}\,p_\theta(x)
 
     Attributes:
         model: the MIWAE, never changed.
-        energy: ensemble over latents (d) or row features (F).
+        energy: ensemble over latents (d) or row features (F), in nats, low = probable.
         space: ``latent`` or ``data``.
 
     Example:
-        >>> tilt = MIWAETilt(MIWAE(["gaussian"], 1, width=8), EnergyNet(1), "latent")
-        >>> tilt.latent_tilt().dim
-        1
+        >>> model, rng = MIWAE(["gaussian"], 1, width=8), torch.Generator().manual_seed(0)
+        >>> rows, ess = MIWAETilt(model, EnergyNet(1), "latent").sample(5, pool=10, generator=rng)
+        >>> rows.shape, round(ess, 4)  # a new energy is zero everywhere: all draws weigh the same
+        (torch.Size([5, 1]), 1.0)
     """
 
     model: MIWAE
@@ -49,41 +55,32 @@ class MIWAETilt:
         return self.energy(points.flatten(0, 1)).reshape(points.shape[:2])
 
     def impute(
-        self, x: Tensor, mask: Tensor, *, draws: int = 1000, multiple: int = 0, generator: torch.Generator
-    ) -> Imputation:
-        """Impute under the tilted model; arguments as :func:`impute`.
-
-        Raises:
-            ValueError: shapes disagree, or no draws are asked for.
-        """
-        return impute(
-            self.model, x, mask, draws=draws, multiple=multiple, energy=self.of_terms, of_rows=self.space == "data",
-            generator=generator,
-        )  # fmt: skip
+        self, x: Tensor, mask: Tensor, *, draws: int = 1000, multiple: int = 0, generator: torch.Generator,
+        track: Track = silent,
+    ) -> Imputation:  # fmt: skip
+        """Impute under the tilted model; arguments and errors as :func:`impute`."""
+        tilt: dict[str, Any] = {"energy": self.of_terms, "of_rows": self.space == "data"}
+        return impute(self.model, x, mask, draws=draws, multiple=multiple, generator=generator, track=track, **tilt)
 
     def latent_tilt(self) -> LatentTilt:
-        """The tilt as a sampler's target, for generating rows.
-
-        Raises:
-            ValueError: the tilt lies in data space.
-        """
+        """The tilt as a target of the samplers; ValueError where it lies in data space."""
         if self.space != "latent":
-            raise fail("space", "a latent tilt", self.space, "call sample, which serves both")
+            raise fail("space", "a latent tilt", self.space, "call sample, which serves both spaces")
         return LatentTilt(self.model, self.energy)
 
     @torch.no_grad()
     def sample(self, n: int, *, pool: int = 50_000, generator: torch.Generator) -> tuple[Tensor, float]:
-        """Generate n rows (n, D) by SNIS from a pool of the model's own, and say the relative effective sample size.
+        """Rows (n, D) by SNIS from a pool of the model's own, and the effective share of the pool, in (0, 1].
 
         Raises:
-            ValueError: n or the pool is below 1.
+            ValueError: n or the pool is below 1, or no row of the pool has a positive weight.
         """
-        z = torch.randn(check_int("pool", pool), self.model.latent_dim, generator=generator)
-        features = self.model.likelihood.sample(self.model.decoder(z), generator)
+        z = _prior(self.model, check_int("pool", pool), generator)
+        features = self.model.draw_features(z, generator)
         log_weight = -self.energy(z if self.space == "latent" else features)
-        share = log_weight.softmax(0)
+        share = normalised(log_weight)
         rows = torch.multinomial(share, check_int("n", n), replacement=True, generator=generator)
-        return self.model.likelihood.point(features[rows]), float(1 / (share.square().sum() * pool))
+        return self.model.likelihood.point(features[rows]), float(ess(log_weight))
 
 
 def tilt_miwae(
@@ -101,38 +98,36 @@ def tilt_miwae(
     generator: torch.Generator,
     track: Track = silent,
 ) -> MIWAETilt:
-    r"""Fit the tilt of a MIWAE to a small reference set whose cells are missing (completely) at random.
+    r"""Fit the tilt of a MIWAE to a small reference set whose cells are missing at random, or completely so.
 
     .. math:: \max_E\; \mathrm{mean}_i\, \log p_E(x_{i,obs}) = \mathrm{mean}_i\,
               \log \int e^{-E}\, p_\theta(x_{i,obs}, z)\,dz - \log Z
 
-    by EM: each round completes the reference rows under the present tilt, by SNIS, and fits a fresh ensemble to what it
-    drew: to latents z ~ p_E(z | x_obs), or, in data space, to rows x ~ p_E(x | x_obs) that keep the reference's
-    own cells. Every member is held to its own fold of rows.
+    by EM: each round completes the reference rows under the present tilt, by SNIS, and fits a new ensemble to the
+    draws: latents z ~ p_E(z | x_obs), or, in data space, rows x ~ p_E(x | x_obs) that keep the reference's own cells.
+    Every member is validated on its own fold of rows.
 
     Arguments:
         model: fitted MIWAE; frozen.
         x: reference values (N, D).
         mask: 1 = observed, (N, D).
         space: ``latent`` or ``data``.
-        positives: of a data tilt: ``completed`` rows, or rows ``generated`` from the completed rows' latents, which
-            are the model's own like the rows they stand against: for a model whose rows are told apart from real
-            ones by more than the bias.
+        positives: of a data tilt: ``completed`` rows, or rows ``generated`` from their latents, for a model whose
+            rows differ from real ones in more than the bias.
         members: ensemble size, and folds.
         rounds: of EM.
-        copies: posterior draws a row.
-        draws: importance draws a row they are chosen from.
+        copies: posterior draws per row.
+        draws: importance draws per row, from which these are chosen.
         recipe: settings of the energy's fit.
         generator: source of all draws (CPU).
         track: shows progress.
 
     Raises:
-        ValueError: fewer than two rows, shapes that disagree, an unknown space or kind of positives, or the contrastive
-            objective in data space.
+        ValueError: fewer than two rows, shapes that disagree, an unknown space or kind of positives, or an objective
+            that the space does not suit: score, and in data space contrastive and amortized.
 
     References:
-        Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205; Maximum
-        Likelihood from Incomplete Data via the EM Algorithm (Dempster, Laird and Rubin, 1977)
+        Maximum Likelihood from Incomplete Data via the EM Algorithm (Dempster, Laird and Rubin, 1977)
 
     Example:
         >>> rng = torch.Generator().manual_seed(0)
@@ -142,46 +137,45 @@ def tilt_miwae(
         >>> tilt.sample(3, pool=100, generator=rng)[0].shape
         torch.Size([3, 2])
     """
-    recipe = _checked(x, space, positives, recipe or TiltRecipe())
+    recipe = recipe or TiltRecipe()
+    _check(x, space, positives, recipe)
     check_int("rounds", rounds)
     fold = assign_folds(len(x), members, generator)
     dim = model.latent_dim if space == "latent" else model.likelihood.n_features
     tilt = MIWAETilt(model, EnergyNet(dim).requires_grad_(False), space)  # no tilt yet: zero everywhere
     for _ in range(rounds):
-        done = impute(
-            model, x, mask, draws=draws, multiple=copies, energy=tilt.of_terms, of_rows=space == "data",
-            generator=generator, track=track,
-        )  # fmt: skip
+        done = tilt.impute(x, mask, draws=draws, multiple=copies, generator=generator, track=track)
         energy = EnergyNet(dim, members=members, generator=generator)
-        sides = _Sides(model, space, _positives(model, done, space, positives, generator), fold)
+        sides = _Sides(model, space, _reference(model, done, space, positives, generator), fold)
         fit_energy(energy, sides, recipe, generator=generator, track=track)
         tilt = MIWAETilt(model, energy.requires_grad_(False), space)
     return tilt
 
 
-def _checked(x: Tensor, space: str, positives: str, recipe: TiltRecipe) -> TiltRecipe:
+def _check(x: Tensor, space: str, positives: str, recipe: TiltRecipe) -> None:
     check_choice("space", space, SPACES)
     check_choice("positives", positives, POSITIVES)
     if len(x) < 2:
         raise fail("reference", "at least 2 rows", len(x), "pass more reference rows")
-    if space == "data" and recipe.objective == "contrastive":
-        raise fail("objective", "likelihood, jensen or nce in data space", "contrastive", "pass another recipe")
-    return recipe
+    # Score matching needs the posterior's spread; chains and learned samplers would move codes, not rows.
+    objective = cast(Objective, recipe.objective)
+    if objective.of_posteriors or (objective.own_negatives and space == "data"):
+        fix = 'pass recipe=TiltRecipe(objective="likelihood")'
+        got = type(objective).__name__.lower()
+        raise fail("objective", f"likelihood, jensen or nce in {space} space", got, fix)
 
 
-def _positives(model: MIWAE, done: Imputation, space: str, positives: str, generator: torch.Generator) -> Tensor:
+def _prior(model: MIWAE, n: int, generator: torch.Generator) -> Tensor:
+    return normal((n, model.latent_dim), generator, next(model.parameters()))
+
+
+def _reference(model: MIWAE, done: Imputation, space: str, positives: str, generator: torch.Generator) -> Tensor:
     """What stands for the reference, (copies, N, ·): latents, completed rows, or rows generated from the latents."""
     if space == "latent":
         return done.latent
-    return (
-        model.likelihood.features(done.draws) if positives == "completed" else _generated(model, done.latent, generator)
-    )
-
-
-@torch.no_grad()
-def _generated(model: MIWAE, z: Tensor, generator: torch.Generator) -> Tensor:
-    """Features of rows drawn from p(x | z)."""
-    return model.likelihood.sample(model.decoder(z), generator)
+    if positives == "completed":
+        return model.likelihood.features(done.draws)
+    return model.draw_features(done.latent, generator)
 
 
 @dataclass(frozen=True)
@@ -198,12 +192,11 @@ class _Sides:
         return self.model.latent_dim
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        return self.positive[torch.randint(len(self.positive), rows.shape, generator=generator), rows]
+        return self.positive[integers(len(self.positive), rows.shape, generator, rows.device), rows]
 
     def base(self, k: int, generator: torch.Generator, *, held_out: bool = False) -> Tensor:
-        z = torch.randn(k, self.dim, generator=generator)
-        return z if self.space == "latent" else _generated(self.model, z, generator)
+        z = _prior(self.model, k, generator)
+        return z if self.space == "latent" else self.model.draw_features(z, generator)
 
     def decode(self, u: Tensor) -> Tensor:
-        # Only a latent tilt's contrastive chains ask.
-        return u
+        return u  # asked by chains and learned samplers only, which move codes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,25 +10,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentebm.checks import check_event, check_int, fail
-from latentebm.models.networks import decoder
+from latentebm.chunks import chunk_size, in_chunks
 from latentebm.models.vae import VAE
 
 __all__ = ["ConditionalVAE"]
 
 
 class ConditionalVAE(VAE):
-    r"""VAE whose decoder sees the class: classes are generated in whatever shares are asked for.
+    r"""VAE whose decoder sees the class, so that classes are generated in any shares asked for.
 
     .. math:: p(x|y) = \int p(x|z, y)\, N(z; 0, I)\, dz
-
-    Arguments:
-        data_shape: (C, H, W) of the images, pixels in [0, 1].
-        latent_dim: length d of the code z.
-        n_classes: classes told apart.
-        settings: further settings of `VAE`.
-
-    Raises:
-        ValueError: an unknown setting's value, or a size below one.
 
     References:
         Learning Structured Output Representation using Deep Conditional Generative Models (Sohn et al., 2015),
@@ -42,28 +34,24 @@ class ConditionalVAE(VAE):
     def __init__(self, data_shape: tuple[int, ...], latent_dim: int, *, n_classes: int, **settings: Any) -> None:
         super().__init__(data_shape, latent_dim, **settings)
         self.n_classes = check_int("n_classes", n_classes)
-        network, width = self.config["network"], self.config["width"]
-        self.decoder = decoder(network, latent_dim + n_classes, self.data_shape, width)
+        self.decoder = self.network.decoder(latent_dim + n_classes, self.data_shape)
 
     def logits(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Decoder output (N, *data_shape) of codes (N, d) and their classes (N,).
+        """Decoder output (N, *data_shape) of codes (N, d) and their classes (N,)."""
+        return self.decoder(self._inputs(z, labels))
 
-        Raises:
-            ValueError: no labels.
-        """
-        if labels is None:
-            raise fail("labels", "the class of each code", "none", "pass labels")
-        return self.decoder(torch.cat([z, F.one_hot(labels, self.n_classes).to(z)], 1))
-
-    def decode(self, z: Tensor, *, chunk: int = 8192, labels: Tensor | None = None) -> Tensor:
+    @torch.no_grad()
+    def decode(self, z: Tensor, *, chunk: int | None = None, labels: Tensor | None = None) -> Tensor:
         """Mean images (N, *data_shape) of codes (N, d) and their classes (N,), without gradient.
 
         Raises:
             ValueError: no labels, or another code length.
         """
         check_event("z", z, (self.latent_dim,))
+        size = chunk or chunk_size(math.prod(self.data_shape), z.device)
+        return in_chunks(lambda part: self.likelihood.mean(self.decoder(part)), self._inputs(z, labels), size)
+
+    def _inputs(self, z: Tensor, labels: Tensor | None) -> Tensor:
         if labels is None:
-            raise fail("labels", "the class of each code", "none", "pass labels")
-        pairs = zip(z.split(chunk), labels.split(chunk), strict=True)
-        with torch.no_grad():
-            return torch.cat([self.likelihood.mean(self.logits(u, y)) for u, y in pairs])
+            raise fail("labels", "the class of each code", "None", "pass labels")
+        return torch.cat([z, F.one_hot(labels, self.n_classes).to(z)], 1)

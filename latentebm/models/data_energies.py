@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from latentebm.checks import check_event, check_int, check_number
+from latentebm.checks import check_event, check_int
+from latentebm.models.energies import EnsembleEnergy, initial
 
 __all__ = ["DataEnergy"]
 
 
-class DataEnergy(nn.Module):
-    r"""Mean energy of M independent convnets of the data.
-
-    .. math:: E(x) = \frac1M \sum_m L \tanh\big(e_m(x) / L\big)
+class DataEnergy(EnsembleEnergy):
+    """Mean energy of M independent convnets of the data.
 
     Each convolution halves the image. One that is too small to halve three times gets fewer convolutions, and data
     that are no images none: the perceptron on top is then all there is.
 
     Arguments:
-        data_shape: (C, H, W), or any other shape of one item.
+        data_shape: (C, H, W), or any other shape of an item.
         channels: of the convolutions.
         hidden: units of the layer on top.
         members: ensemble size M.
-        limit: bound L of each member, in nats; None for none.
+        limit: bound L of each member in nats, or None.
         generator: source of the initial weights; the last layer starts at zero, i.e. at no tilt.
 
     Raises:
@@ -53,37 +51,19 @@ class DataEnergy(nn.Module):
         limit: float | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
+        config = {"data_shape": list(data_shape), "channels": list(channels), "hidden": check_int("hidden", hidden)}
+        super().__init__({**config, "members": members, "limit": limit})
         self.data_shape = tuple(check_int("data_shape", s) for s in data_shape)
-        self.n_members = check_int("members", members)
-        self.limit = None if limit is None else check_number("limit", limit, low=0, open_low=True)
-        self.config: dict[str, Any] = {
-            "data_shape": list(self.data_shape),
-            "channels": [check_int("channels", c) for c in channels],
-            "hidden": check_int("hidden", hidden),
-            "members": members,
-            "limit": limit,
-        }
-        self.convolutions, flat = _convolutions(self.data_shape, channels)
+        self.convolutions, flat = _convolutions(self.data_shape, [check_int("channels", c) for c in channels])
         shapes = [*((o, i, 3, 3) for i, o in self.convolutions), (hidden, flat), (1, hidden)]
-        self.weights = nn.ParameterList(_uniform(members, s, generator, last=s[0] == 1) for s in shapes)
+        bounds = [*(math.sqrt(3 / math.prod(s[1:])) for s in shapes[:-1]), 0.0]
+        self.weights = nn.ParameterList(
+            initial((members, *s), bound, generator) for s, bound in zip(shapes, bounds, strict=True)
+        )
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(members, s[0])) for s in shapes)
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> DataEnergy:
-        """An energy of the same shape as one that had this `config`, its weights not yet loaded."""
-        return cls(**{**config, "data_shape": tuple(config["data_shape"]), "channels": tuple(config["channels"])})
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Energies (N,) of data (N, *data_shape), in nats.
-
-        Raises:
-            ValueError: another data shape.
-        """
-        return self.members(x).mean(0)
-
     def members(self, x: Tensor) -> Tensor:
-        """Energies (M, N) of every member, for data (N, *data_shape) or a batch a member (M, N, *data_shape).
+        """Energies (M, N) of every member, for data (N, *data_shape) or a batch per member (M, N, *data_shape).
 
         Raises:
             ValueError: another data shape.
@@ -97,11 +77,10 @@ class DataEnergy(nn.Module):
         for weight, bias in zip(self.weights[:-2], self.biases[:-2], strict=True):
             h = F.silu(F.conv2d(h, weight[m], bias[m], stride=2, padding=1))
         h = F.silu(F.linear(h.flatten(1), self.weights[-2][m], self.biases[-2][m]))
-        energy = F.linear(h, self.weights[-1][m], self.biases[-1][m]).squeeze(1)
-        return energy if self.limit is None else self.limit * torch.tanh(energy / self.limit)
+        return self.bounded(F.linear(h, self.weights[-1][m], self.biases[-1][m]).squeeze(1))
 
 
-def _convolutions(data_shape: tuple[int, ...], channels: tuple[int, ...]) -> tuple[list[tuple[int, int]], int]:
+def _convolutions(data_shape: tuple[int, ...], channels: list[int]) -> tuple[list[tuple[int, int]], int]:
     """Channels in and out of each convolution that the image has room for, and the numbers that are left of it."""
     pairs: list[tuple[int, int]] = []
     if len(data_shape) != 3:
@@ -113,8 +92,3 @@ def _convolutions(data_shape: tuple[int, ...], channels: tuple[int, ...]) -> tup
         pairs.append((now, c))
         now, height, width = c, (height + 1) // 2, (width + 1) // 2
     return pairs, now * height * width
-
-
-def _uniform(members: int, shape: tuple[int, ...], generator: torch.Generator | None, *, last: bool) -> nn.Parameter:
-    bound = 0.0 if last else math.sqrt(3 / math.prod(shape[1:]))
-    return nn.Parameter((2 * torch.rand((members, *shape), generator=generator) - 1) * bound)

@@ -1,4 +1,4 @@
-"""Tilts whose energy reads the data: in the generator's base space, or in the data's own."""
+"""Tilts whose energy reads the data: in the model's base space, or in the data's own."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import check_event, check_int, fail
+from latentebm.chunks import chunk_size, in_chunks
 from latentebm.models.likelihoods import Gaussian
 from latentebm.models.tilts import Tilt
 from latentebm.models.vae import VAE
+from latentebm.rng import normal
 
 __all__ = ["DataTilt", "ElboTilt"]
 
-CHUNK = 4096  # images at once: what bounds the memory of their activations
+IMAGE = 28 * 28  # numbers of an item whose shape the model does not say
 
 
 class DataTilt(Tilt):
-    r"""A model's data law tilted by an energy of the data, sampled in its base space.
+    r"""A model's data distribution tilted by an energy of the data, sampled in its base space.
 
     .. math:: p_E(x) \propto e^{-E(x)}\, p_\phi(x), \qquad
               p_E(u) \propto e^{-E(x(u))}\, N(u; 0, I), \quad u = (z, \epsilon), \quad x(u) = \mu(z) + \sigma\,\epsilon
@@ -37,7 +39,7 @@ class DataTilt(Tilt):
         noise: whether the data carry observation noise.
 
     Raises:
-        ValueError: base points of another length, or noise asked of a model that has no `likelihood` of its data.
+        ValueError: base points of another length, or `noise` for a model without a `likelihood`.
 
     References:
         VAEBM: A Symbiosis between Variational Autoencoders and Energy-based Models (Xiao et al., 2021),
@@ -62,7 +64,7 @@ class DataTilt(Tilt):
         super().__init__()
         if noise and not hasattr(model, "likelihood"):
             got = f"{type(model).__name__} without one"
-            raise fail("model", "a likelihood of its data, whose noise is asked for", got, "pass noise=False")
+            raise fail("model", "a likelihood of its data for noise=True", got, "pass noise=False")
         self.model = model
         self.net = energy
         self.transform = transform
@@ -71,7 +73,7 @@ class DataTilt(Tilt):
 
     def energy(self, u: Tensor) -> Tensor:
         """Tilt energy (N,) of base points (N, dim), nats."""
-        return torch.cat([self.data_energy(self._decode(part)) for part in u.split(CHUNK)])
+        return self._in_chunks(lambda part: self.data_energy(self._decode(part)), u)
 
     def data_energy(self, x: Tensor) -> Tensor:
         """Tilt energy (N,) of data (N, *data_shape), nats."""
@@ -80,11 +82,15 @@ class DataTilt(Tilt):
 
     def decode(self, u: Tensor) -> Tensor:
         """Data (N, *data_shape) of base points: means, or noisy observations."""
-        return torch.cat([self._decode(part) for part in u.split(CHUNK)])
+        return self._in_chunks(self._decode, u)
 
     def code(self, u: Tensor) -> Tensor:
         """The codes (…, d) that base points (…, dim) hold."""
         return u[..., : self.model.latent_dim]
+
+    def _in_chunks(self, function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
+        shape = getattr(self.model, "data_shape", (IMAGE,))
+        return in_chunks(function, u, chunk_size(math.prod(shape), u.device))
 
     def _decode(self, u: Tensor) -> Tensor:
         check_event("u", u, (self.dim,))
@@ -115,10 +121,6 @@ class ElboTilt(Tilt):
     Raises:
         ValueError: pixels that have no density (Bernoulli), a tilt of means, or an odd number of draws.
 
-    References:
-        VAEBM: A Symbiosis between Variational Autoencoders and Energy-based Models (Xiao et al., 2021),
-        https://arxiv.org/abs/2010.00654
-
     Example:
         >>> from latentebm.models.data_energies import DataEnergy
         >>> vae, rng = VAE((1, 4, 4), 2, width=16, likelihood="gaussian"), torch.Generator().manual_seed(0)
@@ -135,14 +137,13 @@ class ElboTilt(Tilt):
             got = type(tilt.model.likelihood).__name__
             raise fail("likelihood", "Gaussian, whose pixels have a density", got, "sample in the base space instead")
         if not tilt.noise:
-            raise fail("tilt", "a DataTilt with noise=True", "one of means", "pass noise=True")
+            raise fail("tilt", "a DataTilt with noise=True", "one without noise", "pass noise=True")
         if check_int("draws", draws, low=2) % 2:
             raise fail("draws", "an even number", draws, f"pass {draws + 1}")
         self.tilt = tilt
         self.dim = math.prod(tilt.model.data_shape)
-        half = torch.randn(draws // 2, tilt.model.latent_dim, generator=generator)
-        like = next(tilt.parameters())
-        self.register_buffer("noise", torch.cat([half, -half]).to(like))
+        half = normal((draws // 2, tilt.model.latent_dim), generator, next(tilt.parameters()))
+        self.register_buffer("noise", torch.cat([half, -half]))
 
     def sample_base(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw (n, dim) flat data of the VAE itself, noise included."""

@@ -1,51 +1,25 @@
-"""Observation models p(x | decoder output): what a decoder's numbers mean."""
+"""Observation models p(x | f) of images given a decoder's output f: log-likelihood, mean, and draws from noise."""
 
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli as BernoulliLaw
-from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import Independent, Normal
 from torch.nn import functional as F
 
 from latentebm.checks import check_number
 
-__all__ = ["LIKELIHOODS", "Bernoulli", "Gaussian", "Likelihood"]
-
+__all__ = ["LIKELIHOODS", "Bernoulli", "Gaussian"]
 
 FLOOR = 0.01  # least standard deviation of a pixel
-
-
-class Likelihood(Protocol):
-    """An observation model over images of one shape."""
-
-    def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
-        """Log-likelihood (N,) of images given the decoder's output, nats."""
-        ...
-
-    def mean(self, parameter: Tensor) -> Tensor:
-        """Mean image of the decoder's output."""
-        ...
-
-    def law(self, parameter: Tensor) -> Distribution:
-        """The distribution itself."""
-        ...
-
-    def observe(self, mean: Tensor, noise: Tensor) -> Tensor:
-        """Observation with this mean that standard normal noise of the same shape stands for."""
-        ...
 
 
 class Bernoulli:
     r"""Bernoulli pixels with logits :math:`f`, the usual pseudo-likelihood for grey values in [0, 1].
 
     .. math:: \log p(x|f) = \sum_j x_j f_j - \mathrm{softplus}(f_j)
-
-    References:
-        Auto-Encoding Variational Bayes (Kingma and Welling, 2014), https://arxiv.org/abs/1312.6114
 
     Example:
         >>> Bernoulli().log_prob(torch.ones(1, 1, 2, 2), torch.zeros(1, 1, 2, 2))
@@ -61,12 +35,8 @@ class Bernoulli:
         """Pixel means in [0, 1]."""
         return parameter.sigmoid()
 
-    def law(self, parameter: Tensor) -> Distribution:
-        """Independent Bernoulli pixels."""
-        return Independent(BernoulliLaw(logits=parameter), parameter.ndim - 1)
-
     def observe(self, mean: Tensor, noise: Tensor) -> Tensor:
-        """Pixels in {0, 1} of standard normal noise; their gradient in the mean is taken as 1."""
+        """Pixels in {0, 1}; their gradient in the mean is taken as 1."""
         hard = (torch.special.ndtr(noise) < mean).to(mean)
         return hard + mean - mean.detach() if mean.requires_grad else hard
 
@@ -76,8 +46,7 @@ class Gaussian(nn.Module):
 
     .. math:: \log p(x|f) = \sum_j \log N(x_j; \mathrm{sigmoid}(f_j), s^2), \qquad s = \max(e^\theta, 0.01)
 
-    Arguments:
-        scale: standard deviation s to start from, in units of pixel values in [0, 1]; it is fitted with the VAE.
+    The initial `scale` s, in units of pixel values in [0, 1], is fitted with the VAE.
 
     References:
         Simple and Effective VAE Training with Calibrated Decoders (Rybkin et al., 2021),
@@ -99,18 +68,14 @@ class Gaussian(nn.Module):
 
     def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
         """Log-likelihood (N,), nats."""
-        return self.law(parameter).log_prob(x)
+        return Independent(Normal(parameter.sigmoid(), self.scale), parameter.ndim - 1).log_prob(x)
 
     def mean(self, parameter: Tensor) -> Tensor:
         """Pixel means in [0, 1]."""
         return parameter.sigmoid()
 
-    def law(self, parameter: Tensor) -> Distribution:
-        """Independent normal pixels."""
-        return Independent(Normal(parameter.sigmoid(), self.scale), parameter.ndim - 1)
-
     def observe(self, mean: Tensor, noise: Tensor) -> Tensor:
-        """Pixels of standard normal noise: mean + s·noise."""
+        """Pixels mean + s·noise."""
         return mean + self.scale * noise
 
 

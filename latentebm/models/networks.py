@@ -4,108 +4,155 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import nn
 
-from latentebm.checks import check_choice
+from latentebm.checks import check_int
+from latentebm.registry import Option, Registry, restored
+from latentebm.rng import seeded
 
-__all__ = ["NETWORKS", "decoder", "encoder", "mlp"]
-
-NETWORKS = ("mlp", "conv")
+__all__ = ["MLP", "NETWORKS", "Conv", "Network", "make_network", "mlp"]
 
 
-def mlp(sizes: tuple[int, ...]) -> nn.Sequential:
+def mlp(sizes: Sequence[int], *, batch_norm: bool = False, generator: torch.Generator | None = None) -> nn.Sequential:
     r"""Multilayer perceptron with SiLU between linear layers.
 
     .. math:: h_{l+1} = \mathrm{SiLU}(W_l h_l + b_l), \text{ the last layer linear}
 
     Arguments:
         sizes: width of every layer, input and output included.
-
-    Raises:
-        ValueError: a width below one (from torch).
+        batch_norm: normalise the output of every linear layer over the batch, the last one's too.
+        generator: source of the initial weights; None for torch's global stream.
 
     References:
         Sigmoid-weighted linear units (Elfwing et al., 2017), https://arxiv.org/abs/1702.03118
 
     Example:
-        >>> len(mlp((2, 8, 1)))
-        3
+        >>> [tuple(p.shape) for p in mlp((2, 8, 1)).parameters()]
+        [(8, 2), (8,), (1, 8), (1,)]
     """
     layers: list[nn.Module] = []
-    for i, o in itertools.pairwise(sizes):
-        layers += [nn.Linear(i, o), nn.SiLU()]
+    with seeded(generator):
+        for i, o in itertools.pairwise(sizes):
+            layers += [nn.Linear(i, o), *([nn.BatchNorm1d(o)] if batch_norm else []), nn.SiLU()]
     return nn.Sequential(*layers[:-1])
 
 
-def encoder(network: str, data_shape: tuple[int, ...], outputs: int, width: int) -> nn.Sequential:
-    """Network from images (N, *data_shape) to (N, outputs).
-
-    Arguments:
-        network: ``mlp`` (two hidden layers of `width`) or ``conv`` (two strided convolutions, one hidden layer).
-        data_shape: (C, H, W).
-        outputs: numbers an image.
-        width: hidden units.
-
-    Raises:
-        ValueError: unknown network.
+@runtime_checkable
+class Network(Protocol):
+    """What builds the two halves of a VAE; an object of your own goes wherever ``mlp`` or ``conv`` is named.
 
     Example:
-        >>> import torch
-        >>> encoder("conv", (1, 28, 28), 4, 32)(torch.zeros(2, 1, 28, 28)).shape
-        torch.Size([2, 4])
+        >>> class Linear:
+        ...     '''Probabilistic PCA: one layer each way.'''
+        ...     def encoder(self, data_shape, outputs):
+        ...         return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(data_shape), outputs))
+        ...     def decoder(self, latent_dim, data_shape):
+        ...         return nn.Sequential(nn.Linear(latent_dim, math.prod(data_shape)), nn.Unflatten(1, data_shape))
+        >>> from latentebm import VAE
+        >>> VAE((1, 4, 4), 2, network=Linear()).decode(torch.zeros(3, 2)).shape
+        torch.Size([3, 1, 4, 4])
     """
-    check_choice("network", network, NETWORKS)
-    if network == "mlp":
-        return nn.Sequential(nn.Flatten(), mlp((math.prod(data_shape), width, width, outputs)))
-    channels, height, breadth = data_shape
-    c1, c2 = _channels(width)
-    flat = c2 * math.ceil(height / 4) * math.ceil(breadth / 4)
-    return nn.Sequential(
-        nn.Conv2d(channels, c1, 3, stride=2, padding=1),
-        nn.SiLU(),
-        nn.Conv2d(c1, c2, 3, stride=2, padding=1),
-        nn.SiLU(),
-        nn.Flatten(),
-        mlp((flat, width, outputs)),
-    )
+
+    def encoder(self, data_shape: tuple[int, ...], outputs: int) -> nn.Module:
+        """Network from images (N, *data_shape) to (N, outputs)."""
+        ...
+
+    def decoder(self, latent_dim: int, data_shape: tuple[int, ...]) -> nn.Module:
+        """Network from codes (N, latent_dim) to the likelihood's parameter, (N, *data_shape)."""
+        ...
 
 
-def decoder(network: str, latent_dim: int, data_shape: tuple[int, ...], width: int) -> nn.Sequential:
-    """Network from codes (N, latent_dim) to the likelihood's parameter, (N, *data_shape).
-
-    Arguments:
-        network: ``mlp`` (three hidden layers: what a short code says takes more unfolding than reading) or ``conv``.
-        latent_dim: code length.
-        data_shape: (C, H, W).
-        width: hidden units.
-
-    Raises:
-        ValueError: unknown network.
+@dataclass(frozen=True)
+class MLP:
+    """Perceptrons: two hidden layers read, three write, since a short code takes more unfolding than reading.
 
     Example:
-        >>> import torch
-        >>> decoder("conv", 2, (1, 27, 28), 32)(torch.zeros(3, 2)).shape
+        >>> MLP(32).decoder(2, (1, 27, 28))(torch.zeros(3, 2)).shape
         torch.Size([3, 1, 27, 28])
     """
-    check_choice("network", network, NETWORKS)
-    if network == "mlp":
-        return nn.Sequential(mlp((latent_dim, width, width, width, math.prod(data_shape))), nn.Unflatten(1, data_shape))
-    channels, height, breadth = data_shape
-    c1, c2 = _channels(width)
-    small = (math.ceil(height / 4), math.ceil(breadth / 4))
-    middle = (math.ceil(height / 2), math.ceil(breadth / 2))
-    return nn.Sequential(
-        mlp((latent_dim, width, c2 * small[0] * small[1])),
-        nn.SiLU(),
-        nn.Unflatten(1, (c2, *small)),
-        nn.Upsample(size=middle),
-        nn.Conv2d(c2, c1, 3, padding=1),
-        nn.SiLU(),
-        nn.Upsample(size=(height, breadth)),
-        nn.Conv2d(c1, channels, 3, padding=1),
-    )
+
+    width: int = 512
+
+    def __post_init__(self) -> None:
+        check_int("width", self.width)
+
+    def encoder(self, data_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
+        """Network from images (N, *data_shape) to (N, outputs)."""
+        return nn.Sequential(nn.Flatten(), mlp((math.prod(data_shape), self.width, self.width, outputs)))
+
+    def decoder(self, latent_dim: int, data_shape: tuple[int, ...]) -> nn.Sequential:
+        """Network from codes (N, latent_dim) to (N, *data_shape)."""
+        sizes = (latent_dim, self.width, self.width, self.width, math.prod(data_shape))
+        return nn.Sequential(mlp(sizes), nn.Unflatten(1, data_shape))
 
 
-def _channels(width: int) -> tuple[int, int]:
-    return max(4, width // 16), max(8, width // 8)
+@dataclass(frozen=True)
+class Conv:
+    """Two strided convolutions and one hidden layer of `width`; the decoder upsamples.
+
+    Example:
+        >>> Conv(32).encoder((1, 28, 28), 4)(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 4])
+    """
+
+    width: int = 512
+
+    def __post_init__(self) -> None:
+        check_int("width", self.width)
+
+    def encoder(self, data_shape: tuple[int, ...], outputs: int) -> nn.Sequential:
+        """Network from images (N, C, H, W) to (N, outputs)."""
+        channels, height, breadth = data_shape
+        c1, c2 = self._channels()
+        flat = c2 * math.ceil(height / 4) * math.ceil(breadth / 4)
+        return nn.Sequential(
+            nn.Conv2d(channels, c1, 3, stride=2, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(c1, c2, 3, stride=2, padding=1),
+            nn.SiLU(),
+            nn.Flatten(),
+            mlp((flat, self.width, outputs)),
+        )
+
+    def decoder(self, latent_dim: int, data_shape: tuple[int, ...]) -> nn.Sequential:
+        """Network from codes (N, latent_dim) to (N, C, H, W)."""
+        channels, height, breadth = data_shape
+        c1, c2 = self._channels()
+        small = (math.ceil(height / 4), math.ceil(breadth / 4))
+        middle = (math.ceil(height / 2), math.ceil(breadth / 2))
+        return nn.Sequential(
+            mlp((latent_dim, self.width, c2 * small[0] * small[1])),
+            nn.SiLU(),
+            nn.Unflatten(1, (c2, *small)),
+            nn.Upsample(size=middle),
+            nn.Conv2d(c2, c1, 3, padding=1),
+            nn.SiLU(),
+            nn.Upsample(size=(height, breadth)),
+            nn.Conv2d(c1, channels, 3, padding=1),
+        )
+
+    def _channels(self) -> tuple[int, int]:
+        return max(4, self.width // 16), max(8, self.width // 8)
+
+
+NETWORKS = Registry("network", {"mlp": MLP, "conv": Conv}, Network)
+
+
+def make_network(network: str | Network | Mapping[str, Any], width: int) -> Network:
+    """The network of a name and a width; an object, or one as a file holds it, stands for itself.
+
+    Raises:
+        ValueError: an unknown name, no network, or a width beside an object.
+
+    Example:
+        >>> make_network("mlp", 64), make_network({"kind": "Conv", "width": 32}, 512)
+        (MLP(width=64), Conv(width=32))
+    """
+    value = restored("network", network, {kind.__name__: kind for kind in NETWORKS.kinds.values()})
+    made: Network = NETWORKS.make(value, [Option("width", "width", width, 512)])
+    return made

@@ -1,14 +1,15 @@
-"""A small generator of points, for samplers that are learned."""
+"""A small network that makes points from codes, for samplers that are learned."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from latentebm.checks import check_event, check_int, check_number, fail
+from latentebm.models.networks import mlp
+from latentebm.rng import normal
 
 __all__ = ["SamplerNet"]
 
@@ -24,19 +25,19 @@ class SamplerNet(nn.Module):
     Arguments:
         latent_dim: length k of a code.
         dim: length d of a point.
-        hidden: widths of the hidden layers.
-        noise: standard deviation σ, in the points' units; 0 for none.
-        straight: scale s of the straight part, in the points' units; 0 for none. With it g starts at zero.
+        noise: standard deviation σ, in the points' units; 0 leaves it out.
+        straight: scale s of the straight part, in the points' units; 0 leaves it out. With it g starts at zero.
         batch_norm: normalise every layer's activations over the batch, the output's too, each with a learned scale.
-        members: laws told apart by an indicator beside the code. Rows take turns: row i is a point of law i mod M.
+        members: distributions M told apart by an indicator beside the code. Rows take turns: row i is of i mod M.
+        generator: source of the initial weights; None for torch's global stream.
 
     Raises:
         ValueError: a size below one, a negative scale or noise, or a straight part of codes shorter than the points.
 
     Example:
-        >>> generator = SamplerNet(3, 2, noise=0.1)
-        >>> generator.sample(5, generator=torch.Generator().manual_seed(0)).shape
-        torch.Size([5, 2])
+        >>> source = SamplerNet(2, 2, straight=2.0, noise=0.1)
+        >>> round(source.sample(10_000, generator=torch.Generator().manual_seed(0)).std().item(), 1)
+        2.0
     """
 
     indicator: Tensor
@@ -51,6 +52,7 @@ class SamplerNet(nn.Module):
         straight: float = 0.0,
         batch_norm: bool = False,
         members: int = 1,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.latent_dim = check_int("latent_dim", latent_dim)
@@ -63,31 +65,25 @@ class SamplerNet(nn.Module):
         told_apart = members if members > 1 else 0
         self.register_buffer("indicator", torch.eye(told_apart), persistent=False)
         sizes = (latent_dim + told_apart, *(check_int("hidden", h) for h in hidden), dim)
-        layers: list[nn.Module] = []
-        for i, o in itertools.pairwise(sizes):
-            layers += [nn.Linear(i, o), *([nn.BatchNorm1d(o)] if batch_norm else []), nn.SiLU()]
-        self.net = nn.Sequential(*layers[:-1])
+        self.net = mlp(sizes, batch_norm=batch_norm, generator=generator)
         if straight and not batch_norm:
-            for p in layers[-2].parameters():
+            for p in self.net[-1].parameters():
                 nn.init.zeros_(p)
 
     def forward(self, z: Tensor) -> Tensor:
         """Points (N, dim) of codes (N, latent_dim), without the noise; N is a multiple of the members."""
         inputs = check_event("z", z, (self.latent_dim,))
         if len(self.indicator):
-            if len(z) % len(self.indicator):
-                raise fail("z", f"a multiple of {len(self.indicator)} rows", len(z), "draw as many of each member")
-            inputs = torch.cat([z, self.indicator.repeat(len(z) // len(self.indicator), 1)], 1)
+            if len(z) % self.members:
+                raise fail("z", f"a multiple of {self.members} rows", len(z), "draw the same number for each member")
+            inputs = torch.cat([z, self.indicator.repeat(len(z) // self.members, 1)], 1)
         out: Tensor = self.net(inputs)
         return out + self.straight * z[:, : self.dim] if self.straight else out
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw (n, dim) points, noise included; batch normalisation needs ``eval()`` first."""
         like = next(self.parameters())
-        z, noise = (
-            torch.randn(n, k, generator=generator, device=generator.device).to(like)
-            for k in (self.latent_dim, self.dim)
-        )
+        z, noise = (normal((n, k), generator, like) for k in (self.latent_dim, self.dim))
         return self(z) + self.noise * noise
 
     def scales(self) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_number
-from latentebm.models.tilts import Tilt
+from latentebm.gradients import differentiate
+from latentebm.models.tilts import Tilt, ValueAndGrad
 
 __all__ = ["STRONGEST", "ScaledTilt"]
 
@@ -50,24 +51,31 @@ class ScaledTilt(Tilt):
         self.dim = tilt.dim
 
     def sample_base(self, n: int, *, generator: torch.Generator) -> Tensor:
-        """Draw (n, dim) points of the tilt's own base law."""
+        """Draw (n, dim) points of the tilt's own base distribution."""
         return self.tilt.sample_base(n, generator=generator)
 
     def log_base(self, u: Tensor) -> Tensor:
-        """Log-density (N,) of the tilt's own base law."""
+        """Log-density (N,) of the tilt's own base distribution."""
         return self.tilt.log_base(u)
 
     def energy(self, u: Tensor) -> Tensor:
         """Tilt energy (N,), nats."""
         return self.strength * self.tilt.energy(u)
 
-    @property
-    def potential(self) -> Callable[[Tensor], Tensor]:
-        """Total potential (N,) of base points; with a gradient in closed form where the tilt has one."""
-        own = type(self)  # whose energy or base law may be another than the closed form's
-        closed = own.energy is ScaledTilt.energy and own.log_base is ScaledTilt.log_base
-        closed = closed and getattr(self.tilt.potential, "value_and_grad", None) is not None
-        return _ScaledPotential(self) if closed else super().potential
+    def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The potential :math:`\lambda(E - \log p_0) - (1 - \lambda)\log p_0` (N,) and its gradient (N, dim)."""
+        own, rest = self.fast or self.tilt.value_and_grad, 1 - self.strength
+        if own is None:
+            return super().value_and_grad(u)
+        value, grad = own(u)
+        if not rest:
+            return value, grad
+        base, base_grad = differentiate(self.log_base, u)
+        return self.strength * value - rest * base, self.strength * grad - rest * base_grad
+
+    def with_energy(self, form: Callable[[Any], ValueAndGrad | None]) -> Tilt | None:
+        """This tilt over another form of the one that it scales."""
+        return self._over(form(self.tilt))
 
     def code(self, u: Tensor) -> Tensor:
         """The model's codes that base points hold."""
@@ -76,26 +84,3 @@ class ScaledTilt(Tilt):
     def decode(self, u: Tensor) -> Tensor:
         """Data (N, *data_shape) of base points."""
         return self.tilt.decode(u)
-
-
-class _ScaledPotential:
-    """A scaled tilt's potential λE − log p₀ = λ(E − log p₀) − (1 − λ) log p₀, its gradient from the tilt's own."""
-
-    def __init__(self, tilt: ScaledTilt, whole: Any = None) -> None:
-        self.tilt = tilt
-        self.whole: Any = tilt.tilt.potential if whole is None else whole
-
-    def __call__(self, u: Tensor) -> Tensor:
-        return self.tilt.energy(u) - self.tilt.log_base(u)
-
-    @torch.no_grad()
-    def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        strength = self.tilt.strength
-        value, grad = self.whole.value_and_grad(u)
-        # The base law is standard normal: −log p₀ has the gradient u.
-        return strength * value - (1 - strength) * self.tilt.log_base(u), strength * grad + (1 - strength) * u
-
-    def compiled(self) -> _ScaledPotential | None:
-        build = getattr(self.whole, "compiled", None)
-        whole = build() if build else None
-        return None if whole is None else _ScaledPotential(self.tilt, whole)

@@ -1,7 +1,8 @@
-"""Tilted generative models: a base law times exp(−E); the sign is fixed here, once."""
+"""Tilted generative models: a base distribution times exp(−E); the sign is fixed here, once."""
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,13 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import check_event
+from latentebm.gradients import differentiate
 from latentebm.models.latent_model import LatentModel
+from latentebm.rng import normal
 
-__all__ = ["LatentTilt", "Tilt"]
+__all__ = ["LatentTilt", "Tilt", "ValueAndGrad"]
+
+ValueAndGrad = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class Tilt(nn.Module, ABC):
-    r"""A standard normal base law in u, tilted by an energy.
+    r"""A standard normal base distribution in u, tilted by an energy.
 
     .. math:: p_E(u) = e^{-E(u)}\, N(u; 0, I) / Z
 
@@ -25,14 +30,16 @@ class Tilt(nn.Module, ABC):
     """
 
     dim: int
+    # Value and gradient of what the tilt is built on, in a faster form; set in the copies that `with_energy` makes.
+    fast: ValueAndGrad | None = None
 
     def sample_base(self, n: int, *, generator: torch.Generator) -> Tensor:
-        """Draw (n, dim) points of the base law."""
+        """Draw (n, dim) points of the base distribution."""
         like = next(self.parameters(), torch.empty(0))  # a user's pieces may be plain functions
-        return torch.randn(n, self.dim, generator=generator, device=generator.device).to(like)
+        return normal((n, self.dim), generator, like)
 
     def log_base(self, u: Tensor) -> Tensor:
-        """Log-density (N,) of the base law."""
+        """Log-density (N,) of the base distribution."""
         check_event("u", u, (self.dim,))
         return -0.5 * (u.square().sum(1) + self.dim * math.log(2 * math.pi))
 
@@ -51,6 +58,25 @@ class Tilt(nn.Module, ABC):
     def potential(self, u: Tensor) -> Tensor:
         """Total potential (N,): energy minus log_base."""
         return self.energy(u) - self.log_base(u)
+
+    def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The potential (N,) and its gradient (N, dim), without a graph."""
+        return differentiate(self.potential, u)
+
+    def with_energy(self, form: Callable[[Any], ValueAndGrad | None]) -> Tilt | None:
+        """This tilt over another form of its energy, such as a compiled program; None where there is no such form.
+
+        Arguments:
+            form: the value and gradient in that form of what the tilt is built on, a network or a tilt, or None.
+        """
+        return None
+
+    def _over(self, fast: ValueAndGrad | None) -> Tilt | None:
+        if fast is None:
+            return None
+        other = copy.copy(self)
+        other.fast = fast
+        return other
 
 
 class LatentTilt(Tilt):
@@ -73,8 +99,8 @@ class LatentTilt(Tilt):
         >>> from latentebm.models.energies import EnergyNet
         >>> from latentebm.models.vae import VAE
         >>> tilt = LatentTilt(VAE((1, 8, 8), 2, width=16), EnergyNet(2))
-        >>> tilt.potential(torch.zeros(1, 2))
-        tensor([1.8379], grad_fn=<SubBackward0>)
+        >>> tilt.value_and_grad(torch.ones(1, 2))
+        (tensor([2.8379]), tensor([[1., 1.]]))
     """
 
     def __init__(
@@ -91,38 +117,25 @@ class LatentTilt(Tilt):
         energy = cast(Tensor, self.net(u))
         return energy if self.transform is None else self.transform(energy)
 
-    @property
-    def potential(self) -> Callable[[Tensor], Tensor]:
-        """Total potential (N,) of codes (N, d); with a gradient in closed form where the energy has one."""
-        own = type(self)  # whose energy or base law may be another than the closed form's
-        closed = own.energy is LatentTilt.energy and own.log_base is Tilt.log_base
-        closed = closed and getattr(self.net, "value_and_grad", None) is not None
-        return _ClosedPotential(self) if closed else super().potential
+    @torch.no_grad()
+    def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The potential (N,) and its gradient (N, d), in closed form where the network has one.
+
+        A subclass of another energy or base distribution overrides this as well: chains compare the values.
+        """
+        own = self.fast or cast(ValueAndGrad | None, getattr(self.net, "value_and_grad", None))
+        if own is None:
+            return super().value_and_grad(u)
+        energy, grad = own(u)
+        if self.transform is not None:
+            energy, pull = cast(Any, torch.func.vjp(self.transform, energy))
+            grad = pull(torch.ones_like(energy))[0].unsqueeze(1) * grad
+        return energy - Tilt.log_base(self, u), grad + u  # of the standard normal, whose gradient this is
+
+    def with_energy(self, form: Callable[[Any], ValueAndGrad | None]) -> Tilt | None:
+        """This tilt over another form of its network."""
+        return self._over(form(self.net))
 
     def decode(self, u: Tensor) -> Tensor:
         """Mean images of codes."""
         return self.model.decode(u)
-
-
-class _ClosedPotential:
-    """A latent tilt's potential whose ``value_and_grad`` chains the energy's own through transform and prior."""
-
-    def __init__(self, tilt: LatentTilt, energy: Any = None) -> None:
-        self.tilt = tilt
-        self.net: Any = tilt.net if energy is None else energy
-
-    def __call__(self, u: Tensor) -> Tensor:
-        return self.tilt.energy(u) - self.tilt.log_base(u)
-
-    @torch.no_grad()
-    def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        energy, grad = self.net.value_and_grad(u)
-        if self.tilt.transform is not None:
-            energy, pull = cast(Any, torch.func.vjp(self.tilt.transform, energy))
-            grad = pull(torch.ones_like(energy))[0].unsqueeze(1) * grad
-        return energy - self.tilt.log_base(u), grad + u
-
-    def compiled(self) -> _ClosedPotential | None:
-        build = getattr(self.net, "compiled", None)
-        energy = build() if build else None
-        return None if energy is None else _ClosedPotential(self.tilt, energy)

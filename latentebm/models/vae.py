@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,8 +11,11 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
 from latentebm.checks import check_choice, check_event, check_int
+from latentebm.chunks import chunk_size, in_chunks
 from latentebm.models.likelihoods import LIKELIHOODS
-from latentebm.models.networks import decoder, encoder
+from latentebm.models.networks import Network, make_network
+from latentebm.registry import stored
+from latentebm.rng import normal
 
 __all__ = ["VAE"]
 
@@ -23,7 +28,7 @@ class VAE(nn.Module):
     Arguments:
         data_shape: (C, H, W) of the images, pixels in [0, 1].
         latent_dim: length d of the code z.
-        network: ``mlp`` or ``conv``.
+        network: ``mlp``, ``conv`` or a `Network`.
         width: hidden units.
         likelihood: ``bernoulli`` or ``gaussian``.
 
@@ -44,7 +49,7 @@ class VAE(nn.Module):
         data_shape: tuple[int, ...] = (1, 28, 28),
         latent_dim: int = 2,
         *,
-        network: str = "mlp",
+        network: str | Network | Mapping[str, Any] = "mlp",
         width: int = 512,
         likelihood: str = "bernoulli",
     ) -> None:
@@ -55,45 +60,54 @@ class VAE(nn.Module):
         self.config: dict[str, Any] = {
             "data_shape": list(self.data_shape),
             "latent_dim": latent_dim,
-            "network": network,
+            "network": stored(network),
             "width": check_int("width", width),
             "likelihood": likelihood,
         }
         self.likelihood = LIKELIHOODS[likelihood]()
-        self.encoder = encoder(network, self.data_shape, 2 * latent_dim, width)
-        self.decoder = decoder(network, latent_dim, self.data_shape, width)
+        self.network = make_network(network, width)
+        self.encoder = self.network.encoder(self.data_shape, 2 * latent_dim)
+        self.decoder = self.network.decoder(latent_dim, self.data_shape)
 
     def posterior(self, x: Tensor) -> Independent:
-        """Encoder law q(z|x) of images (N, *data_shape): event shape (d,).
+        """Encoder distribution q(z|x) of images (N, *data_shape): event shape (d,).
+
+        Raises:
+            ValueError: another image shape.
+        """
+        return Independent(Normal(*self.moments(x)), 1)
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (N, d) of q(z|x) of images (N, *data_shape).
 
         Raises:
             ValueError: another image shape.
         """
         check_event("x", x, self.data_shape)
         mean, log_variance = self.encoder(x).float().chunk(2, dim=-1)
-        # Variances are held within [6e-6, 150]: nothing a trained posterior needs lies beyond.
-        return Independent(Normal(mean, (log_variance.clamp(-12, 5) / 2).exp()), 1)
+        # Variances are held within [6e-6, 150], which holds those of every trained posterior.
+        return mean, (log_variance.clamp(-12, 5) / 2).exp()
 
-    def encode(self, x: Tensor, *, generator: torch.Generator | None = None, chunk: int = 8192) -> Tensor:
+    def encode(self, x: Tensor, *, generator: torch.Generator | None = None, chunk: int | None = None) -> Tensor:
         """Codes (N, d) of images: one posterior draw each with a `generator`, the posterior means without.
 
         Raises:
             ValueError: another image shape.
         """
         with torch.no_grad():
-            laws = [self.posterior(part).base_dist for part in x.split(chunk)]
-            mean, scale = torch.cat([law.loc for law in laws]), torch.cat([law.scale for law in laws])
-            return mean if generator is None else mean + scale * _noise(mean, generator)
+            mean, scale = in_chunks(lambda part: torch.stack(self.moments(part)), x, chunk, dim=1)
+        return mean if generator is None else mean + scale * normal(mean.shape, generator, mean)
 
-    def decode(self, z: Tensor, *, chunk: int = 8192) -> Tensor:
+    def decode(self, z: Tensor, *, chunk: int | None = None) -> Tensor:
         """Mean images (N, *data_shape) of codes (N, d); with gradient only where the codes ask for one.
 
         Raises:
             ValueError: another code length.
         """
         check_event("z", z, (self.latent_dim,))
+        size = chunk or chunk_size(math.prod(self.data_shape), z.device)
         with torch.set_grad_enabled(torch.is_grad_enabled() and z.requires_grad):
-            return torch.cat([self.likelihood.mean(self.decoder(part)) for part in z.split(chunk)])
+            return in_chunks(lambda part: self.likelihood.mean(self.decoder(part)), z, size)
 
     def logits(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Decoder output (N, *data_shape) of codes (N, d); labels serve a `ConditionalVAE` only."""
@@ -108,11 +122,9 @@ class VAE(nn.Module):
         autocast: bool = False,
         labels: Tensor | None = None,
     ) -> Tensor:
-        """Negative ELBO (N,) of images in nats, by one reparametrised draw each.
+        """Negative ELBO (N,) in nats of images (N, *data_shape), by one reparametrised draw each.
 
         Arguments:
-            x: images (N, *data_shape) in [0, 1].
-            generator: source of the posterior noise.
             kl_weight: weight of the KL term; 1 gives the ELBO.
             autocast: run the networks in bfloat16; the sums stay in float32.
             labels: class of each image, (N,), for a `ConditionalVAE`.
@@ -121,14 +133,8 @@ class VAE(nn.Module):
             ValueError: another image shape.
         """
         with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
-            q = self.posterior(x)
-            mean, scale = q.base_dist.loc, q.base_dist.scale
-            logits = self.logits(mean + scale * _noise(mean, generator), labels)
+            mean, scale = self.moments(x)
+            logits = self.logits(mean + scale * normal(mean.shape, generator, mean), labels)
         # Closed-form KL(q || N(0, I)): no sampling noise, and cheaper than the general formula.
         kl = 0.5 * (mean.square() + scale.square() - 1 - 2 * scale.log()).sum(1)
         return kl_weight * kl - self.likelihood.log_prob(x, logits.float())
-
-
-def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
-    """Normal noise drawn where the generator lives, so that a CPU seed means the same on every device."""
-    return torch.randn(like.shape, generator=generator, device=generator.device).to(like)

@@ -1,6 +1,6 @@
-r"""Entropies of a learned sampler: what keeps a generator from collapsing onto the lowest energy.
+r"""Entropies of a learned sampler G: what keeps it from collapsing onto the lowest energy.
 
-A generator of an energy minimises :math:`E_G[E(x)] - H(G)`, whose least value is −log Z at the energy's own law.
+The sampler minimises :math:`E_G[E(x)] - H(G)`, whose least value is −log Z, at the energy's own distribution.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch.func import vjp, vmap
 from torch.nn import functional as F
 
 from latentebm.checks import check_choice, check_int, check_number, fail
+from latentebm.rng import normal
 
 __all__ = ["BOUNDS", "SamplerScore", "entropy_surrogate", "mutual_information", "sampler_score", "scale_entropy"]
 
@@ -27,13 +28,11 @@ def scale_entropy(scales: Tensor) -> Tensor:
 
     .. math:: H \approx \sum_i \tfrac12 \log(2 \pi e\, s_i^2)
 
-    Exact for a Gaussian output of independent coordinates; in between, a measure of how far the activations spread.
-
-    Arguments:
-        scales: standard deviations, (S,), such as the scales of batch normalisation.
+    The scales, (S,), are standard deviations, such as those of batch normalisation. Exact for a Gaussian output of
+    independent coordinates; for inner layers, a measure of how far activations spread.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there is no scale.
 
     References:
         Deep directed generative models with energy-based probability estimation (Kim and Bengio, 2016),
@@ -44,12 +43,12 @@ def scale_entropy(scales: Tensor) -> Tensor:
         2.8379
     """
     if not scales.numel():
-        raise fail("scales", "at least one", "none", "pass a generator with batch_norm=True")
+        raise fail("scales", "at least one", "an empty tensor", "give the sampler batch_norm=True")
     return 0.5 * (math.log(2 * math.pi * math.e) + scales.square().clamp_min(1e-12).log()).sum()
 
 
 def mutual_information(joint: Tensor, independent: Tensor, *, bound: str = "donsker-varadhan") -> Tensor:
-    r"""Bound of a generator's mutual information between code and point, from a critic T's values, in nats.
+    r"""Bound of a sampler's mutual information between code and point, from a critic T's values, in nats.
 
     .. math:: I \ge E_{p(x,z)}[T] - \log E_{p(x)p(z)}[e^T]
               \quad\text{or}\quad -E_{p(x,z)}[\mathrm{sp}(-T)] - E_{p(x)p(z)}[\mathrm{sp}(T)]
@@ -60,14 +59,9 @@ def mutual_information(joint: Tensor, independent: Tensor, *, bound: str = "dons
     Arguments:
         joint: T at pairs (x, z) drawn together, (N,).
         independent: T at points with the codes of others, (M,).
-        bound: ``donsker-varadhan`` or ``jensen-shannon``.
-
-    Raises:
-        ValueError: unknown bound.
 
     References:
-        Maximum entropy generators for energy-based models (Kumar, Ozair, Goyal, Courville and Bengio, 2019),
-        https://arxiv.org/abs/1901.08508
+        Maximum entropy generators for energy-based models (Kumar et al., 2019), https://arxiv.org/abs/1901.08508
 
     Example:
         >>> mutual_information(torch.zeros(3), torch.zeros(5))
@@ -80,7 +74,7 @@ def mutual_information(joint: Tensor, independent: Tensor, *, bound: str = "dons
 
 
 class SamplerScore(NamedTuple):
-    """Score (N, d) of a sampler's own law at its points, and log-density (N,), in nats; both without gradient."""
+    """Score (N, d) and log-density (N,), in nats, of a sampler's own distribution at points; both without gradient."""
 
     score: Tensor
     log_density: Tensor
@@ -96,18 +90,18 @@ def sampler_score(
     k: int = 3,
     generator: torch.Generator,
 ) -> SamplerScore:
-    r"""Score and log-density of a noisy generator's own law, by importance draws of the code that may have made x.
+    r"""Score and log-density of a noisy sampler's own distribution, by importance draws of the code that made x.
 
     .. math:: \nabla_x \log q(x) = E_{q(z|x)}\left[\frac{g(z) - x}{\sigma^2}\right]
               \approx \sum_k \bar w_k \frac{g(z_k) - x}{\sigma^2}, \quad z_k \sim \xi(z|x), \quad
               w_k = \frac{q(x|z_k)\, p(z_k)}{\xi(z_k|x)}, \quad \log q(x) \approx \log \frac1K \sum_k w_k
 
-    The proposal is the posterior of the generator linearised at the code z₀ that made the point, with the Jacobian J:
+    The proposal is the posterior of the sampler linearised at the code z₀ that made the point, with the Jacobian J:
 
     .. math:: \xi = N(m, A^{-1}), \quad A = I + J^\top J / \sigma^2, \quad
               m = z_0 + A^{-1} \big(J^\top (x - g(z_0)) / \sigma^2 - z_0\big)
 
-    Both results are exact for linear generators. A proposal about z₀ itself would not be: its few draws hang on z₀,
+    Both results are exact for linear samplers. A proposal about z₀ itself would not be: its few draws depend on z₀,
     with which the points move, and the entropy comes out too weak.
 
     Arguments:
@@ -115,16 +109,13 @@ def sampler_score(
         x: points g(z₀) + σε, (N, d).
         z: the codes z₀ that made them, (N, l).
         noise: σ > 0.
-        k: pairs of opposite importance draws a point.
-        generator: source of the draws, on the device of x or the CPU.
+        k: pairs of opposite importance draws per point.
 
     Raises:
         ValueError: the noise is not positive, or `k` is below 1.
 
     References:
-        No MCMC for me: amortized sampling for fast and stable training of energy-based models (Grathwohl et al.,
-        2021), https://arxiv.org/abs/2010.04230; Unbiased implicit variational inference (Titsias and Ruiz, 2019),
-        https://arxiv.org/abs/1808.02078
+        Unbiased implicit variational inference (Titsias and Ruiz, 2019), https://arxiv.org/abs/1808.02078
 
     Example:
         >>> g, one = torch.Generator().manual_seed(0), torch.ones(1, 1)
@@ -132,10 +123,10 @@ def sampler_score(
         >>> round(found.score.item(), 4), round(found.log_density.item(), 4)  # q is N(0, 2)
         (-0.5, -1.5155)
     """
-    check_number("noise", noise, low=0, open_low=True, fix="give the generator noise: without it there is no density")
+    check_number("noise", noise, low=0, open_low=True, fix="give the sampler noise: without it there is no density")
     check_int("k", k)
     mean, factor = _linearised(decode, x, z, noise)
-    step = torch.randn((k, *z.shape), generator=generator, device=generator.device).to(z)
+    step = normal((k, *z.shape), generator, z)
     step = torch.cat([step, -step])
     codes = mean + torch.linalg.solve_triangular(factor.mT, step.permute(1, 2, 0), upper=True).permute(2, 0, 1)
     residual = (decode(codes.flatten(0, 1)).unflatten(0, (2 * k, len(z))) - x) / noise
@@ -152,29 +143,22 @@ def _linearised(decode: Callable[[Tensor], Tensor], x: Tensor, z: Tensor, noise:
     """Mean (N, l) and Cholesky factor (N, l, l) of the precision of the linearised posterior."""
     points, pull = cast(Any, vjp(decode, z))
     (rows,) = vmap(lambda e: pull(e.expand_as(x)))(torch.eye(x.shape[1]).to(x))
-    # In double precision: where a generator parts two modes, the squares of its slopes drown the prior's 1.
+    # In double precision: where a sampler splits two modes, the squares of its slopes drown the prior's 1.
     jacobian = rows.transpose(0, 1).double() / noise
     precision = torch.eye(z.shape[1]).to(jacobian) + jacobian.mT @ jacobian
-    # A diverged generator gives NaN here, which the fit names; the error would only name a matrix.
+    # A diverged sampler gives NaN here, which the fit reports; the error would only name a matrix.
     factor = torch.linalg.cholesky_ex(precision).L
     slope = jacobian.mT @ ((x - points) / noise)[..., None].double() - z[..., None].double()
     return z + torch.cholesky_solve(slope, factor)[..., 0].to(z), factor.to(z)
 
 
 def entropy_surrogate(x: Tensor, score: Tensor) -> Tensor:
-    r"""A scalar whose gradient in a generator's parameters is that of its entropy; its value means nothing.
+    r"""A scalar whose gradient in a sampler's parameters is that of its entropy; its value means nothing.
 
     .. math:: \nabla_\phi H = -E\left[\nabla_x \log q(x)^\top \frac{\partial x}{\partial \phi}\right]
 
-    The score of the law itself has mean zero, so only the points' movement counts.
-
-    Arguments:
-        x: points (N, d), with gradient in the generator.
-        score: the score of the generator's law at them, (N, d), taken as constant.
-
-    References:
-        No MCMC for me: amortized sampling for fast and stable training of energy-based models (Grathwohl et al.,
-        2021), https://arxiv.org/abs/2010.04230
+    The points (N, d) carry their gradient in the sampler; the score (N, d) of its distribution at them is taken as
+    constant. Its mean under q is zero, so only the points' movement counts.
 
     Example:
         >>> scale = torch.tensor(2.0, requires_grad=True)

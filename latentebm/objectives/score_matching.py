@@ -1,18 +1,20 @@
 r"""Score matching: losses of an energy that never meet its normalising constant.
 
-The score is :math:`-\nabla E`; every loss is a mean over points, scalar or one a leading dimension of the points, and
-differentiable in the energy's parameters. A point's energy may depend on that point alone.
+The score is :math:`-\nabla E`. Losses (…) are means over points (…, N, d); leading dimensions are ensemble members. An
+energy maps them to (…, N), in nats, each by its point alone; one that does not depend on its point raises a ValueError.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.func import grad, vjp, vmap
 
 from latentebm.checks import check_choice, check_int, check_number, fail
+from latentebm.rng import normal
 
 __all__ = [
     "PROJECTIONS",
@@ -31,19 +33,9 @@ ScaledEnergy = Callable[[Tensor, Tensor], Tensor]
 
 
 def exact_score_matching(energy: Energy, x: Tensor) -> Tensor:
-    r"""Hyvärinen's loss, its trace by one Hessian product a coordinate.
+    r"""Hyvärinen's loss, its trace by one Hessian product per coordinate.
 
     .. math:: \mathrm{mean}_i \left[\tfrac12 |\nabla E(x_i)|^2 - \mathrm{tr}\, \nabla^2 E(x_i)\right]
-
-    Arguments:
-        energy: maps (…, N, d) to (…, N), in nats, twice differentiable.
-        x: data, (…, N, d).
-
-    Returns:
-        Losses (…).
-
-    Raises:
-        ValueError: the energy does not depend on x.
 
     References:
         Estimation of non-normalized statistical models by score matching (Hyvärinen, 2005),
@@ -76,21 +68,11 @@ def sliced_score_matching(
     :math:`\tfrac12 |\nabla E|^2`, in its place.
 
     Arguments:
-        energy: maps (…, N, d) to (…, N), in nats, twice differentiable.
-        x: data, (…, N, d).
-        generator: source of the directions, on the device of x or the CPU.
         projection: ``rademacher`` (signs; exact where the Hessian is diagonal) or ``gaussian``.
-        projections: directions a point.
-        reduced: the variance-reduced form.
-
-    Returns:
-        Losses (…).
-
-    Raises:
-        ValueError: unknown projection, no directions, or the energy does not depend on x.
+        projections: directions per point.
 
     References:
-        Sliced score matching: a scalable approach to density and score estimation (Song, Garg, Shi and Ermon, 2019),
+        Sliced score matching: a scalable approach to density and score estimation (Song et al., 2019),
         https://arxiv.org/abs/1905.07088
 
     Example:
@@ -103,7 +85,7 @@ def sliced_score_matching(
     slope, hessian = _curvature(energy, x)
     total = x.new_zeros(x.shape[:-2])
     for _ in range(projections):
-        v = _noise(x, generator)
+        v = normal(x.shape, generator, x)
         v = torch.where(v < 0, -torch.ones_like(v), torch.ones_like(v)) if projection == "rademacher" else v
         squares = slope.square().sum(-1) if reduced else (slope * v).sum(-1).square()
         total = total + (0.5 * squares - (v * hessian(v)).sum(-1)).mean(-1)
@@ -123,18 +105,9 @@ def denoising_score_matching(
     variance, so small scales, with little smoothing, can be learned too.
 
     Arguments:
-        energy: maps (…, N, d) to (…, N), in nats.
-        x: data, (…, N, d).
         sigma: noise level, in the data's units; a number, or a tensor that broadcasts to x, such as a posterior's
             standard deviations.
-        generator: source of the noise, on the device of x or the CPU.
         paired: use each noise with both signs, at twice the cost.
-
-    Returns:
-        Losses (…).
-
-    Raises:
-        ValueError: a noise level is not positive and finite, or the energy does not depend on x.
 
     References:
         A connection between score matching and denoising autoencoders (Vincent, 2011),
@@ -143,11 +116,11 @@ def denoising_score_matching(
     Example:
         >>> g, x = torch.Generator().manual_seed(0), torch.zeros(100_000, 1)
         >>> loss = denoising_score_matching(lambda x: 2 * x.square().sum(-1), x, 0.5, generator=g)
-        >>> round(loss.item(), 4)  # N(0, 1/4) is the smoothed law itself: the slope is the target
+        >>> round(loss.item(), 4)  # N(0, 1/4) is the smoothed data: the slope is the target
         0.0
     """
     scale = check_scales(torch.as_tensor(sigma, dtype=x.dtype, device=x.device))
-    noise = _noise(x, generator)
+    noise = normal(x.shape, generator, x)
     slope = grad(lambda y: energy(y).sum())
     signs = (1, -1) if paired else (1,)
     losses = [(_dependent(slope(x + s * scale * noise)) - s * noise / scale).square().sum(-1) for s in signs]
@@ -169,22 +142,13 @@ def multiscale_score_matching(
 
     Arguments:
         energy: maps points (N, d) and levels (N,) to (N,), in nats.
-        x: data, (N, d).
         sigma: noise level of each point, (N,), in the data's units.
-        generator: source of the noise, on the device of x or the CPU.
-        scale_weight: weight w of the second term; 0 for none.
-
-    Returns:
-        The loss, a scalar.
-
-    Raises:
-        ValueError: a noise level is not positive and finite, the weight is negative, or the energy does not depend
-            on x.
+        scale_weight: weight w of the second term; 0 leaves it out.
 
     References:
         Generative modeling by estimating gradients of the data distribution (Song and Ermon, 2019),
-        https://arxiv.org/abs/1907.05600; Density ratio estimation via infinitesimal classification (Choi, Meng, Song
-        and Ermon, 2022), https://arxiv.org/abs/2111.11010
+        https://arxiv.org/abs/1907.05600; Density ratio estimation via infinitesimal classification (Choi et al.,
+        2022), https://arxiv.org/abs/2111.11010
 
     Example:
         >>> g, x = torch.Generator().manual_seed(0), torch.zeros(1000, 1)
@@ -195,7 +159,7 @@ def multiscale_score_matching(
     """
     check_number("scale_weight", scale_weight, low=0)
     check_scales(sigma)
-    noise = _noise(x, generator)
+    noise = normal(x.shape, generator, x)
     signed = torch.cat([noise, -noise])
     levels = sigma.repeat(2)
     noisy = x.repeat(2, 1) + levels[:, None] * signed
@@ -207,17 +171,9 @@ def multiscale_score_matching(
 
 
 def check_scales(sigma: Tensor, *, sorted_down: bool = False) -> Tensor:
-    """Return noise levels if all are positive and finite, and falling where they must be.
-
-    Raises:
-        ValueError: they are not.
-
-    Example:
-        >>> check_scales(torch.tensor([1.0, 0.1]), sorted_down=True)
-        tensor([1.0000, 0.1000])
-    """
+    """Return noise levels if all are positive and finite, and with `sorted_down` fall from first to last."""
     if not sigma.numel() or not bool(((sigma > 0) & (sigma < torch.inf)).all()):
-        got = "none" if not sigma.numel() else f"{sigma.min().item():g} … {sigma.max().item():g}"
+        got = "no level" if not sigma.numel() else f"{sigma.min().item():g} … {sigma.max().item():g}"
         raise fail("sigma", "positive finite noise levels", got, "pass for example sigma=0.1")
     if sorted_down and not bool((sigma.diff() < 0).all()):
         raise fail("sigma", "levels that fall from first to last", sigma.tolist(), "sort them, largest first")
@@ -225,29 +181,17 @@ def check_scales(sigma: Tensor, *, sorted_down: bool = False) -> Tensor:
 
 
 def _curvature(energy: Energy, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """The slope, and the product of each point's Hessian with a direction; the Hessian is symmetric."""
+    """The slope, and the product of each point's Hessian, which is symmetric, with a direction."""
 
     def total(y: Tensor) -> Tensor:
         return energy(y).sum()
 
-    pulled = vjp(grad(total), x)
-
-    def along(v: Tensor) -> Tensor:
-        (product,) = pulled[1](v)
-        return product
-
-    return _dependent(pulled[0]), along
-
-
-def _noise(x: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
+    slope, pull = cast(Any, vjp(grad(total), x))
+    return _dependent(slope), lambda v: pull(v)[0]
 
 
 def _dependent(slope: Tensor) -> Tensor:
-    """The slope, unless it is zero without any parameter in it: then no fit could ever change it.
-
-    A network whose last layer starts at zero has zero slope as well, but one that its parameters will move.
-    """
+    """The slope, unless it is zero without any parameter in it, so that no fit could ever change it."""
     if torch.is_grad_enabled() and not slope.requires_grad and not bool(slope.any()):
         raise fail("energy", "one that depends on x", "a zero score at every point", "compute it from its argument")
     return slope

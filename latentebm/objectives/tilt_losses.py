@@ -1,7 +1,7 @@
 """Objectives of a tilt's energy: pure functions of energies on reference and base draws.
 
-Every function takes energies (…, N) and (…, K) in nats and returns (…): leading dimensions are ensemble members.
-Losses are minimised.
+Losses are minimised. They take energies of posterior draws of reference images, (…, N), and of base draws, (…, K), in
+nats, and return (…): leading dimensions are ensemble members.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from latentebm.checks import check_number
+from latentebm.objectives.contrast import contrastive_loss
 from latentebm.objectives.score_matching import denoising_score_matching
 
 __all__ = [
     "calibrated",
     "gain",
-    "gradient_penalty",
     "jensen_loss",
     "likelihood_loss",
     "log_partition",
@@ -33,12 +33,6 @@ def log_partition(base: Tensor) -> Tensor:
 
     .. math:: \log \hat Z = \log \frac1K \sum_k e^{-E(z_k)}, \quad z_k \sim p_0
 
-    Arguments:
-        base: energies of base draws, (…, K).
-
-    References:
-        Monte Carlo theory, methods and examples, chapter 9 (Owen, 2013), https://artowen.su.domains/mc/
-
     Example:
         >>> log_partition(torch.full((4,), 0.5))
         tensor(-0.5000)
@@ -50,13 +44,6 @@ def gain(reference: Tensor, base: Tensor) -> Tensor:
     r"""Held-out gain: how many nats the tilt adds to the mean log-likelihood bound of a reference image.
 
     .. math:: \hat G(E) = -\mathrm{mean}_i\, E(z_i) - \log \hat Z
-
-    Arguments:
-        reference: energies of posterior draws of reference images, (…, N).
-        base: energies of base draws, (…, K).
-
-    References:
-        Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
 
     Example:
         >>> gain(torch.full((2,), 3.0), torch.full((4,), 3.0))
@@ -70,16 +57,9 @@ def likelihood_loss(reference: Tensor, base: Tensor) -> Tensor:
 
     .. math:: -\hat G(E) = \mathrm{mean}_i\, E(z_i) + \log \hat Z
 
-    Arguments:
-        reference: energies of posterior draws of reference images, (…, N).
-        base: energies of base draws, (…, K).
-
-    References:
-        Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
-
     Example:
-        >>> likelihood_loss(torch.zeros(2), torch.zeros(4))
-        tensor(0.)
+        >>> likelihood_loss(torch.ones(2), torch.zeros(4))
+        tensor(1.)
     """
     return -gain(reference, base)
 
@@ -89,39 +69,27 @@ def jensen_loss(reference: Tensor, base: Tensor, *, energy_penalty: float = 0.25
 
     .. math:: E_{q}[E] - E_{p_0}[E] + \lambda (E_q[E^2] + E_{p_0}[E^2])
 
-    Jensen's inequality bounds the gain from *above*, and the bound alone has no maximum; with the penalty the
-    optimum is :math:`E = -\tanh(\tfrac12 \log(q/p_0)) / 2\lambda`, calibrated to first order at :math:`\lambda = 1/4`.
-
-    Arguments:
-        reference: energies of posterior draws of reference images, (…, N).
-        base: energies of base draws, (…, K).
-        energy_penalty: λ > 0, in 1/nats.
+    Jensen's inequality bounds the gain from *above*, and the bound alone has no maximum. With the penalty the optimum,
+    where the pointwise derivative is zero, is :math:`E = -\tanh(\tfrac12 \log(q/p_0)) / 2\lambda`; it is calibrated to
+    first order at :math:`\lambda = 1/4`, and `calibrated` inverts it.
 
     Raises:
-        ValueError: λ is not positive: the objective would have no minimum.
-
-    References:
-        Optimum derived by setting the pointwise derivative to zero; see `calibrated` for its inverse.
+        ValueError: λ, in 1/nats, is not positive: the objective would have no minimum.
 
     Example:
         >>> jensen_loss(torch.tensor([-1.0]), torch.tensor([1.0]), energy_penalty=0.25)
         tensor(-1.5000)
     """
     check_number("energy_penalty", energy_penalty, low=0, open_low=True)
-    squares = reference.square().mean(-1) + base.square().mean(-1)
-    return reference.mean(-1) - base.mean(-1) + energy_penalty * squares
+    return contrastive_loss(reference, base, energy_penalty=energy_penalty)
 
 
 def nce_loss(reference: Tensor, base: Tensor) -> Tensor:
-    r"""Logistic loss of telling reference draws from base draws by the logit :math:`-E`, both sides weighing the same.
+    r"""Logistic loss of telling reference draws from base draws by the logit :math:`-E`, with equal weights.
 
     .. math:: \mathrm{mean}_i \log(1 + e^{E(z_i)}) + \mathrm{mean}_k \log(1 + e^{-E(z_k)})
 
     The optimum is :math:`E^* = -\log(q_{ref}/p_0)` with its constant: the equal weights make log Z zero there.
-
-    Arguments:
-        reference: energies of posterior draws of reference images, (…, N).
-        base: energies of base draws, (…, K).
 
     References:
         NCP-VAE: Variational Autoencoders with Noise Contrastive Priors (Aneja et al., 2021),
@@ -142,25 +110,14 @@ def posterior_score_loss(
     .. math:: \overline{s^2}\; \mathrm{mean}_i\, \tfrac12 \left|\nabla E(z_i) + z_i - (z_i - m_i)/s_i^2\right|^2,
               \quad z_i \sim N(m_i, s_i^2)
 
-    Reference draws are noisy as they come, so no noise is added: the loss is least where
-    :math:`\nabla (E - \log p_0) = -\nabla \log q_{ref}`, the unsmoothed optimum of the likelihood. It needs neither
-    base draws nor log Z, and leaves open how much each part of the reference weighs that no draws connect.
+    No noise is added, so the loss is least where :math:`\nabla (E - \log p_0) = -\nabla \log q_{ref}`, the unsmoothed
+    optimum of the likelihood. It needs neither base draws nor log Z, but does not find the relative mass of parts of
+    the reference that no draws connect.
 
-    Arguments:
-        energy: maps codes (…, N, d) to (…, N), in nats.
-        mean: posterior means m of reference images, (…, N, d).
-        scale: posterior standard deviations s, (…, N, d).
-        generator: source of the draws, which come in pairs m ± sε, on the device of the means or the CPU.
-
-    Returns:
-        Losses (…).
+    Draws come in pairs m ± sε from posterior means and standard deviations (…, N, d) of reference images.
 
     Raises:
         ValueError: a standard deviation is not positive, or the energy does not depend on the codes.
-
-    References:
-        A connection between score matching and denoising autoencoders (Vincent, 2011),
-        https://doi.org/10.1162/NECO_a_00142
 
     Example:
         >>> g, mean = torch.Generator().manual_seed(0), torch.full((9, 1), 2.0)
@@ -183,16 +140,10 @@ def calibrated(energy: Tensor, *, energy_penalty: float, limit: float = 0.995) -
 
     .. math:: E_{cal} = -2\,\mathrm{artanh}(-2\lambda E)
 
-    Arguments:
-        energy: fitted energies.
-        energy_penalty: the λ they were fitted with.
-        limit: the artanh's argument is clamped to ±limit, so log-ratios to ±6 at the default.
+    The artanh's argument is clamped to ±`limit`, so log-ratios to ±6 at the default.
 
     Raises:
         ValueError: λ is not positive or the limit not in (0, 1).
-
-    References:
-        Inverse of the optimum in `jensen_loss`.
 
     Example:
         >>> log_ratio = torch.tensor([0.3, -2.0])
@@ -203,32 +154,3 @@ def calibrated(energy: Tensor, *, energy_penalty: float, limit: float = 0.995) -
     check_number("energy_penalty", energy_penalty, low=0, open_low=True)
     check_number("limit", limit, low=0, high=1 - 1e-7, open_low=True)
     return 2 * torch.atanh((2 * energy_penalty * energy).clamp(-limit, limit))
-
-
-def gradient_penalty(energy: Tensor, points: Tensor, *, center: float = 0.0) -> Tensor:
-    r"""Mean squared distance of the energy's gradient norm from `center`, on interpolates.
-
-    .. math:: \mathrm{mean}_i\, (\|\nabla E(z_i)\| - c)^2
-
-    Arguments:
-        energy: energies (…, N) computed from `points`.
-        points: (…, N, *event), with ``requires_grad``.
-        center: 0 shrinks the gradient, 1 is the penalty of WGAN-GP.
-
-    Raises:
-        RuntimeError: the energies do not depend on the points (from autograd).
-
-    References:
-        Improved Training of Wasserstein GANs (Gulrajani et al., 2017), https://arxiv.org/abs/1704.00028
-
-    Example:
-        >>> z = torch.randn(5, 2, requires_grad=True)
-        >>> gradient_penalty((3 * z).sum(1), z).item()
-        18.0
-    """
-    (grad,) = torch.autograd.grad(energy.sum(), points, create_graph=True)
-    grad = grad.flatten(energy.ndim)
-    if center == 0.0:
-        # |∇E|² itself: the norm's own derivative is undefined where the gradient vanishes.
-        return grad.square().sum(-1).mean(-1)
-    return (grad.norm(dim=-1) - center).square().mean(-1)

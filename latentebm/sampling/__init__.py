@@ -1,4 +1,4 @@
-"""Samplers: all they need of a model is ``potential(x) -> (N,)``, or a base law and an energy."""
+"""Samplers: all they need of a model is ``potential(x) -> (N,)``, or a base distribution and an energy."""
 
 from latentebm.sampling.classifier import (
     ConditionalSampler,
@@ -10,11 +10,11 @@ from latentebm.sampling.classifier import (
 )
 from latentebm.sampling.compiled.fused import FusedMLP
 from latentebm.sampling.diagnostics import Agreement, agreement, bfmi, ess_bulk, ess_tail, max_rhat, rhat
-from latentebm.sampling.draws import Draws, Sampler, Target
+from latentebm.sampling.draws import Draws, Sampler
 from latentebm.sampling.importance.rejection import ISIR, Rejection
 from latentebm.sampling.importance.resampling import resample
 from latentebm.sampling.importance.snis import SNIS
-from latentebm.sampling.importance.weights import WeightSums
+from latentebm.sampling.importance.weights import LEAST_ESS, WeightSums, ess, normalised
 from latentebm.sampling.mcmc import optim
 from latentebm.sampling.mcmc.chains import run_chains
 from latentebm.sampling.mcmc.hamiltonian import HMC, NUTS
@@ -23,46 +23,13 @@ from latentebm.sampling.mcmc.langevin import Langevin
 from latentebm.sampling.mcmc.persistent import PMC, ReplayBuffer
 from latentebm.sampling.mcmc.state import ChainInfo, ChainRun, ChainState, start_chains
 from latentebm.sampling.mcmc.tuning import tune_step
+from latentebm.sampling.target import Target
 
-__all__ = [
-    "HMC",
-    "ISIR",
-    "MALA",
-    "NUTS",
-    "PMC",
-    "SGLD",
-    "SNIS",
-    "ULA",
-    "Agreement",
-    "ChainInfo",
-    "ChainRun",
-    "ChainState",
-    "ConditionalSampler",
-    "Draws",
-    "FusedMLP",
-    "ImproperSGLD",
-    "JointSampler",
-    "Kernel",
-    "Labelled",
-    "Langevin",
-    "RandomWalk",
-    "Rejection",
-    "ReplayBuffer",
-    "Sampler",
-    "Target",
-    "UnconditionalSampler",
-    "WeightSums",
-    "agreement",
-    "bfmi",
-    "energy_differential",
-    "energy_penalty",
-    "ess_bulk",
-    "ess_tail",
-    "max_rhat",
-    "optim",
-    "resample",
-    "rhat",
-    "run_chains",
-    "start_chains",
-    "tune_step",
-]
+# By subject: samplers and their targets, kernels, chains, energies of classifiers, diagnostics, weights.
+__all__ = ["HMC", "ISIR", "NUTS", "PMC", "SNIS", "Draws", "Langevin", "Rejection", "Sampler", "Target"]
+__all__ += ["MALA", "SGLD", "ULA", "FusedMLP", "ImproperSGLD", "Kernel", "RandomWalk", "optim", "tune_step"]
+__all__ += ["ChainInfo", "ChainRun", "ChainState", "ReplayBuffer", "run_chains", "start_chains"]
+__all__ += ["ConditionalSampler", "JointSampler", "Labelled", "UnconditionalSampler"]
+__all__ += ["energy_differential", "energy_penalty"]
+__all__ += ["Agreement", "agreement", "bfmi", "ess_bulk", "ess_tail", "max_rhat", "rhat"]
+__all__ += ["LEAST_ESS", "WeightSums", "ess", "normalised", "resample"]

@@ -1,21 +1,24 @@
-"""A classifier read as an energy-based model: unconditional, conditional and joint samplers over its logits."""
+"""A classifier read as an energy-based model: unconditional, conditional and joint chains over its inputs."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, check_rng, fail
+from latentebm.objectives.contrast import contrastive_loss
+from latentebm.rng import integers
+from latentebm.sampling.importance.resampling import pick_columns
 from latentebm.sampling.mcmc.chains import run_chains
 from latentebm.sampling.mcmc.kernels import Kernel, check_kernel
-from latentebm.sampling.mcmc.state import start_chains
+from latentebm.sampling.mcmc.persistent import Base, Labelled, check_labels
+from latentebm.sampling.mcmc.state import chain_chunk, start_chains
 
 __all__ = [
-    "ClassifierSampler",
+    "ClassifierChains",
     "ConditionalSampler",
     "JointSampler",
     "Labelled",
@@ -24,34 +27,33 @@ __all__ = [
     "energy_penalty",
 ]
 
-Base = Callable[[int, torch.Generator], Tensor]
 
+class ClassifierChains(ABC):
+    """An energy over the inputs of a classifier of C classes with logits f(x), and the chains that sample it.
 
-class Labelled(NamedTuple):
-    """Points (N, *event) and their labels (N,)."""
-
-    x: Tensor
-    y: Tensor
-
-
-class ClassifierSampler(ABC):
-    """Chains over the inputs of a classifier of C classes with logits f(x).
+    They give points with labels by `sample`, where the samplers of a tilt give `Draws` by ``draw``.
 
     Arguments:
         logits: the classifier, (N, *event) to (N, C).
-        base: law the chains start from, ``base(n, generator) -> (n, *event)``.
+        base: fresh starts, ``base(n, generator) -> (n, *event)``.
         classes: number of classes C.
-        chunk: chains at once, which bounds the memory.
+        chunk: chains at once, which bounds the memory; None chooses by the device.
 
     Raises:
         ValueError: `classes` or `chunk` is below 1.
+
+    References:
+        Your classifier is secretly an energy based model and you should treat it like one (Grathwohl et al., 2020),
+        https://arxiv.org/abs/1912.03263
     """
 
-    def __init__(self, logits: Callable[[Tensor], Tensor], base: Base, *, classes: int, chunk: int = 4_096) -> None:
+    def __init__(
+        self, logits: Callable[[Tensor], Tensor], base: Base, *, classes: int, chunk: int | None = None
+    ) -> None:
         self.logits = logits
         self.base = base
         self.classes = check_int("classes", classes)
-        self.chunk = check_int("chunk", chunk)
+        self.chunk = None if chunk is None else check_int("chunk", chunk)
 
     def energy(self, x: Tensor, y: Tensor) -> Tensor:
         """Energy (N,) of points (N, *event) with labels (N,).
@@ -66,15 +68,11 @@ class ClassifierSampler(ABC):
         """Energy (N,) of logits (N, C), the labels checked."""
 
     def start(self, n: int, *, generator: torch.Generator, y: Tensor | None = None) -> Labelled:
-        """Draw `n` points of the base law, with the labels given or drawn uniformly.
-
-        Raises:
-            ValueError: a label is not of 0 … C − 1, or there are not n of them.
-        """
+        """Draw `n` points of the base, with the labels given or drawn uniformly; wrong labels are refused."""
         check_int("n", n)
         x = self.base(n, check_rng(generator))
         if y is None:
-            y = torch.randint(self.classes, (n,), generator=generator, device=generator.device).to(x.device)
+            y = integers(self.classes, (n,), generator, x.device)
         return Labelled(x, self.check_labels(y, n).to(x.device))
 
     def advance(self, chains: Labelled, kernel: Kernel, n_steps: int, *, generator: torch.Generator) -> Labelled:
@@ -82,26 +80,22 @@ class ClassifierSampler(ABC):
 
         Raises:
             ValueError: the kernel is unknown, `n_steps` is below 1, a label is not of 0 … C − 1, the logits are not
-                (N, C), or a chain stays at a non-finite energy after 100 fresh starts from the base law.
+                (N, C), or a chain stays at a non-finite energy after 100 fresh starts from the base.
         """
         check_kernel(kernel)
         check_int("n_steps", n_steps)
         chains = chains._replace(y=self.check_labels(chains.y, len(chains.x)))
-        parts = zip(chains.x.split(self.chunk), chains.y.split(self.chunk), strict=True)
+        chunk = chain_chunk(self.chunk, chains.x)
+        parts = zip(chains.x.split(chunk), chains.y.split(chunk), strict=True)
         moved = [self._advance(Labelled(x, y), kernel, n_steps, generator) for x, y in parts]
         return Labelled(*(torch.cat(both) for both in zip(*moved, strict=True)))
 
     def sample(
         self, n: int, kernel: Kernel, n_steps: int, *, generator: torch.Generator, y: Tensor | None = None
     ) -> Labelled:
-        """Draw `n` points by fresh chains from the base law.
+        """Draw `n` points by fresh chains from the base, of `n_steps` transitions each.
 
-        Arguments:
-            n: draws, and chains.
-            kernel: a Langevin kernel.
-            n_steps: transitions of each chain.
-            generator: source of the starts, labels and noise.
-            y: labels (n,), or none to draw them; a joint sampler only starts from them.
+        The labels (n,) are given, or drawn uniformly; joint chains only start from them.
 
         Raises:
             ValueError: an argument lies outside its range.
@@ -109,14 +103,8 @@ class ClassifierSampler(ABC):
         return self.advance(self.start(n, generator=generator, y=y), kernel, n_steps, generator=generator)
 
     def check_labels(self, y: Tensor, n: int) -> Tensor:
-        """Return labels that are n whole numbers of 0 … C − 1.
-
-        Raises:
-            ValueError: they are not.
-        """
-        if not isinstance(y, Tensor) or y.is_floating_point() or tuple(y.shape) != (n,):
-            got = f"{tuple(y.shape)} of {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
-            raise fail("y", f"a tensor of {n} integer labels", got, "pass one class index a chain")
+        """Return labels that are n whole numbers of 0 … C − 1, or raise a ValueError."""
+        check_labels(y, n)
         if len(y) and (int(y.min()) < 0 or int(y.max()) >= self.classes):
             got = f"{int(y.min())} … {int(y.max())}"
             raise fail("y", f"labels of 0 … {self.classes - 1}", got, "pass class indices from 0")
@@ -142,23 +130,10 @@ class ClassifierSampler(ABC):
         return Labelled(run.state.position, y)
 
 
-class UnconditionalSampler(ClassifierSampler):
-    r"""Samples the marginal law of the inputs; labels ride along unused.
+class UnconditionalSampler(ClassifierChains):
+    r"""Samples the marginal distribution of the inputs; labels ride along unused.
 
     .. math:: E(x) = -\log \textstyle\sum_y e^{f(x)_y}
-
-    Arguments:
-        logits: the classifier, (N, *event) to (N, C).
-        base: law the chains start from, ``base(n, generator) -> (n, *event)``.
-        classes: number of classes C.
-        chunk: chains at once, which bounds the memory.
-
-    Raises:
-        ValueError: `classes` or `chunk` is below 1.
-
-    References:
-        Your classifier is secretly an energy based model and you should treat it like one (Grathwohl et al., 2020),
-        https://arxiv.org/abs/1912.03263
 
     Example:
         >>> s = UnconditionalSampler(lambda x: x, lambda n, g: torch.randn(n, 2, generator=g), classes=2)
@@ -170,23 +145,10 @@ class UnconditionalSampler(ClassifierSampler):
         return -logits.logsumexp(1)
 
 
-class ConditionalSampler(ClassifierSampler):
+class ConditionalSampler(ClassifierChains):
     r"""Samples the inputs of given classes.
 
     .. math:: E(x \mid y) = -f(x)_y
-
-    Arguments:
-        logits: the classifier, (N, *event) to (N, C).
-        base: law the chains start from, ``base(n, generator) -> (n, *event)``.
-        classes: number of classes C.
-        chunk: chains at once, which bounds the memory.
-
-    Raises:
-        ValueError: `classes` or `chunk` is below 1.
-
-    References:
-        Your classifier is secretly an energy based model and you should treat it like one (Grathwohl et al., 2020),
-        https://arxiv.org/abs/1912.03263
 
     Example:
         >>> s = ConditionalSampler(lambda x: x, lambda n, g: torch.randn(n, 2, generator=g), classes=2)
@@ -199,32 +161,21 @@ class ConditionalSampler(ClassifierSampler):
 
 
 class JointSampler(ConditionalSampler):
-    r"""Samples inputs and labels together, alternating steps in x given y with draws of y given x.
+    r"""Samples inputs and labels together, alternating `every` steps in x given y with draws of y given x.
 
     .. math:: E(x, y) = -f(x)_y, \quad y \mid x \sim \mathrm{softmax}\, f(x)
 
-    Arguments:
-        logits: the classifier, (N, *event) to (N, C).
-        base: law the chains start from, ``base(n, generator) -> (n, *event)``.
-        classes: number of classes C.
-        chunk: chains at once, which bounds the memory.
-        every: transitions of x between two draws of the labels.
-
     Raises:
-        ValueError: `classes`, `chunk` or `every` is below 1.
-
-    References:
-        Your classifier is secretly an energy based model and you should treat it like one (Grathwohl et al., 2020),
-        https://arxiv.org/abs/1912.03263
+        ValueError: `every` is below 1.
 
     Example:
-        >>> s = JointSampler(lambda x: x, lambda n, g: torch.randn(n, 2, generator=g), classes=2, every=5)
-        >>> s.every
-        5
+        >>> s = JointSampler(lambda x: 50 * x, lambda n, g: torch.randn(n, 2, generator=g), classes=2, every=5)
+        >>> s.draw_labels(torch.eye(2), torch.Generator().manual_seed(0))
+        tensor([0, 1])
     """
 
     def __init__(
-        self, logits: Callable[[Tensor], Tensor], base: Base, *, classes: int, chunk: int = 4_096, every: int = 1
+        self, logits: Callable[[Tensor], Tensor], base: Base, *, classes: int, chunk: int | None = None, every: int = 1
     ) -> None:
         super().__init__(logits, base, classes=classes, chunk=chunk)
         self.every = check_int("every", every)
@@ -234,24 +185,19 @@ class JointSampler(ConditionalSampler):
     ) -> Labelled:
         for done in range(0, n_steps, self.every):
             chains = super()._advance(chains, kernel, min(self.every, n_steps - done), generator, first + done)
-            chains = chains._replace(y=self._labels(chains.x, generator))
+            chains = chains._replace(y=self.draw_labels(chains.x, generator))
         return chains
 
     @torch.no_grad()
-    def _labels(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        logits = self._logits(x)
-        return (logits - torch.empty_like(logits).exponential_(generator=generator).log()).argmax(1)
+    def draw_labels(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw the labels (N,) of points (N, *event) from the softmax of their logits."""
+        return pick_columns(self._logits(x), generator)
 
 
-def energy_differential(sampler: ClassifierSampler, data: Labelled, model: Labelled) -> Tensor:
+def energy_differential(sampler: ClassifierChains, data: Labelled, model: Labelled) -> Tensor:
     r"""Mean energy of the data minus that of the model's draws: the gradient of the negative log-likelihood.
 
     .. math:: \tfrac1n \textstyle\sum_i E(x_i, y_i) - \tfrac1m \sum_j E(\tilde x_j, \tilde y_j)
-
-    Arguments:
-        sampler: whose energy it is.
-        data: observed points and labels.
-        model: draws of the sampler.
 
     Example:
         >>> s = ConditionalSampler(lambda x: x, lambda n, g: torch.randn(n, 2, generator=g), classes=2)
@@ -259,27 +205,15 @@ def energy_differential(sampler: ClassifierSampler, data: Labelled, model: Label
         >>> energy_differential(s, Labelled(torch.ones(1, 2), y), Labelled(torch.zeros(1, 2), y)).item()
         -1.0
     """
-    return sampler.energy(*data).mean() - sampler.energy(*model).mean()
+    return contrastive_loss(sampler.energy(*data), sampler.energy(*model))
 
 
-def energy_penalty(sampler: ClassifierSampler, data: Labelled, model: Labelled) -> Tensor:
+def energy_penalty(sampler: ClassifierChains, data: Labelled, model: Labelled) -> Tensor:
     r"""Mean squared energies of data and draws, which keep the energy's free constant near zero.
 
     .. math:: \tfrac1n \textstyle\sum_i E(x_i, y_i)^2 + \tfrac1m \sum_j E(\tilde x_j, \tilde y_j)^2
 
-    Arguments:
-        sampler: whose energy it is.
-        data: observed points and labels.
-        model: draws of the sampler.
-
     References:
-        Implicit generation and modeling with energy based models (Du and Mordatch, 2019),
-        https://arxiv.org/abs/1903.08689
-
-    Example:
-        >>> s = ConditionalSampler(lambda x: x, lambda n, g: torch.randn(n, 2, generator=g), classes=2)
-        >>> y = torch.tensor([0])
-        >>> energy_penalty(s, Labelled(torch.ones(1, 2), y), Labelled(torch.zeros(1, 2), y)).item()
-        1.0
+        Implicit generation and modeling with energy based models (Du and Mordatch, 2019), https://arxiv.org/abs/1903.08689
     """
-    return sampler.energy(*data).square().mean() + sampler.energy(*model).square().mean()
+    return contrastive_loss(sampler.energy(*data), sampler.energy(*model), weight=0.0, energy_penalty=1.0)

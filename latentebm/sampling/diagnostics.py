@@ -10,18 +10,15 @@ from arviz_stats.base import array_stats
 from torch import Tensor
 
 from latentebm.checks import check_finite, check_int, check_rng, fail
+from latentebm.rng import permutation
 
 __all__ = ["Agreement", "agreement", "bfmi", "ess_bulk", "ess_tail", "max_rhat", "rhat"]
 
 
 def rhat(trace: Tensor) -> Tensor:
-    r"""Rank-normalised split :math:`\hat R` of each coordinate: the larger of the bulk's and the folded one.
+    r"""Rank-normalised split :math:`\hat R` of each coordinate of paths (draws, chains, *event), bulk or folded.
 
-    Arguments:
-        trace: paths, (draws, chains, *event).
-
-    Returns:
-        One number a coordinate, shaped as the event; below 1.01 the chains agree.
+    The larger of the two counts; below 1.01 the chains agree.
 
     Raises:
         ValueError: fewer than 4 draws.
@@ -39,20 +36,7 @@ def rhat(trace: Tensor) -> Tensor:
 
 
 def ess_bulk(trace: Tensor) -> Tensor:
-    """Bulk effective sample size of each coordinate, in draws.
-
-    Arguments:
-        trace: paths, (draws, chains, *event).
-
-    Returns:
-        One number a coordinate, shaped as the event.
-
-    Raises:
-        ValueError: fewer than 4 draws.
-
-    References:
-        Rank-normalization, folding, and localization: an improved R̂ (Vehtari et al., 2021),
-        https://arxiv.org/abs/1903.08008
+    """Bulk effective sample size of each coordinate of paths (draws, chains, *event), in draws.
 
     Example:
         >>> trace = torch.randn(500, 4, 1, generator=torch.Generator().manual_seed(0))
@@ -63,39 +47,16 @@ def ess_bulk(trace: Tensor) -> Tensor:
 
 
 def ess_tail(trace: Tensor) -> Tensor:
-    """Effective sample size of each coordinate's 5 % and 95 % quantiles, the smaller, in draws.
-
-    Arguments:
-        trace: paths, (draws, chains, *event).
-
-    Returns:
-        One number a coordinate, shaped as the event.
-
-    Raises:
-        ValueError: fewer than 4 draws.
-
-    References:
-        Rank-normalization, folding, and localization: an improved R̂ (Vehtari et al., 2021),
-        https://arxiv.org/abs/1903.08008
-
-    Example:
-        >>> trace = torch.randn(500, 4, 1, generator=torch.Generator().manual_seed(0))
-        >>> 1200 < ess_tail(trace).item() < 2700
-        True
-    """
+    """Effective sample size of each coordinate's 5 % and 95 % quantiles, the smaller, of paths, in draws."""
     return _per_coordinate(trace, "ess", method="tail", prob=(0.05, 0.95))
 
 
 def bfmi(energy: Tensor) -> Tensor:
-    r"""Energy Bayesian fraction of missing information of each chain of a Hamiltonian sampler.
+    r"""Energy Bayesian fraction of missing information of each chain, from its Hamiltonians (draws, chains).
 
     .. math:: \mathrm{BFMI} = \frac{\sum_t (H_t - H_{t-1})^2}{\sum_t (H_t - \bar H)^2}
 
-    Arguments:
-        energy: Hamiltonian at each draw, (draws, chains).
-
-    Returns:
-        One number a chain, (chains,); below 0.3 the momentum resampling explores the energies too slowly.
+    Below 0.3 the momentum resampling explores the energies too slowly.
 
     References:
         Diagnosing suboptimal cotangent disintegrations in Hamiltonian Monte Carlo (Betancourt, 2016),
@@ -110,29 +71,21 @@ def bfmi(energy: Tensor) -> Tensor:
 
 
 def max_rhat(trace: Tensor) -> float:
-    """Largest R̂ over the coordinates; NaN where there are fewer than 4 draws or 2 chains.
-
-    Arguments:
-        trace: paths, (draws, chains, *event).
-
-    Example:
-        >>> max_rhat(torch.zeros(3, 2, 1))
-        nan
-    """
+    """Largest R̂ over the coordinates of paths (draws, chains, *event); NaN for fewer than 4 draws or 2 chains."""
     if trace.shape[0] < 4 or trace.shape[1] < 2:
         return math.nan
     return float(rhat(trace).max())
 
 
 class Agreement(NamedTuple):
-    """Energy distance of two samples and the permutation p-value of their having one law."""
+    """Energy distance of two samples and the permutation p-value of their having one distribution."""
 
     distance: float
     p_value: float
 
 
 def agreement(x: Tensor, y: Tensor, *, generator: torch.Generator, permutations: int = 999) -> Agreement:
-    r"""Test whether two samples have one law, by the energy distance under permutations of their labels.
+    r"""Test whether two samples have one distribution, by the energy distance under permutations of their labels.
 
     .. math:: D^2 = 2 E|X - Y| - E|X - X'| - E|Y - Y'|
 
@@ -141,7 +94,7 @@ def agreement(x: Tensor, y: Tensor, *, generator: torch.Generator, permutations:
     Arguments:
         x: draws of one sampler, (n, D), independent.
         y: draws of the other, (m, D), independent.
-        generator: source of the permutations (CPU).
+        generator: source of the permutations.
         permutations: how many; the least p-value is 1/(permutations + 1).
 
     Raises:
@@ -163,7 +116,7 @@ def agreement(x: Tensor, y: Tensor, *, generator: torch.Generator, permutations:
     check_finite("samples", x), check_finite("samples", y)
     pooled = torch.cat([x, y]).detach().cpu().flatten(1).float()
     distance = torch.cdist(pooled, pooled)
-    order = torch.stack([torch.randperm(len(pooled), generator=generator) for _ in range(permutations)])
+    order = torch.stack([permutation(len(pooled), generator, "cpu") for _ in range(permutations)])
     first = torch.zeros(len(pooled), permutations + 1)
     first[: len(x), 0] = 1
     first[:, 1:].scatter_(0, order[:, : len(x)].T, 1.0)

@@ -1,37 +1,63 @@
-"""The samplers a run may draw by, under the names its settings give them."""
+"""The samplers a run may draw by: names are shortcuts for objects."""
 
 from __future__ import annotations
 
-from latentebm.checks import check_choice
+from collections.abc import Callable
+from typing import Any
+
+from latentebm.checks import check_choice, check_int, fail
 from latentebm.sampling import HMC, MALA, NUTS, PMC, SNIS, Langevin, Sampler
 
 __all__ = ["SAMPLERS", "named_sampler"]
 
-SAMPLERS = ("snis", "langevin", "mala", "pmc", "hmc", "nuts")
 STEP = 0.3  # of MALA in a base space of unit scale; it is exact whatever its step
 
 
-def named_sampler(name: str, *, pool: int, steps: int, n: int) -> Sampler:
-    """The sampler of a name: ``mala`` and ``langevin`` are one, the first being exact for what it is.
+def _langevin(pool: int, steps: int, n: int) -> Sampler:
+    return Langevin(kernel=MALA(STEP), n_steps=steps)
+
+
+SAMPLERS: dict[str, Callable[[int, int, int], Sampler]] = {
+    "snis": lambda pool, steps, n: SNIS(pool=pool),
+    "langevin": _langevin,
+    "mala": _langevin,
+    "pmc": lambda pool, steps, n: PMC(MALA(STEP), n_steps=steps, size=n),
+    "hmc": lambda pool, steps, n: HMC(),
+    "nuts": lambda pool, steps, n: NUTS(),
+}
+
+
+def named_sampler(sampler: Any, *, pool: int, steps: int, n: int) -> Sampler:
+    """The sampler of a name; a sampler stands for itself.
 
     Arguments:
-        name: one of `SAMPLERS`.
+        sampler: one of `SAMPLERS`, or anything with ``draw(target, n, *, generator, track)``.
         pool: base draws of ``snis``.
-        steps: steps of each chain of ``mala`` and ``pmc``.
+        steps: steps of each chain of ``mala``, which ``langevin`` is too, and ``pmc``.
         n: draws that will be asked for, and chains in the buffer of ``pmc``.
 
     Raises:
-        ValueError: another name, or a size below one.
+        ValueError: another name, no sampler, or a size below one.
 
     Example:
-        >>> named_sampler("mala", pool=1000, steps=50, n=10).n_steps
-        50
+        >>> named_sampler("mala", pool=1000, steps=50, n=10).n_steps, named_sampler(SNIS(pool=9), pool=1, steps=1, n=1)
+        (50, SNIS(pool=9, chunk=65536, resampling='multinomial'))
+        >>> class Prior:
+        ...     '''Draws of the base distribution, untilted.'''
+        ...     def draw(self, target, n, *, generator, track=None):
+        ...         u = target.sample_base(n, generator=generator)
+        ...         return Draws(target.decode(u), u, -target.energy(u), {"sampler": "prior"})
+        >>> import torch
+        >>> from latentebm import Debiaser, Draws
+        >>> images = torch.rand(32, 8, 8, generator=torch.Generator().manual_seed(0))
+        >>> model = Debiaser(width=16, epochs=1, folds=2, tilt_steps=2, sampler=Prior()).fit(images, images[:9])
+        >>> model.sample(3).diagnostics
+        {'sampler': 'prior'}
     """
-    check_choice("sampler", name, SAMPLERS)
-    if name == "snis":
-        return SNIS(pool=pool)
-    if name == "pmc":
-        return PMC(MALA(STEP), n_steps=steps, size=n)
-    if name in ("hmc", "nuts"):
-        return HMC() if name == "hmc" else NUTS()
-    return Langevin(kernel=MALA(STEP), n_steps=steps)
+    if isinstance(sampler, str):
+        check_int("langevin_steps", steps)
+        return SAMPLERS[check_choice("sampler", sampler, SAMPLERS)](pool, steps, n)
+    if not callable(getattr(sampler, "draw", None)):
+        expected = f"one of {', '.join(SAMPLERS)}, or an object with a draw method"
+        raise fail("sampler", expected, repr(sampler), "pass for example sampler=snis")
+    return sampler

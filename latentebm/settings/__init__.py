@@ -1,1 +1,1 @@
-"""Every setting of the main job, each declared once."""
+"""Every setting of the main job, each declared once; nothing here imports torch, so mistakes are answered at once."""

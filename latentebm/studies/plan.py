@@ -25,7 +25,7 @@ __all__ = ["SIZES", "plan"]
 
 SIZES = (5, 10, 25, 50, 100, 250, 685)
 FILES = ("plan.csv", "plan.png")
-X_LABEL = "reference images a class"
+X_LABEL = "reference images per class"
 PANELS = {"tv": "total variation to target", "frechet": "Fréchet distance", "coverage": "coverage", "ess": "ESS"}
 JUDGED = ("tv", "frechet", "density", "coverage", "confidence")
 WEIGHED = ("ess", "pareto_k", "reliable")
@@ -50,7 +50,7 @@ def plan(
 
     Arguments:
         run: folder that `debias` wrote.
-        sizes: reference images a class (mean, where the target is uneven).
+        sizes: reference images per class (mean, where the target is uneven).
         seeds: references of each size.
         samples: images judged each time.
         pool: prior draws of each SNIS pass.
@@ -67,9 +67,6 @@ def plan(
     Raises:
         FileNotFoundError: no such run, or its data are gone.
         ValueError: sizes that the reference cannot fill, or a run without labels to judge by.
-
-    References:
-        Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
 
     Example:
         >>> plan("nowhere")
@@ -101,7 +98,7 @@ def _reference(problem: Problem, size: int, seed: int) -> Images:
     reference, classes = problem.reference, list(problem.classes)
     if total > len(reference):
         most = len(reference) // len(classes)
-        raise fail("sizes", f"at most {most}, what the run's reference has a class", size, "leave larger sizes out")
+        raise fail("sizes", f"at most {most}, what the run's reference has per class", size, "leave larger sizes out")
     if reference.labels is None:
         return reference[torch.randperm(len(reference), generator=rng)[:total]]
     return reference[draw_shares(reference.labels, classes, problem.target, total, generator=rng)]
@@ -126,8 +123,5 @@ def _row(opened: OpenRun, job: tuple[int, int], reference: Images, samples: int,
 def _finding(table: pd.DataFrame, before: float) -> str:
     mean = table.groupby("size")["tv"].mean()
     small, large = mean.index[0], mean.index[-1]
-    if small == large:
-        return f"{small} reference images a class take TV from {before:.3f} to {mean[small]:.3f}"
-    return (
-        f"{small} reference images a class take TV from {before:.3f} to {mean[small]:.3f}, {large} to {mean[large]:.3f}"
-    )
+    first = f"{small} reference images per class take TV from {before:.3f} to {mean[small]:.3f}"
+    return first if small == large else f"{first}, {large} to {mean[large]:.3f}"

@@ -14,7 +14,7 @@ from latentebm.debiaser import Debiaser
 from latentebm.evaluation.judges import Classifier
 from latentebm.evaluation.metrics import Judgement, judge
 from latentebm.progress import Track, silent
-from latentebm.settings.job import Settings
+from latentebm.settings.fields import Settings
 from latentebm.workflow.judge import fit_judge
 from latentebm.workflow.problem import Problem, pose
 
@@ -30,10 +30,6 @@ class OpenRun:
         problem: the arrays of the run, cut as they were.
         classifier: the judge, trained as it was.
         seed: the run's.
-
-    Example:
-        >>> OpenRun.__name__
-        'OpenRun'
     """
 
     model: Debiaser
@@ -98,10 +94,6 @@ def judged_run(model: Debiaser, problem: Problem, generator: torch.Generator, *,
 
     Raises:
         ValueError: a problem without labels to judge by.
-
-    Example:
-        >>> judged_run.__name__
-        'judged_run'
     """
     seed = generator.initial_seed()
     classifier = fit_judge(problem, generator, next(model.vae_.parameters()).device, track)

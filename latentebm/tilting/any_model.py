@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from latentebm.checks import check_finite, check_int, check_rng, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
 from latentebm.models.energies import EnergyNet
-from latentebm.models.feature_energy import FeatureEnergy, checked_features, decoded_features
+from latentebm.models.features import FeatureEnergy, checked_features, decoded_features
 from latentebm.models.latent_model import LatentModel, check_codes, check_model
 from latentebm.models.tilts import LatentTilt
 from latentebm.progress import Track, silent
 from latentebm.rng import normal
 from latentebm.sampling.importance.weights import WeightSums
 from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
+from latentebm.tilting.objectives import Objective
 from latentebm.tilting.sides import Codes
-from latentebm.tilting.spaces import LIMITS
+from latentebm.tilting.spaces import LatentSpace
 
 __all__ = ["Standardised", "SupportWarning", "tilt_generator"]
 
@@ -198,7 +199,7 @@ def _fitted(
     track: Track,
 ) -> EnergyNet:
     """An ensemble fitted to reference points N(mean, scale²)."""
-    limit = LIMITS["latent"] if recipe.objective != "jensen" else None
+    limit = LatentSpace().limit if cast(Objective, recipe.objective).bounded else None
     energy = EnergyNet(mean.shape[1], members=members, limit=limit, generator=generator).to(mean.device)
     codes = Codes.split(mean, scale, members, generator, drawn)
     fit_energy(energy, codes, recipe, generator=generator, track=track)

@@ -11,8 +11,7 @@ from scipy.special import logsumexp, softmax
 
 from latentebm.checks import check_int, check_number, check_rng, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size
-from latentebm.models.attribute import Attribute, joint_features
-from latentebm.models.feature_energy import FeatureEnergy, LinearEnergy
+from latentebm.models.features import Attribute, FeatureEnergy, LinearEnergy, joint_features
 from latentebm.models.latent_model import LatentModel, check_model
 from latentebm.models.tilts import LatentTilt, Tilt
 from latentebm.progress import Track, silent

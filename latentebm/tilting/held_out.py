@@ -7,18 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from latentebm.models.data_energies import DataEnergy
-from latentebm.models.energies import EnergyNet
+from latentebm.chunks import in_chunks
+from latentebm.models.energies import EnsembleEnergy
 from latentebm.objectives.tilt_losses import gain
 from latentebm.tilting.sides import Sides
 
-__all__ = ["Energy", "by_fold", "held_out_draws", "held_out_gain"]
-
-Energy = EnergyNet | DataEnergy
+__all__ = ["by_fold", "held_out_draws", "held_out_gain"]
 
 
 def held_out_gain(
-    energy: Energy,
+    energy: EnsembleEnergy,
     sides: Sides,
     transform: Callable[[Tensor], Tensor] | None = None,
     *,
@@ -29,20 +27,17 @@ def held_out_gain(
 
     .. math:: \frac1M \sum_m \hat G(E_m; \text{fold } m)
 
-    Early stopping picked each member's best state on the same fold, so the figure leans a little high.
+    Early stopping picked each member's best state on the same fold, so the estimate is slightly optimistic.
 
     Arguments:
         energy: fitted ensemble.
         sides: what it was fitted on.
         transform: elementwise map of the energies, such as `calibrated`.
         draws: base draws of the estimate; reference draws are two fifths of it.
-        generator: source of the draws (CPU).
+        generator: source of the draws.
 
     Raises:
         ValueError: codes of another length.
-
-    References:
-        Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
 
     Example:
         >>> from latentebm.tilting.sides import Codes
@@ -73,7 +68,9 @@ def held_out_draws(sides: Sides, members: int, draws: int, generator: torch.Gene
     return [sides.draw(r, generator) for r in rows], base
 
 
-def by_fold(score: Callable[[Tensor, Tensor], Tensor], energy: Energy, points: list[Tensor], base: Tensor) -> Tensor:
+def by_fold(
+    score: Callable[[Tensor, Tensor], Tensor], energy: EnsembleEnergy, points: list[Tensor], base: Tensor
+) -> Tensor:
     """Scores (M,): member m on the draws of fold m and on base draws.
 
     Example:
@@ -84,6 +81,6 @@ def by_fold(score: Callable[[Tensor, Tensor], Tensor], energy: Energy, points: l
     return torch.stack([score(_members(energy, x)[m], on_base[m]) for m, x in enumerate(points)])
 
 
-def _members(energy: Energy, x: Tensor) -> Tensor:
+def _members(energy: EnsembleEnergy, x: Tensor) -> Tensor:
     """Energies (M, N), in chunks that bound the memory of images."""
-    return torch.cat([energy.members(part) for part in x.split(8192)], 1)
+    return in_chunks(energy.members, x, dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,13 +12,14 @@ from latentebm.checks import check_choice, check_int, check_number
 from latentebm.ebm.proposal import Proposal
 from latentebm.ebm.sampler_loss import SamplerLoss
 from latentebm.models.sampler_net import SamplerNet
+from latentebm.rng import normal
 from latentebm.sampling.mcmc.chains import run_chains
 from latentebm.sampling.mcmc.kernels import ULA
 from latentebm.sampling.mcmc.persistent import ReplayBuffer
 
-__all__ = ["NEGATIVES", "LearnedNegatives", "Negatives"]
+__all__ = ["STARTS", "LearnedNegatives", "Negatives"]
 
-NEGATIVES = ("persistent", "prior")
+STARTS = ("persistent", "prior")
 
 
 class _Members:
@@ -36,27 +38,26 @@ class Negatives(_Members):
 
     .. math:: u' = u - \eta \nabla\big(E_m(x(u)) + \tfrac12 |u|^2\big) + \sqrt{2\eta}\,\xi
 
-    Chains of all members move side by side: a position holds one point a member, (M, D), and the sum of their
+    Chains of all members move side by side: a position holds one point per member, (M, D), and the sum of their
     potentials leaves each the gradient of its own.
 
     Arguments:
-        members: energies (M, N) of data a member (M, N, *event).
+        members: energies (M, N) of data per member (M, N, *event).
         decode: data (N, *event) of base points (N, D).
         shape: members M and length D.
-        chains: chains a call.
-        start: ``prior`` starts every call at prior draws, the short-run chains whose law stays between prior and
-            tilt; ``persistent`` goes on from a buffer of ten times as many, one in twenty started anew.
-        steps: steps a call.
+        chains: chains per call.
+        start: ``prior`` starts every call at prior draws, short-run chains whose distribution stays between prior
+            and tilt; ``persistent`` goes on from a buffer of ten times as many, one in twenty started again.
+        steps: steps per call.
         step: η.
-        restart: chance that a persistent chain starts anew.
+        restart: probability that a persistent chain starts again.
         like: tensor whose device and type the chains take.
-        generator: source of starts and noise (CPU).
+        generator: source of starts and noise.
 
     Raises:
         ValueError: an argument lies outside its range.
 
     References:
-        Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205;
         Training restricted Boltzmann machines using approximations to the likelihood gradient (Tieleman, 2008)
 
     Example:
@@ -85,46 +86,48 @@ class Negatives(_Members):
         self.chains, self.steps = check_int("chains", chains), check_int("steps", steps)
         self.kernel, self.restart = ULA(step), check_number("restart", restart, low=0, high=1)
         self.like, self.generator = like, generator
-        persistent = check_choice("start", start, NEGATIVES) == "persistent"
-        self.buffer = ReplayBuffer(self._prior(10 * chains)) if persistent else None
+        persistent = check_choice("start", start, STARTS) == "persistent"
+        self.buffer = ReplayBuffer(self._prior(10 * chains, generator)) if persistent else None
 
     def draw(self) -> Tensor:
         """Move chains and return their data, (M, chains, *event)."""
-        start, rows = self._prior(self.chains), None
-        if self.buffer is not None:
-            rows = self.buffer.pick(self.chains, generator=self.generator)
-            anew = torch.rand(self.chains, generator=self.generator) < self.restart
-            start = torch.where(anew[:, None, None].to(start.device), start, self.buffer.x[rows])
-        run = run_chains(self._potential, start, self.kernel, self.steps, generator=self.generator, partial=False)
-        if self.buffer is not None and rows is not None:
-            self.buffer.put(rows, run.state.position)
+        if self.buffer is None:
+            u = self._move(self._prior(self.chains, self.generator))
+        else:
+            known: dict[str, Any] = {"base": self._prior, "restart": self.restart, "generator": self.generator}
+            moved = self.buffer.step(self.chains, lambda c: c._replace(x=self._move(c.x)), **known)
+            u = moved.chains.x
         with torch.no_grad():
-            return self._data(run.state.position.transpose(0, 1))
+            return self._data(u.transpose(0, 1))
 
-    def _prior(self, n: int) -> Tensor:
-        return torch.randn((n, *self.shape), generator=self.generator).to(self.like)
+    def _move(self, u: Tensor) -> Tensor:
+        run = run_chains(self._potential, u, self.kernel, self.steps, generator=self.generator, partial=False)
+        return run.state.position
+
+    def _prior(self, n: int, generator: torch.Generator) -> Tensor:
+        return normal((n, *self.shape), generator, self.like)
 
     def _potential(self, u: Tensor) -> Tensor:
         return self.members(self._data(u.transpose(0, 1))).sum(0) + 0.5 * u.square().flatten(1).sum(1)
 
 
 class LearnedNegatives(_Members):
-    r"""Draws of M models at once by one generator that learns along, in the base space.
+    r"""Draws of M models at once by one sampler that learns along, in the base space.
 
     .. math:: \min_G\; \sum_m E_{G_m}\big[E_m(x(u)) + \tfrac12 |u|^2\big] - H(G_m)
 
-    The generator starts at the prior, and follows the energies by some optimizer steps a call.
+    The sampler starts at the prior, and follows the energies by some optimizer steps per call.
 
     Arguments:
-        members: energies (M, N) of data a member (M, N, *event).
+        members: energies (M, N) of data per member (M, N, *event).
         decode: data (N, *event) of base points (N, D).
         shape: members M and length D.
-        draws: draws of each member's law a call.
+        draws: draws of each member per call.
         moves: optimizer steps of the generator a call.
         lr: its learning rate.
         noise: standard deviation of its noise, below 1.
         like: tensor whose device and type the draws take.
-        generator: source of codes, noise and first weights (CPU).
+        generator: source of codes, noise and first weights.
 
     Raises:
         ValueError: an argument lies outside its range.
@@ -158,20 +161,18 @@ class LearnedNegatives(_Members):
         self.rows = n_members * check_int("draws", draws)
         self.moves = check_int("moves", moves)
         check_number("noise", noise, low=0, high=0.99, open_low=True)
-        with torch.random.fork_rng(devices=[]):
-            # Layers initialise themselves from torch's global stream, which is seeded inside this fork only.
-            torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-            source = SamplerNet(dim, dim, noise=noise, straight=(1 - noise**2) ** 0.5, members=n_members)
-        self.loss = SamplerLoss(source.to(like), "variational")
+        straight = (1 - noise**2) ** 0.5
+        source = SamplerNet(dim, dim, noise=noise, straight=straight, members=n_members, generator=generator)
+        self.loss = SamplerLoss(source.to(like), "variational", generator=generator)
         self.proposal = Proposal(source, torch.zeros(dim).to(like), torch.ones(dim).to(like))
         self.optimizer = torch.optim.Adam(self.loss.parameters(), lr=lr, betas=(0.5, 0.99), foreach=True)
 
     def draw(self) -> Tensor:
-        """Move the generator and return its draws' data, (M, draws, *event)."""
+        """Move the sampler and return its draws' data, (M, draws, *event)."""
         parameters = list(self.loss.parameters())
         for _ in range(self.moves):
             self.optimizer.zero_grad(set_to_none=True)
-            # Towards the generator alone: the energies are fitted elsewhere.
+            # Towards the sampler alone: the energies are fitted elsewhere.
             self.loss(self._potential, self.rows, self.generator).backward(inputs=parameters)
             self.optimizer.step()
         with torch.no_grad():

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from latentebm.checks import check_int, check_number, fail
 from latentebm.progress import Track, silent
+from latentebm.rng import draw_seed, permutation
 
-__all__ = ["cluster_weights", "principal_scores"]
+__all__ = ["cluster_weights", "principal_scores", "raked"]
 
 LEARNED_FROM = 5_000  # biased images that components and clusters are learned from
 RAKINGS = 100
@@ -34,7 +35,7 @@ def principal_scores(
         biased: images (N, *data_shape), uint8 or float.
         reference: images (M, *data_shape), of the same kind.
         components: most of them; fewer where there are fewer images or pixels.
-        generator: picks the images that the components are learned from (CPU).
+        generator: picks the images that the components are learned from.
 
     Returns:
         (N, F) and (M, F) on the CPU.
@@ -54,9 +55,9 @@ def principal_scores(
         raise fail("reference", f"images of shape {tuple(biased.shape[1:])}", tuple(reference.shape[1:]), "resize them")
     if len(biased) < 2:
         raise fail("biased", "at least 2 images", len(biased), "pass more of them")
-    rows = torch.randperm(len(biased), generator=generator)[:LEARNED_FROM]
+    rows = permutation(len(biased), generator, "cpu")[:LEARNED_FROM]
     sample = _flat(biased[rows])
-    fitted = PCA(min(check_int("components", components), *sample.shape), random_state=_seed(generator)).fit(sample)
+    fitted = PCA(min(check_int("components", components), *sample.shape), random_state=draw_seed(generator)).fit(sample)
     scale = max(float(np.sqrt(fitted.explained_variance_[0])), 1e-12)
     scores = [
         np.concatenate([fitted.transform(_flat(part)) for part in images.split(LEARNED_FROM)])
@@ -93,7 +94,7 @@ def cluster_weights(
         clusters: components; fewer with fewer than ten biased images each.
         members: sets of weights.
         shrinkage: pseudo-images towards the biased shares.
-        generator: source of the clusterings (CPU).
+        generator: source of the clusterings.
         track: shows progress.
 
     Returns:
@@ -103,8 +104,7 @@ def cluster_weights(
         ValueError: a number outside its range, or features of different lengths.
 
     References:
-        On a Least Squares Adjustment of a Sampled Frequency Table When the Expected Marginal Totals are Known (Deming
-        and Stephan, 1940); Adjusting the Outputs of a Classifier to New a Priori Probabilities (Saerens et al., 2002)
+        Adjusting the Outputs of a Classifier to New a Priori Probabilities (Saerens et al., 2002)
 
     Example:
         >>> rng = torch.Generator().manual_seed(0)
@@ -124,22 +124,32 @@ def cluster_weights(
         own, seen = (torch.from_numpy(fitted.predict_proba(x.numpy())) for x in (biased, reference[fold != m]))
         share = own.mean(0)
         target = (seen.sum(0) + shrinkage * share) / (len(seen) + shrinkage)
-        weights.append(own @ _raked(own, target))
+        weights.append(own @ raked(own, target))
     return torch.stack(weights).float()
 
 
 def _clusters(biased: Tensor, clusters: int, generator: torch.Generator) -> GaussianMixture:
-    rows = torch.randperm(len(biased), generator=generator)[:LEARNED_FROM]
+    rows = permutation(len(biased), generator, "cpu")[:LEARNED_FROM]
     count = max(1, min(clusters, len(rows) // 10))
-    fitted = GaussianMixture(count, reg_covar=1e-4, max_iter=60, random_state=_seed(generator))
+    fitted = GaussianMixture(count, reg_covar=1e-4, max_iter=60, random_state=draw_seed(generator))
     with warnings.catch_warnings():
         # The clusters are a partition to reweight, not an estimate: a few more steps would not change its use.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return fitted.fit(biased[rows].numpy())
 
 
-def _raked(own: Tensor, target: Tensor) -> Tensor:
-    """Ratios ρ, one cluster after another set right, under which weighted images fill the clusters as `target` says."""
+def raked(own: Tensor, target: Tensor) -> Tensor:
+    """Ratios ρ (K,) under which images of responsibilities `own` (N, K) fill the clusters as `target` (K,) says.
+
+    References:
+        On a Least Squares Adjustment of a Sampled Frequency Table When the Expected Marginal Totals are Known (Deming
+        and Stephan, 1940)
+
+    Example:
+        >>> own = torch.eye(2).double().repeat_interleave(torch.tensor([3, 1]), 0)
+        >>> raked(own, torch.tensor([0.5, 0.5]).double())
+        tensor([0.6667, 2.0000], dtype=torch.float64)
+    """
     ratio = torch.ones_like(target)
     for _ in range(RAKINGS):
         weight = own @ ratio
@@ -151,7 +161,3 @@ def _raked(own: Tensor, target: Tensor) -> Tensor:
 
 def _flat(images: Tensor) -> np.ndarray:
     return images.flatten(1).double().cpu().numpy()
-
-
-def _seed(generator: torch.Generator) -> int:
-    return int(torch.randint(2**31, (1,), generator=generator))

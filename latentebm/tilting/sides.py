@@ -1,4 +1,4 @@
-"""The two sides a tilt is fitted on: draws that stand for the reference, and draws of the generator."""
+"""The two sides a tilt is fitted on: draws that stand for the reference, and draws of the model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from latentebm.models.data_tilts import DataTilt
+from latentebm.rng import integers, normal, permutation
 
 __all__ = ["POSITIVES", "Codes", "Pictures", "Sides", "assign_folds"]
 
@@ -34,7 +35,7 @@ class Sides(Protocol):
         ...
 
     def base(self, k: int, generator: torch.Generator, *, held_out: bool = False) -> Tensor:
-        """Draws (k, *event) of the generator; those held out never serve the fit."""
+        """Draws (k, *event) of the model; those held out never serve the fit."""
         ...
 
     def decode(self, u: Tensor) -> Tensor:
@@ -44,13 +45,13 @@ class Sides(Protocol):
 
 @dataclass(frozen=True)
 class Codes:
-    """Posterior laws of the reference images and the fold each belongs to: the sides of a latent tilt.
+    """Posterior distributions of the reference images and the fold each belongs to: the sides of a latent tilt.
 
     Attributes:
         mean: posterior means, (N, d).
         scale: posterior standard deviations, (N, d); zeros stand for the means alone.
         fold: number of the member that never trains on this image, (N,).
-        drawn: draws of the base law to pick from, (K, d), where that is not N(0, I).
+        drawn: draws of the base distribution to pick from, (K, d), where that is not N(0, I).
 
     Example:
         >>> Codes.split(torch.zeros(5, 2), torch.ones(5, 2), 5, torch.Generator()).fold.sort().values
@@ -76,14 +77,14 @@ class Codes:
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """One posterior draw of each image of `rows`, (*rows.shape, d)."""
-        noise = torch.randn((*rows.shape, self.dim), generator=generator).to(self.mean)
+        noise = normal((*rows.shape, self.dim), generator, self.mean)
         return self.mean[rows] + self.scale[rows] * noise
 
     def base(self, k: int, generator: torch.Generator, *, held_out: bool = False) -> Tensor:
         """Draws (k, d) of the prior, fresh each time, or of `drawn`."""
         if self.drawn is not None:
-            return self.drawn[torch.randint(len(self.drawn), (k,), generator=generator).to(self.drawn.device)]
-        return torch.randn(k, self.dim, generator=generator).to(self.mean)
+            return self.drawn[integers(len(self.drawn), (k,), generator, self.drawn.device)]
+        return normal((k, self.dim), generator, self.mean)
 
     def decode(self, u: Tensor) -> Tensor:
         """The codes themselves."""
@@ -92,11 +93,11 @@ class Codes:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Images of the reference and of the generator: the sides of a data tilt.
+    """Images of the reference and of the model: the sides of a data tilt.
 
     Attributes:
         positive: R images for each of N reference images, (R, N, *data_shape).
-        negative: mean images of prior draws, (K, *data_shape).
+        negative: decoded means of prior draws, (K, *data_shape).
         held_out: as many again that never serve the fit.
         fold: number of the member that never trains on this image, (N,).
         tilt: the tilt whose base points are decoded; with its noise, both sides are observed through it.
@@ -121,13 +122,13 @@ class Pictures:
     def reconstruct(
         cls, tilt: DataTilt, codes: Codes, *, generator: torch.Generator, decoded: int = DECODED
     ) -> Pictures:
-        r"""Positives x → z ~ q(z|x) → decode: both sides are then images of the generator.
+        r"""Positives x → z ~ q(z|x) → decode: both sides are then images of the model.
 
         Arguments:
-            tilt: whose generator decodes.
-            codes: posterior laws and folds of the reference.
-            generator: source of all draws (CPU).
-            decoded: images decoded a side, at most 16 of each reference image.
+            tilt: whose model decodes.
+            codes: posterior distributions and folds of the reference.
+            generator: source of all draws.
+            decoded: images decoded per side, at most 16 of each reference image.
         """
         n = len(codes.mean)
         repeats = max(1, min(16, decoded // n))
@@ -138,7 +139,7 @@ class Pictures:
     def raw(
         cls, tilt: DataTilt, images: Tensor, codes: Codes, *, generator: torch.Generator, decoded: int = DECODED
     ) -> Pictures:
-        """Positives are the reference images (N, *data_shape) as they are: another support than the generator's."""
+        """Positives are the reference images (N, *data_shape) as they are: another support than the model's."""
         return cls(images[None], *_negatives(tilt, codes, generator, decoded), codes.fold, tilt)
 
     @property
@@ -148,13 +149,13 @@ class Pictures:
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """One image for each of `rows`, (*rows.shape, *data_shape)."""
-        which = torch.randint(len(self.positive), rows.shape, generator=generator)
-        return self._observed(self.positive[which, rows], generator)
+        which = integers(len(self.positive), tuple(rows.shape), generator, self.positive.device)
+        return self._observed(self.positive[which, rows.to(which.device)], generator)
 
     def base(self, k: int, generator: torch.Generator, *, held_out: bool = False) -> Tensor:
-        """Images (k, *data_shape) of the generator."""
+        """Images (k, *data_shape) of the model."""
         pool = self.held_out if held_out else self.negative
-        return self._observed(pool[torch.randint(len(pool), (k,), generator=generator)], generator)
+        return self._observed(pool[integers(len(pool), (k,), generator, pool.device)], generator)
 
     def decode(self, u: Tensor) -> Tensor:
         """Images of base points."""
@@ -163,8 +164,7 @@ class Pictures:
     def _observed(self, mean: Tensor, generator: torch.Generator) -> Tensor:
         if not self.tilt.noise:
             return mean
-        noise = torch.randn(mean.shape, generator=generator).to(mean)
-        return self.tilt.model.likelihood.observe(mean, noise)
+        return self.tilt.model.likelihood.observe(mean, normal(tuple(mean.shape), generator, mean))
 
 
 def assign_folds(n: int, folds: int, generator: torch.Generator) -> Tensor:
@@ -174,7 +174,7 @@ def assign_folds(n: int, folds: int, generator: torch.Generator) -> Tensor:
         >>> assign_folds(4, 2, torch.Generator().manual_seed(0)).bincount()
         tensor([2, 2])
     """
-    return torch.randperm(n, generator=generator) % min(5 if folds == 1 else folds, n)
+    return permutation(n, generator, "cpu") % min(5 if folds == 1 else folds, n)
 
 
 def _negatives(tilt: DataTilt, codes: Codes, generator: torch.Generator, decoded: int) -> tuple[Tensor, Tensor]:

@@ -1,248 +1,244 @@
-"""The two spaces an energy can live in: how it is fitted, and what tilt it makes."""
+"""The two spaces an energy can live in: their defaults, the sides it is fitted on, and the tilt it makes."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from latentebm.checks import check_choice, check_int, fail
+from latentebm.chunks import chunk_size, in_chunks
 from latentebm.models.data_energies import DataEnergy
 from latentebm.models.data_tilts import DataTilt
-from latentebm.models.energies import EnergyNet
+from latentebm.models.energies import EnergyNet, EnsembleEnergy
 from latentebm.models.tilts import LatentTilt, Tilt
 from latentebm.models.vae import VAE
-from latentebm.objectives.tilt_losses import calibrated
-from latentebm.progress import Track
-from latentebm.sampling.importance.weights import WeightSums
-from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
-from latentebm.tilting.held_out import held_out_gain
-from latentebm.tilting.reweight import cluster_weights, principal_scores
+from latentebm.registry import Registry
+from latentebm.tilting.fit_tilt import TiltRecipe
+from latentebm.tilting.objectives import Objective
 from latentebm.tilting.sides import POSITIVES, Codes, Pictures, Sides
-from latentebm.tilting.start import fit_start
-from latentebm.training.fit import FitResult
 
-__all__ = ["POSTERIORS", "SPACES", "FittedTilt", "Space", "SpaceDefaults"]
+__all__ = ["SPACES", "DataSpace", "LatentSpace", "Space"]
 
 POSTERIORS = ("draws", "means")
-# Bounds of the log-ratios, in nats; the Jensen optimum is bounded by its penalty.
-LIMITS = {"latent": 4.0, "data": 3.0}
 FEW, CLUSTERS = 1000, 20  # below FEW reference images the tilt starts from CLUSTERS soft clusters
-# Its bounds, the widest first: where codes lie much farther out than the prior, the tail of the weights is too heavy.
-START_LIMITS, CHECKED = (4.0, 2.0), 100_000
-# Peak learning rates of the start, and of what then refines it: a step as large as the start's would undo it.
-START_LR, REFINING_LR = 1e-2, 1e-3
-
-
-@dataclass(frozen=True)
-class SpaceDefaults:
-    """What a space takes where a setting is None, and how large its batches are.
-
-    Attributes:
-        folds: ensemble members.
-        tilt_steps: most optimizer steps.
-        pool: base draws of SNIS.
-        weighed: base draws of a check of the weights.
-        recipe: batch sizes, chains and learning rate.
-
-    Example:
-        >>> SPACES["data"].folds
-        3
-    """
-
-    folds: int
-    tilt_steps: int
-    pool: int
-    weighed: int
-    recipe: dict[str, Any]
-
-
-SPACES = {
-    "latent": SpaceDefaults(5, 1500, 1_000_000, 200_000, {}),
-    # An image costs some hundred times what a code does.
-    "data": SpaceDefaults(
-        3, 400, 100_000, 50_000, {"batch": 128, "base_batch": 512, "lr": 3e-3, "held_out": 6_000, "chain_steps": 5}
-    ),
-}
-CHAINS = 64  # of each member in data space, where every step decodes
-SAMPLED = {"latent": 512, "data": 64}  # draws of each member's learned sampler a step
-
-
-class FittedTilt(NamedTuple):
-    """An energy, the record of its fit, and its cross-validated gain in nats an image."""
-
-    energy: EnergyNet | DataEnergy
-    log: FitResult
-    gain: float
+Transform = Callable[[Tensor], Tensor] | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Space:
-    """Where and how a `Debiaser` fits its energy; the fields mean the same there.
+class Space(ABC):
+    """Where an energy lives, and how large its fit and its draws are there.
+
+    Attributes:
+        posterior: fit on posterior ``draws`` or on the ``means`` alone.
+        folds: ensemble members, each fitted without its own fold of the reference.
+        steps: most optimizer steps.
+        limit: bound of each member's energy, in nats; None for none.
+        pool: base draws of SNIS.
+        weighed: base draws of a check of the weights.
 
     Raises:
-        ValueError: a setting outside its range, or settings of the two spaces that don't go together.
-
-    Example:
-        >>> settings = {"objective": "nce", "energy_penalty": 0.25, "gradient_penalty": 0.0, "calibrate": False}
-        >>> choices = {"space": "data", "positives": "raw", "negatives": "persistent", "posterior": "draws"}
-        >>> Space(**settings, **choices, folds=None, clusters=None, tilt_steps=None).members
-        3
+        ValueError: a setting lies outside its range.
     """
 
-    space: str
-    positives: str
-    objective: str
-    negatives: str
-    energy_penalty: float
-    gradient_penalty: float
-    calibrate: bool
-    posterior: str
-    folds: int | None
-    clusters: int | None
-    tilt_steps: int | None
+    posterior: Literal["draws", "means"] = "draws"
+    folds: int
+    steps: int
+    limit: float | None
+    pool: int
+    weighed: int
+    sizes: ClassVar[dict[str, Any]] = {}  # of the recipe, where they differ from its defaults
 
     def __post_init__(self) -> None:
-        check_choice("space", self.space, SPACES)
-        check_choice("positives", self.positives, POSITIVES)
-        check_int("folds", self.members)
+        check_choice("posterior", self.posterior, POSTERIORS)
+        for name in ("folds", "steps", "pool", "weighed"):
+            check_int(name, getattr(self, name))
+
+    @abstractmethod
+    def energy(self, vae: VAE, members: int, limit: float | None, generator: torch.Generator) -> EnsembleEnergy:
+        """A new energy of the space's own make."""
+
+    @abstractmethod
+    def restored(self, config: dict[str, Any]) -> EnsembleEnergy:
+        """An energy of a saved shape, its weights not yet loaded."""
+
+    @abstractmethod
+    def event_shape(self, vae: VAE) -> tuple[int, ...]:
+        """Shape of what the energy reads."""
+
+    @abstractmethod
+    def tilt(self, vae: VAE, energy: nn.Module, transform: Transform) -> Tilt:
+        """The tilted model of an energy."""
+
+    @abstractmethod
+    def sides(self, tilt: Tilt, images: Tensor, codes: Codes, generator: torch.Generator, **sizes: int) -> Sides:
+        """Reference and base draws for the energy of a tilt."""
+
+    @abstractmethod
+    def read(self, tilt: Tilt, points: Tensor) -> Tensor:
+        """Energies (N,) of what the sides draw, in nats."""
+
+    def check(self, objective: Objective) -> None:  # noqa: B027 - a space may suit all objectives
+        """Refuse an objective that does not suit the space."""
+
+    def start_clusters(self, objective: Objective, references: int) -> int:
+        """Clusters of the biased images that a first tilt reweights; 0 for no first tilt."""
+        return 0
+
+    def recipe(self, objective: Objective, gradient_penalty: float) -> TiltRecipe:
+        """How the energy is fitted here."""
+        sizes = {**self.sizes, "steps": self.steps, "gradient_penalty": gradient_penalty}
+        return TiltRecipe(objective=objective, **sizes)
+
+    def codes(self, vae: VAE, images: Tensor, generator: torch.Generator) -> Codes:
+        """Posterior distributions of images (N, C, H, W), uint8, and the fold of each."""
+        like = next(vae.parameters())
+        with torch.no_grad():
+            parts = images.split(chunk_size(images[0].numel(), like.device))
+            moments = [vae.moments(part.to(like.device).float() / 255) for part in parts]
+        mean, scale = (torch.cat(both) for both in zip(*moments, strict=True))
+        scale = scale if self.posterior == "draws" else torch.zeros_like(scale)
+        return Codes.split(mean, scale, self.folds, generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentSpace(Space):
+    """The energy reads the code; its fields are those of `Space`, and one more.
+
+    Attributes:
+        clusters: of the biased images, whose shares a first tilt sets to the reference's; None takes 20 below 1,000
+            reference images and none above; 0 for no first tilt.
+
+    Example:
+        >>> LatentSpace(folds=3).pool
+        1000000
+    """
+
+    folds: int = 5
+    steps: int = 1500
+    limit: float | None = 4.0
+    pool: int = 1_000_000
+    weighed: int = 200_000
+    clusters: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.clusters is not None:
             check_int("clusters", self.clusters, low=0)
-        recipe = self.recipe()
-        for name, value, usual, needs, given in (
-            ("positives", self.positives, "reconstructed", "space=data", self.space == "data"),
-            ("clusters", self.clusters or None, None, "space=latent", self.space == "latent"),
-            ("negatives", self.negatives, "persistent", "objective=contrastive", recipe.objective == "contrastive"),
-            ("calibrate", self.calibrate, False, "objective=jensen", recipe.objective == "jensen"),
-            ("energy_penalty", self.energy_penalty, 0.25, "objective=jensen", recipe.objective == "jensen"),
-        ):
-            if value != usual and not given:
-                raise fail(name, f"{usual or 'none'} unless {needs}", repr(value), f"pass {needs} or leave it out")
-        for name, value, wanted in (("space", self.space, "latent"), ("posterior", self.posterior, "draws")):
-            if self.objective == "score" and value != wanted:
-                raise fail(name, f"{wanted} with objective=score", repr(value), "its noise is the posterior's own")
 
-    @property
-    def members(self) -> int:
-        """Ensemble size."""
-        return SPACES[self.space].folds if self.folds is None else self.folds
+    def energy(self, vae: VAE, members: int, limit: float | None, generator: torch.Generator) -> EnergyNet:
+        """Perceptrons of the code."""
+        return EnergyNet(vae.latent_dim, members=members, limit=limit, generator=generator)
 
-    def recipe(self) -> TiltRecipe:
-        """Objective and optimizer settings.
-
-        Raises:
-            ValueError: a setting lies outside its range.
-        """
-        usual = SPACES[self.space]
-        sizes = dict(usual.recipe)
-        if self.space == "data" and self.objective == "contrastive":
-            sizes["base_batch"] = CHAINS
-        elif self.objective == "amortized":
-            sizes["base_batch"] = SAMPLED[self.space]
-        return TiltRecipe(
-            objective=self.objective,
-            negatives=self.negatives,
-            energy_penalty=self.energy_penalty,
-            gradient_penalty=self.gradient_penalty,
-            steps=usual.tilt_steps if self.tilt_steps is None else self.tilt_steps,
-            **sizes,
-        )
-
-    def fit(self, vae: VAE, images: Tensor, biased: Tensor, *, generator: torch.Generator, track: Track) -> FittedTilt:
-        """Fit an energy to reference images (N, C, H, W), uint8, of a frozen VAE of the biased (M, C, H, W)."""
-        recipe = self.recipe()
-        codes, members = self._codes(vae, images, generator), min(self.members, len(images))
-        if clusters := self._clusters(len(images)):
-            known: dict[str, Any] = {"generator": generator, "track": track}
-            weight = self._weight(images, biased, codes.fold, clusters=clusters, members=members, **known)
-            energy: EnergyNet | DataEnergy = self._start(vae, biased, weight, members, **known)
-            recipe = dataclasses.replace(recipe, lr=REFINING_LR)
-        else:
-            # The weights are drawn on the CPU: a seed means the same on every device.
-            energy = self._energy(vae, members, generator).to(codes.mean.device)
-        tilt = self.tilt(vae, energy)
-        sides = self._sides(tilt, images, codes, generator)
-        log = fit_energy(energy, sides, recipe, generator=generator, track=track)
-        energy.requires_grad_(False)
-        gain = held_out_gain(energy, sides, self._transform(), draws=recipe.held_out, generator=generator)
-        return FittedTilt(energy, log, gain)
-
-    def tilt(self, vae: VAE, energy: nn.Module) -> Tilt:
-        """The tilted model of an energy."""
-        if self.space == "latent":
-            return LatentTilt(vae, energy, self._transform())
-        return DataTilt(vae, energy, self._transform(), noise=self.positives == "raw")
-
-    def build(self, config: dict[str, Any]) -> EnergyNet | DataEnergy:
+    def restored(self, config: dict[str, Any]) -> EnergyNet:
         """An energy of a saved shape, its weights not yet loaded."""
-        return EnergyNet.from_config(config) if self.space == "latent" else DataEnergy.from_config(config)
+        return EnergyNet.from_config(config)
 
-    def reference_energy(self, tilt: Tilt, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Energies (N,) of one reference draw of each image (N, C, H, W), uint8, nats."""
-        vae = cast(VAE, tilt.model)
-        sides = self._sides(tilt, images, self._codes(vae, images, generator), generator, decoded=1)
-        with torch.no_grad():
-            points = sides.draw(torch.arange(len(images)), generator)
-            if isinstance(tilt, DataTilt):
-                return torch.cat([tilt.data_energy(part) for part in points.split(4096)])
-            return tilt.energy(points)
+    def event_shape(self, vae: VAE) -> tuple[int, ...]:
+        """Shape (d,) of a code."""
+        return (vae.latent_dim,)
 
-    def _codes(self, vae: VAE, images: Tensor, generator: torch.Generator) -> Codes:
-        device = next(vae.parameters()).device
-        with torch.no_grad():
-            laws = [vae.posterior(part.to(device).float() / 255).base_dist for part in images.split(4096)]
-        mean, scale = torch.cat([q.loc for q in laws]), torch.cat([q.scale for q in laws])
-        scale = scale if self.posterior == "draws" else torch.zeros_like(scale)
-        return Codes.split(mean, scale, self.members, generator)
+    def tilt(self, vae: VAE, energy: nn.Module, transform: Transform) -> LatentTilt:
+        """The tilted prior."""
+        return LatentTilt(vae, energy, transform)
 
-    def _sides(self, tilt: Tilt, images: Tensor, codes: Codes, generator: torch.Generator, **sizes: int) -> Sides:
-        if not isinstance(tilt, DataTilt):
-            return codes
-        if self.positives == "raw":
-            return Pictures.raw(tilt, images.to(codes.mean.device).float() / 255, codes, generator=generator, **sizes)
-        return Pictures.reconstruct(tilt, codes, generator=generator, **sizes)
+    def sides(self, tilt: Tilt, images: Tensor, codes: Codes, generator: torch.Generator, **sizes: int) -> Codes:
+        """The codes themselves."""
+        return codes
 
-    def _clusters(self, references: int) -> int:
-        """Clusters of the start, 0 for none."""
-        if self.space != "latent" or self.objective != "likelihood":
+    def read(self, tilt: Tilt, points: Tensor) -> Tensor:
+        """Energies (N,) of codes (N, d)."""
+        return tilt.energy(points)
+
+    def check(self, objective: Objective) -> None:
+        """Refuse score matching of posterior means, which have no spread."""
+        if objective.of_posteriors and self.posterior != "draws":
+            fix = "its noise is the posterior's own"
+            raise fail("posterior", "draws with objective=score", repr(self.posterior), fix)
+
+    def start_clusters(self, objective: Objective, references: int) -> int:
+        """Clusters of the start: those asked for, or what few reference images need."""
+        if not objective.from_clusters:
             return 0
         few = CLUSTERS if references < FEW else 0
         return few if self.clusters is None else self.clusters
 
-    def _weight(self, images: Tensor, biased: Tensor, fold: Tensor, **settings: Any) -> Tensor:
-        """Weights (M,) of the biased images, as the reference says; each clustering leaves out a fold of it."""
-        scores = principal_scores(biased, images, generator=settings["generator"])
-        return cluster_weights(*scores, fold.cpu(), **settings).mean(0)
 
-    def _start(
-        self, vae: VAE, biased: Tensor, weight: Tensor, members: int, *, generator: torch.Generator, track: Track
-    ) -> EnergyNet:
-        """The tilt of weighted biased images under the widest bound with reliable importance weights."""
-        codes, recipe = self._codes(vae, biased, generator), dataclasses.replace(self.recipe(), lr=START_LR)
-        for limit in START_LIMITS:
-            energy = EnergyNet(vae.latent_dim, members=members, limit=limit).to(codes.mean.device)
-            fit_start(energy, codes, weight, recipe, generator=generator, track=track)
-            sums = WeightSums(CHECKED)
-            with torch.no_grad():
-                for part in codes.base(CHECKED, generator).split(16_384):
-                    sums.add(-energy(part))
-            if sums.report()["reliable"]:
-                break
-        return energy
+@dataclass(frozen=True, kw_only=True)
+class DataSpace(Space):
+    """The energy reads the decoded data, some hundred times the work of a code; the fields of `Space`, and one more.
 
-    def _energy(self, vae: VAE, members: int, generator: torch.Generator) -> EnergyNet | DataEnergy:
-        # Raw images need no bound: it would hide that the two sides have different supports.
-        bounded = self.objective != "jensen" and self.positives != "raw"
-        limit = LIMITS[self.space] if bounded else None
-        if self.space == "data":
-            return DataEnergy(vae.data_shape, members=members, limit=limit, generator=generator)
-        return EnergyNet(vae.latent_dim, members=members, limit=limit, generator=generator)
+    Attributes:
+        positives: the reference ``reconstructed`` by the VAE, or ``raw`` with observation noise on both sides, whose
+            weights collapse wherever the VAE's images and real ones differ.
 
-    def _transform(self) -> functools.partial[Tensor] | None:
-        if self.objective == "jensen" and self.calibrate:
-            return functools.partial(calibrated, energy_penalty=self.energy_penalty)
-        return None
+    Example:
+        >>> DataSpace().folds
+        3
+    """
+
+    folds: int = 3
+    steps: int = 400
+    limit: float | None = 3.0
+    pool: int = 100_000
+    weighed: int = 50_000
+    positives: Literal["reconstructed", "raw"] = "reconstructed"
+    sizes: ClassVar[dict[str, Any]] = {
+        "batch": 128,
+        "base_batch": 512,
+        "lr": 3e-3,
+        "held_out": 6_000,
+        "chains": 64,
+        "chain_steps": 5,
+        "sampler_draws": 64,
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("positives", self.positives, POSITIVES)
+
+    @property
+    def raw(self) -> bool:
+        """Whether the positives are real images as they are."""
+        return self.positives == "raw"
+
+    def energy(self, vae: VAE, members: int, limit: float | None, generator: torch.Generator) -> DataEnergy:
+        """Convnets of the image; of raw images without a bound, which would hide that the supports differ."""
+        return DataEnergy(vae.data_shape, members=members, limit=None if self.raw else limit, generator=generator)
+
+    def restored(self, config: dict[str, Any]) -> DataEnergy:
+        """An energy of a saved shape, its weights not yet loaded."""
+        return DataEnergy.from_config(config)
+
+    def event_shape(self, vae: VAE) -> tuple[int, ...]:
+        """Shape of an image."""
+        return vae.data_shape
+
+    def tilt(self, vae: VAE, energy: nn.Module, transform: Transform) -> DataTilt:
+        """The tilted distribution of the data."""
+        return DataTilt(vae, energy, transform, noise=self.raw)
+
+    def sides(self, tilt: Tilt, images: Tensor, codes: Codes, generator: torch.Generator, **sizes: int) -> Pictures:
+        """Images of both sides."""
+        if not isinstance(tilt, DataTilt):
+            raise fail("tilt", "a DataTilt", type(tilt).__name__, "make it by this space's tilt")
+        if self.raw:
+            real = images.to(codes.mean.device).float() / 255
+            return Pictures.raw(tilt, real, codes, generator=generator, **sizes)
+        return Pictures.reconstruct(tilt, codes, generator=generator, **sizes)
+
+    def read(self, tilt: Tilt, points: Tensor) -> Tensor:
+        """Energies (N,) of images (N, *data_shape)."""
+        return in_chunks(cast(DataTilt, tilt).data_energy, points)
+
+    def check(self, objective: Objective) -> None:
+        """Refuse score matching, which needs codes."""
+        if objective.of_posteriors:
+            raise fail("space", "latent with objective=score", "'data'", "its noise is the posterior's own")
+
+
+SPACES = Registry("space", {"latent": LatentSpace, "data": DataSpace}, Space)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import fail
-from latentebm.models.energies import EnergyNet
+from latentebm.models.energies import EnsembleEnergy
 from latentebm.objectives.tilt_losses import likelihood_loss
 from latentebm.progress import Track, silent
 from latentebm.tilting.fit_tilt import TiltRecipe
@@ -17,7 +17,7 @@ __all__ = ["fit_start"]
 
 
 def fit_start(
-    energy: EnergyNet,
+    energy: EnsembleEnergy,
     biased: Codes,
     weight: Tensor,
     recipe: TiltRecipe,
@@ -25,19 +25,20 @@ def fit_start(
     generator: torch.Generator,
     track: Track = silent,
 ) -> FitResult:
-    r"""Fit one perceptron to weighted codes of the biased images; every member starts there.
+    r"""Fit an energy to weighted codes of the biased images; every member of an ensemble may then start from it.
 
     .. math:: \max_E\; -\sum_i w_i\, E_{q(z|x_i)}[E(z)] \Big/ \sum_i w_i - \log Z
 
-    A handful of reference codes says little about the shape of their law; weighted biased codes, of which there are
-    thousands, have the same law where classes are all that differs, and show which parts of the prior no image fills.
+    A handful of reference codes says little about the shape of their distribution; weighted biased codes, of which
+    there are thousands, have the same distribution where classes are all that differs, and show which parts of the
+    prior no image fills.
 
     Arguments:
-        energy: of any number of members; set in place.
-        biased: posterior laws of the biased images.
+        energy: fitted in place.
+        biased: posterior distributions of the biased images.
         weight: (N,), non-negative, such as the mean of :func:`latentebm.tilting.reweight.cluster_weights`.
         recipe: steps, batches and learning rate.
-        generator: source of the first weights and of all draws (CPU).
+        generator: source of all draws.
         track: shows progress.
 
     Returns:
@@ -47,36 +48,21 @@ def fit_start(
         ValueError: weights of another shape.
         DivergedError: the loss became NaN or infinite.
 
-    References:
-        Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
-
     Example:
+        >>> from latentebm.models.energies import EnergyNet
         >>> rng = torch.Generator().manual_seed(0)
         >>> mean, weight = torch.tensor([[-1.0], [1.0]]).repeat(50, 1), torch.tensor([0.0, 1.0]).repeat(50)
-        >>> codes, energy = Codes.split(mean, torch.full_like(mean, 0.5), 1, rng), EnergyNet(1, members=2)
+        >>> codes, energy = Codes.split(mean, torch.full_like(mean, 0.5), 1, rng), EnergyNet(1, generator=rng)
         >>> _ = fit_start(energy, codes, weight, TiltRecipe(steps=50), generator=rng)
         >>> bool(energy(mean[1:2]) < energy(mean[:1]))
         True
     """
     if weight.shape != (count := len(biased.mean),):
-        raise fail("weight", f"shape ({count},)", tuple(weight.shape), "pass one weight a biased image")
-    sizes = {name: energy.config[name] for name in ("dim", "hidden", "limit")}
-    one = EnergyNet(**sizes, generator=generator).to(biased.mean.device)
+        raise fail("weight", f"shape ({count},)", tuple(weight.shape), "pass one weight per biased image")
 
     def loss(step: int) -> Tensor:
         rows = torch.multinomial(weight, recipe.batch, replacement=True, generator=generator).to(biased.mean.device)
         base = biased.base(recipe.base_batch, generator)
-        return likelihood_loss(one(biased.draw(rows, generator)), one(base))
+        return likelihood_loss(energy(biased.draw(rows, generator)), energy(base))
 
-    result = fit(
-        one,
-        loss,
-        range(recipe.steps),
-        lr=recipe.lr,
-        schedule=recipe.schedule,
-        weight_decay=recipe.weight_decay,
-        track=track,
-        description="start",
-    )
-    energy.start_from(one)
-    return result
+    return fit(energy, loss, range(recipe.steps), recipe, track=track, description="start")

@@ -11,19 +11,15 @@ __all__ = ["Average"]
 
 
 class Average:
-    r"""Exponential moving average of the parameters, which irons out the noise of single steps.
+    r"""Exponential moving average of the parameters, which smooths the noise of single steps.
 
     .. math:: \bar\theta_t = d_t\, \bar\theta_{t-1} + (1 - d_t)\, \theta_t, \quad
         d_t = \min\!\Big(d, \frac{1 + t}{10 + t}\Big)
 
-    The smaller decay at first lets go of the start even in a short training.
-
-    Arguments:
-        module: the module whose parameters are averaged.
-        decay: d of [0, 0.99999]; about the last 1/(1 − d) steps count.
+    About the last 1/(1 − d) steps count; the smaller decay at first forgets the start even in a short training.
 
     Raises:
-        ValueError: the decay lies outside its range.
+        ValueError: the decay d lies outside [0, 0.99999].
 
     References:
         Acceleration of stochastic approximation by averaging (Polyak and Juditsky, 1992),
@@ -45,7 +41,7 @@ class Average:
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew from the present parameters."""
+        """Begin again from the present parameters."""
         self.steps = 0
         self.mean = [p.detach().clone() for p in self.module.parameters()]
 

@@ -9,13 +9,9 @@ __all__ = ["BestState"]
 
 
 class BestState:
-    """Keeps the state of the lowest score.
+    """Keeps a module's state of the lowest score.
 
-    A score of shape (M,) belongs to a module whose every parameter stacks M members along its first dimension;
-    each member's best rows are then kept on their own.
-
-    Arguments:
-        module: the module whose state is kept.
+    With scores (M,) every parameter stacks M members along its first dimension; each member's best rows are kept.
 
     Example:
         >>> net = nn.Linear(1, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from latentebm.data.batches import Minibatches
 from latentebm.models.vae import VAE
 from latentebm.progress import Track, silent
 from latentebm.training.fit import FitResult, fit
+from latentebm.training.optimisation import Optimisation
 
 __all__ = ["PRECISIONS", "bf16_pays", "fit_vae"]
 
@@ -19,12 +21,7 @@ PRECISIONS = ("auto", "bf16", "fp32")
 
 
 def bf16_pays(device: torch.device) -> bool:
-    """Whether `device` has bfloat16 arithmetic in hardware.
-
-    Example:
-        >>> isinstance(bf16_pays(torch.device("cpu")), bool)
-        True
-    """
+    """Whether `device` has bfloat16 arithmetic in hardware."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     probe = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
@@ -52,30 +49,23 @@ def fit_vae(
     .. math:: \max_\theta \mathrm{mean}_i\, w_i \big(E_q[\log p(x_i|z)] - \beta\,\mathrm{KL}(q(z|x_i)\,\|\,p_0)\big)
 
     Arguments:
-        vae: fitted in place.
         images: (N, C, H, W), uint8; converted batch by batch.
-        epochs: passes over the images.
-        batch_size: images a step.
-        lr: peak learning rate.
         kl_weight: weight β of the KL term in training; above 1 the codes of all images together come closer to the
-            prior, which is where the generator draws from.
+            prior, from which new codes are drawn.
         precision: ``fp32``, ``bf16`` autocast, or ``auto``: bf16 where the processor has it.
         weights: weight w of each image's loss, (N,); None for ones.
         labels: class of each image, (N,), for a `ConditionalVAE`.
         held_out: images (M, C, H, W), uint8, whose ELBO stops the fit and picks its best state; None for neither.
         patience: checks of the held-out ELBO without improvement, 25 steps apart, before stopping.
-        generator: source of batch order and posterior noise (CPU).
-        track: shows progress.
 
     Returns:
-        The record of the fit; losses are nats an image.
+        The record of the fit; losses are nats per image.
 
     Raises:
         ValueError: an argument lies outside its range.
         DivergedError: the loss became NaN or infinite.
 
     References:
-        Auto-Encoding Variational Bayes (Kingma and Welling, 2014), https://arxiv.org/abs/1312.6114;
         beta-VAE (Higgins et al., 2017), https://openreview.net/forum?id=Sy2fzU9gl
 
     Example:
@@ -98,19 +88,11 @@ def fit_vae(
         nats = vae.loss(x.float() / 255, generator=generator, kl_weight=kl_weight, autocast=autocast, **known)
         return (weight * nats).mean()
 
+    validate = None if held_out is None else _held_out_score(vae, held_out.to(device), kl_weight)
+    watch: dict[str, Any] = {"validate": validate, "every": 25 if validate else 100, "patience": patience}
     vae.train()
-    result = fit(
-        vae,
-        loss,
-        batches,
-        lr=lr,
-        schedule="onecycle",
-        validate=None if held_out is None else _held_out_score(vae, held_out.to(device), kl_weight),
-        every=100 if held_out is None else 25,
-        patience=patience,
-        track=track,
-        description="VAE",
-    )
+    optimisation = Optimisation(lr=lr, schedule="onecycle")
+    result = fit(vae, loss, batches, optimisation, **watch, track=track, description="VAE")
     vae.eval()
     return result
 

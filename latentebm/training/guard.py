@@ -20,14 +20,10 @@ class Guard:
 
     .. math:: g = \overline{E(\tilde x)} - \overline{E(x)},
 
-    leaves ±`max_gap`: the chains no longer follow the energy. The state kept is at least `every` steps old, from
-    before the trouble began.
+    leaves ±`max_gap` nats: the chains no longer follow the energy. The state gone back to is at least `every` steps
+    old, from before the trouble began; after `retries` such steps a fit gives up.
 
     Arguments:
-        module: the module watched.
-        max_gap: largest gap, in nats.
-        every: steps between kept states.
-        retries: times to go back before giving up.
         extra: further tensors kept and restored in place, such as a replay buffer's chains.
 
     Raises:
@@ -35,7 +31,7 @@ class Guard:
 
     References:
         Improved contrastive divergence training of energy based models (Du et al., 2021),
-        https://arxiv.org/abs/2012.01316 (on what makes such training unstable)
+        https://arxiv.org/abs/2012.01316
 
     Example:
         >>> net = nn.Linear(1, 1)
@@ -63,11 +59,11 @@ class Guard:
         self._good = self._next = self._snapshot(0)
 
     def observe(self, gap: Tensor) -> None:
-        """Take note of the energy gap of the coming step, a scalar in nats."""
-        self.gap = float(gap)
+        """Note the energy gap of the coming step, a scalar in nats."""
+        self.gap = float(gap.detach())
 
     def trouble(self, loss: Tensor) -> str:
-        """Say what is wrong with a step of this loss, or nothing."""
+        """Say what is wrong with a step of this loss, if anything."""
         value = float(loss.detach())
         if not math.isfinite(value):
             return f"a loss of {value}"
@@ -76,7 +72,7 @@ class Guard:
         return ""
 
     def passed(self, step: int) -> None:
-        """Take note that step number `step` went well."""
+        """Note that step number `step` went well."""
         if step % self.every == 0:
             self._good, self._next = self._next, self._snapshot(step)
 
@@ -87,7 +83,7 @@ class Guard:
         self.module.load_state_dict(state)
         for tensor, kept in zip(self.extra, extra, strict=True):
             tensor.copy_(kept)
-        # What was kept since may be part of the trouble.
+        # The state kept since may be part of the trouble.
         self._next = self._good
         self.rollbacks += 1
         return step

@@ -1,23 +1,18 @@
-"""Run folders: they appear whole, built under a hidden name and renamed, and know the digests of their files."""
+"""Run folders: reserved before any work, built under a hidden name, and renamed once they are whole."""
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
+import socket
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from torch import nn
-
-from latentebm._version import __version__
 from latentebm.checks import fail
-from latentebm.files import sha256, write_json
-from latentebm.models.saving import save_weights
 
-__all__ = ["check_out", "load_config", "run_folder", "save_model"]
+__all__ = ["check_out", "run_folder"]
 
 
 def check_out(out: Path | str, overwrite: bool) -> Path:
@@ -31,25 +26,28 @@ def check_out(out: Path | str, overwrite: bool) -> Path:
         'run'
     """
     path = Path(out)
-    if path.is_dir() and any(path.iterdir()):
-        if not overwrite:
-            raise fail("out", "a folder that does not exist yet", f"{path}", "choose another, or pass --overwrite")
-        if not (path / "config.json").is_file():
-            raise fail(
-                "out", "an earlier run to overwrite", f"{path}, which holds other files", "choose another folder"
-            )
-    elif path.exists() and not path.is_dir():
-        raise fail("out", "a folder", f"{path}, a file", "choose another name")
+    try:
+        if path.is_dir() and any(path.iterdir()):
+            if not overwrite:
+                raise fail("out", "a folder that does not exist yet", f"{path}", "choose another, or pass overwrite")
+            if not (path / "config.json").is_file():
+                got = f"{path}, which holds other files"
+                raise fail("out", "an earlier run to overwrite", got, "choose another folder")
+        elif path.exists() and not path.is_dir():
+            raise fail("out", "a folder", f"{path}, a file", "choose another name")
+    except OSError as error:
+        raise _unwritable(path, error) from None
     return path
 
 
 @contextmanager
 def run_folder(out: Path, overwrite: bool) -> Iterator[Path]:
-    """Give a temporary folder that takes the place of `out` once the block has succeeded, and vanishes if not.
+    """Reserve `out` and give a hidden folder that takes its place once the block has succeeded, and vanishes if not.
+
+    While the block runs, a lock beside `out` keeps other runs away.
 
     Raises:
-        ValueError: see `check_out`.
-        OSError: the place cannot be written.
+        ValueError: see `check_out`; or another run is writing there, or the place cannot be written.
 
     Example:
         >>> out = Path(tempfile.mkdtemp()) / "run"
@@ -59,11 +57,11 @@ def run_folder(out: Path, overwrite: bool) -> Iterator[Path]:
         ['a.txt']
     """
     check_out(out, overwrite)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as hidden:
-        new, old = Path(hidden) / "new", Path(hidden) / "old"
+    with _parents(out), _locked(out), _hidden(out) as hidden:
+        new, old = hidden / "new", hidden / "old"
         new.mkdir()
         yield new
+        check_out(out, overwrite)
         if out.exists():
             out.rename(old)
         try:
@@ -75,63 +73,68 @@ def run_folder(out: Path, overwrite: bool) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def save_model(
-    folder: Path | str, parameters: Mapping[str, Any], modules: Mapping[str, nn.Module], learned: Mapping[str, Any]
-) -> Path:
-    """Write each module to ``NAME.safetensors``, and ``config.json`` with their shapes and SHA-256.
-
-    Arguments:
-        folder: created if need be.
-        parameters: constructor arguments of the estimator.
-        modules: networks that have a `config`, by name.
-        learned: plain numbers that were learned beside the weights.
-
-    Raises:
-        OSError: the folder cannot be written.
-
-    Example:
-        >>> net = nn.Linear(1, 1)
-        >>> net.config = {"in": 1}
-        >>> folder = save_model(tempfile.mkdtemp(), {"a": 1}, {"net": net}, {})
-        >>> load_config(folder)["models"]
-        {'net': {'in': 1}}
-    """
-    folder = Path(folder)
-    manifest = {}
-    for name, module in modules.items():
-        path = save_weights(folder / f"{name}.safetensors", module)
-        manifest[path.name] = sha256(path)
-    config = {
-        "latentebm": __version__,
-        "debiaser": dict(parameters),
-        "models": {name: module.config for name, module in modules.items()},
-        "learned": dict(learned),
-        "manifest": manifest,
-    }
-    write_json(folder / "config.json", config)
-    return folder
+@contextmanager
+def _parents(out: Path) -> Iterator[None]:
+    """Make the folders above `out`, and remove those made where nothing has been put into them."""
+    missing = [parent for parent in out.parents if not parent.exists()]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(out, error) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the first that holds something ends it
+            for parent in missing:
+                parent.rmdir()
 
 
-def load_config(folder: Path | str) -> dict[str, Any]:
-    """Read ``config.json`` after checking the SHA-256 of every weight file it names.
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Hold the lock file beside `out`, which names this process; one whose process is gone is taken over."""
+    lock = out.parent / f".{out.name}.lock"
+    for _ in range(2):
+        try:
+            with lock.open("x", encoding="utf-8") as stream:
+                stream.write(f"{socket.gethostname()} {os.getpid()}")
+            break
+        except FileExistsError:
+            if _alive(owner := lock.read_text(encoding="utf-8")):
+                got = f"{out}, which another run is writing ({owner or 'unknown'})"
+                fix = f"wait for it or choose another; if it is gone, delete {lock}"
+                raise fail("out", "a folder that no other run is writing", got, fix) from None
+            lock.unlink(missing_ok=True)
+        except OSError as error:
+            raise _unwritable(out, error) from None
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
 
-    Raises:
-        FileNotFoundError: the folder lacks ``config.json`` or a weight file.
-        ValueError: a weight file is not the one that was written.
 
-    Example:
-        >>> load_config("nowhere")
-        Traceback (most recent call last):
-        FileNotFoundError: run: expected config.json in nowhere, found none; pass a run folder
-    """
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"run: expected config.json in {folder}, found none; pass a run folder")
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    for name in config["models"]:
-        path = folder / f"{name}.safetensors"
-        if not path.is_file():
-            raise FileNotFoundError(f"run: expected {path.name} in {folder}, found none; restore it or run again")
-        if sha256(path) != config["manifest"][path.name]:
-            raise fail("run", f"{path.name} as it was written", "other bytes", "restore the file or run again")
-    return config
+def _alive(owner: str) -> bool:
+    """Whether the process that a lock names may still run; of another machine's nothing is known."""
+    host, _, number = owner.rpartition(" ")
+    if host != socket.gethostname() or not number.isdecimal():
+        return True
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it runs, and is another user's
+        return True
+    return True
+
+
+@contextmanager
+def _hidden(out: Path) -> Iterator[Path]:
+    try:
+        hidden = tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent)
+    except OSError as error:
+        raise _unwritable(out, error) from None
+    with hidden as folder:
+        yield Path(folder)
+
+
+def _unwritable(out: Path, error: OSError) -> ValueError:
+    return fail("out", "a place that can be written", f"{out}: {error.strerror}", "choose another folder")

@@ -15,6 +15,7 @@ from latentebm.evaluation.judges import Classifier, fit_classifier
 from latentebm.evaluation.metrics import Judgement, judge
 from latentebm.evaluation.shares import confusion_rates
 from latentebm.progress import Track, silent
+from latentebm.rng import seeded
 from latentebm.sampling import Draws
 from latentebm.workflow.problem import Problem
 
@@ -36,20 +37,20 @@ KNOWN = 0.5  # share of a class's real images that the judge must know to say so
 
 
 class UnmadeError(ValueError):
-    """A wanted class that the generator never makes: no tilt can bring it about.
+    """A wanted class that the generator never produced, so that reweighting cannot add it.
 
     Attributes:
         model: the debiaser with its trained generator, ready for ``fit_tilt`` towards what it does make.
 
     Example:
-        >>> issubclass(UnmadeError, ValueError)
-        True
+        >>> str(UnmadeError(["7"], Debiaser())).partition(";")[0]
+        'target: expected classes that the generator produces, got 0 of 10,000 untilted draws in each of: 7'
     """
 
     def __init__(self, names: list[str], model: Debiaser) -> None:
         got = f"0 of {POOL:,} untilted draws in each of: {', '.join(names)}"
         fix = "train the generator longer or with more of them, or leave them out (the error's .model holds it)"
-        super().__init__(str(fail("target", "classes that the generator makes", got, fix)))
+        super().__init__(str(fail("target", "classes that the generator produces", got, fix)))
         self.model = model
 
 
@@ -84,12 +85,11 @@ def fit_judge(
         >>> fit_judge(Problem(empty, empty, unjudged="no labels"), torch.Generator(), torch.device("cpu")) is None
         True
     """
-    if problem.lessons is None or problem.unjudged:
+    if problem.judge_train is None or problem.unjudged:
         return None
-    epochs = min(20, max(2, round(120_000 / len(problem.lessons))))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-        return fit_classifier(problem.lessons, epochs=epochs, generator=generator, device=device, track=track)
+    epochs = min(20, max(2, round(120_000 / len(problem.judge_train))))
+    with seeded(generator):
+        return fit_classifier(problem.judge_train, epochs=epochs, generator=generator, device=device, track=track)
 
 
 def check_made(problem: Problem, classifier: Classifier | None, model: Debiaser) -> None:
@@ -109,9 +109,9 @@ def check_made(problem: Problem, classifier: Classifier | None, model: Debiaser)
         >>> empty = Images(torch.zeros(0, 1, 8, 8, dtype=torch.uint8))
         >>> check_made(Problem(empty, empty), None, Debiaser())
     """
-    if classifier is None or problem.exam is None:
+    if classifier is None or problem.judge_test is None:
         return
-    read, labels = _read(classifier, problem.exam)
+    read, labels = _read(classifier, problem.judge_test)
     wanted = dict(zip(problem.classes, problem.class_names, strict=True))
     for k, share in zip(problem.classes, problem.target, strict=True):
         if share == 0 or not (read[labels == k] == k).double().mean() >= KNOWN:
@@ -161,10 +161,10 @@ def generator_metrics(problem: Problem, model: Debiaser, generator: torch.Genera
         "heldout_loss": None,
         "heldout_loss_target": None,
     }
-    if problem.exam is None or problem.exam.labels is None or not problem.classes:
+    if problem.judge_test is None or problem.judge_test.labels is None or not problem.classes:
         return metrics
-    rows = torch.isin(problem.exam.labels, torch.tensor(problem.classes))
-    exam = problem.exam[torch.nonzero(rows).flatten()]
+    rows = torch.isin(problem.judge_test.labels, torch.tensor(problem.classes))
+    exam = problem.judge_test[torch.nonzero(rows).flatten()]
     device = next(model.vae_.parameters()).device
     with torch.no_grad():
         losses = [model.vae_.loss(x.to(device), generator=generator).cpu() for x in exam.float01().split(4096)]
@@ -247,9 +247,9 @@ def judge_draws(
         >>> empty = Images(torch.zeros(0, 1, 8, 8, dtype=torch.uint8))
         >>> judge_draws(Problem(empty, empty), None, torch.rand(1, 1, 8, 8), torch.rand(1, 1, 8, 8), torch.Generator())
     """
-    if classifier is None or problem.real is None or problem.exam is None:
+    if classifier is None or problem.real is None or problem.judge_test is None:
         return None
-    real, (read, labels) = problem.real.float01().to(prior.device), _read(classifier, problem.exam)
+    real, (read, labels) = problem.real.float01().to(prior.device), _read(classifier, problem.judge_test)
     rates = confusion_rates(read, labels, classifier.head.out_features)
     before, after = (
         judge(x, real, classifier, problem.classes, problem.target, confusion=rates, generator=generator, track=track)

@@ -1,9 +1,10 @@
-"""From settings to arrays: what is biased, what is the reference, and who may judge."""
+"""From settings to arrays: the biased set, the reference, and data for the evaluation classifier."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,8 @@ from latentebm.checks import fail
 from latentebm.data.images import TORCHVISION, Images, load_images, load_npz
 from latentebm.data.imbalance import biased_split, draw_shares, within_classes
 from latentebm.evaluation.metrics import NEIGHBOURS
-from latentebm.settings.job import Settings, is_long_tail, parse_classes, parse_proportions, parse_target
+from latentebm.settings.fields import Settings
+from latentebm.settings.values import ALL, FIRST_FIVE, Classes, LongTail, OfReference, biased_shares
 
 __all__ = ["Problem", "pose"]
 
@@ -26,13 +28,13 @@ class Problem:
     Attributes:
         biased: what the generator learns.
         reference: what the tilt learns.
-        lessons: labelled images the judge learns from, or None.
-        exam: labelled images the judge is tested on, or None.
+        judge_train: labelled images the evaluation classifier learns from, or None.
+        judge_test: labelled images it is tested on, or None.
         real: held-out real images with the target's class shares, or None.
-        classes: the judge's indices of the run's classes.
+        classes: indices of the run's classes in the classifier's output.
         class_names: their names.
         target: wanted share of each.
-        unjudged: why there is no judge; empty when there is one.
+        unjudged: why there is no evaluation classifier; empty when there is one.
 
     Example:
         >>> Problem.__name__
@@ -41,8 +43,8 @@ class Problem:
 
     biased: Images
     reference: Images
-    lessons: Images | None = None
-    exam: Images | None = None
+    judge_train: Images | None = None
+    judge_test: Images | None = None
     real: Images | None = None
     classes: tuple[int, ...] = ()
     class_names: tuple[str, ...] = ()
@@ -74,61 +76,60 @@ def pose(settings: Settings, generator: torch.Generator) -> Problem:
     if data.labels is None:
         return _unlabelled(settings, data)
     built_in = settings.data in TORCHVISION
-    # A long tail is over all classes unless some are chosen.
-    chosen = settings.classes or ("all" if is_long_tail(settings.proportions) else None)
-    classes = parse_classes(chosen, data.class_names, built_in)
+    classes = _classes(settings, data.class_names, built_in).pick(data.class_names)
     absent = [data.class_names[k] for k in classes if not bool((data.labels == k).any())]
     if absent:
         raise fail("classes", "classes that the data have", f"{', '.join(absent)} absent", "leave them out")
     if built_in:
-        exam = load_images(settings.data, root=settings.data_root, train=False)
-        pool = data
+        pool, test_part = data, load_images(settings.data, root=settings.data_root, train=False)
     else:
-        pool, exam = _hold_out(data, classes, generator)
-    if settings.reference is not None:
-        return _with_reference(settings, pool, exam, classes, generator)
-    names = tuple(data.class_names[k] for k in classes)
-    target = parse_target(_cut_target(settings), names)
-    shares = parse_proportions(settings.proportions, len(classes))
+        pool, test_part = _hold_out(data, generator)
+    cut = _cut if settings.reference is None else _with_reference
+    return cut(settings, pool, test_part, classes, generator)
+
+
+def _cut(
+    settings: Settings, pool: Images, test_part: Images, classes: list[int], generator: torch.Generator
+) -> Problem:
+    """Both sets are cut from the same images, without any in common."""
+    names = tuple(pool.class_names[k] for k in classes)
+    target, shares = settings.target.of(names), biased_shares(settings.proportions, names)
     labels, fraction = _labels(pool), settings.biased_fraction
-    if is_long_tail(settings.proportions):
+    if isinstance(settings.proportions, LongTail):
         fraction = within_classes(labels, classes, shares, fraction)
-    biased, reference = biased_split(
-        labels,
-        classes,
-        shares,
-        biased_fraction=fraction,
-        reference_per_class=settings.reference_per_class,
-        target=target,
-        generator=generator,
-    )
-    _made(labels[biased], classes, names, target)
-    return _judged(Problem(pool[biased], pool[reference]), pool, exam, classes, target, generator)
+    sizes: dict[str, Any] = {"biased_fraction": fraction, "reference_per_class": settings.reference_per_class}
+    biased, reference = biased_split(labels, classes, shares, **sizes, target=target, generator=generator)
+    _check_seen(labels[biased], classes, names, target)
+    return _judged(Problem(pool[biased], pool[reference]), pool, test_part, classes, target, generator)
 
 
-def _made(labels: Tensor, classes: list[int], names: tuple[str, ...], target: list[float]) -> None:
-    """A tilt reweights what the generator makes; it makes nothing of a class it never saw."""
+def _classes(settings: Settings, names: tuple[str, ...], built_in: bool) -> Classes:
+    """The classes asked for; a long tail is over all, and built-in data are cut to the first five."""
+    if settings.classes is not None:
+        return settings.classes
+    return FIRST_FIVE if built_in and len(names) > 5 and not isinstance(settings.proportions, LongTail) else ALL
+
+
+def _check_seen(labels: Tensor, classes: list[int], names: tuple[str, ...], target: list[float]) -> None:
+    """Refuse a target of classes that the model has never seen: reweighting cannot add them."""
     unseen = [n for k, n, t in zip(classes, names, target, strict=True) if t > 0 and not bool((labels == k).any())]
     if unseen:
-        got = f"{', '.join(unseen)}, of which the biased set has no image"
-        raise fail("target", "classes that the generator makes", got, "leave them out, or give them a proportion")
-
-
-def _cut_target(settings: Settings) -> str:
-    if settings.target == "reference":
-        fix = "pass --target uniform or shares"
-        raise fail("target", "a target of its own, since the reference is cut to it", "'reference'", fix)
-    return str(settings.target)
+        expected, got = "classes that the biased set has: reweighting cannot add one", f"none of {', '.join(unseen)}"
+        raise fail("target", expected, got, "leave them out, or give them a share in proportions")
 
 
 def _unlabelled(settings: Settings, data: Images) -> Problem:
     if settings.reference is None:
-        raise fail("reference", "an .npz of unbiased images, since the data have no labels", "none", "pass --reference")
-    chosen = {"classes": settings.classes, "target": None if settings.target == "reference" else settings.target}
+        expected = "an .npz of unbiased images, since the data have no labels"
+        raise fail("reference", expected, "None", "pass reference=PATH")
+    chosen = {
+        "classes": settings.classes,
+        "target": None if isinstance(settings.target, OfReference) else settings.target,
+    }
     for name, value in chosen.items():
         if value is not None:
-            fix = f"leave --{name} out, or give the data labels"
-            raise fail(name, "none, since the data have no labels", repr(value), fix)
+            expected, fix = "None, since the data have no labels", "leave it out, or give the data labels"
+            raise fail(name, expected, f"'{value}'", fix)
     reason = "The data have no labels, so no classifier can be trained to judge class shares."
     return Problem(data, _reference(settings.reference, data), unjudged=reason)
 
@@ -144,17 +145,17 @@ def _reference(path: str, data: Images) -> Images:
 
 
 def _with_reference(
-    settings: Settings, pool: Images, exam: Images, classes: list[int], generator: torch.Generator
+    settings: Settings, pool: Images, test_part: Images, classes: list[int], generator: torch.Generator
 ) -> Problem:
     """All images of the chosen classes are the biased set; the reference is the user's."""
     reference = _reference(str(settings.reference), pool)
     names = tuple(pool.class_names[k] for k in classes)
     keep = torch.isin(_labels(pool), torch.tensor(classes))
     problem = Problem(pool[torch.nonzero(keep).flatten()], reference)
-    if settings.target != "reference":
-        target = parse_target(str(settings.target), names)
+    if not isinstance(settings.target, OfReference):
+        target = settings.target.of(names)
     elif reference.labels is None:
-        reason = "The reference has no labels, so its class shares are unknown; pass --target to be judged."
+        reason = "The reference has no labels, so its class shares are unknown; pass a target to be judged."
         return Problem(problem.biased, reference, class_names=names, classes=tuple(classes), unjudged=reason)
     else:
         counts = torch.tensor([float((reference.labels == k).sum()) for k in classes])
@@ -162,10 +163,10 @@ def _with_reference(
             fix = "drop those images or name their classes"
             raise fail("reference labels", f"the classes {', '.join(names)}", "others too", fix)
         target = (counts / counts.sum()).double().tolist()
-    return _judged(problem, pool, exam, classes, target, generator)
+    return _judged(problem, pool, test_part, classes, target, generator)
 
 
-def _hold_out(data: Images, classes: list[int], generator: torch.Generator) -> tuple[Images, Images]:
+def _hold_out(data: Images, generator: torch.Generator) -> tuple[Images, Images]:
     """Set a tenth of each class aside, at least one image, for judging."""
     labels = _labels(data)
     aside = []
@@ -173,26 +174,26 @@ def _hold_out(data: Images, classes: list[int], generator: torch.Generator) -> t
         rows = torch.nonzero(labels == k).flatten()
         share = max(1, int(len(rows) * HELD_OUT)) if len(rows) > 1 else 0
         aside.append(rows[torch.randperm(len(rows), generator=generator)[:share]])
-    exam = torch.cat(aside)
+    test_part = torch.cat(aside)
     keep = torch.ones(len(data), dtype=torch.bool)
-    keep[exam] = False
-    return data[torch.nonzero(keep).flatten()], data[exam]
+    keep[test_part] = False
+    return data[torch.nonzero(keep).flatten()], data[test_part]
 
 
 def _judged(
-    problem: Problem, lessons: Images, exam: Images, classes: list[int], target: list[float], generator: torch.Generator
+    problem: Problem, train: Images, test: Images, classes: list[int], target: list[float], generator: torch.Generator
 ) -> Problem:
-    """Add the judge's data: lessons, an exam, and real images in the target's shares."""
-    labels = _labels(exam)
+    """Add the evaluation classifier's data: images to learn and be tested on, and real ones in the target's shares."""
+    labels = _labels(test)
     room = min(int((labels == k).sum()) / t for k, t in zip(classes, target, strict=True) if t > 0)
-    real = exam[draw_shares(labels, classes, target, int(room + 1e-9), generator=generator)]
-    names = tuple(lessons.class_names[k] for k in classes)
+    real = test[draw_shares(labels, classes, target, int(room + 1e-9), generator=generator)]
+    names = tuple(train.class_names[k] for k in classes)
     reason = "" if len(real) > NEIGHBOURS else f"Only {len(real)} labelled images could be held out to judge with."
     return Problem(
         problem.biased,
         problem.reference,
-        lessons=lessons,
-        exam=exam,
+        judge_train=train,
+        judge_test=test,
         real=real,
         classes=tuple(classes),
         class_names=names,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Iterator
@@ -22,10 +21,10 @@ from latentebm.files import sha256, write_atomic, write_json, write_text
 from latentebm.progress import Track, silent
 from latentebm.report import render_report
 from latentebm.sampling import Draws
-from latentebm.settings.job import Settings
+from latentebm.settings.fields import Settings
 from latentebm.workflow.folder import check_out, run_folder
 from latentebm.workflow.judge import check_made, fit_judge, judge_draws, run_metrics
-from latentebm.workflow.problem import pose
+from latentebm.workflow.problem import Problem, pose
 from latentebm.workflow.run_figures import run_figures
 
 __all__ = ["RunResult", "check_npz", "debias", "save_samples"]
@@ -38,10 +37,6 @@ class RunResult:
     Attributes:
         folder: the run folder.
         metrics: the contents of its ``metrics.json``.
-
-    Example:
-        >>> RunResult(Path("runs/x"), {}).folder.name
-        'x'
     """
 
     folder: Path
@@ -75,26 +70,27 @@ def debias(settings: Settings, *, track: Track = silent) -> RunResult:
 
     Raises:
         ValueError: settings or data are not as described; nothing is written then.
-        UnmadeError: the trained generator makes nothing of a wanted class (a ValueError); nothing is written then, and
+        UnmadeError: the trained generator never produces a wanted class (a ValueError); nothing is written then, and
             the error holds the trained model.
         FileNotFoundError: data that are not there; nothing is written then.
         DivergedError: a loss became NaN or infinite; nothing is written then.
-
-    References:
-        Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
 
     Example:
         >>> debias(Settings(data="nowhere.npz", out="runs/nowhere"))
         Traceback (most recent call last):
         FileNotFoundError: data: expected a file at nowhere.npz, found none; check the path
     """
-    out = check_out(settings.out, settings.overwrite)
-    model, clock = Debiaser(**settings.debiaser()).check(), _Clock()
-    rng = torch.Generator().manual_seed(settings.seed)
+    out, model = check_out(settings.out, settings.overwrite), Debiaser(**settings.debiaser()).check()
+    with run_folder(out, settings.overwrite) as folder:
+        metrics = _run(settings, model, folder, track)
+    return RunResult(out, metrics)
+
+
+def _run(settings: Settings, model: Debiaser, folder: Path, track: Track) -> dict[str, Any]:
+    """Every stage of the job, its results written into a folder."""
+    clock, rng = _Clock(), torch.Generator().manual_seed(settings.seed)
     with clock.stage("data"):
-        problem = pose(settings, rng)
-        if not problem.unjudged:
-            check_int("samples", settings.samples, low=NEIGHBOURS + 1, fix=f"draw more than {NEIGHBOURS} to be judged")
+        problem = _posed(settings, rng)
     with clock.stage("vae") as line:
         line["losses"] = model.fit_vae(problem.biased.images, track=track).vae_log_.losses
     with clock.stage("classifier"):
@@ -109,12 +105,19 @@ def debias(settings: Settings, *, track: Track = silent) -> RunResult:
     with clock.stage("judge"):
         verdict = judge_draws(problem, classifier, prior.x, tilted.x, rng, track)
         metrics = run_metrics(problem, model, tilted, verdict, rng)
-    with run_folder(out, settings.overwrite) as folder:
-        with clock.stage("figures"):
-            _write_figures(folder, run_figures(problem, model, prior, tilted, verdict, rng), track)
-        metrics["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
-        _write(folder, settings, model, tilted, metrics, clock)
-    return RunResult(out, metrics)
+    with clock.stage("figures"):
+        _write_figures(folder, run_figures(problem, model, prior, tilted, verdict, rng), track)
+    metrics["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
+    _write(folder, settings, model, tilted, metrics, clock)
+    return metrics
+
+
+def _posed(settings: Settings, generator: torch.Generator) -> Problem:
+    problem = pose(settings, generator)
+    if not problem.unjudged:
+        fix = f"draw more than {NEIGHBOURS} to be judged"
+        check_int("samples", settings.samples, low=NEIGHBOURS + 1, fix=fix)
+    return problem
 
 
 def check_npz(path: Path | str) -> Path:
@@ -164,7 +167,7 @@ def _write(
     save_samples(folder / "samples.npz", tilted)
     model.save(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config["settings"] = dataclasses.asdict(settings)
+    config["settings"] = {name: config["debiaser"][name] for name in settings.debiaser()} | settings.plain()
     config["manifest"]["samples.npz"] = sha256(folder / "samples.npz")
     write_json(folder / "config.json", config)
     write_json(folder / "metrics.json", metrics)

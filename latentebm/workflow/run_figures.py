@@ -7,17 +7,17 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from latentebm import plots
+from latentebm.chunks import in_chunks
 from latentebm.debiaser import Debiaser
 from latentebm.report.page import course
 from latentebm.sampling import Draws
-from latentebm.tilting.spaces import SPACES
 from latentebm.workflow.judge import Verdict
 from latentebm.workflow.problem import Problem
 
 __all__ = ["run_figures"]
 
-SHOWN = 64  # images a grid
-POINTS = 2000  # points a scatter
+SHOWN = 64  # images per grid
+POINTS = 2000  # points per scatter plot
 
 
 def run_figures(
@@ -35,12 +35,8 @@ def run_figures(
         model: the fitted debiaser.
         prior: untilted draws.
         tilted: tilted draws.
-        verdict: what the judge said, or None without one.
+        verdict: what the evaluation classifier found, or None without one.
         generator: source of the points shown.
-
-    Example:
-        >>> run_figures.__name__
-        'run_figures'
     """
     device = next(model.vae_.parameters()).device
     codes = model.vae_.encode(problem.reference.float01().to(device), generator=generator)
@@ -58,8 +54,8 @@ def run_figures(
             "The tilt moves draws to where the reference lies",
         ),
     }
-    # The paths of HMC and NUTS begin after their warm-up, no longer at the prior.
-    if tilted.trace is not None and tilted.trace.shape[1] and tilted.diagnostics["sampler"] == "mala":
+    # The few long chains of HMC and NUTS are kept from after their warm-up, no longer at the prior.
+    if tilted.trace is not None and tilted.trace.shape[1] and "chains" not in tilted.diagnostics:
         figures["paths"] = plots.plot_paths(plane, tilted.trace[:25, :6], "The first 25 steps of six Langevin chains")
     if verdict is not None:
         before, after = verdict.before, verdict.after
@@ -80,7 +76,7 @@ def _data_figures(problem: Problem, plane: plots.Plane, codes: Tensor) -> dict[s
             problem.reference.labels,
             problem.classes,
             problem.class_names,
-            f"Codes of {len(codes):,} reference images",
+            title,
         )
     else:
         figures["reference_latents"] = plots.plot_latents(plane, codes, None, (), (), title)
@@ -89,9 +85,9 @@ def _data_figures(problem: Problem, plane: plots.Plane, codes: Tensor) -> dict[s
 
 def _energy(plane: plots.Plane, model: Debiaser, tilted: Draws, generator: torch.Generator) -> Figure:
     tilt = model.tilt()
-    base = tilt.sample_base(SPACES[model.space].weighed, generator=generator)
+    base = tilt.sample_base(model.method().space.weighed, generator=generator)
     with torch.no_grad():
-        energy = torch.cat([tilt.energy(part) for part in base.split(16_384)])
+        energy = in_chunks(tilt.energy, base)
     title = "The tilt favours what the reference has more of"
     # An energy of images is shown where their codes lie.
     return plots.plot_energy(plane, tilt.code(base), energy, tilted.latent, title, bins=60 if len(base) > 1e5 else 40)

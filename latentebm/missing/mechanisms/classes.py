@@ -17,7 +17,7 @@ __all__ = ["ByClass", "ImagePixels"]
 
 @dataclass(frozen=True)
 class ByClass(Mechanism):
-    r"""Missing by class: every cell of a row goes with the rate of the row's label, :math:`P(s_{ij}=0) = r_{y_i}`.
+    r"""Missing by class: each cell of a row goes with the rate of the row's label, :math:`P(s_{ij}=0) = r_{y_i}`.
 
     With a rate given to :func:`make_missing`, the rates keep their ratios and are scaled to reach it in expectation.
 
@@ -27,9 +27,6 @@ class ByClass(Mechanism):
 
     Raises:
         ValueError: a rate lies outside [0, 1]; on use, without labels or where a rate cannot be reached.
-
-    References:
-        Inference and missing data (Rubin, 1976)
 
     Example:
         >>> from latentebm.missing.mechanisms import make_missing
@@ -48,13 +45,10 @@ class ByClass(Mechanism):
 
     def remove(self, table: Table, rate: float | None, rng: np.random.Generator) -> Iterator[Removal]:
         """Yield each column with rows chosen by their labels."""
-        y = table.labels("ByClass")
-        unknown = set(self.rates) - set(y.tolist())
-        if unknown:
-            raise fail("rates", "labels that occur in y", sorted(map(str, unknown)), "correct the labels")
+        y = table.labels("ByClass", "rates", self.rates)
         p = np.array([self.rates.get(label, 0.0) for label in y.tolist()], dtype=np.float64)
         for j in table.indices(self.columns):
-            seen = p[table.observed(j)]
+            seen = p[table.seen[j]]
             mean, most = (float(seen.mean()), float(seen.max())) if len(seen) else (0.0, 0.0)
             q = 1.0 if rate is None or not len(seen) else _scale(rate, mean, most, "the rates given")
             yield [j], rng.random(len(p)) < q * p
@@ -79,10 +73,6 @@ class ImagePixels(Mechanism):
     Raises:
         ValueError: on use, where the data are no images, the box lies outside, or the rate cannot be reached.
 
-    References:
-        not-MIWAE: Deep generative modelling with missing not at random data (Ipsen, Mattei and Frellsen, 2021),
-        https://arxiv.org/abs/2006.12871
-
     Example:
         >>> from latentebm.missing.mechanisms import make_missing
         >>> image = np.array([[[0.0, 0.9], [0.2, 0.8]]] * 2)
@@ -105,7 +95,7 @@ class ImagePixels(Mechanism):
         pixels = self._pixels(table.event_shape)
         chosen = self._chosen(table)
         share = sum(int((self._eligible(table, j) & chosen).sum()) for j in pixels)
-        cells = max(1, sum(int((table.observed(j) & chosen).sum()) for j in pixels))
+        cells = max(1, sum(int((table.seen[j] & chosen).sum()) for j in pixels))
         q = 1.0 if rate is None else _scale(rate, share / cells, 1.0, "pixels past the threshold in the box")
         for j in pixels:
             yield [j], (rng.random(table.shape[0]) < q) & self._eligible(table, j) & chosen
@@ -117,11 +107,7 @@ class ImagePixels(Mechanism):
     def _chosen(self, table: Table) -> np.ndarray:
         if self.digits is None:
             return np.ones(table.shape[0], dtype=bool)
-        labels = table.labels("ImagePixels with digits")
-        unknown = set(self.digits) - set(labels.tolist())
-        if unknown:
-            raise fail("digits", "labels that occur in y", sorted(map(str, unknown)), "correct the labels")
-        return np.isin(labels, list(self.digits))
+        return np.isin(table.labels("ImagePixels with digits", "digits", self.digits), list(self.digits))
 
     def _pixels(self, event_shape: tuple[int, ...]) -> list[int]:
         if len(event_shape) < 2:
@@ -140,10 +126,10 @@ class ImagePixels(Mechanism):
 
 
 def _scale(rate: float, mean: float, largest: float, what: str) -> float:
-    """Factor that brings a mean probability to `rate` without pushing the largest above 1."""
+    """Factor that brings a mean probability to `rate` and keeps the largest below 1."""
     if rate == 0:
         return 0.0
     reach = mean / largest if largest else 0.0
     if rate > reach * (1 + 1e-12):
-        raise fail("rate", f"at most {reach:.4f}, all that {what} can lose", rate, "lower it, or widen the mechanism")
+        raise fail("rate", f"at most {reach:.4f}, all that {what} can lose", rate, "lower it")
     return rate / mean

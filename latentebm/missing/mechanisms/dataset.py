@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -22,22 +23,17 @@ class MNARDataset(Dataset[tuple[Tensor, ...]]):
 
     The dataset is read once to draw every mask, since rates and thresholds belong to the whole of it; masks then stay
     fixed, the same for any order, number of workers and epoch. Items are read from the dataset as they are asked for;
-    a transform that changes at random would no longer match its mask, so put such ones after this dataset.
+    a transform that changes at random would no longer match its mask, so apply such transforms after this dataset.
 
     Arguments:
         dataset: map-style dataset of tensors, or of tuples (x, y, …) whose first entry is a tensor (torchvision: pass
             ``transform=ToTensor()``), or a tensor (N, …).
-        mechanism: decides which cells go.
-        rate: expected share of removed cells, as in :func:`make_missing`.
+        mechanism, rate: which cells go, and their expected share, as in :func:`make_missing`.
         seed: of the masks.
         fill: value at missing cells; NaN by default.
 
     Raises:
         ValueError: the dataset is empty or its items are no tensors of one shape, or as :func:`make_missing`.
-
-    References:
-        not-MIWAE: Deep generative modelling with missing not at random data (Ipsen, Mattei and Frellsen, 2021),
-        https://arxiv.org/abs/2006.12871
 
     Example:
         >>> from latentebm.missing.mechanisms import MCAR
@@ -48,22 +44,14 @@ class MNARDataset(Dataset[tuple[Tensor, ...]]):
     """
 
     def __init__(
-        self,
-        dataset: Any,
-        mechanism: Mechanism,
-        *,
-        rate: float | None = None,
-        seed: int = 0,
-        fill: float = float("nan"),
+        self, dataset: Any, mechanism: Mechanism, *, rate: float | None = None, seed: int = 0, fill: float = math.nan
     ) -> None:
         if len(dataset) == 0:
-            raise fail("dataset", "at least one item", "none", "pass a dataset that holds data")
-        self.dataset = dataset
-        self.fill = fill
-        first = dataset[0]
-        self.labelled = isinstance(first, tuple | list) and len(first) > 1
-        x = torch.stack([self._item(i)[0] for i in range(len(dataset))])
-        y = [int(self._item(i)[1]) for i in range(len(dataset))] if self.labelled else None
+            raise fail("dataset", "at least one item", 0, "pass a dataset that holds data")
+        self.dataset, self.fill = dataset, fill
+        items = [self._item(i) for i in range(len(dataset))]
+        x = torch.stack([item[0] for item in items])
+        y = [int(item[1]) for item in items] if len(items[0]) > 1 else None
         # A row of numbers and a flat dataset of scalars are both fine: the mechanism sees (N, D).
         _, mask = make_missing(x.reshape(len(x), -1) if x.ndim < 2 else x, mechanism, rate, y=y, random_state=seed)
         self.mask: Tensor = mask.reshape(x.shape)
@@ -72,9 +60,8 @@ class MNARDataset(Dataset[tuple[Tensor, ...]]):
         item = self.dataset[index]
         parts = tuple(item) if isinstance(item, tuple | list) else (item,)
         if not isinstance(parts[0], Tensor):
-            raise fail(
-                "dataset", "items whose first entry is a tensor", type(parts[0]).__name__, "pass a ToTensor transform"
-            )
+            got, fix = type(parts[0]).__name__, "pass transform=ToTensor() to the dataset"
+            raise fail("dataset", "items whose first entry is a tensor", got, fix)
         return parts
 
     def __len__(self) -> int:

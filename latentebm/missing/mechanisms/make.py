@@ -32,7 +32,7 @@ def make_missing(
         X: complete data, numpy array or torch tensor (N, …), or DataFrame of D columns; not changed.
         mechanism: decides which cells go, such as ``MCAR()`` or ``SelfMasking("probit")``.
         rate: expected share of removed cells among the columns the mechanism works on, in [0, 1); None where the
-            mechanism carries its own strength.
+            mechanism has a strength of its own.
         y: labels (N,), for mechanisms that depend on them.
         random_state: seed or numpy generator; the same seed gives the same mask.
 
@@ -43,25 +43,17 @@ def make_missing(
         ValueError: the rate lies outside [0, 1) or cannot be reached, X holds infinite values or text the mechanism
             depends on, a column does not exist, or labels are missing or of another length.
 
-    References:
-        Inference and missing data (Rubin, 1976)
-
     Example:
         >>> X = np.arange(6.0).reshape(3, 2)
         >>> X_missing, mask = make_missing(X, SelfMasking("hard", columns=[1]), rate=1 / 3, random_state=0)
-        >>> X_missing
-        array([[ 0.,  1.],
-               [ 2.,  3.],
-               [ 4., nan]])
-        >>> mask.sum(axis=0)
-        array([3, 2])
+        >>> X_missing[:, 1], mask.sum(axis=0)
+        (array([ 1.,  3., nan]), array([3, 2]))
     """
     if not isinstance(mechanism, Mechanism):
         raise fail("mechanism", "a Mechanism object", repr(mechanism), "pass for example MCAR()")
-    if rate is not None:
-        rate = check_number("rate", rate, low=0, high=1, fix="pass a share of [0, 1)")
-        if rate == 1:
-            raise fail("rate", "a share of [0, 1)", rate, "leave something observed")
+    rate = None if rate is None else check_number("rate", rate, low=0, high=1, fix="pass a share of [0, 1)")
+    if rate == 1:
+        raise fail("rate", "a share of [0, 1)", rate, "pass a smaller one")
     table = Table(X, y)
     by_column = table.seen.copy()
     for columns, rows in mechanism.remove(table, rate, np.random.default_rng(random_state)):
@@ -88,21 +80,10 @@ def make_missing_values(
     The first column stays complete: it drives the MAR share (logistic). The MNAR share is logistic self-masking of
     high values. Each kind works on what the one before left, with its rate of all cells.
 
-    Arguments:
-        X: complete data (N, D) with at least two columns, array, tensor or DataFrame.
-        mcar_rate: share removed completely at random.
-        mar_rate: share removed depending on the first column.
-        mnar_rate: share removed depending on the cell's own value.
-        random_state: seed or numpy generator.
-
-    Returns:
-        Data of the same kind with NaN where missing, and the mask, True = observed.
+    Data, seed and result are those of :func:`make_missing`; X (N, D) has at least two columns.
 
     Raises:
         ValueError: a rate lies outside [0, 1), the rates sum to 1 or more, or X has fewer than two columns.
-
-    References:
-        Inference and missing data (Rubin, 1976)
 
     Example:
         >>> X = np.random.default_rng(0).normal(size=(2000, 5))
@@ -110,18 +91,15 @@ def make_missing_values(
         >>> round(1 - float(mask[:, 1:].mean()), 1)
         0.3
     """
-    rates = [
-        check_number(n, r, low=0, high=1)
-        for n, r in zip(("mcar_rate", "mar_rate", "mnar_rate"), (mcar_rate, mar_rate, mnar_rate), strict=True)
-    ]
+    given = {"mcar_rate": mcar_rate, "mar_rate": mar_rate, "mnar_rate": mnar_rate}
+    rates = [check_number(name, rate, low=0, high=1) for name, rate in given.items()]
     if sum(rates) >= 1:
         raise fail("rates", "a sum below 1", sum(rates), "lower them")
     columns = Table(X).shape[1]
     if columns < 2:
-        raise fail("X", "at least two columns", columns, "the first stays complete and drives the MAR share")
+        raise fail("X", "at least two columns, of which the first drives MAR", columns, "use make_missing")
     rng = np.random.default_rng(random_state)
-    others = list(range(1, columns))
-    left, mask = 1.0, None
+    others, left, mask = list(range(1, columns)), 1.0, None
     for mechanism, rate in zip((MCAR(others), MAR([0], others), SelfMasking(columns=others)), rates, strict=True):
         X, mask = make_missing(X, mechanism, rate=rate / left, random_state=rng)
         left -= rate

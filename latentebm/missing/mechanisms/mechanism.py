@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
@@ -10,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, ndtr
 
-from latentebm.checks import fail
+from latentebm.checks import check_choice, check_number, fail
 from latentebm.missing.mechanisms.table import Table
 
-__all__ = ["DIRECTIONS", "KINDS", "Mechanism", "MissingDataWarning", "Removal", "solve_link", "standard_score"]
+__all__ = ["LinkedMechanism", "Mechanism", "MissingDataWarning", "Removal", "link", "solve_link", "standard_score"]
 
 Array: TypeAlias = NDArray[np.float64]
 Removal: TypeAlias = tuple[Sequence[int], NDArray[np.bool_]]
@@ -23,19 +24,17 @@ DIRECTIONS = ("high", "low", "tails", "middle")
 
 
 class MissingDataWarning(UserWarning):
-    """Something about the missing cells deserves a look: an empty row or column, or a constant one.
-
-    Example:
-        >>> issubclass(MissingDataWarning, UserWarning)
-        True
-    """
+    """Something about the missing cells deserves a look: an empty row or column, or a constant one."""
 
 
 class Mechanism(ABC):
     """Decides which cells go missing; applied by :func:`make_missing`.
 
-    Random numbers are consumed in one fixed order whatever the values are, so that with one seed two tables which
-    differ only in cells a mechanism does not look at get the same mask.
+    Random numbers are drawn in one fixed order whatever the values are, so that with one seed two tables that differ
+    only in cells a mechanism does not look at get the same mask.
+
+    References:
+        Inference and missing data (Rubin, 1976), https://doi.org/10.1093/biomet/63.3.581
     """
 
     @abstractmethod
@@ -46,12 +45,58 @@ class Mechanism(ABC):
             ValueError: the rate is needed and missing, given and superfluous, or out of reach.
         """
 
+    def needs(self, rate: float | None) -> float:
+        """Return the rate of a mechanism that has no other strength; ValueError without one."""
+        if rate is None:
+            raise fail("rate", f"the share of cells {type(self).__name__} removes", None, "pass rate=0.3")
+        return rate
 
-def needs_rate(rate: float | None, name: str) -> float:
-    """Return the rate of a mechanism that has no other strength."""
-    if rate is None:
-        raise fail("rate", f"the share of cells {name} removes", None, "pass rate=0.3")
-    return rate
+
+class LinkedMechanism(Mechanism):
+    """A mechanism whose probabilities follow a score z of standard deviation 1, :math:`P = F(a + b z)`.
+
+    Attributes:
+        kind: F: ``logistic`` or normal (``probit``) distribution function, or a step (``hard``).
+        direction: values that go missing: ``high``, ``low``, ``tails`` (far from the mean) or ``middle``.
+        slope: b; unused by ``hard``.
+    """
+
+    kind: str
+    direction: str
+    slope: float
+
+    def __post_init__(self) -> None:
+        check_choice("kind", self.kind, KINDS)
+        check_choice("direction", self.direction, DIRECTIONS)
+        check_number("slope", self.slope, low=0, high=1e6)
+
+    def score(self, table: Table, columns: Sequence[int]) -> Array:
+        """Sum of the columns' standard scores (N,), scaled to keep a variance near 1; larger = likelier missing."""
+        total = np.zeros(table.shape[0])
+        for j in columns:
+            score, constant = standard_score(table.numeric(j), self.direction)
+            if constant:
+                warnings.warn(f"column {j} is constant: it cannot drive what goes missing", MissingDataWarning, 4)
+            total += score
+        return total / np.sqrt(len(columns))
+
+    def chances(self, score: Array, rate: float) -> Array:
+        """Probabilities (n,) of cells with these scores, their mean being the rate."""
+        return solve_link(score, self.kind, self.slope, rate)
+
+    def by_score(
+        self, table: Table, targets: Sequence[int], score: Array, rate: float, rng: np.random.Generator
+    ) -> Iterator[Removal]:
+        """Yield each target with rows chosen by one score; missing cells neither count in the rate nor are removed."""
+        shared: Array | None = None
+        for j in targets:
+            seen = table.seen[j]
+            if seen.all():
+                p = shared = self.chances(score, rate) if shared is None else shared
+            else:
+                p = np.zeros(len(score))
+                p[seen] = self.chances(score[seen], rate)
+            yield [j], (rng.random(len(p)) < p) & seen
 
 
 def standard_score(x: Array, direction: str) -> tuple[Array, bool]:
@@ -73,12 +118,6 @@ def solve_link(score: Array, kind: str, slope: float, rate: float) -> Array:
     with F the logistic or normal distribution function, or the step at the (1 − r) quantile of the scores, whose
     ties share the remainder.
 
-    Arguments:
-        score: scores s (n,), in standard deviations.
-        kind: ``hard``, ``probit`` or ``logistic``.
-        slope: b, per standard deviation.
-        rate: r of [0, 1).
-
     Example:
         >>> solve_link(np.array([0.0, 1.0, 1.0, 2.0]), "hard", 1.0, 0.5)
         array([0. , 0.5, 0.5, 1. ])
@@ -87,14 +126,16 @@ def solve_link(score: Array, kind: str, slope: float, rate: float) -> Array:
         return np.zeros_like(score)
     if kind == "hard":
         return _top_share(score, rate)
-    # Binned scores bring Newton's method to the answer, so that the many are mostly gone through once.
+    # Binned scores bring Newton's method to the answer, so that all rows are mostly gone through once.
     bins, counts = _binned(score)
     start, _ = _newton(bins, counts, kind, slope, rate, -slope * float(np.average(bins, weights=counts)))
     return _newton(score, None, kind, slope, rate, start)[1]
 
 
 def link(logit: Array, kind: str) -> Array:
-    """Logistic or normal distribution function."""
+    """Logistic or normal distribution function, or the step above 0."""
+    if kind == "hard":
+        return (logit > 0).astype(np.float64)
     return expit(logit) if kind == "logistic" else ndtr(logit)
 
 

@@ -1,4 +1,4 @@
-"""Multivariate amputation: rows fall to whole patterns of columns, with odds set by weighted scores."""
+"""Multivariate amputation: whole patterns of columns go, with probabilities set by weighted scores."""
 
 from __future__ import annotations
 
@@ -7,24 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from latentebm.checks import check_choice, check_number, fail
-from latentebm.missing.mechanisms.mechanism import (
-    DIRECTIONS,
-    KINDS,
-    Array,
-    Mechanism,
-    Removal,
-    needs_rate,
-    solve_link,
-    standard_score,
-)
+from latentebm.checks import fail
+from latentebm.missing.mechanisms.mechanism import Array, LinkedMechanism, Removal, standard_score
 from latentebm.missing.mechanisms.table import Table
 
 __all__ = ["Patterns"]
 
 
 @dataclass(frozen=True)
-class Patterns(Mechanism):
+class Patterns(LinkedMechanism):
     r"""Amputation by patterns: each row is a candidate for one pattern k, and loses all of its columns or none.
 
     .. math:: P(\text{row } i \text{ falls to } k) = f_k\,F(a_k + b \textstyle\sum_j w_{kj} z_{ij})
@@ -37,9 +28,7 @@ class Patterns(Mechanism):
         patterns: rows of 0 (goes missing) and 1 (stays), shape (P, D).
         frequencies: f (P,), summing to 1; equal by default.
         weights: w (P, D); by default 1 on what the pattern keeps (MAR).
-        kind: ``logistic``, ``probit`` or ``hard``.
-        direction: of the weighted score: ``high``, ``low``, ``tails`` or ``middle``.
-        slope: b, per standard deviation of the weighted score.
+        kind, direction, slope: the link F, the weighted scores that remove, and b; see :class:`LinkedMechanism`.
 
     Raises:
         ValueError: shapes disagree, a pattern removes nothing, frequencies do not sum to 1; on use, a rate too high.
@@ -64,17 +53,17 @@ class Patterns(Mechanism):
     slope: float = 2.0
 
     def __post_init__(self) -> None:
-        check_choice("kind", self.kind, KINDS)
-        check_choice("direction", self.direction, DIRECTIONS)
-        check_number("slope", self.slope, low=0, high=1e6)
+        super().__post_init__()
         kept = np.asarray(self.patterns)
         if kept.ndim != 2 or not np.isin(kept, (0, 1)).all() or (kept == 1).all(axis=1).any():
-            raise fail("patterns", "rows of 0 and 1, each with a 0", self.patterns, "0 marks what goes missing")
+            raise fail("patterns", "rows of 0 and 1, each with a 0", self.patterns, "write 0 where a cell goes missing")
         if self.weights is not None and np.shape(self.weights) != kept.shape:
-            raise fail("weights", f"shape {kept.shape}", np.shape(self.weights), "pass one weight a pattern and column")
+            raise fail(
+                "weights", f"shape {kept.shape}", np.shape(self.weights), "pass one weight per pattern and column"
+            )
         f = self._frequencies()
         if f.shape != kept.shape[:1] or (f < 0).any() or abs(f.sum() - 1) > 1e-9:
-            raise fail("frequencies", f"{len(kept)} shares that sum to 1", self.frequencies, "normalise them")
+            raise fail("frequencies", f"{len(kept)} shares that sum to 1", self.frequencies, "divide them by their sum")
 
     def _frequencies(self) -> Array:
         count = len(self.patterns)
@@ -84,32 +73,32 @@ class Patterns(Mechanism):
         """Yield each pattern's columns with the rows that fall to it."""
         kept = np.asarray(self.patterns)
         if kept.shape[1] != table.shape[1]:
-            raise fail("patterns", f"{table.shape[1]} columns, as X", kept.shape[1], "pass one 0 or 1 a column")
+            raise fail("patterns", f"{table.shape[1]} columns, as X", kept.shape[1], "pass one 0 or 1 per column")
         for j in np.flatnonzero((kept == 0).any(axis=0)):
-            if not table.observed(int(j)).all():
-                # Rows are hit whole: no share of them meets a rate among the cells that are still there.
+            if not table.seen[j].all():
+                # Whole rows are hit: no share of them meets a rate among the cells that are still there.
                 raise fail("X", "complete columns where patterns remove", f"NaN in column {j}", "fill or drop them")
-        share = self._row_share(kept, needs_rate(rate, "Patterns"))
+        share = self._row_share(kept, self.needs(rate))
         weights = kept if self.weights is None else np.asarray(self.weights, dtype=float)
         candidate = rng.choice(len(kept), size=table.shape[0], p=self._frequencies())
         uniform = rng.random(table.shape[0])
-        score = self._score(table, weights, candidate)
+        total = self._weighted(table, weights, candidate)
         for k, pattern in enumerate(kept):
             rows = candidate == k
             p = np.zeros(len(rows))
-            p[rows] = solve_link(standard_score(score[rows], self.direction)[0], self.kind, self.slope, share)
+            p[rows] = self.chances(standard_score(total[rows], self.direction)[0], share)
             yield [int(j) for j in np.flatnonzero(pattern == 0)], uniform < p
 
     def _row_share(self, kept: np.ndarray, rate: float) -> float:
-        """Share of rows to hit: cells lost a row are fixed by the patterns."""
+        """Share of rows to hit: the patterns fix how many cells a row loses."""
         touched = int((kept == 0).any(axis=0).sum())
-        a_row = float(self._frequencies() @ (kept == 0).sum(axis=1))
-        share = rate * touched / a_row
+        per_row = float(self._frequencies() @ (kept == 0).sum(axis=1))
+        share = rate * touched / per_row
         if share > 1:
-            raise fail("rate", f"at most {a_row / touched:.4f} with these patterns", rate, "lower it")
+            raise fail("rate", f"at most {per_row / touched:.4f} with these patterns", rate, "lower it")
         return share
 
-    def _score(self, table: Table, weights: Array, candidate: np.ndarray) -> Array:
+    def _weighted(self, table: Table, weights: Array, candidate: np.ndarray) -> Array:
         """Weighted score of each row under its own candidate pattern."""
         total = np.zeros(table.shape[0])
         for j in np.flatnonzero(np.any(weights != 0, axis=0)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ __all__ = ["Columns", "Table"]
 
 Columns = Sequence[int | str] | int | str | None
 BLOCK = 8  # columns; 8 float64 fill one cache line
-ROWS = 4096  # rows looked at together; 50 columns of them fit in the second-level cache
+ROWS = 4096  # rows read together; 50 columns of them fit in the second-level cache
 
 
 class Table:
@@ -25,6 +25,9 @@ class Table:
     Arguments:
         X: array or tensor (N, …), flattened to (N, D), or a DataFrame of D columns.
         y: labels (N,), where a mechanism needs them.
+
+    Attributes:
+        seen: which cells hold a value, (D, N).
 
     Raises:
         ValueError: X has no rows or fewer than two dimensions, holds infinite values, or y has another length.
@@ -43,11 +46,11 @@ class Table:
             raise fail("X", "at least one row and one column", tuple(X.shape), "pass data of shape (N, D)")
         self.event_shape = tuple(X.shape[1:])
         self.shape = (len(X), int(np.prod(self.event_shape)))
-        self.values = None if self.frame else np.asarray(X.detach().cpu() if torch.is_tensor(X) else X)
-        self.flat = None if self.values is None else self.values.reshape(self.shape)
+        array = X.detach().cpu() if torch.is_tensor(X) else X
+        self.flat = None if self.frame else np.asarray(array).reshape(self.shape)
         self.y = None if y is None else np.asarray(y)
         if self.y is not None and self.y.shape != self.shape[:1]:
-            raise fail("y", f"labels of shape ({len(X)},)", self.y.shape, "pass one label a row")
+            raise fail("y", f"labels of shape ({len(X)},)", self.y.shape, "pass one label per row")
         self._block: tuple[int, NDArray[Any]] = (-1, np.empty(0))
         self.seen = np.empty(self.shape[::-1], dtype=bool)
         for rows, columns, part in self._parts():
@@ -79,33 +82,19 @@ class Table:
 
     def numeric(self, j: int) -> NDArray[np.float64]:
         """Column `j` as float64 (N,), NaN where missing; categories and strings have no order to depend on."""
-        column = self.raw(j)
+        column, expected = self.raw(j), "numbers in the columns a mechanism depends on"
+        name = self.X.columns[j] if self.frame else j
         if column.dtype.kind in "mM":
-            name = self.X.columns[j] if self.frame else j
-            raise fail("X", "numbers in the columns a mechanism depends on", f"times in {name!r}", "pass numbers")
+            raise fail("X", expected, f"times in {name!r}", "convert them to numbers, or leave the column out")
         if column.dtype.kind not in "fiub":
             try:
                 column = pd.to_numeric(pd.Series(column)).to_numpy(dtype=np.float64, na_value=np.nan)
             except (ValueError, TypeError):
-                name = self.X.columns[j] if self.frame else j
-                raise fail(
-                    "X",
-                    "numbers in the columns a mechanism depends on",
-                    f"text in {name!r}",
-                    "encode it, or leave it out",
-                ) from None
+                raise fail("X", expected, f"text in {name!r}", "encode it as numbers, or leave it out") from None
         return column.astype(np.float64, copy=False)
 
-    def observed(self, j: int) -> NDArray[np.bool_]:
-        """Which cells of column `j` hold a value, (N,)."""
-        return self.seen[j]
-
     def indices(self, columns: Columns) -> list[int]:
-        """Column numbers of names, numbers (negative from the end) or None for all.
-
-        Raises:
-            ValueError: a column does not exist.
-        """
+        """Column numbers of names, numbers (negative from the end) or None for all; ValueError for unknown ones."""
         if columns is None:
             return list(range(self.shape[1]))
         chosen = [columns] if isinstance(columns, int | str | np.integer) else list(columns)
@@ -121,14 +110,13 @@ class Table:
             return int(column) % self.shape[1]
         raise fail("columns", f"names or numbers of {self.shape[1]} columns", repr(column), "pass columns X has")
 
-    def labels(self, mechanism: str) -> NDArray[Any]:
-        """Labels (N,).
-
-        Raises:
-            ValueError: none were passed.
-        """
+    def labels(self, mechanism: str, setting: str, used: Iterable[Any]) -> NDArray[Any]:
+        """Labels (N,); ValueError without any, or where one that a mechanism's setting uses does not occur."""
         if self.y is None:
             raise fail("y", f"labels, which {mechanism} depends on", None, "pass y=labels of shape (N,)")
+        unknown = set(used) - set(self.y.tolist())
+        if unknown:
+            raise fail(setting, "labels that occur in y", sorted(map(str, unknown)), "leave them out")
         return self.y
 
     def rebuild(self, mask: NDArray[np.bool_]) -> tuple[Any, Any]:
@@ -138,8 +126,8 @@ class Table:
             return self.X.where(table_mask), table_mask
         if torch.is_tensor(self.X):
             kept = torch.from_numpy(mask).reshape(self.X.shape).to(self.X.device)
-            floats = self.X if self.X.is_floating_point() else self.X.to(torch.get_default_dtype())
-            return floats.detach().masked_fill(~kept, float("nan")), kept
+            floats = self.X.detach() if self.X.is_floating_point() else self.X.to(torch.get_default_dtype())
+            return floats.masked_fill(~kept, float("nan")), kept
         kind = {"f": self.X.dtype, "O": self.X.dtype, "U": np.dtype(object)}.get(self.X.dtype.kind, np.dtype(float))
         out = np.array(self.X, dtype=kind)
         out.reshape(self.shape)[~mask] = np.nan

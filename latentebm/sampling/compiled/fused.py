@@ -1,4 +1,4 @@
-"""A perceptron's energy with its gradient in closed form, which spares automatic differentiation's bookkeeping."""
+"""A perceptron's energy with its gradient in closed form, without a graph."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from latentebm.checks import fail
-from latentebm.sampling.compiled.perceptrons import CompiledPerceptrons, compiled_perceptrons
 
 __all__ = ["FusedMLP"]
 
@@ -18,7 +17,7 @@ class FusedMLP:
     .. math:: h_k = W_k a_{k-1} + b_k, \quad a_k = \mathrm{silu}(h_k), \quad
         \nabla_{a_{k-1}} E = W_k^\top (\mathrm{silu}'(h_k) \odot \nabla_{a_k} E)
 
-    The weights are copied, transposed to the layout in which the products run fastest: build it anew after training.
+    The weights are copied, transposed to the layout in which the products run fastest: build it again after training.
 
     Arguments:
         net: linear layers with SiLU between them, the last of one output; a final flattening layer may follow.
@@ -55,9 +54,10 @@ class FusedMLP:
             grad = F.linear(torch.ops.aten.silu_backward(grad, h), transposed)
         return self._last(active), grad
 
-    def compiled(self) -> CompiledPerceptrons | None:
-        """The same energy as a program of its own, or none where it is not float32 on the processor."""
-        return compiled_perceptrons([w[None] for w in self.transposed], self.biases)
+    @property
+    def perceptrons(self) -> tuple[list[Tensor], list[Tensor], float | None]:
+        """Weights (1, in, out) and biases of each layer, and no limit: all that a compiled form needs."""
+        return [w[None] for w in self.transposed], self.biases, None
 
     def _forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The last layer's input, and every layer's output before its activation."""

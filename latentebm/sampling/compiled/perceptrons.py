@@ -1,4 +1,4 @@
-"""Perceptron energies as a program of their own, built from `perceptrons.cpp` when first asked for."""
+"""Perceptron energies as a compiled program, built from `perceptrons.cpp` when first asked for."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import shutil
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from latentebm.checks import check_event, fail
 
-__all__ = ["CompiledPerceptrons", "compiled_perceptrons"]
+__all__ = ["CompiledPerceptrons", "build_program", "compiled_form", "compiled_perceptrons"]
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
 
@@ -40,13 +41,13 @@ class CompiledPerceptrons:
 
     .. math:: E(x) = \frac1M \sum_m L \tanh(f_m(x) / L), \quad f_m \text{ linear layers with SiLU between them}
 
-    The weights are copied: build it anew after training. Get one by :func:`compiled_perceptrons`.
+    The weights are copied: build it again after training. Get one by :func:`compiled_perceptrons`.
 
     Arguments:
         library: the program.
-        weights: one tensor (M, in, out) a layer, float32 on the processor, the last of one output.
-        biases: one tensor of M · out numbers a layer.
-        limit: bound L of each member's output in nats, or none.
+        weights: one tensor (M, in, out) per layer, float32 on the processor, the last of one output.
+        biases: one tensor of M · out numbers per layer.
+        limit: bound L of each member's output in nats, or None.
 
     Example:
         >>> energy = compiled_perceptrons([torch.ones(1, 2, 1)], [torch.zeros(1)])
@@ -79,11 +80,7 @@ class CompiledPerceptrons:
         return self.value_and_grad(x)[0]
 
     def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Energies (N,) and their gradients (N, D) at points (N, D), computed in float32.
-
-        Raises:
-            ValueError: points of another length, or not floating.
-        """
+        """Energies (N,) and their gradients (N, D) at points (N, D), computed in float32; other points are refused."""
         check_event("x", x, (self.dim,))
         if not x.is_floating_point():
             raise fail("x", "floating points", str(x.dtype), "convert them with .float()")
@@ -95,16 +92,11 @@ class CompiledPerceptrons:
 
 
 def compiled_perceptrons(
-    weights: Sequence[Tensor], biases: Sequence[Tensor], limit: float | None = None
+    weights: Sequence[Tensor], biases: Sequence[Tensor], limit: float | None = None, *, warn: bool = False
 ) -> CompiledPerceptrons | None:
-    """The energies as a program, or none where they are not float32 on the processor or nothing can be built.
+    """The energies as a program, or None where they are not float32 on the processor or nothing can be built.
 
-    Building takes under a second, once a process; where it fails, a warning says why.
-
-    Arguments:
-        weights: one tensor (M, in, out) a layer, the last of one output.
-        biases: one tensor of M · out numbers a layer.
-        limit: bound of each member's output in nats, or none.
+    Building takes under a second, once per process; with `warn` a compiler that fails is said.
 
     Raises:
         ValueError: the layers do not fit each other.
@@ -116,12 +108,24 @@ def compiled_perceptrons(
     _check_layers(weights, biases)
     if any(t.dtype != torch.float32 or t.device.type != "cpu" for t in (*weights, *biases)):
         return None
-    library = _library()
-    if library is None or isinstance(library, str):
-        if library:
-            warnings.warn(f"compile: {library}; torch.compile takes its place", RuntimeWarning, stacklevel=4)
-        return None
-    return CompiledPerceptrons(library, weights, biases, limit)
+    program = build_program()
+    if warn and isinstance(program, str):
+        warnings.warn(f"compile: {program}; torch.compile takes its place", RuntimeWarning, stacklevel=2)
+    return CompiledPerceptrons(program, weights, biases, limit) if isinstance(program, ctypes.CDLL) else None
+
+
+def compiled_form(target: Any, *, warn: bool = False) -> Any:
+    """A target, or a perceptron energy, with its perceptrons as a compiled program; None where there is no such form.
+
+    A perceptron energy says its layers by ``perceptrons``; a tilt is built again by ``with_energy``.
+    """
+    layers = getattr(target, "perceptrons", None)
+    if layers is not None:
+        return compiled_perceptrons(*layers, warn=warn)
+    again: Callable[..., Any] | None = getattr(target, "with_energy", None)
+    return (
+        None if again is None else again(lambda part: getattr(compiled_form(part, warn=warn), "value_and_grad", None))
+    )
 
 
 def _check_layers(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
@@ -131,12 +135,12 @@ def _check_layers(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
     if not ok or any(b.numel() != w.shape[0] * w.shape[2] for w, b in zip(weights, biases, strict=True)):
         got = ", ".join(str(tuple(t.shape)) for t in (*weights, *biases))
         expected = "weights (M, in, out), the last of one output, and M · out biases a layer"
-        raise fail("weights", expected, got or "none", "let each layer take what the one below gives")
+        raise fail("weights", expected, got or "no layers", "let each layer take what the one below gives")
 
 
 @functools.cache
-def _library() -> ctypes.CDLL | str | None:
-    """The program, built for this very processor and for this process alone; what failed; none without a compiler."""
+def build_program() -> ctypes.CDLL | str | None:
+    """The program, built for this very processor and for this process alone; what failed; None without a compiler."""
     compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
     if compiler is None:
         return None

@@ -1,4 +1,4 @@
-"""Rejection sampling and iterated sampling importance resampling from the base law."""
+"""Rejection sampling and iterated sampling importance resampling from the base distribution."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from torch import Tensor
 
 from latentebm.checks import check_int, check_rng, fail
 from latentebm.progress import Track, silent
-from latentebm.sampling.draws import Draws, Target, gather_draws, tilt_energy
-from latentebm.sampling.importance.weights import WeightSums, check_weights
+from latentebm.rng import uniform
+from latentebm.sampling.draws import Draws, gather_draws
+from latentebm.sampling.importance.resampling import pick_columns
+from latentebm.sampling.importance.weights import BASE_DRAWS, WeightSums, check_log_weight, check_weights
+from latentebm.sampling.target import Target, tilt_energy
 
 __all__ = ["ISIR", "Rejection"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rejection:
-    r"""Rejection from the base law under an empirical bound of the weights.
+    r"""Rejection from the base distribution under an empirical bound of the weights.
 
     .. math:: u \sim p_0 \text{ kept with probability } e^{-E(u) - M}
 
     The bound :math:`M` is the largest log-weight met so far. When a larger one comes, the draws kept until then are
-    thinned by :math:`e^{M - M'}`, which makes them draws under the new bound: the law is exact up to weights above all
+    thinned by :math:`e^{M - M'}`, which makes them draws under the new bound: they are exact up to weights above all
     that were met.
 
     Arguments:
@@ -39,12 +42,15 @@ class Rejection:
         Empirical supremum rejection sampling (Caffo, Booth and Davis, 2002)
 
     Example:
-        >>> Rejection(pilot=1000).chunk
-        65536
+        >>> from latentebm.adapters.from_module import WrappedModel
+        >>> from latentebm.models.tilts import LatentTilt
+        >>> tilt = LatentTilt(WrappedModel(torch.nn.Identity(), 1), torch.nn.Flatten(0), lambda e: 0.3 * (e > 0))
+        >>> bool((Rejection().draw(tilt, 9, generator=torch.Generator().manual_seed(0)).log_weight > -0.4).all())
+        True
     """
 
     pilot: int = 100_000
-    chunk: int = 65_536
+    chunk: int = BASE_DRAWS
     max_proposals: int = 100_000_000
 
     def __post_init__(self) -> None:
@@ -54,13 +60,7 @@ class Rejection:
 
     @torch.no_grad()
     def draw(self, tilt: Target, n: int, *, generator: torch.Generator, track: Track = silent) -> Draws:
-        """Draw `n` points of the tilted law.
-
-        Arguments:
-            tilt: the target.
-            n: draws.
-            generator: source of the proposals and of the tests.
-            track: shows progress over the chunks of `max_proposals`.
+        """Draw `n` points of the tilted distribution; progress is over the chunks of `max_proposals`.
 
         Returns:
             Independent draws whose diagnostics hold ``acceptance``, ``log_bound``, ``bound_raised`` (times the
@@ -87,9 +87,8 @@ class Rejection:
             if count >= n:
                 break
         if count < n:
-            raise fail(
-                "max_proposals", f"enough for {n} draws", f"{count} kept of {sums.count}", "use SNIS or Langevin"
-            )
+            got = f"{count} kept of {sums.count}"
+            raise fail("max_proposals", f"enough for {n} draws", got, "use SNIS or Langevin")
         latent, log_weight = (torch.cat(both)[:n] for both in zip(*kept, strict=True))
         diagnostics: dict[str, Any] = {
             "sampler": "rejection",
@@ -100,7 +99,7 @@ class Rejection:
             "log_z": sums.log_z,
             "log_z_se": sums.log_z_se,
         }
-        return gather_draws(tilt, latent, log_weight, diagnostics)
+        return gather_draws(tilt, latent, diagnostics, log_weight=log_weight)
 
     def _pilot_bound(self, tilt: Target, generator: torch.Generator) -> float:
         sums, bound = WeightSums(self.pilot), -math.inf
@@ -118,11 +117,11 @@ class ISIR:
     .. math:: u_{t+1} = v_i \text{ with probability } w(v_i) / \textstyle\sum_j w(v_j), \quad
         v_0 = u_t, \; v_1, \dots, v_{N-1} \sim p_0
 
-    The tilted law is invariant for any number of proposals; where the weights are bounded by :math:`w^*` the distance
-    to it falls by at least :math:`1 - (N - 1) / (2 w^* / Z + N - 2)` a step.
+    The tilted distribution is invariant for any number of proposals; where the weights are bounded by :math:`w^*` the
+    distance to it falls by at least :math:`1 - (N - 1) / (2 w^* / Z + N - 2)` per step.
 
     Arguments:
-        proposals: fresh base draws a step, N − 1.
+        proposals: fresh base draws per step, N − 1.
         n_steps: steps of each chain.
         chunk: base draws at once, which bounds the memory.
 
@@ -132,15 +131,11 @@ class ISIR:
     References:
         Uniform ergodicity of the iterated conditional SMC and geometric ergodicity of particle Gibbs samplers (Andrieu,
         Lee and Vihola, 2018), https://arxiv.org/abs/1312.6432
-
-    Example:
-        >>> ISIR(proposals=8).n_steps
-        30
     """
 
     proposals: int = 31
     n_steps: int = 30
-    chunk: int = 65_536
+    chunk: int = BASE_DRAWS
 
     def __post_init__(self) -> None:
         check_int("proposals", self.proposals)
@@ -149,24 +144,18 @@ class ISIR:
 
     @torch.no_grad()
     def draw(self, tilt: Target, n: int, *, generator: torch.Generator, track: Track = silent) -> Draws:
-        """Draw `n` points of the tilted law, by `n` chains.
-
-        Arguments:
-            tilt: the target.
-            n: draws, and chains.
-            generator: source of the proposals and of the choices.
-            track: shows progress.
+        """Draw `n` points of the tilted distribution, by `n` chains.
 
         Returns:
             Draws whose diagnostics hold ``acceptance`` (share of steps that moved) and ``steps``.
 
         Raises:
-            ValueError: energies are not one a point, an energy is NaN or −∞, or a chain met weights of zero only.
+            ValueError: energies are not one per point, an energy is NaN or −∞, or a chain met weights of zero only.
         """
         check_int("n", n)
         check_rng(generator)
         u = tilt.sample_base(n, generator=generator)
-        log_weight = _checked(-tilt_energy(tilt, u))
+        log_weight = check_log_weight(-tilt_energy(tilt, u))
         moved = 0
         rows = max(1, self.chunk // self.proposals)
         for _ in track(range(self.n_steps), "i-SIR"):
@@ -176,15 +165,12 @@ class ISIR:
             got = f"{lost} of {n} chains at weight zero after {self.n_steps} steps"
             raise fail("log_weight", "a weight above zero in every chain", got, "take more steps or proposals")
         diagnostics = {"sampler": "isir", "steps": self.n_steps, "acceptance": moved / (n * self.n_steps)}
-        return gather_draws(tilt, u, log_weight, diagnostics)
+        return gather_draws(tilt, u, diagnostics, log_weight=log_weight)
 
     def _step(self, tilt: Target, u: Tensor, log_weight: Tensor, generator: torch.Generator) -> int:
         fresh = tilt.sample_base(len(u) * self.proposals, generator=generator)
-        weights = _checked(-tilt_energy(tilt, fresh)).view(len(u), self.proposals)
-        # Adding Gumbel noise and taking the largest draws in proportion to the weights, zeros included.
-        keys = torch.cat([log_weight[:, None], weights], dim=1)
-        noise = torch.empty_like(keys).exponential_(generator=generator)
-        choice = (keys - noise.log()).argmax(1)
+        weights = check_log_weight(-tilt_energy(tilt, fresh)).view(len(u), self.proposals)
+        choice = pick_columns(torch.cat([log_weight[:, None], weights], dim=1), generator)
         rows = (choice > 0).nonzero()[:, 0]
         picked = rows * self.proposals + choice[rows] - 1
         u[rows], log_weight[rows] = fresh[picked], weights.flatten()[picked]
@@ -192,12 +178,6 @@ class ISIR:
 
 
 def _thin(u: Tensor, log_weight: Tensor, log_keep: Tensor | float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    uniform = torch.empty_like(log_weight).uniform_(generator=generator)
-    keep = uniform.log() < torch.as_tensor(log_keep, dtype=log_weight.dtype, device=log_weight.device)
+    chance = uniform((len(log_weight),), generator, log_weight)
+    keep = chance.log() < torch.as_tensor(log_keep, dtype=log_weight.dtype, device=log_weight.device)
     return u[keep], log_weight[keep]
-
-
-def _checked(log_weight: Tensor) -> Tensor:
-    if not bool((log_weight < math.inf).all()):
-        raise fail("log_weight", "numbers below infinity", "NaN or inf", "check the energy: it must not be NaN or −∞")
-    return log_weight

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, check_rng, fail
+from latentebm.rng import permutation
 from latentebm.sampling.importance.weights import WeightSums, check_weights, log_add
 
-__all__ = ["RESAMPLING", "Resampler", "check_filled", "make_resampler", "resample"]
+__all__ = ["RESAMPLING", "Resampler", "check_filled", "make_resampler", "pick_columns", "resample"]
 
 
 class Resampler(ABC):
@@ -19,10 +20,10 @@ class Resampler(ABC):
 
     Arguments:
         n: draws wanted.
-        generator: source of the choices (CPU).
+        generator: source of the choices.
 
     Attributes:
-        index: pool index of each draw, (n,), −1 where there is none yet.
+        index: pool index of each draw, (n,), −1 where it is not drawn yet.
         passes: how often the pool must be replayed.
     """
 
@@ -36,11 +37,7 @@ class Resampler(ABC):
 
     @abstractmethod
     def update(self, log_weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Take a chunk of float64 log-weights.
-
-        Returns:
-            The draws, positions among the n, that this chunk fills, and the rows of the chunk that fill them.
-        """
+        """Take a chunk of float64 log-weights: the positions among the n that it fills, and its rows that fill them."""
 
     def start(self, log_sum: float) -> None:
         """Begin the second pass, given the log of the sum of all weights."""
@@ -50,8 +47,9 @@ class Resampler(ABC):
         """Order (n,) in which the draws are to be given, such that every prefix is a fair sample."""
         return torch.arange(self.n)
 
-    def _uniform(self, n: int) -> Tensor:
-        return torch.rand(n, generator=self.generator, dtype=torch.float64)
+    def uniform(self, n: int) -> Tensor:
+        """All the chance in the choices: `n` uniform numbers in double precision."""
+        return torch.rand(n, generator=self.generator, device=self.generator.device, dtype=torch.float64).cpu()
 
     def _take(self, draws: Tensor, rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
         self.index[draws] = self._seen + rows
@@ -70,8 +68,8 @@ class Multinomial(Resampler):
         before, self._log_sum = self._log_sum, log_add(self._log_sum, log_weight)
         if self._log_sum == -math.inf:
             return self._take(torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long), len(log_weight))
-        replaced = (self._uniform(self.n) >= math.exp(before - self._log_sum)).nonzero()[:, 0]
-        rows = _pick(log_weight, self._uniform(len(replaced)))
+        replaced = (self.uniform(self.n) >= math.exp(before - self._log_sum)).nonzero()[:, 0]
+        rows = _pick(log_weight, self.uniform(len(replaced)))
         return self._take(replaced, rows, len(log_weight))
 
 
@@ -83,7 +81,7 @@ class WithoutReplacement(Resampler):
         self._keys = torch.full((n,), -math.inf, dtype=torch.float64)
 
     def update(self, log_weight: Tensor) -> tuple[Tensor, Tensor]:
-        keys = log_weight - self._uniform(len(log_weight)).log_().neg_().log_()
+        keys = log_weight - self.uniform(len(log_weight)).log_().neg_().log_()
         best, where = torch.cat([self._keys, keys]).topk(self.n)
         fresh = where[(where >= self.n) & (best > -math.inf)] - self.n
         free = torch.ones(self.n, dtype=torch.bool)
@@ -105,7 +103,7 @@ class Systematic(Resampler):
         """Begin the second pass, given the log of the sum of all weights."""
         self._log_sum, self._seen, self._below, self._filled = log_sum, 0, 0.0, 0
         # Rounding in the cumulated weights must not push a grid point off either end.
-        self._shift = min(max(float(self._uniform(1)), self.n * 1e-11), 1 - self.n * 1e-11)
+        self._shift = min(max(float(self.uniform(1)), self.n * 1e-11), 1 - self.n * 1e-11)
 
     def update(self, log_weight: Tensor) -> tuple[Tensor, Tensor]:
         """Give each row the grid points that fall within its share of the cumulated weights."""
@@ -119,7 +117,7 @@ class Systematic(Resampler):
 
     def finish(self) -> Tensor:
         """Shuffle: neighbours of the grid come from neighbours of the pool."""
-        return torch.randperm(self.n, generator=self.generator)
+        return permutation(self.n, self.generator, "cpu")
 
 
 class Residual(Resampler):
@@ -149,7 +147,7 @@ class Residual(Resampler):
 
     def finish(self) -> Tensor:
         """Shuffle: copies stand together."""
-        return torch.randperm(self.n, generator=self.generator)
+        return permutation(self.n, self.generator, "cpu")
 
 
 RESAMPLING: dict[str, type[Resampler]] = {
@@ -161,15 +159,7 @@ RESAMPLING: dict[str, type[Resampler]] = {
 
 
 def make_resampler(resampling: str, n: int, generator: torch.Generator) -> Resampler:
-    """Build the resampler of a name.
-
-    Raises:
-        ValueError: the name is unknown, or n is below 1.
-
-    Example:
-        >>> make_resampler("systematic", 3, torch.Generator()).passes
-        2
-    """
+    """Build the resampler with a name, or raise a ValueError if it is unknown or n is below 1."""
     return RESAMPLING[check_choice("resampling", resampling, RESAMPLING)](n, generator)
 
 
@@ -180,7 +170,7 @@ def resample(log_weight: Tensor, n: int, *, resampling: str = "multinomial", gen
         log_weight: log-weights, (K,), not normalised.
         n: draws.
         resampling: ``multinomial`` (independent), ``systematic``, ``residual``, or ``without_replacement`` (distinct).
-        generator: source of the choices (CPU).
+        generator: source of the choices.
 
     Returns:
         Indices (n,), of which every prefix is a fair sample.
@@ -211,17 +201,7 @@ def resample(log_weight: Tensor, n: int, *, resampling: str = "multinomial", gen
 
 
 def check_filled(resampler: Resampler) -> Resampler:
-    """Return the resampler if all its draws are there.
-
-    Raises:
-        ValueError: fewer points have a positive weight than distinct draws are wanted.
-
-    Example:
-        >>> r = make_resampler("multinomial", 1, torch.Generator().manual_seed(0))
-        >>> _ = r.update(torch.zeros(3, dtype=torch.float64))
-        >>> check_filled(r) is r
-        True
-    """
+    """Return the resampler, or raise a ValueError if fewer points have a weight than distinct draws are wanted."""
     missing = int((resampler.index < 0).sum())
     if missing:
         got = f"{resampler.n - missing} points of positive weight"
@@ -233,3 +213,14 @@ def _pick(log_weight: Tensor, uniform: Tensor) -> Tensor:
     """Rows drawn in proportion to their weights, by inversion; a row of weight zero is never hit."""
     cumulated = (log_weight - log_weight.max()).exp().cumsum(0)
     return torch.searchsorted(cumulated, uniform * cumulated[-1], right=True).clamp_(max=len(log_weight) - 1)
+
+
+def pick_columns(log_weight: Tensor, generator: torch.Generator) -> Tensor:
+    """One column (N,) of each row of log-weights (N, K), drawn in proportion to the weights by Gumbel noise.
+
+    Example:
+        >>> pick_columns(torch.tensor([[0.0, -torch.inf], [-torch.inf, 0.0]]), torch.Generator())
+        tensor([0, 1])
+    """
+    noise = torch.empty(log_weight.shape, dtype=log_weight.dtype, device=generator.device)
+    return (log_weight - noise.exponential_(generator=generator).to(log_weight.device).log()).argmax(1)

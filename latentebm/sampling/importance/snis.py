@@ -1,4 +1,4 @@
-"""Self-normalised importance sampling from the base law, in one pass and constant memory."""
+"""Self-normalised importance sampling from the base distribution, in one pass and constant memory."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, check_rng, fail
 from latentebm.progress import Track, silent
-from latentebm.sampling.draws import Draws, Target, gather_draws, tilt_energy
+from latentebm.rng import child
+from latentebm.sampling.draws import Draws, gather_draws
 from latentebm.sampling.importance.resampling import RESAMPLING, Resampler, check_filled, make_resampler
-from latentebm.sampling.importance.weights import WeightSums, check_weights
+from latentebm.sampling.importance.weights import BASE_DRAWS, WeightSums, check_weights
+from latentebm.sampling.target import Target, tilt_energy
 
-__all__ = ["SNIS", "child_generator", "pool_chunks"]
+__all__ = ["SNIS"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,7 @@ class SNIS:
         pool: base draws, K.
         chunk: base draws at once, which bounds the memory.
         resampling: ``multinomial`` (independent draws), ``systematic``, ``residual`` or ``without_replacement``
-            (distinct draws; their law approaches the tilted one only as the pool outgrows n).
+            (distinct draws; their distribution approaches the tilted one only as the pool outgrows n).
 
     Raises:
         ValueError: an argument lies outside its range.
@@ -40,12 +42,16 @@ class SNIS:
         reservoir (Efraimidis and Spirakis, 2006)
 
     Example:
-        >>> SNIS(pool=1000).resampling
-        'multinomial'
+        >>> from latentebm.adapters.from_module import WrappedModel
+        >>> from latentebm.models.tilts import LatentTilt
+        >>> tilt = LatentTilt(WrappedModel(torch.nn.Identity(), 1), torch.nn.Flatten(0))  # N(0, 1) tilted to N(−1, 1)
+        >>> draws = SNIS(pool=50_000).draw(tilt, 2000, generator=torch.Generator().manual_seed(0))
+        >>> abs(draws.x.mean().item() + 1) < 0.1, abs(draws.diagnostics["log_z"] - 0.5) < 0.02
+        (True, True)
     """
 
     pool: int = 1_000_000
-    chunk: int = 65_536
+    chunk: int = BASE_DRAWS
     resampling: str = "multinomial"
 
     def __post_init__(self) -> None:
@@ -55,27 +61,21 @@ class SNIS:
 
     @torch.no_grad()
     def draw(self, tilt: Target, n: int, *, generator: torch.Generator, track: Track = silent) -> Draws:
-        """Draw `n` points of the tilted law.
-
-        Arguments:
-            tilt: the target.
-            n: draws.
-            generator: source of the pool and of the choices.
-            track: shows progress.
+        """Draw `n` points of the tilted distribution.
 
         Returns:
             Draws whose diagnostics hold ``ess`` (as a share of the pool), ``pareto_k`` and its threshold, ``log_z`` and
             ``log_z_se`` in nats, ``duplicates`` (share of draws that repeat an earlier one) and ``reliable``.
 
         Raises:
-            ValueError: `n` is below 1, energies are not one a point, all weights are zero, an energy is NaN or −∞, or
+            ValueError: `n` is below 1, energies are not one per point, all weights are zero, an energy is NaN or −∞, or
                 distinct draws outnumber the pool.
         """
         check_int("n", n)
         check_rng(generator)
         if self.resampling == "without_replacement" and n > self.pool:
             raise fail("n", f"at most pool={self.pool} distinct draws", n, "enlarge the pool")
-        resampler = make_resampler(self.resampling, n, child_generator(generator))
+        resampler = make_resampler(self.resampling, n, child(generator))
         replay = generator.get_state()
         sums, kept = WeightSums(self.pool), _Kept()
         for u, log_weight in self._chunks(tilt, generator, track):
@@ -90,10 +90,12 @@ class SNIS:
                 kept.fill(n, u, log_weight, resampler.update(log_weight.double().cpu()))
         order = check_filled(resampler).finish()
         diagnostics = {"sampler": "snis", "pool": self.pool, **sums.report(), "duplicates": _duplicates(resampler)}
-        return gather_draws(tilt, *kept.ordered(order), diagnostics)
+        latent, log_weight = kept.ordered(order)
+        return gather_draws(tilt, latent, diagnostics, log_weight=log_weight)
 
     def _chunks(self, tilt: Target, generator: torch.Generator, track: Track) -> Iterator[tuple[Tensor, Tensor]]:
-        for size in track(pool_chunks(self.pool, self.chunk), "pool"):
+        sizes = [min(self.chunk, self.pool - start) for start in range(0, self.pool, self.chunk)]
+        for size in track(sizes, "pool"):
             u = tilt.sample_base(size, generator=generator)
             yield u, -tilt_energy(tilt, u)
 
@@ -115,27 +117,6 @@ class _Kept:
             raise RuntimeError("no chunk was seen")
         order = order.to(self.latent.device)
         return self.latent[order], self.log_weight[order]
-
-
-def pool_chunks(pool: int, chunk: int) -> list[int]:
-    """Sizes that cut a pool into chunks.
-
-    Example:
-        >>> pool_chunks(5, 2)
-        [2, 2, 1]
-    """
-    return [min(chunk, pool - start) for start in range(0, pool, chunk)]
-
-
-def child_generator(generator: torch.Generator) -> torch.Generator:
-    """Seed a CPU generator from another, for choices made on the CPU whatever the model's device.
-
-    Example:
-        >>> child_generator(torch.Generator().manual_seed(0)).device.type
-        'cpu'
-    """
-    seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)
-    return torch.Generator().manual_seed(int(seed))
 
 
 def _duplicates(resampler: Resampler) -> float:

@@ -10,7 +10,42 @@ from torch import Tensor
 
 from latentebm.checks import check_int, fail
 
-__all__ = ["WeightSums", "check_weights", "log_add"]
+__all__ = ["BASE_DRAWS", "LEAST_ESS", "WeightSums", "check_log_weight", "check_weights", "ess", "log_add", "normalised"]
+
+LEAST_ESS = 0.01  # effective share of the weights below which they have collapsed
+BASE_DRAWS = 65_536  # at once, on any device: the draws of a seed depend on it
+
+
+def normalised(log_weight: Tensor, dim: int = 0) -> Tensor:
+    r"""Self-normalised weights :math:`e^{l_k} / \sum_j e^{l_j}` along an axis of log-weights, shaped as they are.
+
+    Raises:
+        ValueError: a log-weight is NaN or +∞, or all along the axis are −∞.
+
+    Example:
+        >>> normalised(torch.tensor([0.0, 0.0, -torch.inf]))
+        tensor([0.5000, 0.5000, 0.0000])
+    """
+    if bool(torch.isneginf(check_log_weight(log_weight)).all(dim).any()):
+        raise fail("log_weight", "a weight above zero", "zero weights only", "lower the energy or widen the base")
+    return log_weight.softmax(dim)
+
+
+def ess(log_weight: Tensor, dim: int = 0) -> Tensor:
+    r"""Effective share of (0, 1] of log-weights along an axis, :math:`1 / (K \sum_k \bar w_k^2)`.
+
+    Example:
+        >>> ess(torch.tensor([0.0, 0.0, 0.0, -torch.inf]))
+        tensor(0.7500)
+    """
+    return 1 / (log_weight.shape[dim] * normalised(log_weight, dim).square().sum(dim))
+
+
+def check_log_weight(log_weight: Tensor) -> Tensor:
+    """Return log-weights, or raise a ValueError if one is NaN or +∞."""
+    if not bool((log_weight < math.inf).all()):  # NaN compares false too
+        raise fail("log_weight", "numbers below infinity", "NaN or inf", "check the energy: it must not be NaN or −∞")
+    return log_weight
 
 
 class WeightSums:
@@ -25,8 +60,7 @@ class WeightSums:
         size: how many log-weights will come, K; it sets the length of the tail kept for Pareto-k̂.
 
     References:
-        Pareto smoothed importance sampling (Vehtari, Simpson, Gelman, Yao and Gabry, 2024),
-        https://arxiv.org/abs/1507.02646
+        Pareto smoothed importance sampling (Vehtari et al., 2024), https://arxiv.org/abs/1507.02646
 
     Example:
         >>> sums = WeightSums(4)
@@ -44,16 +78,8 @@ class WeightSums:
         self._top = torch.empty(0, dtype=torch.float64)
 
     def add(self, log_weight: Tensor) -> Tensor:
-        """Take a chunk (n,) of log-weights and return it in double precision.
-
-        Raises:
-            ValueError: a log-weight is NaN or +∞.
-        """
-        chunk = log_weight.detach().double().cpu()
-        if not bool((chunk < math.inf).all()):  # NaN compares false too
-            raise fail(
-                "log_weight", "numbers below infinity", "NaN or inf", "check the energy: it must not be NaN or −∞"
-            )
+        """Take a chunk (n,) of log-weights and return it in double precision; NaN and +∞ are refused."""
+        chunk = check_log_weight(log_weight.detach().double().cpu())
         self.count += len(chunk)
         self._sum = log_add(self._sum, chunk)
         self._squares = log_add(self._squares, 2 * chunk)
@@ -83,7 +109,7 @@ class WeightSums:
 
     @property
     def pareto_k(self) -> float:
-        """Shape of the generalised Pareto law fitted to the largest weights; −∞ if they are all alike, NaN if few."""
+        """Shape of the generalised Pareto tail fitted to the largest weights; −∞ if they are all alike, NaN if few."""
         tail = (self._top - self._top[0]).exp()
         excess = tail[:-1] - tail[-1]
         if len(excess) < 5:
@@ -108,37 +134,19 @@ class WeightSums:
             "pareto_k_threshold": threshold,
             "log_z": self.log_z,
             "log_z_se": self.log_z_se,
-            "reliable": self.ess >= 0.01 and k < threshold,
+            "reliable": self.ess >= LEAST_ESS and k < threshold,
         }
 
 
 def check_weights(sums: WeightSums) -> None:
-    """Raise if every weight is zero.
-
-    Raises:
-        ValueError: they are.
-
-    Example:
-        >>> sums = WeightSums(1)
-        >>> _ = sums.add(torch.zeros(1))
-        >>> check_weights(sums)
-    """
+    """Raise a ValueError if every weight is zero."""
     if sums.log_sum == -math.inf:
-        raise fail(
-            "log_weight",
-            "at least one weight above zero",
-            f"{sums.count} of zero",
-            "lower the energy or widen the base",
-        )
+        got = f"{sums.count} of zero"
+        raise fail("log_weight", "at least one weight above zero", got, "lower the energy or widen the base")
 
 
 def log_add(log_sum: float, chunk: Tensor) -> float:
-    """Log of the sum of exp(log_sum) and of the exponentials of a chunk (n,).
-
-    Example:
-        >>> round(log_add(0.0, torch.zeros(1)), 4)
-        0.6931
-    """
+    """Log of the sum of exp(log_sum) and of the exponentials of a chunk (n,)."""
     other = float(torch.logsumexp(chunk, 0)) if len(chunk) else -math.inf
     high, low = max(log_sum, other), min(log_sum, other)
     return high if high == -math.inf else high + math.log1p(math.exp(low - high))

@@ -34,10 +34,10 @@ def annealed_langevin(
         potential: maps points (N, *event) and levels (N,) to (N,), in nats.
         position: starting points, (N, *event), spread about as far as the first level.
         sigmas: noise levels, falling, (L,).
-        n_steps: steps a level.
+        n_steps: steps per level.
         step: step size in units of the squared level; unadjusted steps are stable below 2.
-        adjusted: accept or reject each step, so that a level's law has no bias of the step size.
-        generator: source of the noise, on the device of the positions.
+        adjusted: accept or reject each step, so that a level's distribution has no bias of the step size.
+        generator: source of the noise.
 
     Returns:
         Last positions (N, *event).
@@ -52,8 +52,7 @@ def annealed_langevin(
     Example:
         >>> g = torch.Generator().manual_seed(0)
         >>> smoothed = lambda x, s: (x - 1).square().sum(1) / (2 * (0.04 + s**2))
-        >>> levels = torch.tensor([2.0, 1.0, 0.5, 0.2, 0.1])
-        >>> x = annealed_langevin(smoothed, 2 * torch.randn(2000, 1, generator=g), levels, generator=g)
+        >>> x = annealed_langevin(smoothed, 2 * torch.randn(2000, 1, generator=g), [2.0, 1.0, 0.5, 0.2], generator=g)
         >>> abs(x.mean().item() - 1) < 0.05
         True
     """
@@ -63,7 +62,7 @@ def annealed_langevin(
     check_number("step", step, low=0, open_low=True)
     sigmas = torch.as_tensor(sigmas)
     if sigmas.ndim != 1 or not len(sigmas) or not bool((sigmas > 0).all() and (sigmas.diff() < 0).all()):
-        raise fail("sigmas", "positive levels that fall", sigmas.tolist(), "sort them, largest first")
+        raise fail("sigmas", "positive levels, each below the one before", sigmas.tolist(), "sort them, largest first")
     make = MALA if adjusted else ULA
     for sigma in sigmas:
         level = sigma.to(position)

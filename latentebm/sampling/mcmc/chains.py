@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, check_rng
 from latentebm.progress import Track, silent
+from latentebm.rng import normal, uniform
 from latentebm.sampling.mcmc.kernels import Kernel, check_kernel, check_preconditioner
-from latentebm.sampling.mcmc.moves import (
-    BLOCK,
-    MoveBlock,
-    Potential,
-    WithoutGradient,
-    clip_gradient,
-    compiled,
-    move_block,
-)
-from latentebm.sampling.mcmc.state import CHUNK, ChainInfo, ChainRun, ChainState, start_chains
+from latentebm.sampling.mcmc.moves import BLOCK, MoveBlock, clip_gradient, fastest, move_block
+from latentebm.sampling.mcmc.state import ChainInfo, ChainRun, ChainState, chain_chunk, start_chains
+from latentebm.sampling.target import Potential, WithoutGradient
 
 __all__ = ["run_chains"]
 
@@ -34,8 +30,8 @@ def run_chains(
     generator: torch.Generator,
     trace: int = 0,
     thin: int = 1,
-    chunk: int = CHUNK,
-    compile: bool = False,  # noqa: A002 - the name torch users know
+    chunk: int | None = None,
+    compile: bool | None = None,  # noqa: A002 - the name torch users know
     partial: bool = True,
     track: Track = silent,
 ) -> ChainRun:
@@ -45,19 +41,20 @@ def run_chains(
     is taken back and counted. On Ctrl-C the steps done so far by all chains are returned.
 
     Arguments:
-        potential: maps (N, *event) to (N,), in nats. Every chain's gradient is that of its own potential. If it has a
-            method ``value_and_grad`` giving potential (N,) and gradient (N, *event), that is used.
+        potential: a target, or a callable from points (N, *event) to (N,), in nats. Every chain's gradient is that of
+            its own potential: the target's ``value_and_grad``, or else found by automatic differentiation.
         state: starting points (N, *event), or the state of an earlier run, whose step count goes on.
         kernel: a Langevin kernel.
         n_steps: steps to take.
-        generator: source of the noise, on the device of the positions.
+        generator: source of the noise, on the CPU or on the device of the positions.
         trace: how many chains, from the first, have their path kept; at most `chunk`.
         thin: keep every `thin`-th step of those paths.
-        chunk: chains evaluated at once, which bounds the memory of the potential's activations and keeps them in cache.
-        compile: run the potential as a program of its own if it has a method ``compiled``, as `FusedMLP`, `EnergyNet`
-            and latent tilts have, built in under a second; else compile blocks of steps with ``torch.compile``, which
-            takes some ten seconds once and pays for long runs. Without a C++ compiler a warning is given and the
-            plain steps run.
+        chunk: chains evaluated at once, which bounds the memory of the potential's activations and keeps them in cache;
+            None chooses by the device.
+        compile: None runs a perceptron energy (`FusedMLP`, `EnergyNet`, a latent tilt of any strength) as a compiled
+            program where it applies: float32 on the CPU, with a C++ compiler at hand; it is built in under a second.
+            True also compiles blocks of steps of any other potential with ``torch.compile``, which takes some ten
+            seconds once and pays for long runs, and warns where there is no compiler. False runs the plain steps.
         partial: return what is done on Ctrl-C; otherwise the interrupt passes on.
         track: shows progress.
 
@@ -65,11 +62,9 @@ def run_chains(
         The final state, how it went, and the kept paths.
 
     Raises:
-        ValueError: an argument is out of range, a start is not finite, or the potential's shape is not (N,).
-        FloatingPointError: an energy of −∞, which would hold its chain for ever.
-
-    References:
-        Bayesian learning via stochastic gradient Langevin dynamics (Welling and Teh, 2011)
+        ValueError: an argument is out of range, a start is not finite, the potential's shape is not (N,), or its own
+            ``value_and_grad`` gives other values.
+        FloatingPointError: an energy of −∞, which would hold its chain forever.
 
     Example:
         >>> from latentebm.sampling.mcmc.kernels import MALA
@@ -79,50 +74,40 @@ def run_chains(
         >>> abs(run.state.position.mean().item() - 1) < 0.05, abs(run.state.position.std().item() - 0.5) < 0.05
         (True, True)
     """
-    _check_run(kernel, generator, n_steps, trace, thin, chunk)
+    check_kernel(kernel)
+    check_rng(generator)
+    for name, value, low in (("n_steps", n_steps, 1), ("trace", trace, 0), ("thin", thin, 1)):
+        check_int(name, value, low=low)
     potential = potential if kernel.gradient else WithoutGradient(potential)
     state = start_chains(potential, state, chunk=chunk) if not isinstance(state, ChainState) else state
     check_preconditioner(kernel, state.position.shape[1:])
+    chunk = chain_chunk(chunk, state.position)
     if kernel.clip is not None:
         state = state._replace(grad=clip_gradient(state.grad, kernel.clip)[0])
     n, trace = len(state.position), min(trace, len(state.position), chunk)
-    tally = _Tally(n, state.position.device)
+    counts = torch.zeros(3, dtype=torch.float64, device=state.position.device)  # read once, at the end
     path = [state.position.new_empty((0, trace, *state.position.shape[1:]))]
-    potential, move = compiled(potential) if compile else (potential, move_block)
+    potential, move = fastest(potential, state.position, compile)
     first = state.step
     try:
         for block in track(_blocks(n_steps, state.position[:chunk].numel()), "chains"):
-            scales = [kernel.scales(state.step + k) for k in range(block)]
             # Room for all chains at once: small tensors kept between large ones that come and go fragment memory.
             after = [torch.empty_like(t) for t in state[:3]]
-            moved = []
+            moved: list[Moved] = []
             for start in range(0, n, chunk):
                 # Odd blocks and a last, smaller chunk are not worth a program of their own.
                 chosen = move if block == BLOCK and (start + chunk <= n or start == 0) else move_block
-                kept = trace if start == 0 else 0
-                part = slice(start, start + chunk)
-                moved.append(_advance(potential, state, part, after, kernel, scales, generator, kept, chosen))
+                own, part = _Run(chosen, potential, kernel, generator), slice(start, start + chunk)
+                moved.append(_advance(own, state, part, after, block, 0 if start else trace))
             # All chains' block at once, so that an interrupt leaves none ahead of the others.
-            state = _commit(state, after, moved, block, tally, path)
+            state = ChainState(after[0], after[1], after[2], state.step + block)
+            path += [moved[0][1]] if trace else []
+            for counted, _ in moved:
+                counts += counted
     except KeyboardInterrupt:
         if not partial:
             raise
-    return ChainRun(state, tally.info(kernel, first, state.step), torch.cat(path)[thin - 1 :: thin])
-
-
-class _Tally:
-    """Counts over a run, summed on the device and read once at the end."""
-
-    def __init__(self, chains: int, device: torch.device) -> None:
-        self.chains = chains
-        self.counts = torch.zeros(3, dtype=torch.float64, device=device)
-
-    def info(self, kernel: Kernel, first: int, end: int) -> ChainInfo:
-        accepted, clipped, reverted = self.counts.tolist()
-        moves = max(1, self.chains * (end - first))
-        acceptance = accepted / moves if kernel.adjusted else 1.0
-        drift, noise = kernel.scales(max(0, end - 1))
-        return ChainInfo(acceptance, drift if kernel.gradient else noise, int(reverted), clipped / moves, end - first)
+    return ChainRun(state, _info(kernel, counts, n, first, state.step), torch.cat(path)[thin - 1 :: thin])
 
 
 def _blocks(n_steps: int, numel: int) -> list[int]:
@@ -131,46 +116,36 @@ def _blocks(n_steps: int, numel: int) -> list[int]:
     return [block] * (n_steps // block) + [1] * (n_steps % block)
 
 
-def _advance(
-    potential: Potential,
-    state: ChainState,
-    part: slice,
-    after: list[Tensor],
-    kernel: Kernel,
-    scales: list[tuple[float, float]],
-    generator: torch.Generator,
-    trace: int,
-    move: MoveBlock,
-) -> Moved:
+class _Run(NamedTuple):
+    """What every part of the chains is moved by."""
+
+    move: MoveBlock
+    potential: Potential
+    kernel: Kernel
+    generator: torch.Generator
+
+
+def _advance(run: _Run, state: ChainState, part: slice, after: list[Tensor], block: int, trace: int) -> Moved:
     """Move a part of the chains by a block of steps into `after`: its counts, and the path of its first `trace`."""
-    x, energy, grad = (t[part] for t in state[:3])
-    noise = x.new_empty((len(scales), *x.shape)).normal_(generator=generator)
-    uniform = x.new_empty((len(scales), len(x))).uniform_(generator=generator) if kernel.adjusted else None
+    move, potential, kernel, generator = run
+    x = state.position[part]
+    noise = normal((block, *x.shape), generator, x)
+    tests = uniform((block, len(x)), generator, x) if kernel.adjusted else None
+    scales = [kernel.scales(state.step + k) for k in range(block)]
     settings = (scales, kernel.preconditioner, kernel.clip, trace)
-    point, counts, path = move(potential, (x, energy, grad), noise, uniform, *settings)
-    sunk = torch.isneginf(point[1])
-    if bool(sunk.any()):
-        chain = part.start + int(sunk.nonzero()[0, 0])
+    point, counts, path = move(potential, (x, state.energy[part], state.grad[part]), noise, tests, *settings)
+    sunk = torch.isneginf(point[1]).nonzero()
+    if len(sunk):
+        chain = part.start + int(sunk[0, 0])
         raise FloatingPointError(f"potential: expected finite energies, got -inf at chain {chain}; bound it from below")
     for whole, moved in zip(after, point, strict=True):
         whole[part] = moved
     return counts, path
 
 
-def _commit(
-    state: ChainState, after: list[Tensor], moved: list[Moved], block: int, tally: _Tally, path: list[Tensor]
-) -> ChainState:
-    for counts, _ in moved:
-        tally.counts += counts
-    if path[0].shape[1]:
-        path.append(moved[0][1])
-    return ChainState(after[0], after[1], after[2], state.step + block)
-
-
-def _check_run(kernel: Kernel, generator: torch.Generator, n_steps: int, trace: int, thin: int, chunk: int) -> None:
-    check_kernel(kernel)
-    check_rng(generator)
-    check_int("n_steps", n_steps)
-    check_int("trace", trace, low=0)
-    check_int("thin", thin)
-    check_int("chunk", chunk)
+def _info(kernel: Kernel, counts: Tensor, chains: int, first: int, end: int) -> ChainInfo:
+    accepted, clipped, reverted = counts.tolist()
+    moves = max(1, chains * (end - first))
+    drift, noise = kernel.scales(max(0, end - 1))
+    acceptance, step = accepted / moves if kernel.adjusted else 1.0, drift if kernel.gradient else noise
+    return ChainInfo(acceptance, step, int(reverted), clipped / moves, end - first)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +12,13 @@ import torch
 from pyro.infer import MCMC, mcmc
 from torch import Tensor
 
-from latentebm.checks import check_int, check_number
+from latentebm.checks import check_int, check_number, check_rng
 from latentebm.progress import Track, silent
+from latentebm.rng import permutation, seeded
 from latentebm.sampling.diagnostics import bfmi, ess_bulk, ess_tail, max_rhat
-from latentebm.sampling.draws import Draws, Target, gather_draws, tilt_energy
-from latentebm.sampling.mcmc.state import start_at_base
+from latentebm.sampling.draws import Draws, gather_draws
+from latentebm.sampling.mcmc.state import start_on
+from latentebm.sampling.target import Target
 
 __all__ = ["HMC", "NUTS"]
 
@@ -43,8 +47,8 @@ class _RecordedHMC(_Recorded, mcmc.HMC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NUTS:
-    r"""No-U-Turn sampler (Pyro's), a few long chains started at base draws; exact.
+class Hamiltonian(ABC):
+    r"""A Hamiltonian sampler of Pyro's, with a few long chains started at base draws; exact.
 
     .. math:: H(u, r) = E(u) - \log p_0(u) + \tfrac12 r^\top M^{-1} r
 
@@ -52,38 +56,28 @@ class NUTS:
         chains: chains, run one after the other.
         warm_up: steps of each chain that fit step size and diagonal mass matrix and are thrown away.
         target: wanted acceptance of that fit.
-        max_tree_depth: bound of the doublings of a trajectory.
 
     Raises:
         ValueError: an argument lies outside its range.
-
-    References:
-        The No-U-Turn sampler (Hoffman and Gelman, 2014), https://arxiv.org/abs/1111.4246
-
-    Example:
-        >>> NUTS(chains=2).warm_up
-        300
     """
 
     chains: int = 4
     warm_up: int = 300
     target: float = 0.8
-    max_tree_depth: int = 10
 
     def __post_init__(self) -> None:
         check_int("chains", self.chains)
         check_int("warm_up", self.warm_up)
         check_number("target", self.target, low=0.01, high=0.99)
-        check_int("max_tree_depth", self.max_tree_depth)
+
+    @abstractmethod
+    def kernel(self, potential: Any) -> Any:
+        """Pyro's kernel over a potential of one point, ``{"u": point}``."""
 
     def draw(self, tilt: Target, n: int, *, generator: torch.Generator, track: Track = silent) -> Draws:
-        """Draw `n` points of the tilted law; those of one chain depend on each other.
+        """Draw `n` points of the tilted distribution, shared out evenly among the chains and then shuffled.
 
-        Arguments:
-            tilt: the target.
-            n: draws, shared out evenly among the chains and then shuffled.
-            generator: source of the starts, and of the seed lent to Pyro, which draws from the global random state.
-            track: shows progress over the chains.
+        Those of one chain depend on each other.
 
         Returns:
             Draws whose diagnostics hold ``divergences``, ``acceptance``, ``step_size``, ``rhat``, ``ess_bulk`` and
@@ -92,110 +86,74 @@ class NUTS:
         Raises:
             ValueError: `n` is below 1, or a chain finds no finite start.
         """
-        kernel = _RecordedNUTS(
-            potential_fn=_single(tilt), target_accept_prob=self.target, max_tree_depth=self.max_tree_depth
-        )
-        return _run(kernel, "nuts", tilt, n, self.chains, self.warm_up, generator, track)
+        chains, name = min(self.chains, check_int("n", n)), type(self).__name__.lower()
+        length = max(SHORTEST, math.ceil(n / chains))
+        base = tilt.sample_base(chains, generator=check_rng(generator))
+        starts = start_on(tilt, base, generator=generator).position
+        kernel = self.kernel(lambda site: tilt.potential(site["u"][None])[0])
+        with seeded(generator):  # from which Pyro draws
+            runs = [_chain(kernel, u, length, self.warm_up) for u in track(list(starts), name)]
+        paths, reports, energies = zip(*runs, strict=True)
+        trace = torch.stack(paths, dim=1)
+        latent = trace.flatten(0, 1)[permutation(length * chains, generator, trace.device)[:n]]
+        return gather_draws(tilt, latent, _report(name, trace, reports, torch.stack(energies, 1)), trace=trace)
 
 
 @dataclass(frozen=True, kw_only=True)
-class HMC:
-    r"""Hamiltonian Monte Carlo (Pyro's) with trajectories of fixed length; exact.
-
-    .. math:: H(u, r) = E(u) - \log p_0(u) + \tfrac12 r^\top M^{-1} r
+class NUTS(Hamiltonian):
+    """No-U-Turn sampler (Pyro's): trajectories that end where they would turn back.
 
     Arguments:
-        chains: chains, run one after the other.
-        warm_up: steps of each chain that fit step size and diagonal mass matrix and are thrown away.
-        target: wanted acceptance of that fit.
-        trajectory: least length of a trajectory, in standard deviations of the whitened law; a quarter turn, π/2, takes
-            the normal law to an independent point.
+        max_tree_depth: bound of the doublings of a trajectory; for the others see `Hamiltonian`.
 
-    Raises:
-        ValueError: an argument lies outside its range.
+    References:
+        The No-U-Turn sampler (Hoffman and Gelman, 2014), https://arxiv.org/abs/1111.4246
+    """
+
+    max_tree_depth: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_int("max_tree_depth", self.max_tree_depth)
+
+    def kernel(self, potential: Any) -> Any:
+        """Pyro's NUTS over a potential of one point."""
+        return _RecordedNUTS(potential_fn=potential, target_accept_prob=self.target, max_tree_depth=self.max_tree_depth)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HMC(Hamiltonian):
+    """Hamiltonian Monte Carlo (Pyro's) with trajectories of fixed length.
+
+    Arguments:
+        trajectory: least length of a trajectory, in standard deviations of the whitened distribution; a quarter turn,
+            π/2, takes the normal distribution to an independent point. For the others see `Hamiltonian`.
 
     References:
         MCMC using Hamiltonian dynamics (Neal, 2011), https://arxiv.org/abs/1206.1901
-
-    Example:
-        >>> HMC().trajectory
-        1.57
     """
 
-    chains: int = 4
-    warm_up: int = 300
-    target: float = 0.8
     trajectory: float = 1.57
 
     def __post_init__(self) -> None:
-        check_int("chains", self.chains)
-        check_int("warm_up", self.warm_up)
-        check_number("target", self.target, low=0.01, high=0.99)
+        super().__post_init__()
         check_number("trajectory", self.trajectory, low=0, high=1e6, open_low=True)
 
-    def draw(self, tilt: Target, n: int, *, generator: torch.Generator, track: Track = silent) -> Draws:
-        """Draw `n` points of the tilted law; those of one chain depend on each other.
-
-        Arguments:
-            tilt: the target.
-            n: draws, shared out evenly among the chains and then shuffled.
-            generator: source of the starts, and of the seed lent to Pyro, which draws from the global random state.
-            track: shows progress over the chains.
-
-        Returns:
-            Draws with the diagnostics of :class:`NUTS`.
-
-        Raises:
-            ValueError: `n` is below 1, or a chain finds no finite start.
-        """
-        kernel = _RecordedHMC(
-            potential_fn=_single(tilt), target_accept_prob=self.target, trajectory_length=self.trajectory
-        )
-        return _run(kernel, "hmc", tilt, n, self.chains, self.warm_up, generator, track)
+    def kernel(self, potential: Any) -> Any:
+        """Pyro's HMC over a potential of one point."""
+        return _RecordedHMC(potential_fn=potential, target_accept_prob=self.target, trajectory_length=self.trajectory)
 
 
-def _single(tilt: Target) -> Any:
-    return lambda site: tilt.potential(site["u"][None])[0]
+def _chain(kernel: Any, u: Tensor, length: int, warm_up: int) -> tuple[Tensor, dict[str, Any], Tensor]:
+    """One chain from a point: its path (length, D), Pyro's report, and the Hamiltonian at each draw (length,)."""
+    kernel.hamiltonians = []
+    run = MCMC(kernel, length, warm_up, initial_params={"u": u}, disable_progbar=True)
+    run.run()
+    report = run.diagnostics() | {"step_size": float(kernel.step_size)}
+    return run.get_samples()["u"], report, torch.tensor(kernel.hamiltonians[-length:])
 
 
-def _run(
-    kernel: Any,
-    name: str,
-    tilt: Target,
-    n: int,
-    chains: int,
-    warm_up: int,
-    generator: torch.Generator,
-    track: Track,
-) -> Draws:
-    check_int("n", n)
-    chains = min(chains, n)
-    length = max(SHORTEST, math.ceil(n / chains))
-
-    starts = start_at_base(tilt, chains, generator=generator).position
-    seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
-    paths, reports, energies = [], [], []
-    # Pyro draws from the global state: lend it a seed of our generator and give the state back.
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for u in track(list(starts), name):
-            kernel.hamiltonians = []
-            run = MCMC(kernel, length, warm_up, initial_params={"u": u}, disable_progbar=True)
-            run.run()
-            paths.append(run.get_samples()["u"])
-            reports.append(run.diagnostics() | {"step_size": float(kernel.step_size)})
-            energies.append(torch.tensor(kernel.hamiltonians[-length:]))
-    trace = torch.stack(paths, dim=1)
-    latent = trace.flatten(0, 1)[torch.randperm(length * chains, generator=generator, device=generator.device)[:n]]
-    with torch.no_grad():
-        draws = gather_draws(
-            tilt, latent, -tilt_energy(tilt, latent), _report(name, trace, reports, torch.stack(energies, 1))
-        )
-    draws.trace = trace
-    return draws
-
-
-def _report(name: str, trace: Tensor, reports: list[dict[str, Any]], hamiltonians: Tensor) -> dict[str, Any]:
+def _report(name: str, trace: Tensor, reports: Sequence[dict[str, Any]], hamiltonians: Tensor) -> dict[str, Any]:
     rates = [r["acceptance rate"]["chain 0"] for r in reports]
     return {
         "sampler": name,

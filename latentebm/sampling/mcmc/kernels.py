@@ -17,19 +17,19 @@ __all__ = ["MALA", "SGLD", "ULA", "ImproperSGLD", "Kernel", "RandomWalk", "check
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel(ABC):
-    r"""A Langevin kernel: the drift and noise scales of each step.
+    r"""A Langevin kernel: the drift and noise scales of each step. All take these arguments besides their own.
 
     .. math:: x' = x - d_t P \nabla U(x) + s_t P^{1/2} \xi, \quad \xi \sim N(0, I)
 
-    Its stationary law is, up to the step's discretisation, :math:`e^{-U/T}` with temperature :math:`T = s^2 / 2d`.
+    Up to the discretisation it samples :math:`e^{-U/T}` with temperature :math:`T = s^2 / 2d`.
 
     Arguments:
-        preconditioner: positive diagonal :math:`P`, shaped as one event or broadcast to it; none is the identity.
-        clip: bound of each chain's gradient norm, or none. An unadjusted chain that meets the bound is biased, and the
+        preconditioner: positive diagonal :math:`P`, shaped as one event or broadcast to it; None is the identity.
+        clip: bound of each chain's gradient norm, or None. An unadjusted chain that meets it is biased, and the
             share of clipped gradients is reported; a Metropolis-adjusted one stays exact.
 
     Raises:
-        ValueError: the preconditioner is not positive and finite, or `clip` is not positive.
+        ValueError: an argument lies outside its range.
     """
 
     preconditioner: Tensor | None = None
@@ -42,9 +42,7 @@ class Kernel(ABC):
             check_number("clip", self.clip, low=0, open_low=True)
         p = self.preconditioner
         if p is not None and not isinstance(p, Tensor):
-            raise fail(
-                "preconditioner", "a tensor or None", repr(p), "pass torch.tensor([...]), one entry a coordinate"
-            )
+            raise fail("preconditioner", "a tensor or None", repr(p), "pass torch.tensor([...]), one per coordinate")
         if p is not None and not bool((torch.isfinite(p) & (p > 0)).all()):
             raise fail("preconditioner", "positive finite entries", p, "pass for example the variances of a pilot run")
 
@@ -85,11 +83,6 @@ class ULA(_Stepped):
     Arguments:
         step: step size :math:`\eta > 0`.
         temperature: :math:`T \ge 0`; 0 is gradient descent.
-        preconditioner: positive diagonal scaling of the event, or none.
-        clip: bound of each chain's gradient norm, or none.
-
-    Raises:
-        ValueError: an argument lies outside its range.
 
     References:
         Exponential convergence of Langevin distributions and their discrete approximations (Roberts and Tweedie, 1996)
@@ -111,18 +104,6 @@ class MALA(_Stepped):
     Arguments:
         step: step size :math:`\eta > 0`.
         temperature: :math:`T > 0`.
-        preconditioner: positive diagonal scaling of the event, or none.
-        clip: bound of each chain's gradient norm, or none.
-
-    Raises:
-        ValueError: an argument lies outside its range.
-
-    References:
-        Exponential convergence of Langevin distributions and their discrete approximations (Roberts and Tweedie, 1996)
-
-    Example:
-        >>> MALA(0.5).adjusted
-        True
     """
 
     adjusted: ClassVar[bool] = True
@@ -139,20 +120,12 @@ class RandomWalk(Kernel):
     .. math:: y = x + s P^{1/2} \xi, \quad \log \alpha = U(x) - U(y)
 
     Arguments:
-        step: standard deviation :math:`s > 0` of the proposal; 2.4 standard deviations of the law suit one dimension.
-        preconditioner: positive diagonal scaling of the event, or none.
-        clip: must be none, as there is no gradient to bound.
-
-    Raises:
-        ValueError: an argument lies outside its range.
+        step: standard deviation :math:`s > 0` of the proposal; 2.4 of the distribution's suit one dimension.
+        clip: must be None, as there is no gradient to bound.
 
     References:
         Equation of state calculations by fast computing machines (Metropolis et al., 1953),
         https://doi.org/10.1063/1.1699114
-
-    Example:
-        >>> RandomWalk(0.5).scales(0)
-        (0.0, 0.5)
     """
 
     step: float
@@ -184,13 +157,8 @@ class SGLD(Kernel):
     Arguments:
         a: scale of the step, positive.
         b: offset of the step count, positive.
-        gamma: rate of decrease, of [0, 1]; convergence to the exact law asks for (0.5, 1].
+        gamma: rate of decrease, of [0, 1]; convergence to the exact distribution asks for (0.5, 1].
         temperature: :math:`T \ge 0`.
-        preconditioner: positive diagonal scaling of the event, or none.
-        clip: bound of each chain's gradient norm, or none.
-
-    Raises:
-        ValueError: an argument lies outside its range.
 
     References:
         Bayesian learning via stochastic gradient Langevin dynamics (Welling and Teh, 2011)
@@ -224,25 +192,20 @@ class ImproperSGLD(Kernel):
 
     .. math:: x' = x - \tfrac12 \alpha \nabla U(x) + \sigma \xi, \quad T = \sigma^2 / \alpha
 
-    No scale suits every energy, so none is a default: at :math:`\alpha = 2` a unit-normal prior alone is mapped to 0
+    No scale suits every energy, so there is no default: at :math:`\alpha = 2` a unit-normal prior alone is mapped to 0
     in one step.
 
     Arguments:
         alpha: twice the drift, :math:`\alpha > 0`.
         sigma: standard deviation of the noise, :math:`\sigma \ge 0`.
-        preconditioner: positive diagonal scaling of the event, or none.
-        clip: bound of each chain's gradient norm, or none.
-
-    Raises:
-        ValueError: an argument lies outside its range.
 
     References:
         Your classifier is secretly an energy based model and you should treat it like one (Grathwohl et al., 2020),
         https://arxiv.org/abs/1912.03263
 
     Example:
-        >>> ImproperSGLD(alpha=2.0, sigma=0.01).scales(7)
-        (1.0, 0.01)
+        >>> ImproperSGLD(alpha=2.0, sigma=0.01).temperature
+        5e-05
     """
 
     alpha: float
@@ -255,7 +218,7 @@ class ImproperSGLD(Kernel):
 
     @property
     def temperature(self) -> float:
-        """Temperature sigma²/alpha of the law it samples."""
+        """Temperature sigma²/alpha of the distribution it samples."""
         return self.sigma**2 / self.alpha
 
     def scales(self, t: int) -> tuple[float, float]:
@@ -264,30 +227,17 @@ class ImproperSGLD(Kernel):
 
 
 def check_kernel(kernel: Kernel) -> Kernel:
-    """Return `kernel` if it is one.
-
-    Raises:
-        ValueError: it is not.
-
-    Example:
-        >>> check_kernel(ULA(0.1)).scales(0)[0]
-        0.1
-    """
+    """Return `kernel` if it is one, or raise a ValueError."""
     if not isinstance(kernel, Kernel):
         raise fail("kernel", "ULA, SGLD, ImproperSGLD, MALA or RandomWalk", repr(kernel), "pass for example MALA(0.1)")
     return kernel
 
 
 def check_preconditioner(kernel: Kernel, event: tuple[int, ...]) -> None:
-    """Check that a kernel's preconditioner fits points of an event shape.
-
-    Raises:
-        ValueError: it cannot be broadcast to one event.
-
-    Example:
-        >>> check_preconditioner(ULA(0.1, preconditioner=torch.ones(2)), (3, 2))
-    """
+    """Raise a ValueError if a kernel's preconditioner cannot be broadcast to one event."""
     shape = () if kernel.preconditioner is None else tuple(kernel.preconditioner.shape)
     extra = len(event) - len(shape)
     if extra < 0 or any(p not in (1, e) for p, e in zip(shape, event[extra:], strict=True)):
-        raise fail("preconditioner", f"a shape that broadcasts to {tuple(event)}", shape, "pass one entry a coordinate")
+        raise fail(
+            "preconditioner", f"a shape that broadcasts to {tuple(event)}", shape, "pass one entry per coordinate"
+        )

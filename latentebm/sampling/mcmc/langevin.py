@@ -1,4 +1,4 @@
-"""Langevin chains from the base law to the tilted one."""
+"""Langevin chains from the base distribution to the tilted one."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 
-from latentebm.checks import check_int, check_number
+from latentebm.checks import check_int, check_number, check_rng
 from latentebm.progress import Track, silent
 from latentebm.sampling.diagnostics import max_rhat
-from latentebm.sampling.draws import Draws, Target, check_gradient, gather_draws, tilt_energy
+from latentebm.sampling.draws import Draws, gather_draws
 from latentebm.sampling.mcmc.chains import run_chains
 from latentebm.sampling.mcmc.kernels import MALA, Kernel, check_kernel
-from latentebm.sampling.mcmc.state import ChainRun, start_at_base
+from latentebm.sampling.mcmc.state import ChainRun, ChainState, start_on
 from latentebm.sampling.mcmc.tuning import tune_step
+from latentebm.sampling.target import Target
 
 __all__ = ["Langevin"]
 
@@ -23,7 +24,7 @@ PILOTS = 1_024  # chains that tune the step: enough for an acceptance rate withi
 
 @dataclass(frozen=True, kw_only=True)
 class Langevin:
-    r"""One Langevin chain a draw, each started at a base draw of its own; the draws are the chains' last positions.
+    r"""One Langevin chain per draw, each started at a base draw of its own; the draws are the chains' last positions.
 
     .. math:: u_0 \sim p_0, \quad u_{t+1} \sim K(u_t, \cdot) \text{ for } U(u) = E(u) - \log p_0(u)
 
@@ -34,18 +35,19 @@ class Langevin:
         target: wanted acceptance of that fit.
         trace: chains whose path is kept in ``Draws.trace``, the second half of which gives ``rhat``.
         thin: keep every `thin`-th step of the path.
-        chunk: chains at once, which bounds the memory.
-        compile: compile the steps, as in :func:`run_chains`.
+        chunk: chains at once, which bounds the memory; None chooses by the device.
+        compile: run the energy as a compiled program where there is one, as in :func:`run_chains`.
 
     Raises:
         ValueError: an argument lies outside its range.
 
-    References:
-        Exponential convergence of Langevin distributions and their discrete approximations (Roberts and Tweedie, 1996)
-
     Example:
-        >>> Langevin(n_steps=50).kernel
-        MALA(preconditioner=None, clip=None, step=0.3, temperature=1.0)
+        >>> from latentebm.adapters.from_module import WrappedModel
+        >>> from latentebm.models.tilts import LatentTilt
+        >>> tilt = LatentTilt(WrappedModel(torch.nn.Identity(), 1), torch.nn.Flatten(0))  # N(0, 1) tilted to N(−1, 1)
+        >>> draws = Langevin(n_steps=50).draw(tilt, 2000, generator=torch.Generator().manual_seed(0))
+        >>> abs(draws.x.mean().item() + 1) < 0.1
+        True
     """
 
     kernel: Kernel = field(default_factory=lambda: MALA(0.3))
@@ -54,8 +56,8 @@ class Langevin:
     target: float = 0.574
     trace: int = 64
     thin: int = 1
-    chunk: int = 4_096
-    compile: bool = False
+    chunk: int | None = None
+    compile: bool | None = None
 
     def __post_init__(self) -> None:
         check_kernel(self.kernel)
@@ -64,51 +66,35 @@ class Langevin:
         check_number("target", self.target, low=0.01, high=0.99)
         check_int("trace", self.trace, low=0)
         check_int("thin", self.thin)
-        check_int("chunk", self.chunk)
+        if self.chunk is not None:
+            check_int("chunk", self.chunk)
 
     def draw(self, tilt: Target, n: int, *, generator: torch.Generator, track: Track = silent) -> Draws:
-        """Draw `n` points of the tilted law, by `n` chains.
-
-        Arguments:
-            tilt: the target.
-            n: draws, and chains.
-            generator: source of the starts and of the noise.
-            track: shows progress.
+        """Draw `n` points of the tilted distribution, by `n` chains.
 
         Returns:
             Draws whose diagnostics hold ``acceptance``, ``step_size``, ``steps``, ``reverted`` (non-finite proposals
             taken back), ``clipped`` and ``rhat`` (the largest rank-normalised split R̂ over coordinates).
 
         Raises:
-            ValueError: `n` is below 1, a chain finds no finite start, or an unadjusted kernel meets an energy of steps.
+            ValueError: `n` is below 1, a chain finds no finite start, or the energy is piecewise constant under an
+                unadjusted kernel.
             FloatingPointError: an energy of −∞.
         """
         check_int("n", n)
-
-        kernel = self.kernel
+        kernel, rng = self.kernel, check_rng(generator)
         if kernel.adjusted and self.warm_up:
-            pilots = start_at_base(tilt, min(n, PILOTS), generator=generator)
-            kernel, _ = tune_step(tilt.potential, pilots, kernel, self.warm_up, generator=generator, target=self.target)
-        start = start_at_base(tilt, n, generator=generator, chunk=self.chunk)
-        if not kernel.adjusted:
-            check_gradient(tilt, start.position)
-        run = run_chains(
-            tilt.potential,
-            start,
-            kernel,
-            self.n_steps,
-            generator=generator,
-            trace=min(self.trace, n),
-            thin=self.thin,
-            chunk=self.chunk,
-            compile=self.compile,
-            track=track,
-        )
-        with torch.no_grad():
-            log_weight = torch.cat([-tilt_energy(tilt, u) for u in run.state.position.split(self.chunk)])
-        draws = gather_draws(tilt, run.state.position, log_weight, _report(kernel, run))
-        draws.trace = run.trace
-        return draws
+            pilots = self._start(tilt, min(n, PILOTS), kernel, rng)
+            fit: dict[str, Any] = {"target": self.target, "generator": rng, "compile": self.compile}
+            kernel, _ = tune_step(tilt, pilots, kernel, self.warm_up, **fit)
+        start = self._start(tilt, n, kernel, rng)
+        kept: dict[str, Any] = {"trace": min(self.trace, n), "thin": self.thin, "chunk": self.chunk, "track": track}
+        run = run_chains(tilt, start, kernel, self.n_steps, generator=rng, compile=self.compile, **kept)
+        return gather_draws(tilt, run.state.position, _report(kernel, run), trace=run.trace)
+
+    def _start(self, tilt: Target, n: int, kernel: Kernel, generator: torch.Generator) -> ChainState:
+        base = tilt.sample_base(n, generator=generator)
+        return start_on(tilt, base, kernel, generator=generator, chunk=self.chunk)
 
 
 def _report(kernel: Kernel, run: ChainRun) -> dict[str, Any]:

@@ -11,98 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentebm.checks import fail
+from latentebm.sampling.compiled.perceptrons import compiled_form
 from latentebm.sampling.mcmc.step import langevin_update, log_acceptance
+from latentebm.sampling.target import Potential, agrees, value_and_grad
 
-__all__ = [
-    "BLOCK",
-    "MoveBlock",
-    "Potential",
-    "WithoutGradient",
-    "all_finite",
-    "clip_gradient",
-    "compiled",
-    "move_block",
-    "value_and_grad",
-]
+__all__ = ["BLOCK", "MoveBlock", "all_finite", "clip_gradient", "fastest", "move_block", "why_not_compiled"]
 
-Potential = Callable[[Tensor], Tensor]
 MoveBlock = Callable[..., Any]
 Point = tuple[Tensor, Tensor, Tensor]
-BLOCK = 8  # steps a block: enough to spread a compiled call's fixed cost, few enough to compile in seconds
-
-
-def value_and_grad(potential: Potential, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Potential (N,) and its gradient in the position (N, *event), by its own ``value_and_grad`` if it has one.
-
-    The sum over chains, not their mean, keeps each chain's gradient its own.
-
-    Arguments:
-        potential: maps (N, *event) to (N,).
-        x: positions, (N, *event).
-
-    Raises:
-        ValueError: the potential is not floating, of shape (N,) and dependent on the position.
-
-    Example:
-        >>> value_and_grad(lambda x: x.square().sum(1) / 2, torch.ones(2, 1))
-        (tensor([0.5000, 0.5000]), tensor([[1.],
-                [1.]]))
-    """
-    fused = getattr(potential, "value_and_grad", None)
-    if fused is not None:
-        energy, grad = fused(x)
-        if energy.shape != x.shape[:1] or grad.shape != x.shape:
-            got = f"{tuple(energy.shape)} and {tuple(grad.shape)}"
-            expected = f"shapes ({len(x)},) and {tuple(x.shape)} of value_and_grad"
-            raise fail("potential", expected, got, "return one energy and one gradient a chain")
-        return energy, grad
-    if torch.compiler.is_compiling():
-        grad, energy = torch.func.grad(_summed(potential), has_aux=True)(x)
-        return energy, grad
-    with torch.enable_grad():
-        leaf = x.detach().requires_grad_()
-        total, energy = _summed(potential)(leaf)
-        if not total.requires_grad:
-            raise fail("potential", "one that depends on x", "no gradient", "compute it from its argument, undetached")
-        (grad,) = torch.autograd.grad(total, leaf)
-    return energy.detach(), grad
-
-
-class WithoutGradient:
-    """A potential with zeros for its gradient, for kernels that take none: nothing is differentiated.
-
-    Arguments:
-        potential: maps (N, *event) to (N,).
-
-    Example:
-        >>> WithoutGradient(lambda x: x.sign().sum(1)).value_and_grad(torch.ones(1, 2))
-        (tensor([2.]), tensor([[0., 0.]]))
-    """
-
-    def __init__(self, potential: Potential) -> None:
-        self.potential = potential
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Potential (N,) of positions (N, *event)."""
-        return self.potential(x)
-
-    def value_and_grad(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Potential (N,) and zeros shaped as the positions."""
-        return _summed(self.potential)(x.detach())[1].detach(), torch.zeros_like(x)
-
-
-def _summed(potential: Potential) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    def total(x: Tensor) -> tuple[Tensor, Tensor]:
-        energy = potential(x)
-        if not isinstance(energy, Tensor) or energy.shape != x.shape[:1]:
-            got = tuple(energy.shape) if isinstance(energy, Tensor) else type(energy).__name__
-            raise fail("potential", f"shape ({len(x)},)", got, "return one energy a chain, for example .squeeze(-1)")
-        if not energy.is_floating_point():
-            raise fail("potential", "floating numbers", str(energy.dtype), "convert them with .float()")
-        return energy.sum(), energy
-
-    return total
+BLOCK = 8  # steps per block: enough to spread a compiled call's fixed cost, few enough to compile in seconds
 
 
 def move_block(
@@ -115,21 +32,20 @@ def move_block(
     clip: float | None,
     trace: int,
 ) -> tuple[Point, Tensor, Tensor]:
-    """Take K Langevin steps.
+    """Take K Langevin steps from a point: positions (N, *event), potentials (N,) and gradients.
 
     Arguments:
-        potential: maps (N, *event) to (N,).
-        point: positions, potentials and gradients, (N, *event), (N,) and (N, *event).
+        potential: a target, or a callable from (N, *event) to (N,).
+        point: where the chains are.
         noise: standard normal draws, (K, N, *event); overwritten.
-        uniform: uniform draws (K, N) of the Metropolis tests, or none for unadjusted steps.
+        uniform: uniform draws (K, N) of the Metropolis tests, or None for unadjusted steps.
         scales: K pairs of drift and noise scales, or a tensor (K, 2) of them.
-        preconditioner: diagonal of the event, or none.
-        clip: bound of each chain's gradient norm, or none.
-        trace: chains, from the first, whose path is returned.
+        preconditioner: diagonal of the event, or None.
+        clip: bound of each chain's gradient norm, or None.
+        trace: chains, from the first, whose path (K, trace, *event) is returned.
 
     Returns:
-        The new point; sums of acceptance probabilities, clipped gradients and reverted proposals (3,); the path
-        (K, trace, *event).
+        The new point; sums of acceptance probabilities, clipped gradients and reverted proposals (3,); the path.
     """
     counts, path = noise.new_zeros(3), []
     for k, (drift, scale) in enumerate(scales):
@@ -154,17 +70,12 @@ def move_block(
 
 
 def all_finite(energy: Tensor, grad: Tensor) -> Tensor:
-    """Mask (N,) of chains whose energy and gradient are finite.
-
-    Example:
-        >>> all_finite(torch.tensor([0.0, torch.nan]), torch.zeros(2, 1))
-        tensor([ True, False])
-    """
+    """Mask (N,) of chains whose energy and gradient are finite."""
     return torch.isfinite(energy) & torch.isfinite(grad).flatten(1).all(1)
 
 
 def _keepable(energy: Tensor, grad: Tensor) -> Tensor | None:
-    """Mask (N,) of finite proposals, or none if all surely are; −∞ passes, to be found and raised by the caller."""
+    """Mask (N,) of finite proposals, or None if all surely are; −∞ passes, to be found and raised by the caller."""
     if not torch.compiler.is_compiling() and math.isfinite((energy.sum() + grad.sum()).item()):
         return None  # one cheap sum settles the usual case
     return all_finite(energy, grad) | torch.isneginf(energy)
@@ -176,51 +87,30 @@ def _choose(keep: Tensor, new: Point, old: Point) -> Point:
 
 
 def clip_gradient(grad: Tensor, bound: float) -> tuple[Tensor, Tensor]:
-    """Scale each chain's gradient (N, *event) down to a norm of at most `bound`, and count those that were larger.
-
-    Example:
-        >>> clip_gradient(torch.tensor([[3.0, 4.0], [0.0, 1.0]]), 1.0)
-        (tensor([[0.6000, 0.8000],
-                [0.0000, 1.0000]]), tensor(1))
-    """
+    """Scale each chain's gradient (N, *event) down to a norm of at most `bound`, and count those that were larger."""
     norm = grad.flatten(1).norm(dim=1)
     factor = (bound / norm.clamp(min=bound)).view(-1, *[1] * (grad.ndim - 1))
     return grad * factor, (norm > bound).sum()
 
 
-def compiled(potential: Potential) -> tuple[Potential, MoveBlock]:
-    """A faster potential and what moves its chains: its own program if it has one, else `move_block` compiled.
+def fastest(target: Potential, x: Tensor, compile: bool | None) -> tuple[Potential, MoveBlock]:  # noqa: A002
+    """The form of a target that runs fastest, and what moves its chains: see `compile` of `run_chains`.
 
-    A potential brings its program by a method ``compiled``, which may give none. Where there is no C++ compiler a
-    warning is given, and the plain steps remain.
-
-    Arguments:
-        potential: maps (N, *event) to (N,).
-
-    Example:
-        >>> potential, move = compiled(torch.sum)
-        >>> potential is torch.sum, callable(move)
-        (True, True)
+    A compiled program is taken where it agrees with the potential at some points (N, *event).
     """
-    build = getattr(potential, "compiled", None)
-    program = build() if build else None
-    if program is not None:
+    program = None if compile is False else compiled_form(target, warn=compile is True)
+    if program is not None and agrees(target, program, x):
         return program, move_block
-    reason = _why_not()
-    if reason:
-        warnings.warn(f"compile: {reason}; the plain steps run instead", RuntimeWarning, stacklevel=3)
-        return potential, move_block
-    return potential, _call_compiled
+    if not compile:
+        return target, move_block
+    if reason := why_not_compiled():
+        warnings.warn(f"compile: {reason}; the plain steps run instead", RuntimeWarning, stacklevel=4)
+        return target, move_block
+    return target, _call_compiled
 
 
-def _call_compiled(
-    potential: Potential,
-    point: Point,
-    noise: Tensor,
-    uniform: Tensor | None,
-    scales: list[tuple[float, float]],
-    *rest: Any,
-) -> tuple[Point, Tensor, Tensor]:
+def _call_compiled(*moving: Any) -> tuple[Point, Tensor, Tensor]:
+    potential, point, noise, uniform, scales, *rest = moving
     # Scales go in as a tensor: as numbers, each new one would be compiled into a program of its own.
     table = torch.tensor(scales, dtype=noise.dtype, device=noise.device)
     return _compiled()(potential, point, noise, uniform, table, *rest)
@@ -228,16 +118,13 @@ def _call_compiled(
 
 @functools.cache
 def _compiled() -> MoveBlock:
-    # The C library gives freed memory back at once, and takes it anew page by page at every step, until a large block
-    # has been freed: after this one it keeps up to 64 MB at hand.
-    torch.empty(8_000_000 - 4_096)
     # With the calls between the kernels compiled too, few chains are not held up by the interpreter.
     return torch.compile(move_block, dynamic=False, options={"cpp_wrapper": True})
 
 
 @functools.cache
-def _why_not() -> str:
-    """Why nothing can be compiled here, or an empty string."""
+def why_not_compiled() -> str:
+    """Why ``torch.compile`` cannot work here, or an empty string."""
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from latentebm.checks import check_rng, fail
+from latentebm.rng import normal
 from latentebm.sampling.mcmc import kernels
 from latentebm.sampling.mcmc.kernels import Kernel
 from latentebm.sampling.mcmc.step import langevin_update, langevin_update_foreach
@@ -18,7 +19,9 @@ __all__ = ["SGLD", "ImproperSGLD"]
 
 
 class _LangevinOptimizer(Optimizer):
-    """Moves every parameter by a kernel; subclasses say which, from a group's settings."""
+    """Moves every parameter by a kernel; subclasses say which, and its settings."""
+
+    kernel: ClassVar[type[Kernel]]
 
     def __init__(
         self, params: Iterable[Any], defaults: dict[str, Any], generator: torch.Generator, foreach: bool | None
@@ -28,7 +31,7 @@ class _LangevinOptimizer(Optimizer):
         super().__init__(params, {**defaults, "t": 0})
 
     def _kernel(self, group: dict[str, Any]) -> Kernel:
-        raise NotImplementedError
+        return self.kernel(**{name: group[name] for name in self.defaults if name != "t"})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters with settings of its own.
@@ -44,14 +47,7 @@ class _LangevinOptimizer(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """Take one Langevin step from the gradients held by the parameters.
-
-        Arguments:
-            closure: computes the potential anew and its gradients, or none.
-
-        Returns:
-            The closure's potential, or none.
-        """
+        """Take one Langevin step from the parameters' gradients; a closure forms them and returns the potential."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -67,7 +63,7 @@ class _LangevinOptimizer(Optimizer):
         grads = [p.grad for p in params if p.grad is not None]
         # One call fills the noise of all parameters; each is then a view of it, in its own precision.
         widest = max(params, key=lambda p: torch.finfo(p.dtype).bits)
-        flat = widest.new_empty(sum(p.numel() for p in params)).normal_(generator=self.generator)
+        flat = normal((sum(p.numel() for p in params),), self.generator, widest)
         parts = flat.split([p.numel() for p in params])
         noise = [part.view_as(p).to(p) for part, p in zip(parts, params, strict=True)]
         if self.foreach if self.foreach is not None else params[0].is_cuda:
@@ -88,7 +84,9 @@ class _LangevinOptimizer(Optimizer):
         """
         state = dict(state_dict)
         if "generator" not in state:
-            raise fail("state_dict", "a generator's state", f"keys {sorted(state)}", "pass what state_dict() gave")
+            raise fail(
+                "state_dict", "the state of a torch.Generator", f"keys {sorted(state)}", "pass what state_dict() gave"
+            )
         for group in state["param_groups"]:
             if missing := sorted(set(self.defaults) - set(group)):
                 got = f"none of {', '.join(missing)}"
@@ -98,7 +96,7 @@ class _LangevinOptimizer(Optimizer):
         self.generator.set_state(numbers)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A generator is no plain data: its state goes with the copy, on which it is made anew.
+        # A generator is no plain data: its state goes with the copy, which gets a generator of its own.
         own = {"foreach": self.foreach, "generator": (self.generator.device, self.generator.get_state())}
         return {**super().__getstate__(), **own}
 
@@ -112,10 +110,7 @@ class _LangevinOptimizer(Optimizer):
 
 
 class SGLD(_LangevinOptimizer):
-    r"""Stochastic gradient Langevin dynamics over parameters.
-
-    .. math:: \epsilon_t = a (b + t)^{-\gamma}, \quad
-        \theta' = \theta - \tfrac12 \epsilon_t \nabla U(\theta) + \sqrt{\epsilon_t T}\, \xi
+    r"""Stochastic gradient Langevin dynamics over parameters, by the kernel of the same name.
 
     For a posterior the potential is N · mean loss − log prior: the loss summed over *all* data, estimated on a batch.
 
@@ -125,14 +120,11 @@ class SGLD(_LangevinOptimizer):
         b: offset of the step count, positive.
         gamma: rate of decrease, of [0, 1].
         temperature: :math:`T \ge 0`.
-        generator: source of the noise, on the parameters' device.
-        foreach: move all parameters by fused operations; none does so on a GPU, where it pays.
+        generator: source of the noise.
+        foreach: move all parameters by fused operations; None does so on a GPU, where it pays.
 
     Raises:
         ValueError: a setting lies outside its range.
-
-    References:
-        Bayesian learning via stochastic gradient Langevin dynamics (Welling and Teh, 2011)
 
     Example:
         >>> theta = torch.nn.Parameter(torch.tensor([4.0]))
@@ -141,6 +133,8 @@ class SGLD(_LangevinOptimizer):
         >>> _ = optimizer.step(); theta.item()
         2.0
     """
+
+    kernel = kernels.SGLD
 
     def __init__(
         self,
@@ -155,36 +149,22 @@ class SGLD(_LangevinOptimizer):
     ) -> None:
         super().__init__(params, {"a": a, "b": b, "gamma": gamma, "temperature": temperature}, generator, foreach)
 
-    def _kernel(self, group: dict[str, Any]) -> Kernel:
-        return kernels.SGLD(**{key: group[key] for key in ("a", "b", "gamma", "temperature")})
-
 
 class ImproperSGLD(_LangevinOptimizer):
-    r"""Langevin steps of parameters whose drift and noise are set apart.
-
-    .. math:: \theta' = \theta - \tfrac12 \alpha \nabla U(\theta) + \sigma \xi, \quad T = \sigma^2 / \alpha
+    """Langevin steps of parameters whose drift and noise are set apart, by the kernel of the same name.
 
     Arguments:
         params: parameters or groups; each group may have its own `alpha` and `sigma`.
         alpha: twice the drift, positive.
         sigma: standard deviation of the noise, 0 or more.
-        generator: source of the noise, on the parameters' device.
-        foreach: move all parameters by fused operations; none does so on a GPU, where it pays.
+        generator: source of the noise.
+        foreach: move all parameters by fused operations; None does so on a GPU, where it pays.
 
     Raises:
         ValueError: a setting lies outside its range.
-
-    References:
-        Your classifier is secretly an energy based model and you should treat it like one (Grathwohl et al., 2020),
-        https://arxiv.org/abs/1912.03263
-
-    Example:
-        >>> theta = torch.nn.Parameter(torch.tensor([4.0]))
-        >>> optimizer = ImproperSGLD([theta], alpha=1.0, sigma=0.0, generator=torch.Generator())
-        >>> theta.square().sum().div(2).backward()
-        >>> _ = optimizer.step(); theta.item()
-        2.0
     """
+
+    kernel = kernels.ImproperSGLD
 
     def __init__(
         self,
@@ -196,6 +176,3 @@ class ImproperSGLD(_LangevinOptimizer):
         foreach: bool | None = None,
     ) -> None:
         super().__init__(params, {"alpha": alpha, "sigma": sigma}, generator, foreach)
-
-    def _kernel(self, group: dict[str, Any]) -> Kernel:
-        return kernels.ImproperSGLD(alpha=group["alpha"], sigma=group["sigma"])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,30 +13,40 @@ from torch import Tensor
 from latentebm.checks import check_int, check_number, check_rng, fail
 from latentebm.files import write_atomic
 from latentebm.progress import Track, silent
-from latentebm.sampling.classifier import ClassifierSampler, Labelled
-from latentebm.sampling.draws import Draws, Target, check_gradient, gather_draws, tilt_energy
+from latentebm.rng import permutation, uniform
+from latentebm.sampling.draws import Draws, gather_draws
 from latentebm.sampling.mcmc.chains import run_chains
 from latentebm.sampling.mcmc.kernels import Kernel, check_kernel
-from latentebm.sampling.mcmc.state import start_chains
+from latentebm.sampling.mcmc.state import ChainRun, start_on
+from latentebm.sampling.target import Target
 
-__all__ = ["PMC", "ReplayBuffer"]
+if TYPE_CHECKING:
+    from latentebm.sampling.classifier import ClassifierChains
+
+__all__ = ["PMC", "Base", "Labelled", "ReplayBuffer", "Stepped", "check_labels"]
+
+Base = Callable[[int, torch.Generator], Tensor]  # fresh starts: base(k, generator) -> (k, *event)
+
+
+class Labelled(NamedTuple):
+    """Points (N, *event) and their labels (N,)."""
+
+    x: Tensor
+    y: Tensor
+
+
+class Stepped(NamedTuple):
+    """Chains of a buffer after they were moved, and how many of them had started again."""
+
+    chains: Labelled
+    restarted: int
 
 
 class ReplayBuffer:
     """The chains' last positions (size, *event) and labels (size,), zeros where chains have none.
 
-    Arguments:
-        x: positions, (size, *event).
-        y: labels (size,), or none.
-
     Raises:
-        ValueError: there is no chain, the positions are not floating, or the labels are not one a chain.
-
-    Example:
-        >>> buffer = ReplayBuffer(torch.randn(10, 2))
-        >>> rows = buffer.pick(3, generator=torch.Generator().manual_seed(0))
-        >>> len(buffer), len(rows.unique())
-        (10, 3)
+        ValueError: there is no chain, the positions are not floating, or the labels are not one per chain.
     """
 
     def __init__(self, x: Tensor, y: Tensor | None = None) -> None:
@@ -45,7 +56,7 @@ class ReplayBuffer:
         check_int("size", len(x), fix="fill the buffer with at least one chain")
         self.x = x.detach().clone()
         y = torch.zeros(len(x), dtype=torch.long, device=x.device) if y is None else y
-        self.y = _labels(y, len(x)).detach().clone()
+        self.y = check_labels(y, len(x)).detach().clone()
 
     def __len__(self) -> int:
         return len(self.x)
@@ -57,13 +68,12 @@ class ReplayBuffer:
             ValueError: the buffer holds fewer chains, or fewer of a label, than are asked for, or labels are not `n`.
         """
         check_int("n", n)
-        check_rng(generator)
-        order = torch.randperm(len(self), generator=generator, device=generator.device).to(self.x.device)
+        order = permutation(len(self), check_rng(generator), self.x.device)
         if y is None:
             if n > len(self):
                 raise fail("n", f"at most the buffer's {len(self)} chains", n, f"enlarge the buffer to {n} or more")
             return order[:n]
-        _labels(y, n)
+        check_labels(y, n)
         rows = torch.empty(n, dtype=torch.long, device=self.x.device)
         for label in y.unique():
             wanted = (y == label).nonzero()[:, 0]
@@ -79,12 +89,55 @@ class ReplayBuffer:
         if y is not None:
             self.y[rows] = y.to(self.y)
 
-    def save(self, path: Path | str) -> Path:
-        """Write the buffer as safetensors, atomically.
+    def step(
+        self,
+        n: int,
+        move: Callable[[Labelled], Labelled],
+        *,
+        base: Base,
+        restart: float = 0.0,
+        generator: torch.Generator,
+        y: Tensor | None = None,
+    ) -> Stepped:
+        r"""Pick `n` chains, start some of them again, move them and put them back.
+
+        .. math:: x_0 = \begin{cases} \text{a base draw} & \text{with probability } p \\
+            \text{a chain of the buffer} & \text{otherwise} \end{cases}, \quad x_n \sim K^n(x_0, \cdot)
+
+        Arguments:
+            n: chains.
+            move: maps chains to where they end.
+            base: fresh starts, ``base(k, generator) -> (k, *event)``.
+            restart: probability p that a chain starts again.
+            generator: source of every choice.
+            y: labels (n,) asked for, or None to take the chains as they come.
 
         Raises:
-            OSError: the folder cannot be written.
+            ValueError: the buffer holds fewer chains, or fewer of a label, than are asked for.
+
+        References:
+            Training restricted Boltzmann machines using approximations to the likelihood gradient (Tieleman, 2008),
+            https://doi.org/10.1145/1390156.1390290; Implicit generation and modeling with energy based models (Du and
+            Mordatch, 2019), https://arxiv.org/abs/1903.08689
+
+        Example:
+            >>> buffer, g = ReplayBuffer(torch.ones(10, 2)), torch.Generator().manual_seed(0)
+            >>> zeros = lambda k, g: torch.zeros(k, 2)
+            >>> moved = buffer.step(3, lambda chains: chains._replace(x=chains.x / 2), base=zeros, generator=g)
+            >>> moved.chains.x[0], moved.restarted, int((buffer.x == 0.5).all(1).sum())
+            (tensor([0.5000, 0.5000]), 0, 3)
         """
+        rows = self.pick(n, generator=generator, y=y)
+        chains = Labelled(self.x[rows], self.y[rows])
+        again = (uniform((n,), generator, self.x) < restart).nonzero()[:, 0]
+        if len(again):
+            chains.x[again] = base(len(again), generator).to(self.x)
+        moved = move(chains)
+        self.put(rows, *moved)
+        return Stepped(moved, len(again))
+
+    def save(self, path: Path | str) -> Path:
+        """Write the buffer as safetensors, atomically."""
         return write_atomic(path, lambda p: save_file({"x": self.x.contiguous(), "y": self.y.contiguous()}, p))
 
     @classmethod
@@ -102,44 +155,39 @@ class ReplayBuffer:
         return cls(held["x"], held["y"])
 
 
-def _labels(y: Tensor, n: int) -> Tensor:
+def check_labels(y: Tensor, n: int) -> Tensor:
+    """Return labels if they are `n` whole numbers, or raise a ValueError."""
     if not isinstance(y, Tensor) or y.is_floating_point() or tuple(y.shape) != (n,):
         got = f"{tuple(y.shape)} of {y.dtype}" if isinstance(y, Tensor) else type(y).__name__
-        raise fail("y", f"a tensor of {n} integer labels", got, "pass one label a chain")
+        raise fail("y", f"a tensor of {n} integer labels", got, "pass one class index per chain")
     return y
 
 
 class PMC:
-    r"""Persistent Markov chains over a tilt or a classifier: each call goes on where a buffer of chains stands.
+    """Persistent Markov chains; not population Monte Carlo: each call goes on where a buffer of chains stands.
 
-    .. math:: x_0 = \begin{cases} \text{a base draw} & \text{with probability } p \\
-        \text{a chain of the buffer} & \text{otherwise} \end{cases}, \quad
-        x_n \sim K^n(x_0, \cdot)
-
-    The buffer is filled with base draws at the first call, then kept in ``buffer``. A kernel whose step falls with time
-    starts at its first step in every call.
+    `draw` moves chains over a tilt, as every sampler does; `sample` over a classifier read as an energy. The buffer is
+    filled with base draws at the first call, then kept in ``buffer``. A kernel whose step falls with time starts at its
+    first step in every call.
 
     Arguments:
         kernel: a Langevin kernel.
-        n_steps: transitions of each chain a call, exactly.
+        n_steps: transitions of each chain per call, exactly.
         size: chains in the buffer.
-        restart: probability that a chain starts anew.
-        buffer: a buffer to go on from, or none.
+        restart: probability that a chain starts again from the base.
+        buffer: a buffer to go on from, or None.
+        compile: run a tilt's energy as a compiled program where there is one, as in :func:`run_chains`.
 
     Raises:
         ValueError: an argument lies outside its range.
-
-    References:
-        Training restricted Boltzmann machines using approximations to the likelihood gradient (Tieleman, 2008);
-        Implicit generation and modeling with energy based models (Du and Mordatch, 2019), https://arxiv.org/abs/1903.08689
 
     Example:
         >>> from latentebm.sampling.classifier import ConditionalSampler
         >>> from latentebm.sampling.mcmc.kernels import ULA
         >>> g = torch.Generator().manual_seed(0)
-        >>> sampler = ConditionalSampler(lambda x: -x.square(), lambda n, g: torch.randn(n, 2, generator=g), classes=2)
+        >>> chains = ConditionalSampler(lambda x: -x.square(), lambda n, g: torch.randn(n, 2, generator=g), classes=2)
         >>> pmc = PMC(ULA(0.1), n_steps=5, size=100)
-        >>> pmc.sample(sampler, 20, generator=g).x.shape, len(pmc.buffer)
+        >>> pmc.sample(chains, 20, generator=g).x.shape, len(pmc.buffer)
         (torch.Size([20, 2]), 100)
     """
 
@@ -151,6 +199,7 @@ class PMC:
         size: int = 10_000,
         restart: float = 0.05,
         buffer: ReplayBuffer | None = None,
+        compile: bool | None = None,  # noqa: A002 - the name torch users know
     ) -> None:
         self.kernel = check_kernel(kernel)
         self.n_steps = check_int("n_steps", n_steps)
@@ -159,63 +208,48 @@ class PMC:
         if buffer is not None and not isinstance(buffer, ReplayBuffer):
             raise fail("buffer", "a ReplayBuffer or None", type(buffer).__name__, "pass ReplayBuffer(positions)")
         self.buffer = buffer
+        self.compile = compile
 
     def sample(
-        self, sampler: ClassifierSampler, n: int, *, generator: torch.Generator, y: Tensor | None = None
+        self, chains: ClassifierChains, n: int, *, generator: torch.Generator, y: Tensor | None = None
     ) -> Labelled:
-        """Move `n` of the buffer's chains over a classifier and return them.
-
-        Arguments:
-            sampler: the classifier read as an energy.
-            n: chains.
-            generator: source of every choice.
-            y: labels (n,) asked for, or none to take the chains as they come.
+        """Move `n` of the buffer's chains over a classifier and return them, of any or of the given labels (n,).
 
         Raises:
             ValueError: the buffer is smaller than `n`, holds too few chains of a label, or a label is out of range.
         """
         check_int("n", n)
         if y is not None:
-            sampler.check_labels(y, n)
-        buffer = self.fill(sampler, n, generator=generator)
-        rows = buffer.pick(n, generator=generator, y=y)
-        chains = Labelled(buffer.x[rows], buffer.y[rows])
-        anew = self._restarts(n, generator, chains.x)
-        if len(anew):
-            chains.x[anew] = sampler.base(len(anew), generator)
-        moved = sampler.advance(chains, self.kernel, self.n_steps, generator=generator)
-        buffer.put(rows, *moved)
-        return moved
+            chains.check_labels(y, n)
+        buffer = self.fill(chains, n, generator=generator)
 
-    def fill(self, sampler: ClassifierSampler, n: int, *, generator: torch.Generator) -> ReplayBuffer:
-        """Return the buffer, filled with the classifier's starts of all labels alike if there is none yet.
+        def move(held: Labelled) -> Labelled:
+            return chains.advance(held, self.kernel, self.n_steps, generator=generator)
 
-        Arguments:
-            sampler: the classifier read as an energy.
-            n: chains that will be asked for at once.
-            generator: source of the starts.
+        return buffer.step(n, move, base=chains.base, restart=self.restart, generator=generator, y=y).chains
+
+    def fill(self, chains: ClassifierChains, n: int, *, generator: torch.Generator) -> ReplayBuffer:
+        """Return the buffer, filled with the classifier's starts, as many of each label, if there is none yet.
 
         Raises:
-            ValueError: the buffer is smaller than `n`.
+            ValueError: the buffer is smaller than the `n` chains that will be asked for at once.
         """
         if self.buffer is None:
             self._check_size(n)
-            balanced = torch.arange(self.size) % sampler.classes
-            self.buffer = ReplayBuffer(*sampler.start(self.size, generator=generator, y=balanced))
+            balanced = torch.arange(self.size) % chains.classes
+            self.buffer = ReplayBuffer(*chains.start(self.size, generator=generator, y=balanced))
         return self.buffer
 
     def draw(self, tilt: Target, n: int, *, generator: torch.Generator, track: Track = silent) -> Draws:
         """Move `n` of the buffer's chains over a tilt and return them as draws.
 
-        Arguments:
-            tilt: the target.
-            n: draws, and chains.
-            generator: source of every choice.
-            track: shows progress.
+        Returns:
+            Draws whose diagnostics hold ``restarted`` (chains that started again), ``buffer`` (its chains) and what
+            `ChainInfo` holds.
 
         Raises:
-            ValueError: the buffer is smaller than `n`, a chain finds no finite start, or an unadjusted kernel meets an
-                energy of steps.
+            ValueError: the buffer is smaller than `n`, a chain finds no finite start, or the energy is piecewise
+                constant under an unadjusted kernel.
             FloatingPointError: an energy of −∞.
         """
         check_int("n", n)
@@ -223,28 +257,20 @@ class PMC:
         if self.buffer is None:
             self._check_size(n)
             self.buffer = ReplayBuffer(tilt.sample_base(self.size, generator=generator))
-        rows = self.buffer.pick(n, generator=generator)
-        u = self.buffer.x[rows]
-        anew = self._restarts(n, generator, u)
-        if len(anew):
-            u[anew] = tilt.sample_base(len(anew), generator=generator)
-        with torch.no_grad():
-            tilt_energy(tilt, u)  # its shape: a potential would spread one energy over all chains
-        if not self.kernel.adjusted:
-            check_gradient(tilt, u)
-        start = start_chains(tilt.potential, u, lambda k: tilt.sample_base(k, generator=generator))
-        settings: dict[str, Any] = {"generator": generator, "partial": False, "track": track}
-        run = run_chains(tilt.potential, start, self.kernel, self.n_steps, **settings)
-        self.buffer.put(rows, run.state.position)
-        info = run.info._asdict()
-        with torch.no_grad():
-            log_weight = -tilt_energy(tilt, run.state.position)
-        diagnostics = {"sampler": "pmc", "restarted": len(anew), "buffer": len(self.buffer), **info}
-        return gather_draws(tilt, run.state.position, log_weight, diagnostics)
+        runs: list[ChainRun] = []
 
-    def _restarts(self, n: int, generator: torch.Generator, like: Tensor) -> Tensor:
-        uniform = torch.rand(n, generator=generator, device=generator.device)
-        return (uniform < self.restart).nonzero()[:, 0].to(like.device)
+        def move(held: Labelled) -> Labelled:
+            start = start_on(tilt, held.x, self.kernel, generator=generator)
+            own: dict[str, Any] = {"generator": generator, "compile": self.compile, "partial": False, "track": track}
+            runs.append(run_chains(tilt, start, self.kernel, self.n_steps, **own))
+            return held._replace(x=runs[0].state.position)
+
+        def base(k: int, generator: torch.Generator) -> Tensor:
+            return tilt.sample_base(k, generator=generator)
+
+        moved = self.buffer.step(n, move, base=base, restart=self.restart, generator=generator)
+        counts = {"restarted": moved.restarted, "buffer": len(self.buffer)}
+        return gather_draws(tilt, moved.chains.x, {"sampler": "pmc", **counts, **runs[0].info._asdict()})
 
     def _check_size(self, n: int) -> None:
         if n > self.size:

@@ -9,13 +9,21 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, check_rng, fail
-from latentebm.sampling.draws import Target, tilt_energy
-from latentebm.sampling.mcmc.moves import Potential, all_finite, value_and_grad
+from latentebm.chunks import CHAIN_NUMBERS, chunk_size
+from latentebm.sampling.mcmc.kernels import Kernel
+from latentebm.sampling.mcmc.moves import all_finite
+from latentebm.sampling.target import (
+    Potential,
+    Target,
+    check_gradient,
+    check_own_gradient,
+    tilt_energy,
+    value_and_grad,
+)
 
-__all__ = ["CHUNK", "ChainInfo", "ChainRun", "ChainState", "start_at_base", "start_chains"]
+__all__ = ["ChainInfo", "ChainRun", "ChainState", "chain_chunk", "start_chains", "start_on"]
 
 REDRAWS = 100
-CHUNK = 4_096  # chains evaluated at once
 
 
 class ChainState(NamedTuple):
@@ -53,19 +61,29 @@ class ChainRun(NamedTuple):
     trace: Tensor
 
 
+def chain_chunk(chunk: int | None, x: Tensor) -> int:
+    """Chains evaluated at once: as asked for, or by the device."""
+    return chunk_size(CHAIN_NUMBERS, x.device) if chunk is None else check_int("chunk", chunk)
+
+
 def start_chains(
-    potential: Potential, position: Tensor, redraw: Callable[[int], Tensor] | None = None, *, chunk: int = CHUNK
+    potential: Potential,
+    position: Tensor,
+    redraw: Callable[[int], Tensor] | None = None,
+    *,
+    chunk: int | None = None,
 ) -> ChainState:
     """Evaluate the potential at the start; chains of non-finite energy are redrawn up to 100 times.
 
     Arguments:
-        potential: maps (N, *event) to (N,), in nats.
+        potential: a target, or a callable from points (N, *event) to (N,), in nats.
         position: starting points, (N, *event), floating.
-        redraw: gives k fresh starting points, (k, *event), or none.
-        chunk: chains evaluated at once.
+        redraw: gives k fresh starting points, (k, *event), or None.
+        chunk: chains evaluated at once; None chooses by the device.
 
     Raises:
-        ValueError: the positions are not floating, the potential's shape is not (N,), or a chain finds no finite start.
+        ValueError: the positions are not floating, the potential's shape is not (N,), its own ``value_and_grad`` gives
+            other values, or a chain finds no finite start.
 
     Example:
         >>> start_chains(lambda x: x.square().sum(1) / 2, torch.ones(2, 3)).energy
@@ -77,50 +95,38 @@ def start_chains(
         raise fail("position", "a floating tensor", str(position.dtype), "convert it with .float()")
     if position.ndim == 0 or len(position) == 0:
         raise fail("position", "shape (N, …) with N ≥ 1", tuple(position.shape), "start at least one chain")
-    check_int("chunk", chunk)
     position = position.detach().clone()
-    parts = [_finite(potential, part, redraw) for part in position.split(chunk)]
+    parts = [_finite(potential, part, redraw) for part in position.split(chain_chunk(chunk, position))]
     energy, grad = (torch.cat(both) for both in zip(*parts, strict=True))
     bad = (~all_finite(energy, grad)).nonzero()[:, 0]
     if len(bad):
-        chain = int(bad[0])
-        raise fail(
-            "start",
-            "a finite potential and gradient",
-            f"{energy[chain].item()} at chain {chain}" + (f" after {REDRAWS} redraws" if redraw else ""),
-            "start the chains where the density is positive",
-        )
+        got = f"{energy[bad[0]].item()} at chain {int(bad[0])}" + (f" after {REDRAWS} redraws" if redraw else "")
+        raise fail("start", "a finite potential and gradient", got, "start the chains where the density is positive")
+    check_own_gradient(potential, position)
     return ChainState(position, energy, grad, 0)
 
 
-def start_at_base(tilt: Target, n: int, *, generator: torch.Generator, chunk: int = CHUNK) -> ChainState:
-    """Start `n` chains over a tilt's potential at base draws, those of non-finite energy drawn anew up to 100 times.
-
-    Arguments:
-        tilt: the target.
-        n: chains.
-        generator: source of the draws.
-        chunk: chains evaluated at once.
+def start_on(
+    tilt: Target,
+    position: Tensor,
+    kernel: Kernel | None = None,
+    *,
+    generator: torch.Generator,
+    chunk: int | None = None,
+) -> ChainState:
+    """Start chains over a tilt at base points (N, D), those of non-finite energy redrawn from its base distribution.
 
     Raises:
-        ValueError: the energies are not one floating number a point, or a chain finds no finite start.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> tilt = SimpleNamespace(sample_base=lambda n, generator: torch.ones(n, 2), energy=lambda u: u.sum(1))
-        >>> tilt.potential = lambda u: u.sum(1) + u.square().sum(1) / 2
-        >>> start_at_base(tilt, 2, generator=torch.Generator()).energy
-        tensor([3., 3.])
+        ValueError: the energies are not one floating number per point, or are piecewise constant under an unadjusted
+            kernel, or a chain finds no finite start.
     """
-
-    def base(k: int) -> Tensor:
-        return tilt.sample_base(k, generator=generator)
-
     check_rng(generator)
-    first = base(n)
     with torch.no_grad():
-        tilt_energy(tilt, first[:2])  # its shape: a potential would spread one energy over all chains
-    return start_chains(tilt.potential, first, base, chunk=chunk)
+        tilt_energy(tilt, position[:2])  # its shape: a potential would spread one energy over all chains
+    state = start_chains(tilt, position, lambda k: tilt.sample_base(k, generator=generator), chunk=chunk)
+    if kernel is not None and not kernel.adjusted:
+        check_gradient(tilt, state.position)
+    return state
 
 
 def _finite(potential: Potential, x: Tensor, redraw: Callable[[int], Tensor] | None) -> tuple[Tensor, Tensor]:

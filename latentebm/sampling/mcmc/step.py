@@ -16,17 +16,11 @@ def langevin_update(
     scale: float | Tensor,
     preconditioner: Tensor | None = None,
 ) -> Tensor:
-    r"""Make the one Langevin update, in place in `noise` unless it is compiled.
+    r"""Make the one Langevin update of positions (N, *event) or a parameter, in place in `noise` unless it is compiled.
 
     .. math:: x' = x - d P \nabla U(x) + s P^{1/2} \xi
 
-    Arguments:
-        x: positions, (N, *event), or a parameter.
-        grad: gradient of the potential there, shaped as `x`.
-        noise: standard normal draws, shaped as `x`; overwritten by the result unless compiled.
-        drift: drift scale :math:`d`, a number or a scalar tensor.
-        scale: noise scale :math:`s`, likewise.
-        preconditioner: diagonal :math:`P`, broadcast to `x`, or none.
+    Drift :math:`d` and noise scale :math:`s` are numbers or scalar tensors; the diagonal :math:`P` broadcasts to `x`.
 
     Example:
         >>> langevin_update(torch.ones(1), torch.ones(1), torch.zeros(1), 0.25, 1.0)
@@ -42,20 +36,7 @@ def langevin_update(
 def langevin_update_foreach(
     xs: list[Tensor], grads: list[Tensor], noise: list[Tensor], drift: float, scale: float
 ) -> None:
-    """Make the same update for a list of parameters, in place in `xs`, by fused operations.
-
-    Arguments:
-        xs: parameters, moved in place.
-        grads: their gradients.
-        noise: standard normal draws; overwritten.
-        drift: drift scale.
-        scale: noise scale.
-
-    Example:
-        >>> x = torch.ones(1)
-        >>> langevin_update_foreach([x], [torch.ones(1)], [torch.zeros(1)], 0.25, 1.0); x
-        tensor([0.7500])
-    """
+    """Make the same update of parameters, in place in `xs`, by fused operations; the noise is overwritten."""
     torch._foreach_mul_(noise, scale)
     torch._foreach_add_(noise, grads, alpha=-drift)
     torch._foreach_add_(xs, noise)
@@ -68,19 +49,12 @@ def log_acceptance(
     scale: float | Tensor,
     preconditioner: Tensor | None = None,
 ) -> Tensor:
-    r"""Log Metropolis–Hastings ratio (N,) of a Langevin proposal.
+    r"""Log Metropolis–Hastings ratio (N,) of a Langevin proposal, from positions, potentials and gradients.
 
     .. math:: \log\frac{\pi(y)\, q(x|y)}{\pi(x)\, q(y|x)}, \quad
         \pi \propto e^{-U/T}, \; q(y|x) = N(x - d P \nabla U(x), s^2 P), \; T = s^2 / 2d
 
     Without drift the proposal is symmetric and the temperature 1: the ratio is :math:`U(x) - U(y)`.
-
-    Arguments:
-        old: position, potential and gradient, (N, *event), (N,) and (N, *event).
-        new: the same at the proposal.
-        drift: drift scale :math:`d`.
-        scale: noise scale :math:`s > 0`.
-        preconditioner: diagonal :math:`P`, broadcast to the event, or none.
 
     Example:
         >>> x, y = torch.tensor([[1.0]]), torch.tensor([[2.0]])  # U = x²/2: ratio η/4 (x² − y²)

@@ -10,8 +10,9 @@ from torch import Tensor
 from latentebm.checks import check_int, check_number, fail
 from latentebm.sampling.mcmc.chains import run_chains
 from latentebm.sampling.mcmc.kernels import Kernel, check_kernel
-from latentebm.sampling.mcmc.moves import Potential, WithoutGradient
+from latentebm.sampling.mcmc.moves import fastest
 from latentebm.sampling.mcmc.state import ChainState, start_chains
+from latentebm.sampling.target import Potential, WithoutGradient
 
 __all__ = ["tune_step"]
 
@@ -24,6 +25,7 @@ def tune_step(
     *,
     generator: torch.Generator,
     target: float = 0.574,
+    compile: bool | None = None,  # noqa: A002 - the name torch users know
 ) -> tuple[Kernel, ChainState]:
     r"""Fit the step size of a Metropolis-adjusted kernel to a target acceptance, while the chains run.
 
@@ -32,13 +34,13 @@ def tune_step(
     with :math:`\bar\alpha_t` the mean acceptance over all chains; the result averages the later half of the path.
 
     Arguments:
-        potential: maps (N, *event) to (N,), in nats.
+        potential: a target, or a callable from points (N, *event) to (N,), in nats.
         state: starting points, or a state.
         kernel: a Metropolis-adjusted kernel; its step is the first guess.
         n_steps: warm-up steps.
         generator: source of the noise.
-        target: wanted mean acceptance probability; 0.574 is optimal in high dimension, 0.234 for a
-            random walk.
+        target: wanted mean acceptance probability; 0.574 is optimal in high dimension, 0.234 for a random walk.
+        compile: run the potential's own compiled program, as in `run_chains`; True compiles no more than None here.
 
     Returns:
         The kernel at the fitted step, and the state reached.
@@ -65,10 +67,12 @@ def tune_step(
     check_number("target", target, low=0.01, high=0.99)
     potential = potential if kernel.gradient else WithoutGradient(potential)
     state = start_chains(potential, state) if isinstance(state, Tensor) else state
+    potential, _ = fastest(potential, state.position, None if compile else compile)
     drift, scale = kernel.scales(0)
     log_step, later = math.log(drift or scale), []
     for t in range(n_steps):
-        run = run_chains(potential, state, kernel.with_step(math.exp(log_step)), 1, generator=generator, partial=False)
+        now = kernel.with_step(math.exp(log_step))
+        run = run_chains(potential, state, now, 1, generator=generator, compile=False, partial=False)
         state = run.state
         log_step += (t + 1) ** -0.6 * (run.info.acceptance - target)
         if t >= n_steps // 2:

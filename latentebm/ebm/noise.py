@@ -23,27 +23,25 @@ class NoiseEnergy(nn.Module):
         + \frac{|x|^2}{2 (s^2 + \sigma^2)} + \frac{d}{2} \log (s^2 + \sigma^2)
         \quad\text{or}\quad E(x, \sigma) = f(x) / \sigma
 
-    At the largest levels the data are little but noise, and the Gaussian says nearly all; at the least the perceptron's
-    input is stretched to the size of the details it has to tell apart. Called without a level it is the energy at
-    `low`, (N, d) to (N,), and serves wherever an energy does.
+    At the largest levels the data are mostly noise, which the Gaussian describes; at the least the perceptron's input
+    is stretched to the size of the details. Called without a level it is the energy at `low`, (N, d) to (N,), and
+    serves wherever an energy does.
 
     Arguments:
-        dim: length of a point.
         low: least noise level, well within the finest detail of the data, in the data's units.
         high: largest level, about the data's extent.
-        hidden: widths of the hidden layers.
         spread: standard deviation s of the Gaussian, about that of the data, which should be centred.
         conditioning: ``input``, the first form, the logarithm scaled to ±1; or ``scaled``, one energy of the
             point divided by the level, which is only right where every level has points of its own, as in high
             dimension.
+        generator: source of the initial weights; None for torch's global stream.
 
     Raises:
         ValueError: a size below one, levels or a spread that are not positive, or low ≥ high.
 
     References:
-        Generative modeling by estimating gradients of the data distribution (Song and Ermon, 2019),
-        https://arxiv.org/abs/1907.05600; Improved techniques for training score-based generative models (Song and
-        Ermon, 2020), https://arxiv.org/abs/2006.09011
+        Improved techniques for training score-based generative models (Song and Ermon, 2020),
+        https://arxiv.org/abs/2006.09011
 
     Example:
         >>> energy = NoiseEnergy(2, low=0.1, high=2.0)
@@ -64,6 +62,7 @@ class NoiseEnergy(nn.Module):
         hidden: Sequence[int] = (128, 128),
         spread: float = 1.0,
         conditioning: str = "input",
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         check_number("low", low, low=0, open_low=True)
@@ -74,7 +73,8 @@ class NoiseEnergy(nn.Module):
         self.dim = check_int("dim", dim)
         self.register_buffer("low", torch.tensor(float(low)))
         self.register_buffer("high", torch.tensor(float(high)))
-        self.net = mlp((dim + (conditioning == "input"), *(check_int("hidden", h) for h in hidden), 1))
+        sizes = (dim + (conditioning == "input"), *(check_int("hidden", h) for h in hidden), 1)
+        self.net = mlp(sizes, generator=generator)
 
     def forward(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
         """Energies (N,) of points (N, dim) at noise levels (N,), or at the least level."""

@@ -1,0 +1,86 @@
+"""What every command shares: the terminal, progress bars, and mistakes that end in one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from latentebm.progress import Sized, T
+from latentebm.settings.declaration import settings_of
+from latentebm.settings.fields import Settings
+
+__all__ = ["as_flags", "bars", "console", "errors", "errors_exit"]
+
+console = Console()
+errors = Console(stderr=True)
+FLAGS = {declared.name for declared in settings_of(Settings)} | {"config", "strength", "sizes", "seeds"}
+
+
+def as_flags(message: str) -> str:
+    """A library's message in the words of the shell: names of settings become flags.
+
+    Example:
+        >>> as_flags("energy_penalty: expected 0.25 unless objective=jensen, got 0.1; pass objective=jensen")
+        '--energy-penalty: expected 0.25 unless --objective jensen, got 0.1; pass --objective jensen'
+    """
+
+    def flag(name: str) -> str:
+        return f"--{name.replace('_', '-')}"
+
+    head, colon, rest = message.partition(":")
+    head = flag(head) if head in FLAGS else head
+    pairs = re.compile(rf"\b({'|'.join(sorted(FLAGS, key=len, reverse=True))})=(?=\S)")
+    return head + colon + pairs.sub(lambda found: f"{flag(found.group(1))} ", rest)
+
+
+@contextmanager
+def errors_exit() -> Iterator[None]:
+    """Mistakes in settings or data end with their message and exit code 2; anything else is a fault and is shown.
+
+    Example:
+        >>> with errors_exit():
+        ...     console.print("no mistake")
+        no mistake
+    """
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        errors.print(f"[bold red]Error:[/bold red] {escape(as_flags(str(error)))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+
+
+@contextmanager
+def bars() -> Iterator[Any]:
+    """A `Track` that shows bars on stderr.
+
+    Example:
+        >>> with bars() as track:
+        ...     list(track([1, 2], "count"))
+        [1, 2]
+    """
+    columns = (
+        TextColumn("{task.description:>10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors) as progress:
+
+        def track(items: Sized[T], description: str) -> Iterator[T]:
+            task = progress.add_task(description, total=len(items))
+            for item in items:
+                yield item
+                progress.advance(task)
+            # A fit that stopped early is done, not stuck.
+            done = progress.tasks[task].completed
+            progress.update(task, total=done)
+
+        yield track

@@ -1,0 +1,96 @@
+"""The command ``debias``: its help, its options and what it prints at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from latentebm.cli.console import bars, console, errors_exit
+from latentebm.cli.options import given, with_options
+from latentebm.settings.config import read_config
+from latentebm.settings.fields import Settings
+
+__all__ = ["register"]
+
+WIDE = 118  # columns of a terminal that the intervals of class shares fit into
+
+HELP = """Train a generator on biased images, tilt it to a small reference set, report class shares.
+
+[bold]Examples[/bold]
+
+MNIST digits 0-4, as in the literature:
+
+    latentebm debias
+
+Ten latent dimensions and ten reference images per class:
+
+    latentebm debias --latent-dim 10 --reference-per-class 10 --out runs/ten
+
+Your own images, without labels, and a reference set:
+
+    latentebm debias --data all.npz --reference fair.npz --out runs/mine
+
+A folder of class folders, cut to a long tail:
+
+    latentebm debias --data photos/ --proportions long-tail:20 --out runs/tail
+
+An energy on the image instead of the code:
+
+    latentebm debias --space data --out runs/data
+
+The settings of an earlier run, another seed:
+
+    latentebm debias --config runs/ten/config.json --seed 1 --out runs/ten-1
+"""
+
+
+def register(app: typer.Typer, declaring: type[Settings] = Settings) -> None:
+    """Add the command, with one option for each setting that a class declares.
+
+    Example:
+        >>> from typer.testing import CliRunner
+        >>> app = typer.Typer()
+        >>> register(app)
+        >>> "--latent-dim" in CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
+        True
+    """
+
+    def debias(ctx: typer.Context, config: Path | None, **_: Any) -> None:
+        with errors_exit():
+            values = {} if config is None else read_config(config, declaring)
+            settings = declaring(**{**values, **given(ctx)})
+            # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
+            from latentebm.workflow.run import debias as run
+
+            with bars() as track:
+                result = run(settings, track=track)
+        _print(result.folder, result.metrics)
+
+    app.command("debias", help=HELP)(with_options(debias, declaring))
+
+
+def _print(folder: Path, metrics: dict[str, Any]) -> None:
+    from latentebm.report.page import finding, metric_tables, reliability
+
+    for table in metric_tables(metrics, intervals=console.width >= WIDE):
+        if table.title == "Seconds":
+            continue
+        shown = Table(title=table.title, title_justify="left", caption=None)
+        for i, head in enumerate(table.head):
+            shown.add_column(head, justify="left" if i == 0 else "right")
+        for row in table.rows:
+            shown.add_row(*row)
+        console.print(shown)
+    console.print(escape(finding(metrics)), highlight=False)
+    colour, word = ("green", "") if metrics["tilted"]["reliable"] else ("bold red", "UNRELIABLE. ")
+    console.print(f"[{colour}]{word}{escape(reliability(metrics))}[/{colour}]", highlight=False)
+    if metrics["unjudged"]:
+        console.print(escape(f"Class shares are left out: {metrics['unjudged']}"), highlight=False)
+    page = folder / "report.html"
+    console.print(f"{metrics['seconds']['total']:.0f} s; run folder {escape(str(folder))}", highlight=False)
+    opener = f"python -m webbrowser {page.resolve().as_uri()}"
+    console.print(f"Report: {escape(str(page))}\nOpen it:  {escape(opener)}", highlight=False, soft_wrap=True)

@@ -1,0 +1,214 @@
+"""Attributes and features of data, and energies of codes through what they decode to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from latentebm.checks import check_shares, fail
+from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
+from latentebm.models.latent_model import LatentModel
+
+__all__ = ["Attribute", "FeatureEnergy", "LinearEnergy", "checked_features", "decoded_features", "joint_features"]
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A property of the data and the shares that its values shall have.
+
+    The function maps data (N, *data_shape) to the probabilities (N, K) of the target's keys in their order, or to one
+    value per item, (N,), each among the keys. Errors and tables call it `name`.
+
+    Raises:
+        ValueError: no function, no mapping of values to shares, fewer than two values, or shares that don't sum to one.
+
+    Example:
+        >>> bright = Attribute(lambda x: x.flatten(1).mean(1) > 0.5, {False: 0.5, True: 0.5}, "bright")
+        >>> bright(torch.tensor([[0.9], [0.1]]))
+        tensor([[0., 1.],
+                [1., 0.]])
+    """
+
+    function: Callable[[Tensor], Any]
+    target: Mapping[Any, float]  # wanted share of each value, summing to one
+    name: str = "attribute"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise fail("name", "a text", repr(self.name), 'pass for example name="bright"')
+        if not callable(self.function):
+            fix = "pass a function such as a classifier's probabilities"
+            raise fail(f"{self.name} function", "a function of the data", repr(self.function), fix)
+        if not isinstance(self.target, Mapping):
+            expected = "a mapping of each value to its share"
+            raise fail(f"{self.name} target", expected, repr(self.target), "pass for example {0: 0.5, 1: 0.5}")
+        if len(self.target) < 2:
+            raise fail(f"{self.name} target", "at least two values", len(self.target), "name each value's share")
+        check_shares(f"{self.name} target", list(self.target.values()), len(self.target))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Probabilities (N, K) of the values, in the order of the target's keys.
+
+        Raises:
+            ValueError: another shape, values outside the keys, or rows that are not probabilities.
+        """
+        found = self.function(x)
+        values = found.detach().cpu() if isinstance(found, Tensor) else np.asarray(found)
+        if values.ndim == 2:
+            return self._probabilities(torch.as_tensor(found), len(x))
+        return self._one_hot(np.asarray(values), len(x)).to(x.device)
+
+    def _probabilities(self, p: Tensor, n: int) -> Tensor:
+        if tuple(p.shape) != (n, len(self.target)):
+            expected = f"shape {(n, len(self.target))}, a column for each of {self._keys()}"
+            raise fail(self.name, expected, tuple(p.shape), "return one column per key of the target")
+        rows, fix = p.detach().double(), "apply a softmax to the classifier's logits"
+        if not bool((rows >= -1e-6).all()) or not bool(((rows.sum(1) - 1).abs() < 1e-3).all()):
+            raise fail(self.name, "rows of probabilities", "negative values or rows that don't sum to 1", fix)
+        return p.float()
+
+    def _one_hot(self, values: np.ndarray, n: int) -> Tensor:
+        if values.shape != (n,):
+            expected = f"shape ({n},) or ({n}, {len(self.target)})"
+            raise fail(self.name, expected, values.shape, "return one value per item")
+        hit = np.stack([values == key for key in self.target], axis=1)
+        outside = values[~hit.any(1)]
+        if len(outside):
+            expected = f"values among the target's keys {self._keys()}"
+            raise fail(self.name, expected, str(outside[0]), "add it to the target, with share 0 if unwanted")
+        return torch.from_numpy(hit).float()
+
+    def _keys(self) -> str:
+        return ", ".join(map(str, self.target))
+
+
+def joint_features(attributes: tuple[Attribute, ...]) -> Callable[[Tensor], Tensor]:
+    """All attributes' probabilities side by side, as features of data.
+
+    Where one of them has no gradient, none is passed on: that of the others alone is not the energy's.
+
+    Example:
+        >>> sign = Attribute(lambda x: x[:, 0] > 0, {False: 0.5, True: 0.5})
+        >>> joint_features((sign, sign))(torch.ones(1, 1))
+        tensor([[0., 1., 0., 1.]])
+    """
+
+    def features(x: Tensor) -> Tensor:
+        parts = [attribute(x) for attribute in attributes]
+        joint = torch.cat(parts, dim=1)
+        return joint if all(part.requires_grad for part in parts) else joint.detach()
+
+    return features
+
+
+class LinearEnergy(nn.Module):
+    r"""Exponential family: an energy linear in the features, with natural parameters θ (F,) in nats per unit of each.
+
+    .. math:: E(\phi) = -\theta^\top \phi
+
+    Example:
+        >>> LinearEnergy(torch.tensor([1.0, -1.0]))(torch.eye(2))
+        tensor([-1.,  1.])
+    """
+
+    def __init__(self, theta: Tensor) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(theta.detach().clone().float(), requires_grad=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Energies (N,) of features (N, F)."""
+        return -(features @ self.theta.to(features))
+
+
+class FeatureEnergy(nn.Module):
+    r"""Energy of a code as an energy of features of the data it decodes to.
+
+    .. math:: E(z) = e\big(\phi(\mathrm{decode}(z))\big)
+
+    Samplers that use no gradient (SNIS, rejection, i-SIR) take any model and features. Langevin and NUTS need both
+    to be differentiable; where the features are piecewise constant (a hard label), Metropolis-adjusted kernels stay
+    exact, and the others refuse them.
+
+    Arguments:
+        model: anything with `latent_dim` and `decode`.
+        features: data (N, *data_shape) to features (N, F).
+        energy: module from features (N, F) to (N,).
+        chunk: codes decoded at once; None chooses by the device.
+
+    References:
+        Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
+
+    Example:
+        >>> from latentebm.adapters.from_module import WrappedModel
+        >>> model, theta = WrappedModel(nn.Identity(), 2), torch.tensor([1.0, 0.0])
+        >>> energy = FeatureEnergy(model, torch.sign, LinearEnergy(theta))
+        >>> energy(torch.tensor([[3.0, 0.5], [-0.1, 2.0]]))
+        tensor([-1.,  1.])
+    """
+
+    def __init__(
+        self,
+        model: LatentModel,
+        features: Callable[[Tensor], Tensor],
+        energy: nn.Module,
+        *,
+        chunk: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.features, self.energy, self.chunk = model, features, energy, chunk
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Energies (N,) of codes (N, d), nats.
+
+        Raises:
+            ValueError: features of another shape, or a gradient is asked for that `decode` does not pass on.
+        """
+
+        def energies(part: Tensor) -> Tensor:
+            return cast(Tensor, self.energy(decoded_features(self.model, self.features, part)))
+
+        return in_chunks(energies, z, self.chunk or chunk_size(CHAIN_NUMBERS, z.device))
+
+
+def decoded_features(model: LatentModel, features: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """Features (N, F) of what codes decode to.
+
+    Raises:
+        ValueError: features of another shape, or a gradient is asked for that `decode` does not pass on.
+
+    Example:
+        >>> from latentebm.adapters.from_module import WrappedModel
+        >>> decoded_features(WrappedModel(nn.Identity(), 2), torch.abs, -torch.ones(1, 2))
+        tensor([[1., 1.]])
+    """
+    x = model.decode(z)
+    if torch.is_grad_enabled() and z.requires_grad and not x.requires_grad:
+        # Otherwise the chain would silently follow the prior alone.
+        expected = "a differentiable decode, since this sampler needs the energy's gradient"
+        raise fail("decode", expected, "one that passes on no gradient", "draw by SNIS instead")
+    return checked_features(features, x)
+
+
+def checked_features(features: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Features (N, F) of data (N, ...), as floats.
+
+    Raises:
+        ValueError: another shape, or NaN or infinite features.
+
+    Example:
+        >>> checked_features(lambda x: x.mean(), torch.zeros(2, 3))
+        Traceback (most recent call last):
+        ValueError: features: expected shape (2, F), got (); return one row of numbers per item
+    """
+    phi = features(x)
+    if not isinstance(phi, Tensor) or phi.ndim != 2 or len(phi) != len(x) or not phi.shape[1]:
+        got = tuple(phi.shape) if isinstance(phi, Tensor) else type(phi).__name__
+        raise fail("features", f"shape ({len(x)}, F)", got, "return one row of numbers per item")
+    if not bool(phi.isfinite().all()):
+        raise fail("features", "finite numbers", "NaN or infinite ones", "return finite features for all data")
+    return phi.float()

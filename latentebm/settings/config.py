@@ -1,0 +1,51 @@
+"""Settings from files: TOML, JSON, or the ``config.json`` of an earlier run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from latentebm.checks import fail
+from latentebm.settings.fields import Settings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["read_config"]
+
+
+def read_config(path: Path | str, declaring: type[Settings] = Settings) -> dict[str, Any]:
+    """Read settings from a .json or .toml file, or from the ``config.json`` of an earlier run.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it can't be parsed, or names unknown settings.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "c.toml"
+        >>> _ = path.write_text("latent_dim = 10")
+        >>> read_config(path)
+        {'latent_dim': 10}
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"config: expected a file at {path}, found none; check the path")
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except ValueError as error:
+        raise fail("config", "valid TOML or JSON", str(error), "fix the syntax error") from None
+    values = values.get("settings", values) if isinstance(values, Mapping) else {}
+    known = {field.name for field in fields(declaring)}
+    unknown = sorted(set(values) - known) if isinstance(values, Mapping) else []
+    if unknown or not values:
+        got = ", ".join(unknown) or "none"
+        raise fail("config", f"settings among {', '.join(sorted(known))}", got, "remove or rename them")
+    return dict(values)

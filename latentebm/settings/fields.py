@@ -1,0 +1,190 @@
+"""The settings themselves: what a `Debiaser` takes, and what the whole job takes besides."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from latentebm.checks import check_int, check_number, fail
+from latentebm.settings.declaration import setting, settings_of
+from latentebm.settings.values import OfReference, Uniform, parse_classes, parse_proportions, parse_target
+
+if TYPE_CHECKING:
+    # Not at run time: settings are checked before torch, which takes seconds to import, is needed.
+    from latentebm.models.networks import Network
+    from latentebm.sampling import Sampler
+    from latentebm.tilting.method import EnergyBuilder
+    from latentebm.tilting.objectives import Objective
+    from latentebm.tilting.spaces import Space
+
+__all__ = ["DebiaserSettings", "Settings"]
+
+DATA, MODEL, TILT, DRAWS, RUN = "Data", "Model", "Tilt", "Draws", "Run"
+
+OBJECTIVE = (
+    "likelihood (log Z from prior draws; best balance), jensen (a bound of it, needs a penalty), nce (classifier of "
+    "reference against prior codes), contrastive (gradient of log Z from Langevin chains), amortized (from a sampler "
+    "that learns along; slower), score (score matching of the codes: says less about the balance of classes that lie "
+    "apart), or in Python an Objective"
+)
+SAMPLER = (
+    "snis (importance resampling in one pass), mala or langevin (one Metropolis-adjusted Langevin chain per draw), pmc "
+    "(the same from a replay buffer), hmc or nuts (four long chains; slow), or in Python a Sampler"
+)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class DebiaserSettings:
+    """What a `Debiaser` is asked, stored as given; `settings_of` lists them with their help.
+
+    Example:
+        >>> [s.name for s in settings_of(DebiaserSettings) if s.of.startswith("objective")]
+        ['negatives', 'energy_penalty', 'calibrate']
+    """
+
+    latent_dim: int = setting(2, "length of the code", MODEL)
+    network: Literal["mlp", "conv"] | Network = setting("mlp", "mlp or conv, or in Python a Network", MODEL)
+    width: int = setting(512, "hidden units of the VAE", MODEL, of="network.width")
+    likelihood: Literal["bernoulli", "gaussian"] = setting("bernoulli", "of the pixels: bernoulli or gaussian", MODEL)
+    kl_weight: float | None = setting(
+        None,
+        "weight of the KL term in training; above 1 the codes fill the prior more evenly, as many dimensions need; "
+        "by default 1 up to three dimensions, 1.5 above",
+        MODEL,
+        kind=float,
+    )
+    epochs: int = setting(40, "passes over the biased images", MODEL)
+    precision: Literal["auto", "bf16", "fp32"] = setting("auto", "of the VAE's training: auto, bf16 or fp32", MODEL)
+    space: Literal["latent", "data"] | Space = setting(
+        "latent",
+        "where the energy lives: latent (on the code) or data (on the decoded image), or in Python a Space",
+        TILT,
+    )
+    positives: Literal["reconstructed", "raw"] = setting(
+        "reconstructed",
+        "data space only: reference images reconstructed by the VAE, or raw ones (whose weights collapse)",
+        TILT,
+        of="space.positives",
+    )
+    objective: str | Objective = setting("likelihood", OBJECTIVE, TILT)
+    negatives: Literal["persistent", "prior"] = setting(
+        "persistent",
+        "contrastive objective only: where its chains start, persistent or prior",
+        TILT,
+        of="objective.negatives_from",
+    )
+    energy_penalty: float = setting(
+        0.25, "jensen objective only: weight λ of its penalty; 1/4 is calibrated", TILT, of="objective.penalty"
+    )
+    gradient_penalty: float = setting(0.0, "weight of the squared gradient norm of the energy; 0 for none", TILT)
+    calibrate: bool = setting(
+        False, "jensen objective only: turn its energy into the log-ratio by artanh", TILT, of="objective.calibrate"
+    )
+    energy: EnergyBuilder | None = setting(
+        None, "in Python only: a function from the shape of one input to a module (N, *shape) -> (N,)", "", kind=str
+    )
+    posterior: Literal["draws", "means"] = setting(
+        "draws", "fit on posterior draws, or on the means alone as some published work did", TILT, of="space.posterior"
+    )
+    folds: int | None = setting(
+        None,
+        "ensemble members, each fitted without its own fold of the reference; by default 5, in data space 3",
+        TILT,
+        kind=int,
+        of="space.folds",
+    )
+    clusters: int | None = setting(
+        None,
+        "clusters of the biased images that a first tilt reweights to the reference's shares (latent space, likelihood "
+        "objective); by default 20 below 1,000 reference images; 0 for no first tilt",
+        TILT,
+        kind=int,
+        of="space.clusters",
+    )
+    tilt_steps: int | None = setting(
+        None,
+        "most optimizer steps of the energy; by default 1,500, in data space 400",
+        TILT,
+        kind=int,
+        of="space.steps",
+    )
+    sampler: str | Sampler = setting("snis", SAMPLER, DRAWS)
+    pool: int | None = setting(
+        None, "prior draws of snis; by default 1,000,000, in data space 100,000", DRAWS, kind=int, of="space.pool"
+    )
+    langevin_steps: int = setting(200, "steps of each chain of mala and pmc", DRAWS)
+    seed: int = setting(0, "random seed of the whole run", RUN)
+    device: str = setting("auto", "auto, cpu or cuda", RUN)
+
+
+@dataclass(kw_only=True, eq=False)
+class Settings(DebiaserSettings):
+    """What `debias` is asked to do: the settings of a `Debiaser`, and those of data and run.
+
+    `classes`, `proportions` and `target` are read into values of `latentebm.settings.values` here, once.
+
+    Raises:
+        ValueError: a setting lies outside its range, or two of them exclude each other.
+
+    Example:
+        >>> str(Settings(latent_dim=10).target), str(Settings(proportions=[0.75, 0.25]).proportions)
+        ('uniform', '0.75,0.25')
+    """
+
+    data: str = setting("mnist", "mnist, fashion-mnist, an .npz file, or a folder of class folders", DATA)
+    data_root: str | None = setting(None, "folder of torchvision's files", DATA, kind=str)
+    classes: Any = setting(
+        None, "0-4, 0,2,7, class names, or all; by default 0-4 of the built-in data, else all", DATA, kind=str
+    )
+    proportions: Any = setting(
+        None,
+        "class shares of the biased set: .12,.33,.28,.20,.07 (default for five classes), or long-tail:50 (first class "
+        "50 times the last)",
+        DATA,
+        kind=str,
+    )
+    biased_fraction: float = setting(0.6, "share of the images the biased set is cut from", DATA)
+    reference_per_class: int | None = setting(
+        None, "mean number of reference images per class; by default all there are", DATA, kind=int
+    )
+    reference: str | None = setting(
+        None, ".npz of your own reference images; all of the data are then the biased set", DATA, kind=str
+    )
+    target: Any = setting(
+        None,
+        "wanted shares: uniform, reference (the reference's own), .5,.3,.2, or 0:.5,1:.5; by default uniform, or "
+        "reference where you pass one",
+        DATA,
+        kind=str,
+    )
+    samples: int = setting(10_000, "images to draw", DRAWS)
+    out: str = setting("runs/debias", "run folder to write", RUN)
+    overwrite: bool = setting(False, "replace an earlier run there", RUN)
+
+    def __post_init__(self) -> None:
+        check_int("samples", self.samples)
+        check_int("seed", self.seed, low=0)
+        check_number("biased_fraction", self.biased_fraction, low=0, high=1, open_low=True)
+        if self.reference_per_class is not None:
+            check_int("reference_per_class", self.reference_per_class)
+        if not str(self.out).strip():
+            raise fail("out", "a folder name", repr(self.out), "pass for example out=runs/first")
+        usual = {declared.name: declared.default for declared in settings_of(Settings)}
+        for name in ("proportions", "biased_fraction", "reference_per_class"):
+            # They cut the data; with a reference of the user's own, all of the data are the biased set.
+            if self.reference is not None and getattr(self, name) != usual[name]:
+                raise fail(name, "no reference, with which it cannot be combined", "both", "pass one of the two")
+        self.classes = parse_classes(self.classes)
+        self.proportions = parse_proportions(self.proportions)
+        self.target = parse_target(self.target) or (Uniform() if self.reference is None else OfReference())
+
+    def debiaser(self) -> dict[str, Any]:
+        """The settings a `Debiaser` takes."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(DebiaserSettings)}
+
+    def plain(self) -> dict[str, Any]:
+        """The settings of data and run as text, numbers and None, for a file."""
+        own = {field.name for field in dataclasses.fields(self)} - set(self.debiaser())
+        values = {name: getattr(self, name) for name in sorted(own)}
+        return {k: v if v is None or isinstance(v, bool | int | float) else str(v) for k, v in values.items()}

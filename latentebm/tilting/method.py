@@ -1,0 +1,143 @@
+"""One way of fitting a tilt to reference images: a space, an objective and an energy put together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from latentebm.checks import check_number, fail
+from latentebm.models.energies import EnsembleEnergy
+from latentebm.models.ensemble import Ensemble
+from latentebm.models.tilts import Tilt
+from latentebm.models.vae import VAE
+from latentebm.progress import Track
+from latentebm.sampling.importance.weights import WeightSums
+from latentebm.tilting.fit_tilt import fit_energy
+from latentebm.tilting.held_out import held_out_gain
+from latentebm.tilting.objectives import Objective
+from latentebm.tilting.reweight import cluster_weights, principal_scores
+from latentebm.tilting.spaces import Space
+from latentebm.tilting.start import fit_start
+from latentebm.training.fit import FitResult
+
+__all__ = ["EnergyBuilder", "FittedTilt", "TiltMethod"]
+
+EnergyBuilder = Callable[[tuple[int, ...]], nn.Module]
+# Bounds of the start, widest first: where codes lie much farther out than the prior, the weights' tail is too heavy.
+START_LIMITS, CHECKED = (4.0, 2.0), 100_000
+# Peak learning rates of the start, and of what then refines it: a step as large as the start's would undo it.
+START_LR, REFINING_LR = 1e-2, 1e-3
+
+
+class FittedTilt(NamedTuple):
+    """An energy, the record of its fit, and its cross-validated gain in nats per image."""
+
+    energy: EnsembleEnergy
+    log: FitResult
+    gain: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiltMethod:
+    """How a `Debiaser` fits its energy.
+
+    Attributes:
+        space: where the energy lives.
+        objective: what it is fitted by.
+        gradient_penalty: weight of its squared gradient norm.
+        build: what makes one network of the energy, from the shape of its input; None takes the space's own.
+
+    Raises:
+        ValueError: an objective that does not suit the space, or a number outside its range.
+
+    Example:
+        >>> from latentebm.tilting.objectives import NCE
+        >>> from latentebm.tilting.spaces import DataSpace
+        >>> TiltMethod(space=DataSpace(steps=50), objective=NCE()).space.recipe(NCE(), 0.0).base_batch
+        512
+    """
+
+    space: Space
+    objective: Objective
+    gradient_penalty: float = 0.0
+    build: EnergyBuilder | None = None
+
+    def __post_init__(self) -> None:
+        check_number("gradient_penalty", self.gradient_penalty, low=0)
+        self.space.check(self.objective)
+        if self.build is not None and not callable(self.build):
+            raise fail("energy", "a function that builds a network, or None", repr(self.build), "pass a callable")
+
+    def fit(self, vae: VAE, images: Tensor, biased: Tensor, *, generator: torch.Generator, track: Track) -> FittedTilt:
+        """Fit an energy to reference images (N, C, H, W), uint8, of a frozen VAE of the biased (M, C, H, W)."""
+        recipe = self.space.recipe(self.objective, self.gradient_penalty)
+        codes, members = self.space.codes(vae, images, generator), min(self.space.folds, len(images))
+        clusters = self.space.start_clusters(self.objective, len(images))
+        if clusters:
+            known: dict[str, Any] = {"generator": generator, "track": track}
+            weight = _weight(images, biased, codes.fold, clusters=clusters, members=members, **known)
+            energy = self._start(vae, biased, weight, members, **known)
+            recipe = dataclasses.replace(recipe, lr=REFINING_LR)
+        else:
+            # The weights are drawn on the CPU: a seed means the same on every device.
+            energy = self._energy(vae, members, self._limit(), generator).to(codes.mean.device)
+        sides = self.space.sides(self.tilt(vae, energy), images, codes, generator)
+        log = fit_energy(energy, sides, recipe, generator=generator, track=track)
+        energy.requires_grad_(False)
+        gain = held_out_gain(energy, sides, self.objective.transform(), draws=recipe.held_out, generator=generator)
+        return FittedTilt(energy, log, gain)
+
+    def tilt(self, vae: VAE, energy: nn.Module) -> Tilt:
+        """The tilted model of an energy."""
+        return self.space.tilt(vae, energy, self.objective.transform())
+
+    def restored(self, vae: VAE, config: dict[str, Any]) -> EnsembleEnergy:
+        """An energy of a saved shape, its weights not yet loaded."""
+        if self.build is None:
+            return self.space.restored(config)
+        sizes = {name: config[name] for name in ("members", "limit")}
+        return Ensemble(self.build, self.space.event_shape(vae), **sizes, generator=torch.Generator())
+
+    def reference_energy(self, tilt: Tilt, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Energies (N,) of one reference draw of each image (N, C, H, W), uint8, nats."""
+        codes = self.space.codes(cast(VAE, tilt.model), images, generator)
+        sides = self.space.sides(tilt, images, codes, generator, decoded=1)
+        with torch.no_grad():
+            return self.space.read(tilt, sides.draw(torch.arange(len(images)), generator))
+
+    def _limit(self) -> float | None:
+        return self.space.limit if self.objective.bounded else None
+
+    def _energy(self, vae: VAE, members: int, limit: float | None, generator: torch.Generator) -> EnsembleEnergy:
+        if self.build is None:
+            return self.space.energy(vae, members, limit, generator)
+        shape = self.space.event_shape(vae)
+        return Ensemble(self.build, shape, members=members, limit=limit, generator=generator)
+
+    def _start(
+        self, vae: VAE, biased: Tensor, weight: Tensor, members: int, *, generator: torch.Generator, track: Track
+    ) -> EnsembleEnergy:
+        """The tilt of weighted biased images under the widest bound with reliable importance weights."""
+        codes = self.space.codes(vae, biased, generator)
+        recipe = dataclasses.replace(self.space.recipe(self.objective, self.gradient_penalty), lr=START_LR)
+        for limit in START_LIMITS:
+            one = self._energy(vae, 1, limit, generator).to(codes.mean.device)
+            fit_start(one, codes, weight, recipe, generator=generator, track=track)
+            sums = WeightSums(CHECKED)
+            with torch.no_grad():
+                for part in codes.base(CHECKED, generator).split(16_384):
+                    sums.add(-one(part))
+            if sums.report()["reliable"]:
+                break
+        return self._energy(vae, members, limit, torch.Generator()).to(codes.mean.device).start_from(one)
+
+
+def _weight(images: Tensor, biased: Tensor, fold: Tensor, **settings: Any) -> Tensor:
+    """Weights (M,) of the biased images, as the reference says; each clustering leaves out a fold of it."""
+    scores = principal_scores(biased, images, generator=settings["generator"])
+    return cluster_weights(*scores, fold.cpu(), **settings).mean(0)

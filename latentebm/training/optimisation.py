@@ -1,0 +1,74 @@
+"""How a module's parameters move: the settings of the optimizer, which every recipe shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+
+from latentebm.checks import check_choice, check_number
+
+__all__ = ["SCHEDULES", "Optimisation", "Schedule"]
+
+Schedule = Literal["constant", "cosine", "onecycle"]
+SCHEDULES: tuple[str, ...] = get_args(Schedule)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimisation:
+    r"""Settings of AdamW; every recipe is one, with defaults of its own.
+
+    .. math:: \theta \leftarrow \theta - \eta_t\, \mathrm{AdamW}(\nabla_\theta\, \mathrm{loss}(\mathrm{batch}_t))
+
+    Attributes:
+        lr: peak learning rate η.
+        schedule: its course: ``constant``, ``cosine`` (to zero) or ``onecycle`` (up for a tenth of the steps, then
+            cosine).
+        clip: bound of the gradient's norm; None for no bound.
+        weight_decay: decoupled from the gradient.
+        average: decay of a moving average of the parameters, which the fit ends with; 0 for the last parameters.
+
+    References:
+        Decoupled Weight Decay Regularization (Loshchilov and Hutter, 2019), https://arxiv.org/abs/1711.05101
+
+    Example:
+        >>> rate = Optimisation(schedule="onecycle").multiplier(100)
+        >>> [round(rate(step), 2) for step in (0, 9, 55, 100)]
+        [0.1, 1.0, 0.5, 0.0]
+    """
+
+    lr: float = 1e-3
+    schedule: Schedule = "constant"
+    clip: float | None = None
+    weight_decay: float = 0.0
+    average: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("lr", self.lr, low=0, open_low=True)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        if self.clip is not None:
+            check_number("clip", self.clip, low=0, open_low=True)
+        check_number("weight_decay", self.weight_decay, low=0)
+        check_number("average", self.average, low=0, high=0.99999)
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """AdamW over the parameters, at the peak learning rate."""
+        return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, foreach=True)
+
+    def multiplier(self, steps: int) -> Callable[[int], float]:
+        """The learning rate at each step of `steps`, as a share of its peak."""
+        if self.schedule == "constant":
+            return lambda step: 1.0
+        warm = max(1, steps // 10) if self.schedule == "onecycle" else 0
+
+        def rate(step: int) -> float:
+            if step < warm:
+                return (step + 1) / warm
+            done = min((step - warm) / max(1, steps - warm), 1.0)
+            return 0.5 * (1 + math.cos(math.pi * done))
+
+        return rate
