@@ -2,55 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import wraps
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from latentebm.checks import check_choice, check_int, check_number, fail
+from latentebm.cli.console import errors_exit
 from latentebm.files import check_absent, write_atomic
 
 if TYPE_CHECKING:
     # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
     import pandas as pd
 
-__all__ = ["ampute", "impute", "register"]
+__all__ = ["ampute", "impute"]
 
 DEEP = ("miwae", "not-miwae")
 METHODS = (*DEEP, "mean", "knn", "iterative")
 MECHANISMS = ("mcar", "mar", "self-masking", "column-driven", "by-class")
 
 
-def register(app: typer.Typer, *, errors_exit: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
-    """Add both commands to `app`, each run inside `errors_exit()`, which turns mistakes into messages.
-
-    Example:
-        >>> app = typer.Typer()
-        >>> register(app); [c.name for c in app.registered_commands]
-        ['impute', 'ampute']
-    """
-    for command in (impute, ampute):
-        app.command(command.__name__)(_inside(errors_exit, command))
-
-
-def _inside(
-    context: Callable[[], AbstractContextManager[Any]], command: Callable[..., None]
-) -> Callable[..., None]:  # fmt: skip
-    @wraps(command)
-    def _run(*args: Any, **options: Any) -> None:
-        with context():
-            command(*args, **options)
-
-    return _run
-
-
 def _option(text: str) -> Any:
     return typer.Option(help=text)
 
 
+@errors_exit()
 def impute(
     file: Annotated[Path, typer.Argument(help="Table with missing cells: .csv, or .npz with an array x of (N, D).")],
     out: Annotated[Path, _option("File for the completed table, of the same type as the input.")],
@@ -101,6 +78,7 @@ def impute(
     typer.echo(f"{facts}\ntable  {out}\nreport {page}")
 
 
+@errors_exit()
 def ampute(
     file: Annotated[Path, typer.Argument(help="Complete table: .csv, or .npz with an array x of (N, D).")],
     out: Annotated[Path, _option("File for the table with missing cells, of the same type as the input.")],
