@@ -36,9 +36,9 @@ def test_mypy_knows_types_and_finds_mistakes(tmp_path):
     script = tmp_path / "user.py"
     script.write_text(SCRIPT, encoding="utf-8")
     options = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(ROOT / ".mypy_cache")]
-    found, _, _ = api.run([*options, "--follow-imports=silent", str(script)])
+    found, _, _ = api.run([*options, str(script)])
     assert 'Revealed type is "latentebm.sampling.draws.Draws"' in found
-    assert "target: latentebm.sampling.draws.Target" in found
+    assert "generator: torch._C.Generator" in found
     for mistake in (
         '"Draws" has no attribute "latnet"',
         'argument "number" for "sample"',
