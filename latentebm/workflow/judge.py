@@ -150,12 +150,12 @@ def generator_metrics(problem: Problem, model: Debiaser, generator: torch.Genera
     if problem.judge_test is None or problem.judge_test.labels is None or not problem.classes:
         return metrics
     rows = torch.isin(problem.judge_test.labels, torch.tensor(problem.classes))
-    exam = problem.judge_test[torch.nonzero(rows).flatten()]
+    known = problem.judge_test[torch.nonzero(rows).flatten()]
     device = next(model.vae_.parameters()).device
     with torch.no_grad():
-        losses = [model.vae_.loss(x.to(device), generator=generator).cpu() for x in exam.float01().split(4096)]
+        losses = [model.vae_.loss(x.to(device), generator=generator).cpu() for x in known.float01().split(4096)]
     loss = torch.cat(losses)
-    labels = exam.labels if exam.labels is not None else torch.empty(0)
+    labels = known.labels if known.labels is not None else torch.empty(0)
     by_class = torch.stack([loss[labels == k].mean() for k in problem.classes])
     counts = torch.tensor(problem.counts(problem.biased), dtype=torch.float32)
     metrics["heldout_loss"] = float((by_class * counts / counts.sum()).sum())
@@ -164,7 +164,7 @@ def generator_metrics(problem: Problem, model: Debiaser, generator: torch.Genera
 
 
 def mixed(diagnostics: dict[str, Any]) -> bool:
-    """Whether a sampler's few long chains agree, R̂ below 1.05; one chain per draw need not run through all of the distribution.
+    """Whether a sampler's few long chains agree, R̂ below 1.05; of one chain per draw nothing is asked.
 
     References:
         Rank-Normalization, Folding, and Localization: An Improved R̂ (Vehtari et al., 2021),
