@@ -17,7 +17,7 @@ ALLOWED = {
     "models": set(),
     "sampling": {"objectives"},
     "plots": set(),
-    "report": set(),
+    "report": {"sampling"},
     "settings": {"models", "sampling", "tilting"},  # their types alone, not at run time
     "training": {"data", "models"},
     "ebm": {"data", "models", "objectives", "sampling", "training"},
@@ -25,7 +25,8 @@ ALLOWED = {
     "tilting": {"models", "objectives", "sampling", "training", "ebm"},
     "missing": {"data", "models", "sampling", "training", "tilting", "plots", "report"},
     "evaluation": {"data", "models", "sampling", "training"},
-    "debiaser": {"data", "models", "objectives", "sampling", "training", "tilting", "settings"},
+    "choices": {"models", "sampling", "training", "tilting", "settings"},
+    "debiaser": {"data", "models", "objectives", "sampling", "training", "tilting", "settings", "choices"},
     "workflow": {"data", "models", "sampling", "tilting", "evaluation", "plots", "report", "settings", "debiaser"},
     "studies": {"data", "evaluation", "plots", "settings", "debiaser", "workflow"},
     "cli": {"missing", "report", "settings", "debiaser", "workflow", "studies"},
