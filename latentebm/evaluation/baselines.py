@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import check_shares, fail
+from latentebm.evaluation.conditional import ConditionalVAE
 from latentebm.evaluation.ratio import Ratio, fit_ratio, held_out_fifth
 from latentebm.evaluation.task import Sampled, Task
-from latentebm.models.conditional import ConditionalVAE
 from latentebm.models.tilts import LatentTilt
 from latentebm.models.vae import VAE
 from latentebm.rng import normal

@@ -116,6 +116,8 @@ class LinearEnergy(nn.Module):
         tensor([-1.,  1.])
     """
 
+    limit: float | None = None  # bound of the energy in nats, where its features have one
+
     def __init__(self, theta: Tensor) -> None:
         super().__init__()
         self.theta = nn.Parameter(theta.detach().clone().float(), requires_grad=False)

@@ -71,6 +71,26 @@ class Tilt(nn.Module, ABC):
         """
         return None
 
+    def __and__(self, other: Tilt) -> Tilt:
+        """Both tilts at once: `ProductTilt`."""
+        from latentebm.models.composition import ProductTilt  # these are tilts themselves, as below
+
+        return ProductTilt(self, other)
+
+    def __invert__(self) -> Tilt:
+        """The opposite of a tilt of bounded energy: `NegatedTilt`."""
+        from latentebm.models.composition import NegatedTilt
+
+        return NegatedTilt(self)
+
+    def __mul__(self, strength: float) -> Tilt:
+        """The tilt at another strength: `ScaledTilt`."""
+        from latentebm.models.scaled_tilt import ScaledTilt
+
+        return ScaledTilt(self, strength)
+
+    __rmul__ = __mul__
+
     def _over(self, fast: ValueAndGrad | None) -> Tilt | None:
         if fast is None:
             return None

@@ -76,7 +76,9 @@ def tilt_attributes(
     prior = LatentTilt(model, LinearEnergy(torch.zeros(model.latent_dim)))
     phi, _ = _pool(prior, chosen, check_int("pool", pool), generator, track)
     theta = torch.from_numpy(_match(phi.numpy(), chosen, tolerance))
-    return LatentTilt(model, FeatureEnergy(model, joint_features(chosen), LinearEnergy(theta)))
+    linear = LinearEnergy(theta)
+    linear.limit = float(theta.abs().sum())  # in nats: the features are probabilities
+    return LatentTilt(model, FeatureEnergy(model, joint_features(chosen), linear))
 
 
 def expected_shares(
