@@ -11,6 +11,7 @@ from latentebm.sampling.classifier import (
 from latentebm.sampling.compiled.fused import FusedMLP
 from latentebm.sampling.diagnostics import Agreement, agreement, bfmi, ess_bulk, ess_tail, max_rhat, rhat
 from latentebm.sampling.draws import Draws, Sampler
+from latentebm.sampling.goodness import SteinTest, TwoSampleTest, classifier_test, stein_test
 from latentebm.sampling.importance.rejection import ISIR, Rejection
 from latentebm.sampling.importance.resampling import resample
 from latentebm.sampling.importance.snis import SNIS
@@ -32,4 +33,5 @@ __all__ += ["ChainInfo", "ChainRun", "ChainState", "ReplayBuffer", "run_chains",
 __all__ += ["ConditionalSampler", "JointSampler", "Labelled", "UnconditionalSampler"]
 __all__ += ["energy_differential", "energy_penalty"]
 __all__ += ["Agreement", "agreement", "bfmi", "ess_bulk", "ess_tail", "max_rhat", "rhat"]
+__all__ += ["SteinTest", "TwoSampleTest", "classifier_test", "stein_test"]
 __all__ += ["LEAST_ESS", "WeightSums", "ess", "normalised", "resample"]

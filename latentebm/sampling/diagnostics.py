@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latentebm.checks import check_finite, check_int, check_rng, fail
 from latentebm.rng import permutation
+from latentebm.sampling.goodness import FEWEST, classifier_test
 
 __all__ = ["Agreement", "agreement", "bfmi", "ess_bulk", "ess_tail", "max_rhat", "rhat"]
 
@@ -78,10 +79,12 @@ def max_rhat(trace: Tensor) -> float:
 
 
 class Agreement(NamedTuple):
-    """Energy distance of two samples and the permutation p-value of their having one distribution."""
+    """Energy distance of two samples, a classifier's AUC, and the permutation p-value of each."""
 
     distance: float
     p_value: float
+    auc: float = math.nan
+    classifier_p_value: float = math.nan
 
 
 def agreement(x: Tensor, y: Tensor, *, generator: torch.Generator, permutations: int = 999) -> Agreement:
@@ -89,7 +92,8 @@ def agreement(x: Tensor, y: Tensor, *, generator: torch.Generator, permutations:
 
     .. math:: D^2 = 2 E|X - Y| - E|X - X'| - E|Y - Y'|
 
-    All pairwise distances are held: (n + m)² numbers; a few thousand draws of each suffice.
+    All pairwise distances are held: (n + m)² numbers; a few thousand draws of each suffice. Of 10 draws or more the
+    classifier of :func:`~latentebm.sampling.goodness.classifier_test` is asked as well; with fewer it gives NaN.
 
     Arguments:
         x: draws of one sampler, (n, D), independent.
@@ -122,7 +126,9 @@ def agreement(x: Tensor, y: Tensor, *, generator: torch.Generator, permutations:
     first[:, 1:].scatter_(0, order[:, : len(x)].T, 1.0)
     statistics = _energy_distance(distance, first)
     p = (1 + int((statistics[1:] >= statistics[0]).sum())) / (permutations + 1)
-    return Agreement(float(statistics[0]), p)
+    enough = min(len(x), len(y)) >= FEWEST
+    two = classifier_test(x, y, generator=generator, permutations=permutations) if enough else (math.nan, math.nan)
+    return Agreement(float(statistics[0]), p, *two)
 
 
 def _energy_distance(distance: Tensor, first: Tensor) -> Tensor:

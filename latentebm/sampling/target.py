@@ -12,7 +12,7 @@ from latentebm.checks import fail
 from latentebm.gradients import checked_values, differentiate
 
 __all__ = ["Potential", "Target", "WithoutGradient", "agrees", "check_gradient", "check_own_gradient"]
-__all__ += ["plain_potential", "tilt_energy", "value_and_grad"]
+__all__ += ["piecewise_constant", "plain_potential", "tilt_energy", "value_and_grad"]
 
 PROBED = 256  # points at which an energy and its gradient are looked at
 FLAT = 1e-3  # nats between energies that count as different; slopes a hundred times smaller count as none
@@ -141,13 +141,18 @@ def check_gradient(tilt: Target, u: Tensor) -> None:
 
     An unadjusted chain sees an energy by its gradient alone: over a hard label it would draw from the base.
     """
+    if piecewise_constant(tilt, u):
+        expected, got = "a differentiable one, which unadjusted kernels need", "a piecewise constant one"
+        raise fail("energy", expected, got, "draw by SNIS, or by Langevin with MALA or RandomWalk")
+
+
+def piecewise_constant(tilt: Target, u: Tensor) -> bool:
+    """Whether an energy differs between the first 256 of base points (N, D) but has no gradient at any."""
     u = u[:PROBED].detach()
     with torch.no_grad():
         energy = tilt_energy(tilt, u)
     if not float(energy.max() - energy.min()) > FLAT:
-        return
+        return False
     total = value_and_grad(tilt, u)[1]
     base = differentiate(lambda u: tilt.log_base(u) + 0 * u.flatten(1).sum(1), u)[1]  # which may be constant
-    if float((total + base).abs().max()) < FLAT * 1e-2:
-        expected, got = "a differentiable one, which unadjusted kernels need", "a piecewise constant one"
-        raise fail("energy", expected, got, "draw by SNIS, or by Langevin with MALA or RandomWalk")
+    return float((total + base).abs().max()) < FLAT * 1e-2
