@@ -73,9 +73,10 @@ from latentebm.settings.fields import Settings as Settings
 from latentebm.tilting.any_model import tilt_generator as tilt_generator
 from latentebm.tilting.attributes import expected_shares as expected_shares
 from latentebm.tilting.attributes import tilt_attributes as tilt_attributes
-from latentebm.tilting.bake import BakedTilt as BakedTilt
 from latentebm.tilting.bake import BakeRecipe as BakeRecipe
 from latentebm.tilting.bake import bake as bake
+from latentebm.tilting.baked_tilt import BakedTilt as BakedTilt
+from latentebm.tilting.baked_tilt import spline_flow as spline_flow
 from latentebm.tilting.fit_tilt import TiltRecipe as TiltRecipe
 from latentebm.tilting.objectives import NCE as NCE
 from latentebm.tilting.objectives import Amortized as Amortized

@@ -13,7 +13,8 @@ from latentebm.adapters.from_module import WrappedModel
 from latentebm.debiaser import Debiaser
 from latentebm.models.tilts import LatentTilt
 from latentebm.sampling import ISIR, MALA, SNIS, Langevin, Rejection
-from latentebm.tilting.bake import BakedTilt, BakeRecipe, bake, spline_flow
+from latentebm.tilting.bake import BakeRecipe, bake
+from latentebm.tilting.baked_tilt import BakedTilt, spline_flow
 from tests.conftest import bars
 from tests.sampling_targets import A, B, GaussianTilt, assert_mean, gen
 
