@@ -2,53 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+from pathlib import Path
 from typing import Any
 
-from latentebm._version import __version__
+# The stub beside this file says where each public name lives, to type checkers and here.
+_STUB = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")).body
+_HOME = {name.name: str(line.module) for line in _STUB if isinstance(line, ast.ImportFrom) for name in line.names}
 
-_HOME = {
-    **dict.fromkeys(
-        (
-            *("ByClass", "ColumnDriven", "ImagePixels", "MAR", "MCAR", "MNARDataset", "MissingDataWarning", "Patterns"),
-            *("SelfMasking", "make_missing", "make_missing_values"),
-        ),
-        "latentebm.missing.mechanisms",
-    ),
-    **dict.fromkeys(
-        (
-            *("HMC", "ISIR", "MALA", "NUTS", "PMC", "SGLD", "SNIS", "ULA", "ConditionalSampler", "Draws", "FusedMLP"),
-            *("ImproperSGLD", "JointSampler", "Langevin", "RandomWalk", "Rejection", "ReplayBuffer"),
-            "UnconditionalSampler",
-            *("agreement", "resample", "rhat", "run_chains", "tune_step"),
-        ),
-        "latentebm.sampling",
-    ),
-    **dict.fromkeys(("MIWAEImputer", "MIWAETilt", "tilt_miwae"), "latentebm.missing"),
-    "MIWAE": "latentebm.missing.miwae",
-    "Attribute": "latentebm.models.features",
-    "DataEnergy": "latentebm.models.data_energies",
-    **dict.fromkeys(("DataTilt", "ElboTilt"), "latentebm.models.data_tilts"),
-    "Debiaser": "latentebm.debiaser",
-    "EnergyNet": "latentebm.models.energies",
-    "Images": "latentebm.data.images",
-    "LatentTilt": "latentebm.models.tilts",
-    "ScaledTilt": "latentebm.models.scaled_tilt",
-    "Settings": "latentebm.settings.fields",
-    "VAE": "latentebm.models.vae",
-    **dict.fromkeys(("WrappedGenerator", "WrappedModel"), "latentebm.adapters.from_module"),
-    **dict.fromkeys(("MCMCRecipe", "fit_ebm"), "latentebm.ebm.maximum_likelihood"),
-    **dict.fromkeys(("JEMRecipe", "fit_jem"), "latentebm.ebm.jem"),
-    "biased_split": "latentebm.data.imbalance",
-    "debias": "latentebm.workflow.run",
-    "jem_loss": "latentebm.objectives.contrast",
-    "load_default": "latentebm.data.tabular",
-    "load_images": "latentebm.data.images",
-    "tilt_generator": "latentebm.tilting.any_model",
-    **dict.fromkeys(("expected_shares", "tilt_attributes"), "latentebm.tilting.attributes"),
-}
-
-__all__ = ["__version__", *_HOME]
+__all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ ALLOWED = {
     "models": set(),
     "sampling": {"objectives"},
     "plots": set(),
-    "report": set(),
+    "report": {"sampling"},
     "settings": {"models", "sampling", "tilting"},  # their types alone, not at run time
     "training": {"data", "models"},
     "ebm": {"data", "models", "objectives", "sampling", "training"},

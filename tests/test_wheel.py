@@ -22,6 +22,7 @@ def test_the_wheel_carries_the_data(tmp_path):
     assert {
         "latentebm/report/page.html",
         "latentebm/py.typed",
+        "latentebm/__init__.pyi",
         "latentebm/sampling/compiled/perceptrons.cpp",
         "latentebm/cli/app.py",
     } <= names

@@ -23,7 +23,6 @@ class Minibatches:
         tensors: tensors of equal length N, (N, …).
         batch_size: rows per batch; at most N are used.
         epochs: passes over the data.
-        generator: source of the permutations.
 
     Raises:
         ValueError: lengths differ, or there are no rows.

@@ -90,20 +90,17 @@ def biased_split(
     target: Sequence[float] | None = None,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    r"""The rows of a biased set and of a disjoint reference set with the target's class shares.
+    r"""The rows of a biased set and of a disjoint reference set with the target's class shares, by labels (N,).
 
     The biased set takes :math:`\lfloor \lfloor f N \rfloor\, p_k \rfloor` rows of class k out of the N rows of
     `classes`; the reference takes from the rest all that the target allows, or `reference_per_class` times the
     number of classes.
 
     Arguments:
-        labels: class indices, (N,).
-        classes: the classes to keep.
-        proportions: class shares of the biased set.
+        proportions: class shares of the biased set among `classes`.
         biased_fraction: f in (0, 1].
         reference_per_class: mean number of reference images per class; None for all that there are.
         target: class shares of the reference; None for uniform.
-        generator: source of the draw.
 
     Raises:
         ValueError: labels are not whole numbers (N,), a class is absent, proportions can't be met, or too little is

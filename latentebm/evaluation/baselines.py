@@ -31,7 +31,7 @@ from latentebm.models.tilts import LatentTilt
 from latentebm.models.vae import VAE
 from latentebm.rng import normal
 from latentebm.sampling import SNIS, Draws
-from latentebm.sampling.importance.weights import WeightSums
+from latentebm.sampling.importance.weights import ess
 
 __all__ = [
     "BASELINES",
@@ -121,7 +121,7 @@ def likelihood_free(task: Task) -> Sampled:
     ratio = fit_ratio(task.reference, drawn, generator=rng, track=task.track)
     log_weight = _clipped(ratio.log_ratio(drawn))
     powers = [a / 10 for a in range(10, 0, -1)]
-    chosen = next((a for a in powers if _ess(log_weight * a) >= TARGET_ESS), powers[-1])
+    chosen = next((a for a in powers if float(ess(log_weight.double() * a)) >= TARGET_ESS), powers[-1])
     tilt = LatentTilt(task.vae, _RatioEnergy(task.vae, ratio, chosen))
     return Sampled(lambda n, g: SNIS(pool=task.pool, chunk=8192).draw(tilt, n, generator=g))
 
@@ -171,12 +171,6 @@ class _RatioEnergy(nn.Module):
 
 def _clipped(log_weight: Tensor) -> Tensor:
     return log_weight.clamp_min(math.log(FLOOR))
-
-
-def _ess(log_weight: Tensor) -> float:
-    sums = WeightSums(len(log_weight))
-    sums.add(log_weight)
-    return sums.ess
 
 
 def _stopped(task: Task, vae: VAE, lr: float) -> Sampled:

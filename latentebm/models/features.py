@@ -152,12 +152,7 @@ class FeatureEnergy(nn.Module):
     """
 
     def __init__(
-        self,
-        model: LatentModel,
-        features: Callable[[Tensor], Tensor],
-        energy: nn.Module,
-        *,
-        chunk: int | None = None,
+        self, model: LatentModel, features: Callable[[Tensor], Tensor], energy: nn.Module, *, chunk: int | None = None
     ) -> None:
         super().__init__()
         self.model, self.features, self.energy, self.chunk = model, features, energy, chunk

@@ -28,7 +28,6 @@ def plot_calibration(
         log_ratio: log q_ref/p_0 at some points, (N,), nats.
         energies: fitted energies there, (N,), nats, by name; one panel for each.
         penalties: the λ of those fitted by the Jensen objective, whose optimum and bounds ±1/(2λ) are drawn.
-        title: the finding.
 
     Example:
         >>> import torch

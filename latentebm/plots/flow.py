@@ -24,7 +24,6 @@ def plot_energy_curve(x: Tensor, energies: dict[str, Tensor], exact: Tensor, tit
         x: places, (N,), the data's units.
         energies: energies (N,) in nats by name, at most eight.
         exact: −log p of the data, (N,), nats.
-        title: the finding.
 
     Example:
         >>> import torch

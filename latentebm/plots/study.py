@@ -32,8 +32,6 @@ def plot_study(
         x: column of the setting; drawn evenly spaced, since reference sizes and strengths are few and uneven.
         panels: column and label of each measure.
         before: the same measures without a tilt, drawn as a dashed line where known.
-        title: the finding.
-        x_label: name of the setting.
         log: measures drawn on a logarithmic scale.
 
     Example:
@@ -83,7 +81,6 @@ def plot_methods(
     Arguments:
         table: one row per method, its name the index; missing measures are left out.
         panels: column and label of each measure.
-        title: the finding.
         intervals: columns of the lower and upper end of a measure, by the measure's column.
 
     Example:

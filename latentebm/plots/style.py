@@ -19,18 +19,12 @@ BEFORE, AFTER = "#999999", "#0072B2"
 
 
 def new_figure(
-    width: float = 5.0,
-    height: float = 4.0,
-    *,
-    rows: int = 1,
-    columns: int = 1,
-    sharex: bool = False,
-    sharey: bool = False,
+    width: float, height: float, rows: int = 1, columns: int = 1, **shared: Any
 ) -> tuple[Figure, list[Axes]]:
     """A figure of some inches and its axes, row by row, without the two spines that say nothing."""
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = np.atleast_1d(figure.subplots(rows, columns, sharex=sharex, sharey=sharey)).ravel().tolist()
+    axes = figure.subplots(rows, columns, squeeze=False, **shared).ravel().tolist()
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
     return figure, axes

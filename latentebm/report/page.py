@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from latentebm.files import write_text
+from latentebm.sampling.importance.weights import LEAST_ESS
 
 __all__ = ["CAPTIONS", "Table", "course", "finding", "metric_tables", "reliability", "render_report"]
 
@@ -26,8 +27,6 @@ CAPTIONS = {
     "shares": "Shares of classes among the draws, as the classifier reads them, beside the target.",
 }
 WIDE = ("counts", "prior_draws", "tilted_draws", "overlay")
-
-LEAST_ESS = 0.01  # share of the pool below which weights have collapsed
 
 
 @dataclass(frozen=True)

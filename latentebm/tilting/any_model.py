@@ -18,7 +18,7 @@ from latentebm.models.latent_model import LatentModel, check_codes, check_model
 from latentebm.models.tilts import LatentTilt
 from latentebm.progress import Track, silent
 from latentebm.rng import normal
-from latentebm.sampling.importance.weights import WeightSums
+from latentebm.sampling.importance.weights import LEAST_ESS, ess
 from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
 from latentebm.tilting.objectives import Objective
 from latentebm.tilting.sides import Codes
@@ -27,7 +27,6 @@ from latentebm.tilting.spaces import LatentSpace
 __all__ = ["Standardised", "SupportWarning", "tilt_generator"]
 
 DRAWS = 4096  # of the check for collapse
-COLLAPSED = 0.01  # effective share of the draws below which a tilt rests on too few of them
 OUTSIDE = 0.25  # share of the reference, lower in energy than all draws, above which their supports lie apart
 
 
@@ -87,8 +86,6 @@ def tilt_generator(
         recipe: objective and optimizer settings; None for the defaults.
         folds: ensemble members, each fitted without its own fold of the reference.
         pool: draws of the model whose features stand for its distribution in the fit.
-        generator: source of all draws.
-        track: shows progress.
 
     Raises:
         ValueError: a reference or features whose shape does not fit the model's data, or not a `LatentModel`.
@@ -214,11 +211,9 @@ def _check_supports(tilt: LatentTilt, reference: Tensor, generator: torch.Genera
     nothing.
     """
     made = tilt.energy(tilt.sample_base(DRAWS, generator=generator))
-    weights = WeightSums(DRAWS)
-    weights.add(-made)
-    outside = float((reference < made.min()).float().mean())
-    if weights.ess < COLLAPSED:
-        fault = f"an effective sample size of at least {COLLAPSED:.0%} of the draws, got {weights.ess:.2%}"
+    share, outside = float(ess(-made.double())), float((reference < made.min()).float().mean())
+    if share < LEAST_ESS:
+        fault = f"an effective sample size of at least {LEAST_ESS:.0%} of the draws, got {share:.2%}"
     elif outside > OUTSIDE:
         fault = f"a reference like some of {DRAWS:,} draws, got {outside:.0%} of it unlike any"
     else:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
+from torch import Tensor
 
 from latentebm.checks import check_int, check_number, check_rng, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size
@@ -15,6 +16,7 @@ from latentebm.models.features import Attribute, FeatureEnergy, LinearEnergy, jo
 from latentebm.models.latent_model import LatentModel, check_model
 from latentebm.models.tilts import LatentTilt, Tilt
 from latentebm.progress import Track, silent
+from latentebm.sampling.importance.weights import ess, normalised
 
 __all__ = ["expected_shares", "tilt_attributes"]
 
@@ -50,8 +52,6 @@ def tilt_attributes(
         attributes: one attribute, or several whose shares shall hold together.
         pool: prior draws the shares are matched on.
         tolerance: largest total variation of any attribute's expected shares from its target, on the pool.
-        generator: source of the pool.
-        track: shows progress.
 
     Raises:
         ValueError: attributes that don't fit the model's data, a target value that the model never produces, targets
@@ -75,7 +75,7 @@ def tilt_attributes(
     check_number("tolerance", tolerance, low=0, high=1, open_low=True)
     prior = LatentTilt(model, LinearEnergy(torch.zeros(model.latent_dim)))
     phi, _ = _pool(prior, chosen, check_int("pool", pool), generator, track)
-    theta = torch.from_numpy(_match(phi, chosen, tolerance))
+    theta = torch.from_numpy(_match(phi.numpy(), chosen, tolerance))
     return LatentTilt(model, FeatureEnergy(model, joint_features(chosen), LinearEnergy(theta)))
 
 
@@ -100,7 +100,7 @@ def expected_shares(
     chosen = _checked(attributes)
     check_rng(generator)
     phi, log_weight = _pool(tilt, chosen, check_int("pool", pool), generator, silent)
-    parts = _by_attribute(softmax(log_weight) @ phi, chosen)
+    parts = _by_attribute((normalised(log_weight) @ phi).numpy(), chosen)
     return {a.name: dict(zip(a.target, s.tolist(), strict=True)) for a, s in zip(chosen, parts, strict=True)}
 
 
@@ -123,7 +123,7 @@ def _by_attribute(values: np.ndarray, attributes: tuple[Attribute, ...]) -> list
 @torch.no_grad()
 def _pool(
     tilt: Tilt, attributes: tuple[Attribute, ...], size: int, generator: torch.Generator, track: Track
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Tensor, Tensor]:
     """Features (K, F) of fresh base draws, and their log-weights (K,)."""
     features, phi, log_weight = joint_features(attributes), [], []
     chunk = chunk_size(CHAIN_NUMBERS)
@@ -131,7 +131,7 @@ def _pool(
         u = tilt.sample_base(n, generator=generator)
         phi.append(features(tilt.decode(u)).double().cpu())
         log_weight.append(-tilt.energy(u).double().cpu())
-    return torch.cat(phi).numpy(), torch.cat(log_weight).numpy()
+    return torch.cat(phi), torch.cat(log_weight)
 
 
 def _match(phi: np.ndarray, attributes: tuple[Attribute, ...], tolerance: float) -> np.ndarray:
@@ -145,13 +145,13 @@ def _match(phi: np.ndarray, attributes: tuple[Attribute, ...], tolerance: float)
 
     options = {"gtol": tolerance / 100, "ftol": 1e-12}
     theta = minimize(dual, np.zeros(len(target)), jac=True, method="L-BFGS-B", bounds=[BOUND], options=options).x
-    weight = softmax(phi @ theta)
-    for a, found in zip(attributes, _by_attribute(weight @ phi, attributes), strict=True):
+    score = phi @ theta
+    for a, found in zip(attributes, _by_attribute(softmax(score) @ phi, attributes), strict=True):
         distance = 0.5 * float(np.abs(found - list(a.target.values())).sum())
         if not distance <= tolerance:
             reached = ", ".join(f"{k}: {s:.3f}" for k, s in zip(a.target, found, strict=True))
             raise fail(f"{a.name} target", "shares that the model's draws can reach", f"at best {reached}", FIX)
-    effective = 1 / float((weight**2).sum())
+    effective = len(phi) * float(ess(torch.from_numpy(score)))
     if effective < FEWEST:
         got = f"{effective:.0f} of {len(phi)}"
         raise fail("target", f"one that at least {FEWEST} effective draws of the pool carry", got, FIX)
