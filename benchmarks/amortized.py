@@ -16,7 +16,7 @@ import argparse
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from training import POINTS, judge
@@ -24,7 +24,7 @@ from training_methods import PLANE, Energy
 
 from latentebm.data.toy import TOYS
 from latentebm.ebm.learned_sampler import AmortizedRecipe, fit_amortized
-from latentebm.ebm.sampler_loss import ENTROPIES
+from latentebm.ebm.sampler_loss import Entropy
 from latentebm.evaluation.quadrature import mmd
 from latentebm.files import write_json
 from latentebm.models.sampler_net import SamplerNet
@@ -59,7 +59,7 @@ def merge(path: Path, row: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", nargs="+", default=list(TOYS), choices=list(TOYS))
-    parser.add_argument("--entropies", nargs="+", default=list(ENTROPIES), choices=list(ENTROPIES))
+    parser.add_argument("--entropies", nargs="+", default=get_args(Entropy), choices=get_args(Entropy))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--settings", type=json.loads, default={}, help="JSON of AmortizedRecipe's other settings")
     parser.add_argument("--json", type=Path, default=RESULTS)

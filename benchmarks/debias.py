@@ -35,7 +35,7 @@ from latentebm.workflow.problem import Problem, pose
 
 # Row name: reference images a class (None for all) and the settings that differ from the defaults.
 ROWS: dict[str, tuple[int | None, dict]] = {
-    "likelihood, 685 a class": (None, {}),
+    "likelihood, 685 per class": (None, {}),
     "likelihood, 685, Langevin": (None, {"sampler": "langevin"}),
     "jensen λ=1/4, 685": (None, {"objective": "jensen"}),
     "jensen λ=1/4, calibrated, 685": (None, {"objective": "jensen", "calibrate": True}),
@@ -49,7 +49,7 @@ ROWS: dict[str, tuple[int | None, dict]] = {
             "folds": 1,
         },
     ),
-    "likelihood, 10 a class": (10, {}),
+    "likelihood, 10 per class": (10, {}),
     "nce, 685": (None, {"objective": "nce"}),
     "contrastive, 685": (None, {"objective": "contrastive"}),
     "contrastive from the prior, 685": (None, {"objective": "contrastive", "negatives": "prior"}),

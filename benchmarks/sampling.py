@@ -36,6 +36,7 @@ from latentebm.sampling import (
     Langevin,
     RandomWalk,
     Rejection,
+    Target,
     ess_bulk,
     run_chains,
 )
@@ -156,7 +157,7 @@ def _serve(pipe: Any, threads: int, name: str, dim: int, chains: int, steps: int
 
 
 def speed(rounds: int = 9) -> list[dict[str, Any]]:
-    """Microseconds a step; contenders take turns, so that a busy machine slows all alike, and medians count."""
+    """Microseconds per step; contenders take turns, so that a busy machine slows all alike, and medians count."""
     rows = []
     for dim, chains in SPEED:
         # A chain starts with one evaluation more: let it weigh little.
@@ -197,14 +198,16 @@ def linear() -> dict[str, Any]:
     for chains in (1_000, 10_000, 100_000, 1_000_000):
         x = torch.randn(chains, 10)
         repeats = 5 if chains < 100_000 else 1
-        seconds = min(timed(lambda x=x: run_chains(fused, x, ULA(0.01), 8, generator=g)) for _ in range(repeats))
+        seconds = min(
+            timed(lambda x=x: run_chains(fused, x, ULA(0.01), 8, generator=g, compile=False)) for _ in range(repeats)
+        )
         rows.append({"chains": chains, "us_per_chain_step": 1e6 * seconds / chains / 8})
     logs = [(math.log(r["chains"]), math.log(r["us_per_chain_step"] * r["chains"])) for r in rows]
     slope = statistics.linear_regression(*zip(*logs, strict=True)).slope
     return {"rows": rows, "slope": slope}
 
 
-class _Gaussian:
+class _Gaussian(Target):
     """A tilt by a perceptron of the package's size, without a decoder."""
 
     def __init__(self, dim: int) -> None:
@@ -219,20 +222,18 @@ class _Gaussian:
     def energy(self, u: torch.Tensor) -> torch.Tensor:
         return self.net(u)
 
-    def potential(self, u: torch.Tensor) -> torch.Tensor:
-        return self.energy(u) - self.log_base(u)
-
     def decode(self, u: torch.Tensor) -> torch.Tensor:
         return u
 
 
 def _snis_job() -> None:
-    SNIS(pool=10_000_000).draw(_Gaussian(10), 10_000, generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    SNIS(pool=10_000_000).draw(_Gaussian(10), 10_000, generator=torch.Generator().manual_seed(0))
 
 
 def _chains_job() -> None:
     x = torch.randn(1_000_000, 10)
-    run_chains(FusedMLP(perceptron(10)), x, ULA(0.01), 100, generator=torch.Generator().manual_seed(0))
+    g = torch.Generator().manual_seed(0)
+    run_chains(FusedMLP(perceptron(10)), x, ULA(0.01), 100, generator=g, compile=False)
 
 
 def _peak_growth(job: Callable[[], None], threads: int, queue: Any) -> None:
@@ -265,7 +266,7 @@ def memory() -> dict[str, Any]:
 
 
 class PersistentCalls:
-    """PMC as it is used: the same chains a few steps a call; the calls after the first twenty are the draws."""
+    """PMC as it is used: the same chains a few steps per call; the calls after the first twenty are the draws."""
 
     def draw(self, tilt: Any, n: int, *, generator: torch.Generator) -> Draws:
         pmc = PMC(MALA(0.3), n_steps=20, size=n)
@@ -294,7 +295,7 @@ ESS_SAMPLERS: dict[str, tuple[Any, int]] = {
 
 
 def ess_table(epochs: int) -> list[dict[str, Any]]:
-    """Effective draws a second, and bias, of every sampler on fitted MNIST tilts of 2 and 10 dimensions."""
+    """Effective draws per second, and bias, of every sampler on fitted MNIST tilts of 2 and 10 dimensions."""
     from latentebm import Debiaser, biased_split, load_images
 
     images, rows = load_images("mnist"), []

@@ -31,7 +31,12 @@ from latentebm.models.data_energies import DataEnergy as DataEnergy
 from latentebm.models.data_tilts import DataTilt as DataTilt
 from latentebm.models.data_tilts import ElboTilt as ElboTilt
 from latentebm.models.energies import EnergyNet as EnergyNet
+from latentebm.models.ensemble import Ensemble as Ensemble
 from latentebm.models.features import Attribute as Attribute
+from latentebm.models.latent_model import LatentModel as LatentModel
+from latentebm.models.networks import MLP as MLP
+from latentebm.models.networks import Conv as Conv
+from latentebm.models.networks import Network as Network
 from latentebm.models.scaled_tilt import ScaledTilt as ScaledTilt
 from latentebm.models.tilts import LatentTilt as LatentTilt
 from latentebm.models.vae import VAE as VAE
@@ -53,6 +58,7 @@ from latentebm.sampling import Langevin as Langevin
 from latentebm.sampling import RandomWalk as RandomWalk
 from latentebm.sampling import Rejection as Rejection
 from latentebm.sampling import ReplayBuffer as ReplayBuffer
+from latentebm.sampling import Sampler as Sampler
 from latentebm.sampling import UnconditionalSampler as UnconditionalSampler
 from latentebm.sampling import agreement as agreement
 from latentebm.sampling import resample as resample
@@ -63,4 +69,16 @@ from latentebm.settings.fields import Settings as Settings
 from latentebm.tilting.any_model import tilt_generator as tilt_generator
 from latentebm.tilting.attributes import expected_shares as expected_shares
 from latentebm.tilting.attributes import tilt_attributes as tilt_attributes
+from latentebm.tilting.fit_tilt import TiltRecipe as TiltRecipe
+from latentebm.tilting.objectives import NCE as NCE
+from latentebm.tilting.objectives import Amortized as Amortized
+from latentebm.tilting.objectives import Contrastive as Contrastive
+from latentebm.tilting.objectives import Jensen as Jensen
+from latentebm.tilting.objectives import Likelihood as Likelihood
+from latentebm.tilting.objectives import Objective as Objective
+from latentebm.tilting.objectives import Score as Score
+from latentebm.tilting.spaces import DataSpace as DataSpace
+from latentebm.tilting.spaces import LatentSpace as LatentSpace
+from latentebm.tilting.spaces import Space as Space
+from latentebm.training.optimisation import Optimisation as Optimisation
 from latentebm.workflow.run import debias as debias

@@ -11,36 +11,26 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
-from latentebm import sampling
-from latentebm.checks import check_choice, check_int, check_number, fail
+from latentebm.checks import check_int, fail
+from latentebm.choices import check_settings, chosen_method, chosen_sampler, kl_weight
 from latentebm.chunks import in_chunks
 from latentebm.data.images import as_images
 from latentebm.devices import pick_device
-from latentebm.models.likelihoods import LIKELIHOODS
-from latentebm.models.networks import make_network
 from latentebm.models.saving import load_config, load_weights, save_model
 from latentebm.models.scaled_tilt import ScaledTilt
 from latentebm.models.tilts import Tilt
 from latentebm.models.vae import VAE
 from latentebm.objectives.tilt_losses import gain
 from latentebm.progress import Track, bars, silent
-from latentebm.registry import Option, Registry, restored, stored
+from latentebm.registry import stored
 from latentebm.rng import seeded, stream
 from latentebm.sampling import SNIS, Draws
-from latentebm.sampling.named import named_sampler
-from latentebm.settings.declaration import described, setting, settings_of
+from latentebm.settings.declaration import described, setting
 from latentebm.settings.fields import DebiaserSettings
 from latentebm.tilting.method import TiltMethod
-from latentebm.tilting.objectives import OBJECTIVES
-from latentebm.tilting.spaces import SPACES
-from latentebm.training.fit_vae import PRECISIONS, fit_vae
+from latentebm.training.fit_vae import fit_vae
 
 __all__ = ["Debiaser"]
-
-# Classes that settings may be objects of, and config files name.
-SAMPLING = ("SNIS", "Rejection", "ISIR", "Langevin", "HMC", "NUTS", "ULA", "MALA", "SGLD", "ImproperSGLD", "RandomWalk")
-KNOWN: dict[str, type] = {kind.__name__: kind for kind in (*OBJECTIVES.kinds.values(), *SPACES.kinds.values())}
-KNOWN |= {name: getattr(sampling, name) for name in SAMPLING}
 
 
 @described
@@ -110,7 +100,7 @@ class Debiaser(DebiaserSettings, BaseEstimator):
             vae,
             images,
             epochs=self.epochs,
-            kl_weight=self._kl_weight(),
+            kl_weight=kl_weight(self),
             precision=self.precision,
             generator=rng,
             track=track or self._track(),
@@ -153,7 +143,7 @@ class Debiaser(DebiaserSettings, BaseEstimator):
         """
         check_int("n", n)
         rng, tilt = self._stream(3, seed), self.tilt(strength)
-        draws = self._sampler(n).draw(tilt, n, generator=rng, track=track or self._track())
+        draws = chosen_sampler(self, n).draw(tilt, n, generator=rng, track=track or self._track())
         trace = None if draws.trace is None else tilt.code(draws.trace)
         return replace(draws, x=draws.x.clamp(0, 1), latent=tilt.code(draws.latent), trace=trace)
 
@@ -252,16 +242,7 @@ class Debiaser(DebiaserSettings, BaseEstimator):
         Raises:
             ValueError: a setting lies outside its range.
         """
-        for name in ("latent_dim", "epochs"):
-            check_int(name, getattr(self, name))
-        check_int("seed", self.seed, low=0)
-        check_number("kl_weight", self._kl_weight(), low=0, open_low=True)
-        make_network(self.network, self.width)
-        check_choice("likelihood", self.likelihood, LIKELIHOODS)
-        check_choice("precision", self.precision, PRECISIONS)
-        pick_device(self.device)
-        self.method()
-        self._sampler(1)
+        check_settings(self)
         return self
 
     def method(self) -> TiltMethod:
@@ -274,29 +255,7 @@ class Debiaser(DebiaserSettings, BaseEstimator):
             >>> Debiaser(objective="jensen", energy_penalty=0.5).method().objective
             Jensen(penalty=0.5, calibrate=False)
         """
-        return TiltMethod(
-            space=self._chosen(SPACES),
-            objective=self._chosen(OBJECTIVES),
-            gradient_penalty=self.gradient_penalty,
-            build=self.energy,
-        )
-
-    def _chosen(self, choices: Registry) -> Any:
-        options = []
-        for declared in settings_of(type(self)):
-            choice, _, field = declared.of.partition(".")
-            if choice == choices.setting:
-                options.append(Option(declared.name, field, getattr(self, declared.name), declared.default))
-        return choices.make(restored(choices.setting, getattr(self, choices.setting), KNOWN), options)
-
-    def _sampler(self, n: int) -> Any:
-        sampler = restored("sampler", self.sampler, KNOWN)
-        return named_sampler(sampler, pool=self.method().space.pool, steps=self.langevin_steps, n=n)
-
-    def _kl_weight(self) -> float:
-        if self.kl_weight is None:
-            return 1.0 if self.latent_dim <= 3 else 1.5
-        return self.kl_weight
+        return chosen_method(self)
 
     def _stream(self, stage: int, seed: int | None) -> torch.Generator:
         return stream(self.seed if seed is None else seed, stage)

@@ -37,14 +37,14 @@ def differentiate(potential: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Ten
     return value.detach(), grad
 
 
-def checked_values(potential: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """A potential's values (N,) at points (N, *event), refused unless they are one floating number per point."""
+def checked_values(potential: Callable[[Tensor], Tensor], x: Tensor, name: str = "potential") -> Tensor:
+    """Values (N,) of a potential or energy at points (N, *event), refused unless one floating number per point."""
     value = potential(x)
     if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise fail("potential", f"shape ({len(x)},)", got, "return one energy per point, for example by .squeeze(-1)")
+        raise fail(name, f"shape ({len(x)},)", got, "return one energy per point, for example by .squeeze(-1)")
     if not value.is_floating_point():
-        raise fail("potential", "floating numbers", str(value.dtype), "convert them with .float()")
+        raise fail(name, "floating numbers", str(value.dtype), "convert them with .float()")
     return value
 
 

@@ -30,6 +30,7 @@ from latentebm.training.fit import DivergedError
 
 NOISE = 0.5
 ENTROPIES = ("variational", "mutual-information", "scales")
+PRECISE = {"steps": 300, "batch": 128, "lr": 0.03}
 
 
 def test_scale_entropy_is_that_of_gaussians():
@@ -123,9 +124,6 @@ def gaussian_sampler(entropy, dim=1):
 def moments(source):
     x = source.sample(4000, generator=torch.Generator().manual_seed(1)).detach()
     return x.mean(0), x.std(0)
-
-
-PRECISE = {"steps": 300, "batch": 128, "lr": 0.03}
 
 
 @pytest.mark.parametrize("entropy", ENTROPIES)
@@ -234,8 +232,8 @@ def learned_together(entropy, noise=0.1):
     """Excess over the entropy of eight Gaussians, by exact quadrature; the parabola alone has 2.04 nats."""
     g = torch.Generator().manual_seed(0)
     law, energy, scales = EightGaussians(), Integrable(g), entropy == "scales"
-    straight = 0.0 if scales else 1.5
-    source = SamplerNet(2, 2, hidden=(64, 64), noise=noise, straight=straight, batch_norm=scales, generator=g)
+    shape = {"hidden": (64, 64), "straight": 0.0 if scales else 1.5, "batch_norm": scales}
+    source = SamplerNet(2, 2, noise=noise, **shape, generator=g)
     recipe = AmortizedRecipe(entropy=entropy, steps=300, batch=128)
     fit_amortized(energy, source, law.sample(4000, generator=g), recipe, generator=g)
     test = law.sample(4000, generator=g)

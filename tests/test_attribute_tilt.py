@@ -99,7 +99,9 @@ def test_unadjusted_chains_refuse_constant_pieces(kernel, attributes, rng):
     samplers = Langevin(kernel=kernel, n_steps=60, warm_up=0), PMC(kernel, n_steps=60, size=1000, restart=0)
     for sampler in samplers:
         if not kernel.adjusted:
-            with pytest.raises(ValueError, match="energy: expected one with a gradient for an unadjusted kernel"):
+            with pytest.raises(
+                ValueError, match="energy: expected a differentiable one, which unadjusted kernels need"
+            ):
                 sampler.draw(tilt, 1000, generator=rng)
         elif attributes == "hard":
             # 1,000 draws: sd .0126.

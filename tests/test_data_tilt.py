@@ -28,9 +28,6 @@ class Linear(Gaussian):
     def mean(self, parameter):
         return parameter
 
-    def law(self, parameter):
-        return torch.distributions.Independent(torch.distributions.Normal(parameter, self.scale), parameter.ndim - 1)
-
 
 def linear_vae():
     """A VAE of images (3, 1, 1) whose marginal and posterior are known normal laws."""

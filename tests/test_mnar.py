@@ -243,6 +243,7 @@ def test_bad_input_names_the_fix(bad, message):
         (lambda: MNARDataset([(3, 0)], MCAR(), rate=0.1), "first entry is a tensor"),
         (lambda: make_missing_values(X, mcar_rate=0.5, mar_rate=0.5), "rates: expected a sum below 1"),
         (lambda: make_missing_values(X[:, :1], mcar_rate=0.5), "X: expected at least two columns"),
+        (lambda: make_missing(X, faulty(MCAR, "remove", lambda *_: [([0], [True])])()), "mechanism: expected boolean"),
     ],
 )
 def test_bad_settings_name_the_fix(build, message):

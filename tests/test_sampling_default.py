@@ -151,7 +151,7 @@ def test_a_copy_has_a_generator_of_its_own_in_the_same_state(duplicate):
         (lambda p: optim.SGLD([p], generator=None), "generator: expected a torch.Generator, got NoneType"),
         (
             lambda p: optim.SGLD([p], generator=gen()).load_state_dict(torch.optim.SGD([p]).state_dict()),
-            "a generator's state",
+            "the state of a torch.Generator",
         ),
         (
             lambda p: optim.SGLD([p], generator=gen()).load_state_dict(

@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from latentebm._version import __version__
-from latentebm.cli import debias, missing, planning
-from latentebm.cli.console import bars, console, errors_exit
+from latentebm.cli import debias
+from latentebm.cli.console import console
+from latentebm.cli.missing import ampute, impute
+from latentebm.cli.planning import plan
 from latentebm.cli.sample import report, sample
 
 __all__ = ["app", "main"]
@@ -31,10 +33,8 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 debias.register(app)
-app.command()(sample)
-app.command()(report)
-missing.register(app, errors_exit=errors_exit)
-planning.register(app, errors_exit=errors_exit, bars=bars)
+for command in (sample, report, impute, ampute, plan):
+    app.command()(command)
 
 
 def main() -> None:

@@ -2,54 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import wraps
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from latentebm.checks import check_choice, check_int, check_number, fail
+from latentebm.cli.console import errors_exit
 from latentebm.files import check_absent, write_atomic
 
 if TYPE_CHECKING:
     # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
     import pandas as pd
 
-__all__ = ["ampute", "impute", "register"]
+__all__ = ["ampute", "impute"]
 
-METHODS = ("miwae", "not-miwae", "mean", "knn", "iterative")
+DEEP = ("miwae", "not-miwae")
+METHODS = (*DEEP, "mean", "knn", "iterative")
 MECHANISMS = ("mcar", "mar", "self-masking", "column-driven", "by-class")
-
-
-def register(app: typer.Typer, *, errors_exit: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
-    """Add both commands to `app`, each run inside `errors_exit()`, which turns mistakes into messages.
-
-    Example:
-        >>> app = typer.Typer()
-        >>> register(app); [c.name for c in app.registered_commands]
-        ['impute', 'ampute']
-    """
-    for command in (impute, ampute):
-        app.command(command.__name__)(_inside(errors_exit, command))
-
-
-def _inside(
-    context: Callable[[], AbstractContextManager[Any]], command: Callable[..., None]
-) -> Callable[..., None]:  # fmt: skip
-    @wraps(command)
-    def _run(*args: Any, **options: Any) -> None:
-        with context():
-            command(*args, **options)
-
-    return _run
 
 
 def _option(text: str) -> Any:
     return typer.Option(help=text)
 
 
+@errors_exit()
 def impute(
     file: Annotated[Path, typer.Argument(help="Table with missing cells: .csv, or .npz with an array x of (N, D).")],
     out: Annotated[Path, _option("File for the completed table, of the same type as the input.")],
@@ -79,18 +57,28 @@ def impute(
     check_suffix(out, file)
     page, copies = report or out.with_suffix(".html"), _copies(out, multiple, method)
     check_absent([out, page, *copies], overwrite)
+    import pandas as pd
+
+    from latentebm.missing.imputation_report import write_imputation_report
+
     table = read_table(file)
     settings = {"decoder": decoder, "latent_dim": latent_dim, "steps": steps, "draws": draws, "direction": direction}
     families = _families(likelihood, table)
     known = missing_model if method == "not-miwae" else None
     imputer = _imputer(method, table, likelihood=families, missing_model=known, random_state=seed, **settings)
-    done = _complete(imputer, table)
+    # Some imputers write into what they are given, and a frame's own memory may be read-only.
+    X = table if method in DEEP else table.to_numpy(dtype="float64", copy=True)
+    done = pd.DataFrame(imputer.fit(X).transform(X), index=table.index).set_axis(table.columns, axis=1)
     write_table(out, done)
     for copy, drawn in zip(copies, imputer.multiple(table, multiple) if copies else [], strict=True):
         write_table(copy, drawn)
-    typer.echo(_report(page, table, done, out, f"imputed by {method}, seed {seed}", file.name))
+    gone = table.isna().to_numpy()
+    facts = f"{int(gone.sum()):,} of {gone.size:,} cells imputed by {method}, seed {seed}."
+    page = write_imputation_report(page, done, table.notna(), name=file.name, facts=facts)
+    typer.echo(f"{facts}\ntable  {out}\nreport {page}")
 
 
+@errors_exit()
 def ampute(
     file: Annotated[Path, typer.Argument(help="Complete table: .csv, or .npz with an array x of (N, D).")],
     out: Annotated[Path, _option("File for the table with missing cells, of the same type as the input.")],
@@ -115,14 +103,13 @@ def ampute(
 
     Example: latentebm ampute patients.csv --mechanism self-masking --column income --rate 0.3 --out holed.csv
     """
-    from latentebm.missing.mechanisms import make_missing
-
     check_choice("--mechanism", mechanism, MECHANISMS)
     check_suffix(out, file)
     check_absent([out], overwrite)
+    from latentebm.missing.mechanisms import make_missing
+
     table = read_table(file)
-    names = {str(c): c for c in table.columns}  # columns of an .npz are numbers
-    columns, drivers = ([names.get(c, c) for c in given] if given else None for given in (column, driver))
+    columns, drivers = _columns("--column", column, table), _columns("--driver", driver, table)
     if mechanism == "by-class":
         remover, y = _by_class(table, drivers, class_rate, columns)
         holed, mask = make_missing(table, remover, y=y, random_state=seed)
@@ -169,19 +156,10 @@ def check_suffix(out: Path, file: Path) -> None:
 
 
 def _copies(out: Path, multiple: int, method: str) -> list[Path]:
-    if check_int("--multiple", multiple, low=0) and method not in ("miwae", "not-miwae"):
+    if check_int("--multiple", multiple, low=0) and method not in DEEP:
         fix = "pass --method miwae or not-miwae"
         raise fail("--multiple", f"0 with --method {method}, which draws nothing at random", multiple, fix)
     return [out.with_name(f"{out.stem}-{i + 1}{out.suffix}") for i in range(multiple)]
-
-
-def _report(page: Path, table: pd.DataFrame, done: pd.DataFrame, out: Path, how: str, name: str) -> str:
-    from latentebm.missing.imputation_report import write_imputation_report
-
-    mask = table.notna()
-    facts = f"{int((~mask).to_numpy().sum()):,} of {mask.size:,} cells {how}."
-    page = write_imputation_report(page, done, mask, name=name, facts=facts)
-    return f"{facts}\ntable  {out}\nreport {page}"
 
 
 def _text(table: pd.DataFrame) -> list[Any]:
@@ -190,21 +168,27 @@ def _text(table: pd.DataFrame) -> list[Any]:
     return [c for c in table if not is_numeric_dtype(table[c])]
 
 
+def _columns(flag: str, given: Sequence[str] | None, table: pd.DataFrame) -> list[Any]:
+    names = {str(c): c for c in table.columns}  # columns of an .npz are numbers
+    unknown = [c for c in given or [] if c not in names]
+    if unknown:
+        raise fail(flag, "columns of the table", unknown, f"pass some of {', '.join(list(names)[:10])}")
+    return [names[c] for c in given or []]
+
+
 def _families(likelihood: Sequence[str] | None, table: pd.DataFrame) -> dict[Any, str]:
-    names = {str(c): c for c in table.columns}
+    parts = [entry.rpartition("=") for entry in likelihood or []]
+    if not all(column and family for column, _, family in parts):
+        fix = f"pass for example --likelihood {table.columns[0]}=student_t"
+        raise fail("--likelihood", "COLUMN=FAMILY", likelihood, fix)
+    columns = _columns("--likelihood", [column for column, _, _ in parts], table)
     # A text column of a file can be nothing else: reading it from a .csv is what declares it.
-    families: dict[Any, str] = dict.fromkeys(_text(table), "categorical")
-    for entry in likelihood or []:
-        column, _, family = entry.partition("=")
-        if column not in names or not family:
-            fix = f"pass for example --likelihood {next(iter(names))}=student_t"
-            raise fail("--likelihood", "COLUMN=FAMILY with a column of the table", entry, fix)
-        families[names[column]] = family
-    return families
+    text = dict.fromkeys(_text(table), "categorical")
+    return text | {column: family for column, (_, _, family) in zip(columns, parts, strict=True)}
 
 
 def _imputer(method: str, table: pd.DataFrame, **settings: Any) -> Any:
-    if method in ("miwae", "not-miwae"):
+    if method in DEEP:
         from latentebm.missing import MIWAEImputer
         from latentebm.progress import bars
 
@@ -216,28 +200,18 @@ def _imputer(method: str, table: pd.DataFrame, **settings: Any) -> Any:
     from sklearn.experimental import enable_iterative_imputer  # noqa: F401
     from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 
-    if method == "iterative":
-        return IterativeImputer(keep_empty_features=True, random_state=settings["random_state"])
-    return {"mean": SimpleImputer, "knn": KNNImputer}[method](keep_empty_features=True)
-
-
-def _complete(imputer: Any, table: pd.DataFrame) -> pd.DataFrame:
-    import numpy as np
-    import pandas as pd
-
-    # Some imputers write into what they are given; a frame's own memory may be read-only.
-    X = table if hasattr(imputer, "multiple") else table.to_numpy(dtype=np.float64, copy=True)
-    done = imputer.fit(X).transform(X)
-    return done if isinstance(done, pd.DataFrame) else pd.DataFrame(done, columns=table.columns, index=table.index)
+    options = {"random_state": settings["random_state"]} if method == "iterative" else {}
+    build: Any = {"mean": SimpleImputer, "knn": KNNImputer, "iterative": IterativeImputer}[method]
+    return build(keep_empty_features=True, **options)
 
 
 def _by_class(
-    table: pd.DataFrame, drivers: list[Any] | None, rates: list[str] | None, columns: list[Any] | None
-) -> tuple[Any, Any]:
+    table: pd.DataFrame, drivers: list[Any], rates: list[str] | None, columns: list[Any]
+) -> tuple[Any, Any]:  # fmt: skip
     """The mechanism and the labels, as text."""
     from latentebm.missing.mechanisms import ByClass
 
-    if not drivers or len(drivers) != 1 or drivers[0] not in table:
+    if len(drivers) != 1:
         raise fail("--driver", "the one column that holds the classes", drivers, "pass --driver COLUMN")
     parts = [entry.rpartition("=") for entry in rates or []]
     if not parts or not all(label for label, _, _ in parts):
@@ -247,17 +221,17 @@ def _by_class(
     return remover, table[drivers[0]].astype(str).to_numpy()
 
 
-def _mechanism(name: str, columns: list[Any] | None, drivers: list[Any] | None, shape: dict[str, Any]) -> Any:
+def _mechanism(name: str, columns: list[Any], drivers: list[Any], shape: dict[str, Any]) -> Any:
     from latentebm.missing.mechanisms import MAR, MCAR, ColumnDriven, SelfMasking
 
     if name == "mcar":
-        return MCAR(columns)
+        return MCAR(columns or None)
     if name == "self-masking":
-        return SelfMasking(columns=columns, **shape)
+        return SelfMasking(columns=columns or None, **shape)
     if not drivers:
         raise fail("--driver", f"the column {name} depends on", None, "pass --driver COLUMN")
     if name == "mar":
-        return MAR(drivers, columns, **shape)
+        return MAR(drivers, columns or None, **shape)
     if len(drivers) != 1:
         raise fail("--driver", "one column for column-driven", drivers, "pass --driver once")
-    return ColumnDriven(drivers[0], columns, **shape)
+    return ColumnDriven(drivers[0], columns or None, **shape)

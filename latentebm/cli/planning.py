@@ -2,75 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from latentebm.checks import check_int, fail
-from latentebm.progress import silent
+from latentebm.cli.console import bars, console, errors_exit
 
-__all__ = ["parse_sizes", "register"]
-
-HELP = """Balance and quality against reference size: how many reference images are worth collecting?
-
-[bold]Example[/bold]
-
-    latentebm plan runs/debias --sizes 5,10,25,50,100,250,685 --seeds 5
-
-Tilts the run's generator, without training it again, to random parts of its reference, and judges each tilt.
-Writes plan.csv and plan.png. Every size and seed is a fit of its own, so the example takes minutes; fewer seeds
-and a smaller --pool or --samples are quicker and noisier.
-"""
+__all__ = ["parse_sizes", "plan"]
 
 
-def register(
-    app: typer.Typer,
-    *,
-    errors_exit: Callable[[], AbstractContextManager[Any]] = nullcontext,
-    bars: Callable[[], AbstractContextManager[Any]] = lambda: nullcontext(silent),
+@errors_exit()
+def plan(
+    run: Annotated[Path, typer.Argument(help="run folder of latentebm debias")],
+    sizes: Annotated[str, typer.Option(help="reference images per class")] = "5,10,25,50,100,250,685",
+    seeds: Annotated[int, typer.Option(help="random references of each size")] = 5,
+    samples: Annotated[int, typer.Option(help="images judged each time")] = 5000,
+    pool: Annotated[int, typer.Option(help="prior draws each time")] = 100_000,
+    out: Annotated[Optional[Path], typer.Option(help="folder to write; by default the run's")] = None,  # noqa: UP045
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    overwrite: Annotated[bool, typer.Option(help="replace an earlier plan")] = False,
 ) -> None:
-    """Add the command to `app`: mistakes become messages inside `errors_exit()`, `bars()` shows progress.
+    """Balance and quality against reference size: how many reference images are worth collecting?
 
-    Example:
-        >>> app = typer.Typer()
-        >>> register(app); [c.name for c in app.registered_commands]
-        ['plan']
+    [bold]Example[/bold]
+
+        latentebm plan runs/debias --sizes 5,10,25,50,100,250,685 --seeds 5
+
+    Tilts the run's generator, without training it again, to random parts of its reference, and judges each tilt.
+    Writes plan.csv and plan.png. Every size and seed is a fit of its own, so the example takes minutes; fewer seeds
+    and a smaller --pool or --samples are quicker and noisier.
     """
+    wanted = parse_sizes(sizes)
+    # Heavy modules are imported inside the command: --help and a mistyped option answer at once.
+    from latentebm.studies import plan as study
 
-    @app.command("plan", help=HELP)
-    def command(
-        run: Annotated[Path, typer.Argument(help="run folder of latentebm debias")],
-        sizes: Annotated[str, typer.Option(help="reference images per class")] = "5,10,25,50,100,250,685",
-        seeds: Annotated[int, typer.Option(help="random references of each size")] = 5,
-        samples: Annotated[int, typer.Option(help="images judged each time")] = 5000,
-        pool: Annotated[int, typer.Option(help="prior draws each time")] = 100_000,
-        out: Annotated[Optional[Path], typer.Option(help="folder to write; the run's by default")] = None,  # noqa: UP045
-        device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-        overwrite: Annotated[bool, typer.Option(help="replace an earlier plan")] = False,
-    ) -> None:
-        with errors_exit():
-            wanted = parse_sizes(sizes)
-            # Heavy modules are imported inside the command: --help and a mistyped option answer at once.
-            from latentebm.studies.plan import plan
-
-            with bars() as track:
-                table = plan(
-                    run,
-                    sizes=wanted,
-                    seeds=seeds,
-                    samples=samples,
-                    pool=pool,
-                    out=out,
-                    overwrite=overwrite,
-                    device=device,
-                    track=track,
-                )
-        _print(table)
+    settings: dict[str, Any] = {"seeds": seeds, "samples": samples, "pool": pool, "out": out, "device": device}
+    with bars() as track:
+        table = study.plan(run, sizes=wanted, overwrite=overwrite, track=track, **settings)
+    _print(table)
 
 
 def parse_sizes(text: str) -> list[int]:
@@ -99,4 +71,4 @@ def _print(table: Any) -> None:
         digits = {**dict.fromkeys(heads, 2), "tv": 3, "frechet": 0}
         cells = (f"{mean[name]:.{digits[name]}f} ± {spread[name]:.{digits[name]}f}" for name in heads)
         shown.add_row(str(size), *cells)
-    Console().print(shown)
+    console.print(shown)

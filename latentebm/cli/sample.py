@@ -14,6 +14,7 @@ from latentebm.cli.console import bars, console, errors_exit
 __all__ = ["report", "sample"]
 
 
+@errors_exit()
 def sample(
     run: Annotated[Path, typer.Argument(help="run folder of latentebm debias")],
     n: Annotated[int, typer.Option("-n", "--samples", help="images to draw")] = 1000,
@@ -37,22 +38,22 @@ def sample(
 
     The file holds images (n, C, H, W) in [0, 1], latent (n, d) and log_weight (n,).
     """
-    with errors_exit():
-        if out.exists() and not overwrite:
-            raise fail("out", "a file that does not exist yet", f"{out}", "choose another, or pass --overwrite")
-        from latentebm.debiaser import Debiaser
-        from latentebm.workflow.run import check_npz, save_samples
+    if out.exists() and not overwrite:
+        raise fail("out", "a file that does not exist yet", f"{out}", "choose another, or pass --overwrite")
+    from latentebm.debiaser import Debiaser
+    from latentebm.workflow.run import check_npz, save_samples
 
-        check_npz(out)
-        model = Debiaser.load(run, device=device)
-        if sampler is not None:
-            model.set_params(sampler=sampler).check()
-        with bars() as track:
-            draws = model.sample(n, strength=strength, seed=seed, track=track)
-        save_samples(out, draws)
+    check_npz(out)
+    model = Debiaser.load(run, device=device)
+    if sampler is not None:
+        model.set_params(sampler=sampler).check()
+    with bars() as track:
+        draws = model.sample(n, strength=strength, seed=seed, track=track)
+    save_samples(out, draws)
     console.print(f"{n:,} images in [bold]{escape(str(out))}[/bold]", highlight=False)
 
 
+@errors_exit()
 def report(run: Annotated[Path, typer.Argument(help="run folder of latentebm debias")]) -> None:
     """Write a run's report.html again, from its metrics and figures.
 
@@ -60,8 +61,7 @@ def report(run: Annotated[Path, typer.Argument(help="run folder of latentebm deb
 
         latentebm report runs/debias
     """
-    with errors_exit():
-        from latentebm.report import render_report
+    from latentebm.report import render_report
 
-        page = render_report(run)
+    page = render_report(run)
     console.print(f"Report: [bold]{escape(str(page))}[/bold]", highlight=False)

@@ -5,29 +5,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import fail
+from latentebm.checks import check_points, fail
 
 __all__ = ["check_depends", "check_energy"]
 
 
-def check_energy(energy: nn.Module, x: Tensor) -> None:
-    """Check that an energy gives one number per point (N, *event), which depends on the point.
+def check_energy(energy: nn.Module, data: Tensor, *, flat: bool = False) -> None:
+    """Check data (N, *event), or (N, d) with `flat`, and that an energy gives one number per point, by the point.
 
     Raises:
-        ValueError: it does not.
+        ValueError: the data are not so, floating and finite, or the energy does not.
     """
-    value = check_depends(energy, x)
+    if flat and (data.ndim != 2 or not len(data)):
+        raise fail("data", "shape (N, d)", tuple(data.shape), "flatten each point")
+    value = check_depends(energy, x := check_points("data", data)[:256])
     if value.shape != x.shape[:1]:
         raise fail("energy", "shape (N,)", tuple(value.shape), "return one energy per point, for example .squeeze(-1)")
 
 
 def check_depends(network: nn.Module, x: Tensor) -> Tensor:
-    """Return what a network makes of points (N, *event), energies (N,) or logits (N, C), if it depends on them.
-
-    It may do so now, or for some value of its parameters.
+    """Return a network's energies (N,) or logits (N, C) of points (N, *event), if they depend on the points.
 
     Raises:
-        ValueError: it does not: its score is zero whatever is learned, and no method could fit it.
+        ValueError: its score is zero, and would be whatever is learned: no method could fit it.
 
     Example:
         >>> check_depends(nn.Linear(2, 3), torch.randn(4, 2)).shape
@@ -36,7 +36,7 @@ def check_depends(network: nn.Module, x: Tensor) -> Tensor:
     leaf = x.detach().clone().requires_grad_()
     value: Tensor = network(leaf)
     # Of logits, some combination.
-    flat = value if value.ndim == 1 else value.flatten(1) @ torch.linspace(1, 2, value[0].numel()).to(value)
+    flat = value if value.ndim < 2 else value.flatten(1) @ torch.linspace(1, 2, value[0].numel()).to(value)
     if not _depends(flat, leaf, [p for p in network.parameters() if p.requires_grad]):
         raise fail("energy", "one that depends on x", "a zero score at every point", "use its argument in forward")
     return value.detach()

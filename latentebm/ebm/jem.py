@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_int, check_number, check_points, fail
+from latentebm.checks import check_points, fail
 from latentebm.data.batches import Minibatches
 from latentebm.ebm.check_energy import check_depends
 from latentebm.objectives.contrast import contrastive_loss, jem_loss
@@ -44,13 +44,6 @@ class JEMRecipe(Optimisation):
     schedule: Schedule = "cosine"
     clip: float | None = 1.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("weight", "energy_penalty", "noise"):
-            check_number(name, getattr(self, name), low=0)
-        for name in ("epochs", "batch_size"):
-            check_int(name, getattr(self, name))
-
 
 def fit_jem(
     classifier: nn.Module,
@@ -68,16 +61,16 @@ def fit_jem(
     .. math:: \min_\theta\; -\overline{\log p_\theta(y \mid x)} + w \left[\overline{E_\theta(x)}
         - \overline{E_\theta(\tilde x)}\right], \quad \tilde x \text{ from the chains}
 
-    The sampler says which energy is contrasted: conditional, E(x|y) = −f(x)[y], with chains of every label in equal
-    numbers, or unconditional. Its chains stay in ``chains.buffer`` for drawing afterwards. A guard goes back to a good
-    state, at half the learning rate, where the energies of chains and data differ too much.
+    Its chains stay in ``chains.buffer`` for drawing afterwards. Where the energies of chains and data differ too much,
+    training goes back to a good state at half the learning rate.
 
     Arguments:
         classifier: the network of `sampler`, (N, *event) to logits (N, C); fitted in place. Pretraining it by
             cross-entropy alone saves most of the time.
         x: data, (N, *event), floating.
         y: labels (N,), of 0 … C − 1.
-        sampler: the classifier read as an energy, such as a `ConditionalSampler`.
+        sampler: says which energy is contrasted: that of a `ConditionalSampler`, E(x|y) = −f(x)[y], with chains of
+            every label in equal numbers, or an unconditional one.
 
     Raises:
         ValueError: the data are not floating and finite, there are not as many labels, one is out of range, or the

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_choice, check_int, check_number, check_points, fail
+from latentebm.checks import fail
 from latentebm.ebm.check_energy import check_energy
 from latentebm.ebm.proposal import Proposal
-from latentebm.ebm.sampler_loss import ENTROPIES, Potential, SamplerLoss, constant
+from latentebm.ebm.sampler_loss import Entropy, Potential, SamplerLoss, constant
 from latentebm.models.sampler_net import SamplerNet
 from latentebm.objectives.contrast import contrastive_loss
 from latentebm.objectives.gradient_penalty import gradient_penalty
-from latentebm.objectives.sampler_entropy import BOUNDS
+from latentebm.objectives.sampler_entropy import Bound
 from latentebm.progress import Track, silent
 from latentebm.rng import integers
 from latentebm.training.fit import FitResult, fit
@@ -36,21 +36,13 @@ class SamplerRecipe(Optimisation):
         batch: draws per step.
     """
 
-    entropy: str = "variational"
-    bound: str = "donsker-varadhan"
+    entropy: Entropy = "variational"
+    bound: Bound = "donsker-varadhan"
     entropy_weight: float = 1.0
     steps: int = 1200
     batch: int = 256
     lr: float = 3e-3
     schedule: Schedule = "onecycle"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_choice("entropy", self.entropy, ENTROPIES)
-        check_choice("bound", self.bound, BOUNDS)
-        check_number("entropy_weight", self.entropy_weight, low=0)
-        for name in ("steps", "batch"):
-            check_int(name, getattr(self, name))
 
     def loss(self, source: SamplerNet, generator: torch.Generator) -> SamplerLoss:
         """The sampler's loss, and the critic that it may need."""
@@ -59,10 +51,10 @@ class SamplerRecipe(Optimisation):
 
 @dataclass(frozen=True, kw_only=True)
 class AmortizedRecipe(SamplerRecipe):
-    """How an energy and its sampler are fitted together; what it shares with `SamplerRecipe` is explained there.
+    """How an energy and its sampler are fitted together, beside the settings of `SamplerRecipe`.
 
     Attributes:
-        gradient_penalty: λ ≥ 0; it flattens the energy, most where the data are narrow.
+        gradient_penalty: λ, which flattens the energy, most where the data are narrow.
         energy_penalty: weight of the squared energies of both sides, which damps the game; in 1/nats.
         ratio: moves of the sampler for each of the energy; raise it where the two oscillate.
     """
@@ -70,12 +62,6 @@ class AmortizedRecipe(SamplerRecipe):
     gradient_penalty: float = 0.0
     energy_penalty: float = 0.0
     ratio: int = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("gradient_penalty", "energy_penalty"):
-            check_number(name, getattr(self, name), low=0)
-        check_int("ratio", self.ratio)
 
 
 def fit_amortized(
@@ -94,12 +80,10 @@ def fit_amortized(
         \min_E\; E_{data}[E] - \textstyle\sum_i \bar w_i E(x_i) + \lambda\, E_{data}|\nabla E|^2, \qquad
         \min_G\; E_G[E + U_0] - w H(G)
 
-    The sampler's points, a tenth of a wide Gaussian among them, are redrawn by importance weights
-    (:class:`~latentebm.ebm.proposal.Proposal`): otherwise a sampler that lags behind would mislead the energy, and the
-    energy might fall without bound where the sampler has no point. Each of the two losses treats the other's module as
-    constant, so that their sum has both gradients and one optimizer makes both moves. Give the energy a form that is
-    integrable whatever the network does, such as a perceptron over a wide parabola, or a `base`; and the sampler a
-    straight part about as wide as the data.
+    The sampler's points are redrawn by importance weights (:class:`~latentebm.ebm.proposal.Proposal`), so that one that
+    lags behind does not mislead the energy. Each of the two losses treats the other's module as constant: their sum has
+    both gradients, and one optimizer makes both moves. Give the energy a form that is integrable whatever the network
+    does, such as a perceptron over a wide parabola, or a `base`; and the sampler a straight part as wide as the data.
 
     Arguments:
         energy: maps (N, d) to (N,), fitted in place.
@@ -111,8 +95,8 @@ def fit_amortized(
         The record of the fit; its loss is the sum of a game's two losses, and does not measure progress.
 
     Raises:
-        ValueError: the data are not finite (N, d), the sampler makes points of another length or lacks what its
-            entropy needs, or the energy is not one number per point that depends on the point.
+        ValueError: the data are not finite (N, d), the sampler makes other points or lacks what its entropy needs, or
+            the energy is not one number per point that depends on the point.
         DivergedError: the loss became NaN or infinite.
 
     References:
@@ -129,11 +113,8 @@ def fit_amortized(
         True
     """
     recipe = recipe or AmortizedRecipe()
-    if data.ndim != 2 or not len(data):
-        raise fail("data", "shape (N, d)", tuple(data.shape), "flatten each point")
-    check_points("data", data)
+    check_energy(energy, data, flat=True)
     _check_source(source, data.shape[1])
-    check_energy(energy, data[:256])
     learner, fixed = recipe.loss(source, generator), constant(energy)
     # Half as wide again as the data; a constant column still gets a width.
     width = (1.5 * data.std(0, correction=0)).clamp_min(source.noise or 1.0)
@@ -164,17 +145,9 @@ def fit_sampler(
     generator: torch.Generator,
     track: Track = silent,
 ) -> FitResult:
-    r"""Fit a sampler to a potential that stays as it is, such as a fitted tilt's.
+    r"""Fit a sampler in place to a potential U, (N, d) to (N,) in nats, that stays as it is, such as a fitted tilt's.
 
     .. math:: \min_G\; E_G[U] - H(G) \;\ge\; -\log Z
-
-    Arguments:
-        potential: maps (N, d) to (N,), in nats; never changed.
-        source: the sampler, fitted in place.
-
-    Raises:
-        ValueError: the sampler lacks what its entropy needs, or the potential is not one number per point.
-        DivergedError: the loss became NaN or infinite.
 
     Example:
         >>> g, source = torch.Generator().manual_seed(0), SamplerNet(1, 1, hidden=(), noise=0.5, straight=1.0)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_choice, check_int, check_number, check_points, fail
+from latentebm.checks import check_int, check_number, fail
 from latentebm.data.batches import Minibatches
 from latentebm.ebm.check_energy import check_energy
 from latentebm.objectives.contrast import contrastive_loss
@@ -22,9 +23,9 @@ from latentebm.training.fit import FitResult, fit
 from latentebm.training.guard import Guard
 from latentebm.training.optimisation import Optimisation, Schedule
 
-__all__ = ["STARTS", "MCMCRecipe", "Negatives", "fit_ebm"]
+__all__ = ["MCMCRecipe", "Negatives", "fit_ebm"]
 
-STARTS = ("buffer", "base", "data")
+Start = Literal["buffer", "base", "data"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +38,8 @@ class MCMCRecipe(Optimisation):
         n_steps: transitions of the chains per optimizer step, the k of CD-k.
         start: where chains start: ``buffer``, where those of a replay buffer stand (persistent contrastive divergence);
             ``base``, at base draws (short runs); ``data``, at the data of the batch (contrastive divergence).
-        buffer_size: chains in the replay buffer.
-        restart: probability that a chain of the buffer starts again from a base draw. Chains that mix need none, and
-            each one biases the gradient until it has converged; chains stuck in too few modes need some.
+        restart: probability that a chain of the buffer starts again from a base draw, which helps chains stuck in too
+            few modes, but biases the gradient until it has converged.
         energy_penalty: λ of the squared energies, 1/nats.
         gradient_penalty: weight of the squared gradient norm between data and draws.
         noise: standard deviation of Gaussian noise added to the data, in the data's units.
@@ -49,7 +49,7 @@ class MCMCRecipe(Optimisation):
 
     kernel: Kernel = MALA(0.1)  # noqa: RUF009 - frozen, like every kernel
     n_steps: int = 20
-    start: str = "buffer"
+    start: Start = "buffer"
     buffer_size: int = 10_000
     restart: float = 0.0
     energy_penalty: float = 0.0
@@ -63,14 +63,10 @@ class MCMCRecipe(Optimisation):
     average: float = 0.99
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_kernel(self.kernel)
         check_int("n_steps", self.n_steps, fix="CD-k takes k ≥ 1 transitions: without any, draws and data coincide")
-        check_choice("start", self.start, STARTS)
-        check_int("buffer_size", self.buffer_size, fix="the buffer needs at least one chain, best some batches of them")
+        super().__post_init__()
         check_number("restart", self.restart, low=0, high=1)
-        for name in ("energy_penalty", "gradient_penalty", "noise"):
-            check_number(name, getattr(self, name), low=0)
         if self.start == "buffer" and self.buffer_size < self.batch_size:
             raise fail("buffer_size", f"at least the batch's {self.batch_size}", self.buffer_size, "enlarge the buffer")
 
@@ -119,17 +115,14 @@ def fit_ebm(
     .. math:: \nabla_\theta \log p_\theta(x) = -\nabla_\theta E(x) + E_{\tilde x}[\nabla_\theta E(\tilde x)], \quad
         \tilde x \sim p_\theta
 
-    A guard watches the energy gap between draws and data; where it grows too large, training goes back to a good state
-    at half the learning rate, and the record's ``log`` says so.
+    Where the energy gap between draws and data grows too large, training goes back to a good state at half the learning
+    rate, and the record's ``log`` says so. Its losses are energy gaps, not likelihoods.
 
     Arguments:
         energy: maps (N, *event) to (N,), in nats; fitted in place.
         data: (N, *event), floating.
         base: starts of fresh chains, ``base(n, generator) -> (n, *event)``, such as noise or draws of a VAE; None for
             Gaussian noise of the data's mean and standard deviation in each entry.
-
-    Returns:
-        The record of the fit; its losses are energy gaps, not likelihoods.
 
     Raises:
         ValueError: there are no data, they are not floating and finite, or the energy is not one number per point that
@@ -152,8 +145,7 @@ def fit_ebm(
         (True, [])
     """
     recipe = recipe or MCMCRecipe()
-    check_points("data", data)
-    check_energy(energy, data[:256])
+    check_energy(energy, data)
     negatives = Negatives(recipe, base or _noise_like(data), generator)
     guard = Guard(energy, max_gap=recipe.max_gap, extra=[negatives.buffer.x] if negatives.buffer else [])
 

@@ -31,13 +31,9 @@ class NoiseEnergy(nn.Module):
         low: least noise level, well within the finest detail of the data, in the data's units.
         high: largest level, about the data's extent.
         spread: standard deviation s of the Gaussian, about that of the data, which should be centred.
-        conditioning: ``input``, the first form, the logarithm scaled to ±1; or ``scaled``, one energy of the
-            point divided by the level, which is only right where every level has points of its own, as in high
-            dimension.
+        conditioning: ``input``, the first form, the logarithm scaled to ±1; or ``scaled``, the second, which is only
+            right where every level has points of its own, as in high dimension.
         generator: source of the initial weights; None for torch's global stream.
-
-    Raises:
-        ValueError: a size below one, levels or a spread that are not positive, or low ≥ high.
 
     References:
         Improved techniques for training score-based generative models (Song and Ermon, 2020),
@@ -84,13 +80,10 @@ class NoiseEnergy(nn.Module):
         variance = self.spread**2 + levels.square()
         gaussian = x.square().sum(1) / (2 * variance) + self.dim / 2 * variance.log()
         stretched = x / (levels + 3 * self.low)[:, None]
-        return gaussian + self.net(torch.cat([stretched, self._centred(levels)[:, None]], 1)).squeeze(-1)
+        centred = 2 * (levels / self.low).log() / (self.high / self.low).log() - 1
+        return gaussian + self.net(torch.cat([stretched, centred[:, None]], 1)).squeeze(-1)
 
     def levels(self, n: int) -> Tensor:
-        r"""`n` noise levels from high down to low, in geometric progression."""
+        """`n` noise levels from high down to low, in geometric progression."""
         ends = math.log(self.high.item()), math.log(self.low.item())
         return torch.linspace(*ends, check_int("n", n, low=2), device=self.low.device).exp()
-
-    def _centred(self, sigma: Tensor) -> Tensor:
-        """Log-levels mapped to [−1, 1]."""
-        return 2 * (sigma / self.low).log() / (self.high / self.low).log() - 1

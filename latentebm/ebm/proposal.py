@@ -25,8 +25,8 @@ class Proposal:
     .. math:: w_i \propto \frac{e^{-U(x_i)}}{(1 - \alpha)\, q(x_i) + \alpha\, r(x_i)}, \qquad
               r = N(\mathrm{loc}, \mathrm{scale}^2)
 
-    A sampler fitted by its entropy follows the potential's modes but misses what none of its points is near: there a
-    fitted energy may fall without bound, unseen by any draw. The wide share finds such holes, and bounds every weight.
+    A sampler misses modes that none of its points is near: there a fitted energy may fall without bound, unseen by any
+    draw. The wide share finds such holes, and bounds every weight.
     The sampler's density comes from :func:`~latentebm.objectives.sampler_entropy.sampler_score`, at wide points with
     the code of the nearest of its own; a sampler without noise has none, and its points are returned unweighted.
 
@@ -36,13 +36,9 @@ class Proposal:
         scale: its standard deviations, (d,).
         share: α, its share of the draws, in (0, 1); at least one draw.
 
-    Raises:
-        ValueError: the share lies outside its range.
-
     References:
         Weighted average importance sampling and defensive mixture distributions (Hesterberg, 1995),
-        https://doi.org/10.1080/00401706.1995.10484303; Safe and effective importance sampling (Owen and Zhou, 2000),
-        https://doi.org/10.1080/01621459.2000.10473909
+        https://doi.org/10.1080/00401706.1995.10484303
 
     Example:
         >>> g, source = torch.Generator().manual_seed(0), SamplerNet(2, 2, straight=1.0)
@@ -61,11 +57,7 @@ class Proposal:
 
     @torch.no_grad()
     def draw(self, potential: Callable[[Tensor], Tensor], n: int, generator: torch.Generator) -> Tensor:
-        """Draw (n, d) points of the density e^{−U}; rows take turns among members, each redrawn among its own.
-
-        Raises:
-            ValueError: fewer than two points per member, or a sampler of the wrong output shape.
-        """
+        """Draw (n, d) points of the density e^{−U}; rows take turns among members, each redrawn among its own."""
         members, source, was_training = self.source.members, self.source, self.source.training
         if check_int("n", n) < 2 * members or n % members:
             want = f"a multiple of {members} members, at least {2 * members}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from latentebm.checks import check_choice, check_event, check_int, check_number,
 from latentebm.models.networks import mlp
 from latentebm.models.sampler_net import SamplerNet
 from latentebm.objectives.sampler_entropy import (
-    BOUNDS,
+    Bound,
     entropy_surrogate,
     mutual_information,
     sampler_score,
@@ -20,9 +21,9 @@ from latentebm.objectives.sampler_entropy import (
 )
 from latentebm.rng import normal
 
-__all__ = ["ENTROPIES", "Potential", "SamplerLoss", "constant"]
+__all__ = ["Entropy", "Potential", "SamplerLoss", "constant"]
 
-ENTROPIES = ("variational", "mutual-information", "scales")
+Entropy = Literal["variational", "mutual-information", "scales"]
 Potential = Callable[[Tensor], Tensor]
 
 
@@ -34,13 +35,9 @@ class SamplerLoss(nn.Module):
     Arguments:
         entropy: ``variational`` (needs noise), ``mutual-information`` (needs noise) or ``scales`` (needs batch
             normalisation).
-        bound: of the mutual information, ``donsker-varadhan`` or ``jensen-shannon``.
         weight: of the entropy, w; 1 for the potential's own distribution.
         pairs: importance draws per point of the variational entropy, each with its opposite.
         generator: source of the critic's initial weights; None for torch's global stream.
-
-    Raises:
-        ValueError: the sampler lacks what its entropy needs, or an argument is out of range.
 
     Example:
         >>> loss, g = SamplerLoss(SamplerNet(2, 2), "mutual-information"), torch.Generator().manual_seed(0)
@@ -52,16 +49,17 @@ class SamplerLoss(nn.Module):
     def __init__(
         self,
         source: SamplerNet,
-        entropy: str = "variational",
+        entropy: Entropy = "variational",
         *,
-        bound: str = BOUNDS[0],
+        bound: Bound = "donsker-varadhan",
         weight: float = 1.0,
         pairs: int = 3,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.entropy = check_choice("entropy", entropy, ENTROPIES)
-        self.bound = check_choice("bound", bound, BOUNDS)
+        self.entropy = check_choice("entropy", entropy, get_args(Entropy))
+        check_choice("bound", bound, get_args(Bound))
+        self.bound = bound
         self.weight = check_number("entropy_weight", weight, low=0)
         self.pairs = check_int("pairs", pairs)
         if entropy != "scales" and not source.noise:
@@ -76,8 +74,7 @@ class SamplerLoss(nn.Module):
         """The loss on `n` fresh points."""
         like = next(self.source.parameters())
         z, noise = (normal((n, k), generator, like) for k in (self.source.latent_dim, self.source.dim))
-        clean = check_event("source", self.source(z), (self.source.dim,))
-        x = clean + self.source.noise * noise
+        x = check_event("source", self.source(z), (self.source.dim,)) + self.source.noise * noise
         values = check_event("potential", potential(x), ())
         return values.mean() - self.weight * self._entropy(x, z, generator)
 
@@ -107,7 +104,6 @@ def constant(module: nn.Module) -> Potential:
     def call(x: Tensor) -> Tensor:
         # Looked up at each call: the parameters move.
         parameters = {name: p.detach() for name, p in module.named_parameters()}
-        out: Tensor = functional_call(module, parameters, (x,))
-        return out
+        return cast(Tensor, functional_call(module, parameters, (x,)))
 
     return call

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_choice, check_int, check_number, check_points, fail
+from latentebm.checks import fail
 from latentebm.ebm.check_energy import check_energy
 from latentebm.ebm.noise import NoiseEnergy
 from latentebm.objectives.score_matching import (
-    PROJECTIONS,
+    Projection,
     check_scales,
     denoising_score_matching,
     exact_score_matching,
@@ -25,9 +26,9 @@ from latentebm.training.fit import FitResult, fit
 from latentebm.training.guard import Guard
 from latentebm.training.optimisation import Optimisation, Schedule
 
-__all__ = ["METHODS", "ScoreRecipe", "fit_score"]
+__all__ = ["ScoreRecipe", "fit_score"]
 
-METHODS = ("denoising", "multiscale", "sliced", "exact")
+Method = Literal["denoising", "multiscale", "sliced", "exact"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +39,14 @@ class ScoreRecipe(Optimisation):
         method: ``denoising``, ``multiscale``, ``sliced`` or ``exact``.
         sigma: noise of ``denoising``, in the data's units: a fraction of the finest detail. For ``multiscale``, levels
             that fall, (L,); None draws levels log-uniformly over the energy's range.
-        projection: directions of ``sliced``, ``rademacher`` or ``gaussian``.
-        reduced: the variance-reduced form of ``sliced``.
+        projection: directions of ``sliced``; `reduced` is its variance-reduced form.
         scale_weight: weight of the loss along the level in ``multiscale``.
         batch: data per step.
     """
 
-    method: str = "denoising"
+    method: Method = "denoising"
     sigma: float | Tensor | None = None
-    projection: str = "rademacher"
+    projection: Projection = "rademacher"
     reduced: bool = True
     scale_weight: float = 0.1
     steps: int = 4000
@@ -58,11 +58,6 @@ class ScoreRecipe(Optimisation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("method", self.method, METHODS)
-        check_choice("projection", self.projection, PROJECTIONS)
-        check_number("scale_weight", self.scale_weight, low=0)
-        for name in ("steps", "batch"):
-            check_int(name, getattr(self, name))
         levels = None if self.sigma is None else torch.as_tensor(self.sigma)
         if self.method == "denoising" and (levels is None or levels.ndim):
             fix = "pass for example sigma=0.1, or method='multiscale'"
@@ -79,15 +74,12 @@ def fit_score(
     .. math:: \min_\theta\; \mathrm{mean}_i\, \ell(E_\theta; x_i)
 
     Score matching finds the energy up to a constant, and up to one constant for each part of the data that no data
-    connect: the relative mass of separate modes is only found by ``multiscale``, whose levels connect them.
+    connect: the relative mass of separate modes is only found by ``multiscale``, whose levels connect them. Losses of
+    different methods differ by constants and are not comparable.
 
     Arguments:
-        energy: maps (N, d) to (N,), fitted in place; a :class:`~latentebm.ebm.noise.NoiseEnergy` for
-            ``multiscale``.
+        energy: maps (N, d) to (N,), fitted in place; a :class:`~latentebm.ebm.noise.NoiseEnergy` for ``multiscale``.
         data: (N, d).
-
-    Returns:
-        The record of the fit. Losses of different methods differ by constants and are not comparable.
 
     Raises:
         ValueError: the data are not finite (N, d), the method does not suit the energy, or the energy is not one
@@ -105,10 +97,7 @@ def fit_score(
         >>> abs(rise.item() - 0.5**2 / (2 * (0.5**2 + 0.1**2))) < 0.1
         True
     """
-    if data.ndim != 2 or not len(data):
-        raise fail("data", "shape (N, d)", tuple(data.shape), "flatten each point")
-    check_points("data", data)
-    check_energy(energy, data[:256])
+    check_energy(energy, data, flat=True)
     of_points = _loss(energy, recipe, generator)
 
     def loss(_: int) -> Tensor:
@@ -122,8 +111,8 @@ def _loss(energy: nn.Module, recipe: ScoreRecipe, generator: torch.Generator) ->
     if recipe.method == "exact":
         return lambda x: exact_score_matching(energy, x)
     if recipe.method == "sliced":
-        directions = {"projection": recipe.projection, "reduced": recipe.reduced}
-        return lambda x: sliced_score_matching(energy, x, generator=generator, **directions)  # type: ignore[arg-type]
+        along, reduced = recipe.projection, recipe.reduced
+        return lambda x: sliced_score_matching(energy, x, generator=generator, projection=along, reduced=reduced)
     if recipe.method == "multiscale":
         return _multiscale(energy, recipe, generator)
     level = float(torch.as_tensor(recipe.sigma))

@@ -59,8 +59,7 @@ class TableCodec:
     """
 
     def __init__(self, likelihood: Likelihood = "gaussian", *, standardize: bool = True) -> None:
-        self.likelihood = likelihood
-        self.standardize = standardize
+        self.likelihood, self.standardize = likelihood, standardize
         self.codes: list[ColumnCode] = []
 
     @property

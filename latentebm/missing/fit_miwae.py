@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from latentebm.checks import check_int
 from latentebm.data.batches import Minibatches
 from latentebm.missing.bound import iwae_bound
 from latentebm.missing.miwae import MIWAE
@@ -41,11 +40,6 @@ class MIWAERecipe(Optimisation):
     batch_size: int = 64
     schedule: Schedule = "cosine"
     clip: float | None = 10.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("k", "steps", "batch_size"):
-            check_int(name, getattr(self, name))
 
 
 def fit_miwae(

@@ -19,9 +19,8 @@ from latentebm.sampling.importance.weights import check_log_weight, normalised
 
 __all__ = ["Imputation", "TermsEnergy", "impute", "impute_each"]
 
-CHUNK = 200  # draws of many rows held at once; fixed, since with it the random numbers of a row would change
-# Energies (K, N) of posterior draws: of the latent, or of the completed rows.
-TermsEnergy = Callable[[Terms], Tensor]
+CHUNK = 200  # draws of many rows held at once; on every device, since a row's random numbers depend on it
+TermsEnergy = Callable[[Terms], Tensor]  # (K, N) of posterior draws: of the latent, or of the completed rows
 
 
 @dataclass

@@ -57,7 +57,6 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         model_: the fitted :class:`MIWAE`, over standardised columns.
         codec_: how columns become numbers.
         bound_: importance-weighted bound at the end of training, nats per row of the standardised table.
-        n_features_in_: columns seen in the fit.
 
     Raises:
         ValueError: text without a declared family, infinite values, a setting outside its range, or other columns

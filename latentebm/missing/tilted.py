@@ -23,9 +23,6 @@ from latentebm.tilting.sides import assign_folds
 
 __all__ = ["MIWAETilt", "tilt_miwae"]
 
-SPACES = ("latent", "data")
-POSITIVES = ("completed", "generated")
-
 
 @dataclass(frozen=True)
 class MIWAETilt:
@@ -153,8 +150,8 @@ def tilt_miwae(
 
 
 def _check(x: Tensor, space: str, positives: str, recipe: TiltRecipe) -> None:
-    check_choice("space", space, SPACES)
-    check_choice("positives", positives, POSITIVES)
+    check_choice("space", space, ("latent", "data"))
+    check_choice("positives", positives, ("completed", "generated"))
     if len(x) < 2:
         raise fail("reference", "at least 2 rows", len(x), "pass more reference rows")
     # Score matching needs the posterior's spread; chains and learned samplers would move codes, not rows.

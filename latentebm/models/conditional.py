@@ -42,11 +42,7 @@ class ConditionalVAE(VAE):
 
     @torch.no_grad()
     def decode(self, z: Tensor, *, chunk: int | None = None, labels: Tensor | None = None) -> Tensor:
-        """Mean images (N, *data_shape) of codes (N, d) and their classes (N,), without gradient.
-
-        Raises:
-            ValueError: no labels, or another code length.
-        """
+        """Mean images (N, *data_shape) of codes (N, d) and their classes (N,), without gradient."""
         check_event("z", z, (self.latent_dim,))
         size = chunk or chunk_size(math.prod(self.data_shape), z.device)
         return in_chunks(lambda part: self.likelihood.mean(self.decoder(part)), self._inputs(z, labels), size)

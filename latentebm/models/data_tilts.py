@@ -154,9 +154,9 @@ class ElboTilt(Tilt):
         """Evidence lower bound (N,) of flat data, nats."""
         check_event("u", u, (self.dim,))
         x, vae = self.decode(u), self.tilt.model
-        q = vae.posterior(x).base_dist
-        kl = 0.5 * (q.loc.square() + q.scale.square() - 1 - 2 * q.scale.log()).sum(1)
-        codes = q.loc + q.scale * self.noise.unsqueeze(1)
+        mean, scale = vae.moments(x)
+        kl = 0.5 * (mean.square() + scale.square() - 1 - 2 * scale.log()).sum(1)
+        codes = mean + scale * self.noise.unsqueeze(1)
         fit = [vae.likelihood.log_prob(x, vae.decoder(z)) for z in codes]
         return torch.stack(fit).mean(0) - kl
 

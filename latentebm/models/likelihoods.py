@@ -68,7 +68,7 @@ class Gaussian(nn.Module):
 
     def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
         """Log-likelihood (N,), nats."""
-        return Independent(Normal(parameter.sigmoid(), self.scale), parameter.ndim - 1).log_prob(x)
+        return Independent(Normal(self.mean(parameter), self.scale), parameter.ndim - 1).log_prob(x)
 
     def mean(self, parameter: Tensor) -> Tensor:
         """Pixel means in [0, 1]."""

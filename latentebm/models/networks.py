@@ -28,9 +28,6 @@ def mlp(sizes: Sequence[int], *, batch_norm: bool = False, generator: torch.Gene
         batch_norm: normalise the output of every linear layer over the batch, the last one's too.
         generator: source of the initial weights; None for torch's global stream.
 
-    References:
-        Sigmoid-weighted linear units (Elfwing et al., 2017), https://arxiv.org/abs/1702.03118
-
     Example:
         >>> [tuple(p.shape) for p in mlp((2, 8, 1)).parameters()]
         [(8, 2), (8,), (1, 8), (1,)]
@@ -123,8 +120,7 @@ class Conv:
         """Network from codes (N, latent_dim) to (N, C, H, W)."""
         channels, height, breadth = data_shape
         c1, c2 = self._channels()
-        small = (math.ceil(height / 4), math.ceil(breadth / 4))
-        middle = (math.ceil(height / 2), math.ceil(breadth / 2))
+        small, middle = ((math.ceil(height / k), math.ceil(breadth / k)) for k in (4, 2))
         return nn.Sequential(
             mlp((latent_dim, self.width, c2 * small[0] * small[1])),
             nn.SiLU(),

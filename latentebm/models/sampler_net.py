@@ -31,9 +31,6 @@ class SamplerNet(nn.Module):
         members: distributions M told apart by an indicator beside the code. Rows take turns: row i is of i mod M.
         generator: source of the initial weights; None for torch's global stream.
 
-    Raises:
-        ValueError: a size below one, a negative scale or noise, or a straight part of codes shorter than the points.
-
     Example:
         >>> source = SamplerNet(2, 2, straight=2.0, noise=0.1)
         >>> round(source.sample(10_000, generator=torch.Generator().manual_seed(0)).std().item(), 1)

@@ -28,12 +28,8 @@ class VAE(nn.Module):
     Arguments:
         data_shape: (C, H, W) of the images, pixels in [0, 1].
         latent_dim: length d of the code z.
-        network: ``mlp``, ``conv`` or a `Network`.
-        width: hidden units.
+        network: ``mlp`` or ``conv``, of `width` hidden units, or a `Network`.
         likelihood: ``bernoulli`` or ``gaussian``.
-
-    Raises:
-        ValueError: an unknown network or likelihood, or a size below one.
 
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2014), https://arxiv.org/abs/1312.6114
@@ -70,19 +66,11 @@ class VAE(nn.Module):
         self.decoder = self.network.decoder(latent_dim, self.data_shape)
 
     def posterior(self, x: Tensor) -> Independent:
-        """Encoder distribution q(z|x) of images (N, *data_shape): event shape (d,).
-
-        Raises:
-            ValueError: another image shape.
-        """
+        """Encoder distribution q(z|x) of images (N, *data_shape): event shape (d,)."""
         return Independent(Normal(*self.moments(x)), 1)
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (N, d) of q(z|x) of images (N, *data_shape).
-
-        Raises:
-            ValueError: another image shape.
-        """
+        """Mean and standard deviation (N, d) of q(z|x) of images (N, *data_shape)."""
         check_event("x", x, self.data_shape)
         mean, log_variance = self.encoder(x).float().chunk(2, dim=-1)
         # Variances are held within [6e-6, 150], which holds those of every trained posterior.
@@ -99,11 +87,7 @@ class VAE(nn.Module):
         return mean if generator is None else mean + scale * normal(mean.shape, generator, mean)
 
     def decode(self, z: Tensor, *, chunk: int | None = None) -> Tensor:
-        """Mean images (N, *data_shape) of codes (N, d); with gradient only where the codes ask for one.
-
-        Raises:
-            ValueError: another code length.
-        """
+        """Mean images (N, *data_shape) of codes (N, d); with gradient only where the codes ask for one."""
         check_event("z", z, (self.latent_dim,))
         size = chunk or chunk_size(math.prod(self.data_shape), z.device)
         with torch.set_grad_enabled(torch.is_grad_enabled() and z.requires_grad):
@@ -128,9 +112,6 @@ class VAE(nn.Module):
             kl_weight: weight of the KL term; 1 gives the ELBO.
             autocast: run the networks in bfloat16; the sums stay in float32.
             labels: class of each image, (N,), for a `ConditionalVAE`.
-
-        Raises:
-            ValueError: another image shape.
         """
         with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
             mean, scale = self.moments(x)

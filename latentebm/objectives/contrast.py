@@ -23,8 +23,6 @@ def contrastive_loss(positive: Tensor, negative: Tensor, *, weight: float = 1.0,
     Arguments:
         positive: energies of the data, (…, N), in nats; leading dimensions are ensemble members.
         negative: energies of draws of the model, (…, K).
-        weight: w.
-        energy_penalty: λ, in 1/nats.
 
     Raises:
         ValueError: w or λ is negative, or there are no data or no draws.
@@ -35,6 +33,7 @@ def contrastive_loss(positive: Tensor, negative: Tensor, *, weight: float = 1.0,
         models (Du and Mordatch, 2019), https://arxiv.org/abs/1903.08689
 
     Example:
+        >>> import torch
         >>> contrastive_loss(torch.tensor([-1.0, 0.0]), torch.tensor([2.0]), energy_penalty=0.1)
         tensor(-2.0500)
     """
@@ -62,8 +61,6 @@ def jem_loss(
         y: labels of the data, (N,), of 0 … C − 1.
         energy_data: energies of the data, (N,), in nats.
         energy_model: energies of draws of the model, (M,).
-        weight: w.
-        penalty: λ, which holds the energies' free constant.
 
     Raises:
         ValueError: the lengths do not match, a label is out of range or a weight is negative.
@@ -73,6 +70,7 @@ def jem_loss(
         https://arxiv.org/abs/1912.03263
 
     Example:
+        >>> import torch
         >>> jem_loss(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([-1.0]), torch.tensor([2.0]))
         tensor(-2.3069)
     """

@@ -15,10 +15,8 @@ def gradient_penalty(energy: Tensor, points: Tensor, *, center: float = 0.0) -> 
 
     .. math:: \mathrm{mean}_i\, (\|\nabla E(z_i)\| - c)^2
 
-    Arguments:
-        energy: energies (…, N) computed from `points`.
-        points: (…, N, *event), with ``requires_grad``, such as `interpolates`.
-        center: 0 shrinks the gradient, 1 is the penalty of WGAN-GP.
+    The energies (…, N) are computed from points (…, N, *event) with ``requires_grad``, such as `interpolates`. A center
+    of 0 shrinks the gradient; 1 is the penalty of WGAN-GP.
 
     References:
         Improved Training of Wasserstein GANs (Gulrajani et al., 2017), https://arxiv.org/abs/1704.00028
@@ -37,12 +35,7 @@ def gradient_penalty(energy: Tensor, points: Tensor, *, center: float = 0.0) -> 
 
 
 def interpolates(x: Tensor, other: Tensor, *, generator: torch.Generator, lead: int = 1) -> Tensor:
-    """Points drawn uniformly on the lines between pairs, with ``requires_grad``.
-
-    Arguments:
-        x: (N, *event), or (M, N, *event) with ``lead=2``.
-        other: what `x` is paired with, of a shape that broadcasts to it.
-        lead: leading axes whose every item gets a place of its own.
+    """Points drawn uniformly on the lines from x, (N, *event), or (M, N, *event) with ``lead=2``, to others.
 
     Example:
         >>> interpolates(torch.zeros(4, 1), torch.ones(4, 1), generator=torch.Generator()).requires_grad

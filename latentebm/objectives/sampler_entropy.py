@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor
@@ -17,10 +17,10 @@ from torch.nn import functional as F
 from latentebm.checks import check_choice, check_int, check_number, fail
 from latentebm.rng import normal
 
-__all__ = ["BOUNDS", "SamplerScore", "entropy_surrogate", "mutual_information", "sampler_score", "scale_entropy"]
+__all__ = ["Bound", "SamplerScore", "entropy_surrogate", "mutual_information", "sampler_score", "scale_entropy"]
 
 FARTHEST = 3.0  # bound of a mean noise's root mean square
-BOUNDS = ("donsker-varadhan", "jensen-shannon")
+Bound = Literal["donsker-varadhan", "jensen-shannon"]
 
 
 def scale_entropy(scales: Tensor) -> Tensor:
@@ -30,9 +30,6 @@ def scale_entropy(scales: Tensor) -> Tensor:
 
     The scales, (S,), are standard deviations, such as those of batch normalisation. Exact for a Gaussian output of
     independent coordinates; for inner layers, a measure of how far activations spread.
-
-    Raises:
-        ValueError: there is no scale.
 
     References:
         Deep directed generative models with energy-based probability estimation (Kim and Bengio, 2016),
@@ -47,7 +44,7 @@ def scale_entropy(scales: Tensor) -> Tensor:
     return 0.5 * (math.log(2 * math.pi * math.e) + scales.square().clamp_min(1e-12).log()).sum()
 
 
-def mutual_information(joint: Tensor, independent: Tensor, *, bound: str = "donsker-varadhan") -> Tensor:
+def mutual_information(joint: Tensor, independent: Tensor, *, bound: Bound = "donsker-varadhan") -> Tensor:
     r"""Bound of a sampler's mutual information between code and point, from a critic T's values, in nats.
 
     .. math:: I \ge E_{p(x,z)}[T] - \log E_{p(x)p(z)}[e^T]
@@ -56,18 +53,16 @@ def mutual_information(joint: Tensor, independent: Tensor, *, bound: str = "dons
     As H(x) = I(x; z) + H(x|z) and the noise's entropy H(x|z) is constant, raising I raises the entropy. The
     Jensen–Shannon bound is one of another divergence: it is steadier, but its gradient is not the entropy's.
 
-    Arguments:
-        joint: T at pairs (x, z) drawn together, (N,).
-        independent: T at points with the codes of others, (M,).
+    `joint` holds T at pairs (x, z) drawn together, (N,); `independent` at points with the codes of others, (M,).
 
     References:
         Maximum entropy generators for energy-based models (Kumar et al., 2019), https://arxiv.org/abs/1901.08508
 
     Example:
-        >>> mutual_information(torch.zeros(3), torch.zeros(5))
-        tensor(0.)
+        >>> mutual_information(torch.ones(3), torch.zeros(5))
+        tensor(1.)
     """
-    check_choice("bound", bound, BOUNDS)
+    check_choice("bound", bound, get_args(Bound))
     if bound == "jensen-shannon":
         return -F.softplus(-joint).mean() - F.softplus(independent).mean()
     return joint.mean() - (torch.logsumexp(independent, 0) - math.log(len(independent)))
@@ -82,13 +77,7 @@ class SamplerScore(NamedTuple):
 
 @torch.no_grad()
 def sampler_score(
-    decode: Callable[[Tensor], Tensor],
-    x: Tensor,
-    z: Tensor,
-    *,
-    noise: float,
-    k: int = 3,
-    generator: torch.Generator,
+    decode: Callable[[Tensor], Tensor], x: Tensor, z: Tensor, *, noise: float, k: int = 3, generator: torch.Generator
 ) -> SamplerScore:
     r"""Score and log-density of a noisy sampler's own distribution, by importance draws of the code that made x.
 
@@ -101,8 +90,7 @@ def sampler_score(
     .. math:: \xi = N(m, A^{-1}), \quad A = I + J^\top J / \sigma^2, \quad
               m = z_0 + A^{-1} \big(J^\top (x - g(z_0)) / \sigma^2 - z_0\big)
 
-    Both results are exact for linear samplers. A proposal about z₀ itself would not be: its few draws depend on z₀,
-    with which the points move, and the entropy comes out too weak.
+    Both results are exact for linear samplers. With a proposal about z₀ itself the entropy would come out too weak.
 
     Arguments:
         decode: maps codes (N, l) to points (N, d), without the noise; row by row, without batch statistics.
@@ -110,9 +98,6 @@ def sampler_score(
         z: the codes z₀ that made them, (N, l).
         noise: σ > 0.
         k: pairs of opposite importance draws per point.
-
-    Raises:
-        ValueError: the noise is not positive, or `k` is below 1.
 
     References:
         Unbiased implicit variational inference (Titsias and Ruiz, 2019), https://arxiv.org/abs/1808.02078

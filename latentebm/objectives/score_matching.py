@@ -7,7 +7,7 @@ energy maps them to (…, N), in nats, each by its point alone; one that does no
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -17,8 +17,8 @@ from latentebm.checks import check_choice, check_int, check_number, fail
 from latentebm.rng import normal
 
 __all__ = [
-    "PROJECTIONS",
     "Energy",
+    "Projection",
     "ScaledEnergy",
     "check_scales",
     "denoising_score_matching",
@@ -27,7 +27,7 @@ __all__ = [
     "sliced_score_matching",
 ]
 
-PROJECTIONS = ("rademacher", "gaussian")
+Projection = Literal["rademacher", "gaussian"]
 Energy = Callable[[Tensor], Tensor]
 ScaledEnergy = Callable[[Tensor, Tensor], Tensor]
 
@@ -56,7 +56,7 @@ def sliced_score_matching(
     x: Tensor,
     *,
     generator: torch.Generator,
-    projection: str = "rademacher",
+    projection: Projection = "rademacher",
     projections: int = 1,
     reduced: bool = True,
 ) -> Tensor:
@@ -67,9 +67,7 @@ def sliced_score_matching(
     With E[vv'] = I its mean is the exact loss. The variance-reduced form puts the known mean of the first term,
     :math:`\tfrac12 |\nabla E|^2`, in its place.
 
-    Arguments:
-        projection: ``rademacher`` (signs; exact where the Hessian is diagonal) or ``gaussian``.
-        projections: directions per point.
+    Of `projections` directions per point, ``rademacher`` ones are signs, exact where the Hessian is diagonal.
 
     References:
         Sliced score matching: a scalable approach to density and score estimation (Song et al., 2019),
@@ -80,7 +78,7 @@ def sliced_score_matching(
         >>> sliced_score_matching(lambda x: x.square().sum(-1) / 2, torch.ones(4, 3), generator=g)
         tensor(-1.5000)
     """
-    check_choice("projection", projection, PROJECTIONS)
+    check_choice("projection", projection, get_args(Projection))
     check_int("projections", projections)
     slope, hessian = _curvature(energy, x)
     total = x.new_zeros(x.shape[:-2])
@@ -101,13 +99,9 @@ def denoising_score_matching(
               \quad \tilde x_i = x_i + \sigma \epsilon_i
 
     Its mean is the exact loss on data smoothed by :math:`\sigma`, plus :math:`d/2\sigma^2`: the energy learned is that
-    of the smoothed density. Pairs :math:`\pm\epsilon` cancel what grows like :math:`1/\sigma` in the gradient's
-    variance, so small scales, with little smoothing, can be learned too.
-
-    Arguments:
-        sigma: noise level, in the data's units; a number, or a tensor that broadcasts to x, such as a posterior's
-            standard deviations.
-        paired: use each noise with both signs, at twice the cost.
+    of the smoothed density. At twice the cost, pairs :math:`\pm\epsilon` cancel what grows like :math:`1/\sigma` in the
+    gradient's variance, so that small scales can be learned too. The noise level, in the data's units, is a number or a
+    tensor that broadcasts to x.
 
     References:
         A connection between score matching and denoising autoencoders (Vincent, 2011),
@@ -135,15 +129,10 @@ def multiscale_score_matching(
     .. math:: \mathrm{mean}_i \left[ \tfrac12 |\sigma_i \nabla_x E(\tilde x_i, \sigma_i) - \epsilon_i|^2
               + \tfrac{w}{2} \big(\partial_{\log \sigma} E(\tilde x_i, \sigma_i) + |\epsilon_i|^2 - d\big)^2 \right]
 
-    The first term is that of noise-conditional score networks, each level weighted by its square. Alone it leaves the
-    relative mass of separate modes open. The second matches the change of the log-density with the level, whose
-    conditional mean is :math:`E[|\epsilon|^2 - d \mid \tilde x]`: it ties the modes together through the levels at
-    which they overlap.
-
-    Arguments:
-        energy: maps points (N, d) and levels (N,) to (N,), in nats.
-        sigma: noise level of each point, (N,), in the data's units.
-        scale_weight: weight w of the second term; 0 leaves it out.
+    The energy maps points (N, d) and levels (N,), in the data's units, to (N,). The first term, each level weighted by
+    its square, leaves the relative mass of separate modes open. The second, of weight w = `scale_weight`, matches the
+    change of the log-density with the level, whose conditional mean is :math:`E[|\epsilon|^2 - d \mid \tilde x]`: it
+    ties the modes together through the levels at which they overlap.
 
     References:
         Generative modeling by estimating gradients of the data distribution (Song and Ermon, 2019),

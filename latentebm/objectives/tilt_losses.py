@@ -53,9 +53,7 @@ def gain(reference: Tensor, base: Tensor) -> Tensor:
 
 
 def likelihood_loss(reference: Tensor, base: Tensor) -> Tensor:
-    r"""Negative gain, minimised by :math:`E^* = -\log(q_{ref}/p_0)` up to a constant.
-
-    .. math:: -\hat G(E) = \mathrm{mean}_i\, E(z_i) + \log \hat Z
+    r"""Negative `gain`, minimised by :math:`E^* = -\log(q_{ref}/p_0)` up to a constant.
 
     Example:
         >>> likelihood_loss(torch.ones(2), torch.zeros(4))
@@ -112,12 +110,8 @@ def posterior_score_loss(
 
     No noise is added, so the loss is least where :math:`\nabla (E - \log p_0) = -\nabla \log q_{ref}`, the unsmoothed
     optimum of the likelihood. It needs neither base draws nor log Z, but does not find the relative mass of parts of
-    the reference that no draws connect.
-
-    Draws come in pairs m ± sε from posterior means and standard deviations (…, N, d) of reference images.
-
-    Raises:
-        ValueError: a standard deviation is not positive, or the energy does not depend on the codes.
+    the reference that no draws connect. Draws come in pairs m ± sε from posterior means and standard deviations
+    (…, N, d) of reference images.
 
     Example:
         >>> g, mean = torch.Generator().manual_seed(0), torch.full((9, 1), 2.0)

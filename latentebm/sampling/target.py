@@ -11,17 +11,8 @@ from torch import Tensor
 from latentebm.checks import fail
 from latentebm.gradients import checked_values, differentiate
 
-__all__ = [
-    "Potential",
-    "Target",
-    "WithoutGradient",
-    "agrees",
-    "check_gradient",
-    "check_own_gradient",
-    "plain_potential",
-    "tilt_energy",
-    "value_and_grad",
-]
+__all__ = ["Potential", "Target", "WithoutGradient", "agrees", "check_gradient", "check_own_gradient"]
+__all__ += ["plain_potential", "tilt_energy", "value_and_grad"]
 
 PROBED = 256  # points at which an energy and its gradient are looked at
 FLAT = 1e-3  # nats between energies that count as different; slopes a hundred times smaller count as none
@@ -82,13 +73,7 @@ def tilt_energy(tilt: Target, u: Tensor) -> Tensor:
     """Tilt energies (N,) of base points (N, D), refused unless they are one floating number per point."""
     if not u.is_floating_point():
         raise fail("sample_base", "floating points", str(u.dtype), "convert them with .float()")
-    energy = tilt.energy(u)
-    if not isinstance(energy, Tensor) or energy.shape != u.shape[:1]:
-        got = tuple(energy.shape) if isinstance(energy, Tensor) else type(energy).__name__
-        raise fail("energy", f"shape ({len(u)},)", got, "return one energy per point, for example by .squeeze(-1)")
-    if not energy.is_floating_point():
-        raise fail("energy", "floating numbers", str(energy.dtype), "convert them with .float()")
-    return energy
+    return checked_values(tilt.energy, u, "energy")
 
 
 def plain_potential(target: Potential) -> Callable[[Tensor], Tensor]:

@@ -40,6 +40,7 @@ def held_out_gain(
         ValueError: codes of another length.
 
     Example:
+        >>> from latentebm.models.energies import EnergyNet
         >>> from latentebm.tilting.sides import Codes
         >>> rng = torch.Generator().manual_seed(0)
         >>> codes = Codes.split(torch.zeros(10, 2), torch.ones(10, 2), 2, rng)
@@ -74,6 +75,7 @@ def by_fold(
     """Scores (M,): member m on the draws of fold m and on base draws.
 
     Example:
+        >>> from latentebm.models.energies import EnergyNet
         >>> by_fold(gain, EnergyNet(2, members=2), [torch.zeros(3, 2), torch.ones(4, 2)], torch.zeros(5, 2)).shape
         torch.Size([2])
     """

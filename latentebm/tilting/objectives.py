@@ -31,6 +31,7 @@ class Objective(ABC):
     .. math:: \min_E\; \mathrm{loss}\big(E(z_i), E(z_k)\big), \quad z_i \sim q_{ref},\ z_k \sim p_0
 
     Attributes:
+        scores: whether the loss itself tells a better energy from a worse one on held-out images.
         bounded: whether the energy is held within the limit of its space; False where the loss bounds it itself.
         from_clusters: whether a small reference's tilt may start at reweighted clusters of the biased images.
         own_negatives: whether negatives are draws of each member's own model, which needs a Gaussian base.
@@ -45,6 +46,7 @@ class Objective(ABC):
         (tensor([-0.5000, -0.5000, -0.5000]), tensor([0.]))
     """
 
+    scores: ClassVar[bool] = False
     bounded: ClassVar[bool] = True
     from_clusters: ClassVar[bool] = False
     own_negatives: ClassVar[bool] = False
@@ -55,8 +57,8 @@ class Objective(ABC):
         """Loss (M,) of every member's energies of reference draws (M, N) and of negatives (M, K), in nats."""
 
     def score(self, reference: Tensor, base: Tensor) -> Tensor:
-        """Held-out score (M,), lower is better: the negative gain, a proper score whatever the loss."""
-        return likelihood_loss(reference, base)
+        """Held-out score (M,), lower is better: the loss where it `scores`, else the negative gain."""
+        return self.loss(reference, base) if self.scores else likelihood_loss(reference, base)
 
     def check(self, sides: Sides) -> None:
         """Refuse sides that the objective does not suit."""
@@ -85,23 +87,11 @@ class Objective(ABC):
         return None
 
 
-class _Scored(Objective):
-    """An objective whose own loss is its held-out score."""
-
-    def score(self, reference: Tensor, base: Tensor) -> Tensor:
-        """Held-out score (M,), lower is better: the loss itself."""
-        return self.loss(reference, base)
-
-
 @dataclass(frozen=True)
-class Likelihood(_Scored):
-    r"""The negative gain, log Z estimated from fresh base draws at every step; see `likelihood_loss`.
+class Likelihood(Objective):
+    """The negative gain, log Z estimated from fresh base draws at every step; see `likelihood_loss`."""
 
-    Example:
-        >>> Likelihood().loss(torch.zeros(1, 2), torch.zeros(1, 4))
-        tensor([0.])
-    """
-
+    scores: ClassVar[bool] = True
     from_clusters: ClassVar[bool] = True
 
     def loss(self, reference: Tensor, base: Tensor) -> Tensor:
@@ -110,21 +100,19 @@ class Likelihood(_Scored):
 
 
 @dataclass(frozen=True)
-class Jensen(_Scored):
+class Jensen(Objective):
     """Jensen's bound of the gain with an energy penalty; see `jensen_loss`.
 
     Arguments:
         penalty: λ, in 1/nats; 1/4 is calibrated to first order.
         calibrate: turn the fitted energy into the log-ratio by artanh; see `calibrated`.
 
-    Raises:
-        ValueError: the penalty is not positive.
-
     Example:
         >>> Jensen(penalty=0.25, calibrate=True).transform()(torch.zeros(1))
         tensor([0.])
     """
 
+    scores: ClassVar[bool] = True
     bounded: ClassVar[bool] = False  # its optimum is bounded by the penalty
     penalty: float = 0.25
     calibrate: bool = False
@@ -142,13 +130,10 @@ class Jensen(_Scored):
 
 
 @dataclass(frozen=True)
-class NCE(_Scored):
-    """A logistic classifier of reference against base draws; see `nce_loss`.
+class NCE(Objective):
+    """A logistic classifier of reference against base draws; see `nce_loss`."""
 
-    Example:
-        >>> NCE().loss(torch.zeros(1, 2), torch.zeros(1, 4))
-        tensor([1.3863])
-    """
+    scores: ClassVar[bool] = True
 
     def loss(self, reference: Tensor, base: Tensor) -> Tensor:
         """Logistic loss with logit −E."""
@@ -176,16 +161,6 @@ class Contrastive(_OwnNegatives):
         chains: chains per step; None takes the recipe's.
         steps: steps of each between two of the optimizer's.
         step: their step size.
-
-    Raises:
-        ValueError: an argument lies outside its range.
-
-    References:
-        Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
-
-    Example:
-        >>> Contrastive(negatives_from="prior").loss(torch.ones(1, 2), torch.zeros(1, 4))
-        tensor([1.])
     """
 
     negatives_from: Literal["persistent", "prior"] = "persistent"
@@ -226,13 +201,6 @@ class Amortized(_OwnNegatives):
         moves: optimizer steps of the sampler between two of the energy's.
         lr: its learning rate.
         noise: standard deviation of its noise, in units of the prior.
-
-    Raises:
-        ValueError: an argument lies outside its range.
-
-    Example:
-        >>> Amortized(moves=2).score(torch.zeros(1, 2), torch.zeros(1, 4))
-        tensor([0.])
     """
 
     draws: int | None = None
@@ -266,11 +234,7 @@ class Amortized(_OwnNegatives):
 
 @dataclass(frozen=True)
 class Score(Objective):
-    """Denoising score matching of codes whose noise is the posterior's own; see `posterior_score_loss`.
-
-    Example:
-        >>> Score().check(Codes.split(torch.zeros(4, 2), torch.ones(4, 2), 2, torch.Generator()))
-    """
+    """Denoising score matching of codes whose noise is the posterior's own; see `posterior_score_loss`."""
 
     of_posteriors: ClassVar[bool] = True
 

@@ -41,8 +41,6 @@ class Space(ABC):
         pool: base draws of SNIS.
         weighed: base draws of a check of the weights.
 
-    Raises:
-        ValueError: a setting lies outside its range.
     """
 
     posterior: Literal["draws", "means"] = "draws"

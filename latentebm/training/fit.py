@@ -13,23 +13,15 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from latentebm.checks import check_int, fail
 from latentebm.progress import Sized, Track, silent
-from latentebm.training.average import Average
-from latentebm.training.best import BestState
 from latentebm.training.guard import Guard
+from latentebm.training.keep import Average, BestState
 from latentebm.training.optimisation import Optimisation
 
 __all__ = ["DivergedError", "FitResult", "fit"]
 
 
 class DivergedError(RuntimeError):
-    """Training met a non-finite loss; the module holds its last good state.
-
-    Example:
-        >>> net = nn.Linear(1, 1)
-        >>> fit(net, lambda x: net(x).square().sum() / 0, [torch.ones(1, 1)])
-        Traceback (most recent call last):
-        latentebm.training.fit.DivergedError: loss: expected a finite value, got inf by step 1; lower the learning rate
-    """
+    """Training met a non-finite loss; the module holds its last good state."""
 
 
 @dataclass
@@ -76,14 +68,13 @@ def fit(
             best rows are then kept one by one.
         every: steps between validations.
         patience: validations without any improvement before stopping; None never stops early.
-        guard: watches every step; after a bad one the module goes back to a good state, the optimizer starts again at
-            half the learning rate, and the log says so.
+        guard: after a bad step sets the module back to a good state and halves the learning rate, as the log says.
 
     Raises:
         ValueError: an argument lies outside its range, the loss is no scalar, or both `validate` and an average choose
             the final state.
-        DivergedError: the loss is NaN or infinite; the module is set back to its best or first state. With a guard:
-            training diverged once more than its retries; the module is set back to its last good state.
+        DivergedError: the loss is NaN or infinite, with a guard more often than its retries; the module is set back to
+            its best, first or last good state.
 
     Example:
         >>> net = nn.Linear(1, 1)
@@ -100,12 +91,11 @@ def fit(
         raise fail("average", "0 where validate chooses the state", optimisation.average, "pass one of the two")
     run = _Run(module, len(batches), optimisation, guard)
     # Where training improves nothing, the start is the best state.
-    run.validate(validate)
+    run.check(validate)
     for batch in track(batches, description):
         run.step(loss, batch)
         if run.result.steps % every == 0 or run.result.steps == run.steps:
-            run.record()
-            run.validate(validate)
+            run.check(validate)
             if patience is not None and run.keeper.stale >= patience:
                 run.result.stopped_early = run.result.steps < run.steps
                 break
@@ -181,21 +171,15 @@ class _Run:
         if self.average:
             self.average.restart()
 
-    def record(self) -> None:
-        """Note the mean loss since the previous check."""
-        if not self.recent:
-            return
-        mean = torch.stack(self.recent).mean().item()
-        self.recent.clear()
+    def check(self, score: Callable[[], Tensor] | None) -> None:
+        """Note the mean loss since the previous check; score the present state, and keep it where it is the best."""
+        mean = torch.stack(self.recent).mean().item() if self.recent else 0.0
         if not math.isfinite(mean):
             self.keeper.restore()
-            raise DivergedError(
-                f"loss: expected a finite value, got {mean} by step {self.result.steps}; lower the learning rate"
-            )
-        self.result.losses.append(mean)
-
-    def validate(self, score: Callable[[], Tensor] | None) -> None:
-        """Score the present state, and keep it where it is the best."""
+            step = self.result.steps
+            raise DivergedError(f"loss: expected a finite value, got {mean} by step {step}; lower the learning rate")
+        self.result.losses += [mean] if self.recent else []
+        self.recent.clear()
         if score is None:
             return
         was_training = self.module.training

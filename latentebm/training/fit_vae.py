@@ -62,7 +62,6 @@ def fit_vae(
         The record of the fit; losses are nats per image.
 
     Raises:
-        ValueError: an argument lies outside its range.
         DivergedError: the loss became NaN or infinite.
 
     References:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import check_int, check_number
+from latentebm.training.keep import snapshot
 
 __all__ = ["Guard"]
 
@@ -23,11 +24,7 @@ class Guard:
     leaves ±`max_gap` nats: the chains no longer follow the energy. The state gone back to is at least `every` steps
     old, from before the trouble began; after `retries` such steps a fit gives up.
 
-    Arguments:
-        extra: further tensors kept and restored in place, such as a replay buffer's chains.
-
-    Raises:
-        ValueError: an argument lies outside its range.
+    The tensors `extra`, such as a replay buffer's chains, are kept and restored in place beside the module.
 
     References:
         Improved contrastive divergence training of energy based models (Du et al., 2021),
@@ -63,7 +60,7 @@ class Guard:
         self.gap = float(gap.detach())
 
     def trouble(self, loss: Tensor) -> str:
-        """Say what is wrong with a step of this loss, if anything."""
+        """What is wrong with a step of this loss, if anything."""
         value = float(loss.detach())
         if not math.isfinite(value):
             return f"a loss of {value}"
@@ -89,5 +86,4 @@ class Guard:
         return step
 
     def _snapshot(self, step: int) -> tuple[int, dict[str, Tensor], list[Tensor]]:
-        state = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
-        return step, state, [t.detach().clone() for t in self.extra]
+        return step, snapshot(self.module), [t.detach().clone() for t in self.extra]

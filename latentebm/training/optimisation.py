@@ -5,22 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import nn
 
-from latentebm.checks import check_choice, check_number
+from latentebm.checks import check_choice, check_int, check_number
 
-__all__ = ["SCHEDULES", "Optimisation", "Schedule"]
+__all__ = ["Optimisation", "Schedule"]
 
 Schedule = Literal["constant", "cosine", "onecycle"]
-SCHEDULES: tuple[str, ...] = get_args(Schedule)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:
-    r"""Settings of AdamW; every recipe is one, with defaults of its own.
+    r"""Settings of AdamW; every recipe is one, with defaults and settings of its own.
 
     .. math:: \theta \leftarrow \theta - \eta_t\, \mathrm{AdamW}(\nabla_\theta\, \mathrm{loss}(\mathrm{batch}_t))
 
@@ -31,6 +30,9 @@ class Optimisation:
         clip: bound of the gradient's norm; None for no bound.
         weight_decay: decoupled from the gradient.
         average: decay of a moving average of the parameters, which the fit ends with; 0 for the last parameters.
+
+    Raises:
+        ValueError: a setting lies outside its range: in every recipe whole numbers are at least 1, others at least 0.
 
     References:
         Decoupled Weight Decay Regularization (Loshchilov and Hutter, 2019), https://arxiv.org/abs/1711.05101
@@ -48,11 +50,16 @@ class Optimisation:
     average: float = 0.0
 
     def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            if kind is int:
+                check_int(name, getattr(self, name))
+            elif kind is float:
+                check_number(name, getattr(self, name), low=0)
+            elif get_origin(kind) is Literal:
+                check_choice(name, getattr(self, name), get_args(kind))
         check_number("lr", self.lr, low=0, open_low=True)
-        check_choice("schedule", self.schedule, SCHEDULES)
         if self.clip is not None:
             check_number("clip", self.clip, low=0, open_low=True)
-        check_number("weight_decay", self.weight_decay, low=0)
         check_number("average", self.average, low=0, high=0.99999)
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

@@ -31,9 +31,9 @@ __all__ = [
     "run_metrics",
 ]
 
-AGREED = 1.05  # R̂ of long chains below which they have seen the same law
-POOL = 10_000  # untilted draws without a class that say the generator makes nothing of it
-KNOWN = 0.5  # share of a class's real images that the judge must know to say so
+AGREED = 1.05  # R̂ of long chains below which they have seen the same distribution
+POOL = 10_000  # untilted draws without a class that say the generator never produces it
+KNOWN = 0.5  # share of a class's real images that the classifier must know to say so
 
 
 class UnmadeError(ValueError):
@@ -56,16 +56,12 @@ class UnmadeError(ValueError):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge says of the draws before and after the tilt, and how good a judge it is.
+    """What the evaluation classifier says of the draws before and after the tilt, and how good it is.
 
     Attributes:
         accuracy: of the classifier on its test images.
         before: judgement of untilted draws.
         after: judgement of tilted draws.
-
-    Example:
-        >>> Verdict.__name__
-        'Verdict'
     """
 
     accuracy: float
@@ -76,9 +72,9 @@ class Verdict:
 def fit_judge(
     problem: Problem, generator: torch.Generator, device: torch.device, track: Track = silent
 ) -> Classifier | None:
-    """Train the classifier on the problem's lessons, or return None where there are none.
+    """Train the evaluation classifier, or return None where there are no data for it.
 
-    Small data get more epochs, so that the judge sees some 120,000 images whatever their number.
+    Small data get more epochs, so that it sees some 120,000 images whatever their number.
 
     Example:
         >>> empty = Images(torch.zeros(0, 1, 8, 8, dtype=torch.uint8))
@@ -93,17 +89,12 @@ def fit_judge(
 
 
 def check_made(problem: Problem, classifier: Classifier | None, model: Debiaser) -> None:
-    """Refuse a target of which the untilted generator never makes a class, before a tilt is fitted to it.
+    """Refuse a target with a class that untilted draws never show, before a tilt is fitted to it.
 
-    A class whose real images the judge itself does not know is let through: its absence would say nothing.
-
-    Arguments:
-        problem: classes, target and labelled images.
-        classifier: the judge, or None without one.
-        model: the debiaser, its generator trained.
+    A class whose real images the classifier itself does not know is let through: its absence would say nothing.
 
     Raises:
-        UnmadeError: the judge reads none of 10,000 untilted draws as a wanted class; a ValueError.
+        UnmadeError: the classifier reads none of 10,000 untilted draws as a wanted class; a ValueError.
 
     Example:
         >>> empty = Images(torch.zeros(0, 1, 8, 8, dtype=torch.uint8))
@@ -116,7 +107,7 @@ def check_made(problem: Problem, classifier: Classifier | None, model: Debiaser)
     for k, share in zip(problem.classes, problem.target, strict=True):
         if share == 0 or not (read[labels == k] == k).double().mean() >= KNOWN:
             del wanted[k]
-    for part in model.sample_prior(POOL).x.split(1000):  # most often the first part holds them all
+    for part in model.sample_prior(POOL).x.split(1000):  # usually the first part holds them all
         if not wanted:
             return
         for k in classifier.probabilities(classifier.embed(part)).argmax(1).unique().tolist():
@@ -125,36 +116,31 @@ def check_made(problem: Problem, classifier: Classifier | None, model: Debiaser)
         raise UnmadeError(list(wanted.values()), model)
 
 
-def accuracy(classifier: Classifier, exam: Images) -> float:
+def accuracy(classifier: Classifier, labelled: Images) -> float:
     """Share of labelled images that the classifier gets right.
 
     Raises:
         ValueError: the images have no labels.
 
     Example:
-        >>> exam = Images(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.long), ("a",))
-        >>> accuracy(Classifier((1, 8, 8), 1), exam)
+        >>> labelled = Images(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.long), ("a",))
+        >>> accuracy(Classifier((1, 8, 8), 1), labelled)
         1.0
     """
-    read, labels = _read(classifier, exam)
+    read, labels = _read(classifier, labelled)
     return float((read == labels).double().mean())
 
 
-def _read(classifier: Classifier, exam: Images) -> tuple[Tensor, Tensor]:
+def _read(classifier: Classifier, labelled: Images) -> tuple[Tensor, Tensor]:
     """What the classifier takes labelled images for, and what they are."""
-    if exam.labels is None:
-        raise ValueError("exam: expected labels, got none; pass labelled images")
+    if labelled.labels is None:
+        raise fail("labelled", "images with labels", "None", "pass labelled images")
     device = next(classifier.parameters()).device
-    return classifier.probabilities(classifier.embed(exam.float01().to(device))).argmax(1).cpu(), exam.labels
+    return classifier.probabilities(classifier.embed(labelled.float01().to(device))).argmax(1).cpu(), labelled.labels
 
 
 def generator_metrics(problem: Problem, model: Debiaser, generator: torch.Generator) -> dict[str, Any]:
-    """Training and held-out −ELBO in nats: held out over test images in the biased and in the target's shares.
-
-    Example:
-        >>> generator_metrics.__name__
-        'generator_metrics'
-    """
+    """Training and held-out −ELBO in nats: held out over test images in the biased and in the target's shares."""
     metrics: dict[str, Any] = {
         "parameters": sum(p.numel() for p in model.vae_.parameters()),
         "train_loss": model.vae_log_.losses[-1],
@@ -164,12 +150,12 @@ def generator_metrics(problem: Problem, model: Debiaser, generator: torch.Genera
     if problem.judge_test is None or problem.judge_test.labels is None or not problem.classes:
         return metrics
     rows = torch.isin(problem.judge_test.labels, torch.tensor(problem.classes))
-    exam = problem.judge_test[torch.nonzero(rows).flatten()]
+    known = problem.judge_test[torch.nonzero(rows).flatten()]
     device = next(model.vae_.parameters()).device
     with torch.no_grad():
-        losses = [model.vae_.loss(x.to(device), generator=generator).cpu() for x in exam.float01().split(4096)]
+        losses = [model.vae_.loss(x.to(device), generator=generator).cpu() for x in known.float01().split(4096)]
     loss = torch.cat(losses)
-    labels = exam.labels if exam.labels is not None else torch.empty(0)
+    labels = known.labels if known.labels is not None else torch.empty(0)
     by_class = torch.stack([loss[labels == k].mean() for k in problem.classes])
     counts = torch.tensor(problem.counts(problem.biased), dtype=torch.float32)
     metrics["heldout_loss"] = float((by_class * counts / counts.sum()).sum())
@@ -178,7 +164,7 @@ def generator_metrics(problem: Problem, model: Debiaser, generator: torch.Genera
 
 
 def mixed(diagnostics: dict[str, Any]) -> bool:
-    """Whether a sampler's few long chains agree, R̂ below 1.05; one chain a draw need not run through all of the law.
+    """Whether a sampler's few long chains agree, R̂ below 1.05; of one chain per draw nothing is asked.
 
     References:
         Rank-Normalization, Folding, and Localization: An Improved R̂ (Vehtari et al., 2021),
@@ -194,17 +180,12 @@ def mixed(diagnostics: dict[str, Any]) -> bool:
 def run_metrics(
     problem: Problem, model: Debiaser, tilted: Draws, verdict: Verdict | None, generator: torch.Generator
 ) -> dict[str, Any]:
-    """All numbers of a run but its times.
-
-    Example:
-        >>> run_metrics.__name__
-        'run_metrics'
-    """
+    """All numbers of a run but its times."""
     before = {} if verdict is None else verdict.before.as_dict()
     after = {} if verdict is None else verdict.after.as_dict()
     # Chains know nothing of weights; the pool's diagnostics speak of the tilt itself, whatever drew from it.
     weights = {**model.weigh(), **tilted.diagnostics}
-    # A tilt reweights what the generator makes: a wanted class without any draw stays without.
+    # Reweighting cannot add a class: one without any draw stays without.
     shares = zip(problem.class_names, problem.target, before.get("shares", []), strict=False)
     weights["unmade"] = [name for name, wanted, share in shares if wanted > 0 and share == 0]
     weights["mixed"] = mixed(tilted.diagnostics)
@@ -241,7 +222,7 @@ def judge_draws(
     generator: torch.Generator,
     track: Track = silent,
 ) -> Verdict | None:
-    """Judge draws before and after, or return None where there is no judge.
+    """Judge draws before and after, or return None where there is no evaluation classifier.
 
     Example:
         >>> empty = Images(torch.zeros(0, 1, 8, 8, dtype=torch.uint8))

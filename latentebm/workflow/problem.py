@@ -35,10 +35,6 @@ class Problem:
         class_names: their names.
         target: wanted share of each.
         unjudged: why there is no evaluation classifier; empty when there is one.
-
-    Example:
-        >>> Problem.__name__
-        'Problem'
     """
 
     biased: Images

@@ -57,17 +57,15 @@ def make_missing(
     table = Table(X, y)
     by_column = table.seen.copy()
     for columns, rows in mechanism.remove(table, rate, np.random.default_rng(random_state)):
-        for j in columns:
-            by_column[j] &= ~rows
+        if np.shape(rows) != table.shape[:1] or np.asarray(rows).dtype != bool:
+            expected = f"boolean rows of shape {table.shape[:1]} from {type(mechanism).__name__}.remove"
+            raise fail("mechanism", expected, np.shape(rows), "yield True for each row to remove")
+        by_column[list(columns)] &= ~rows
     mask = np.ascontiguousarray(by_column.T)
-    _warn_empty(mask)
+    empty = [int((~mask.any(axis=axis)).sum()) for axis in (1, 0)]
+    if any(empty):
+        warnings.warn("{} rows and {} columns have no observed cell left".format(*empty), MissingDataWarning, 2)
     return table.rebuild(mask)
-
-
-def _warn_empty(mask: np.ndarray) -> None:
-    rows, columns = int((~mask.any(axis=1)).sum()), int((~mask.any(axis=0)).sum())
-    if rows or columns:
-        warnings.warn(f"{rows} rows and {columns} columns have no observed cell left", MissingDataWarning, 3)
 
 
 def make_missing_values(

@@ -134,7 +134,7 @@ def _check_layers(weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
     ok = ok and weights[-1].shape[2] == 1 and all(a.shape[::2] == b.shape[:2] for a, b in itertools.pairwise(weights))
     if not ok or any(b.numel() != w.shape[0] * w.shape[2] for w, b in zip(weights, biases, strict=True)):
         got = ", ".join(str(tuple(t.shape)) for t in (*weights, *biases))
-        expected = "weights (M, in, out), the last of one output, and M · out biases a layer"
+        expected = "weights (M, in, out), the last of one output, and M · out biases per layer"
         raise fail("weights", expected, got or "no layers", "let each layer take what the one below gives")
 
 

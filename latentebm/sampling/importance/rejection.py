@@ -54,9 +54,8 @@ class Rejection:
     max_proposals: int = 100_000_000
 
     def __post_init__(self) -> None:
-        check_int("pilot", self.pilot)
-        check_int("chunk", self.chunk)
-        check_int("max_proposals", self.max_proposals)
+        for name in ("pilot", "chunk", "max_proposals"):
+            check_int(name, getattr(self, name))
 
     @torch.no_grad()
     def draw(self, tilt: Target, n: int, *, generator: torch.Generator, track: Track = silent) -> Draws:
@@ -138,9 +137,8 @@ class ISIR:
     chunk: int = BASE_DRAWS
 
     def __post_init__(self) -> None:
-        check_int("proposals", self.proposals)
-        check_int("n_steps", self.n_steps)
-        check_int("chunk", self.chunk)
+        for name in ("proposals", "n_steps", "chunk"):
+            check_int(name, getattr(self, name))
 
     @torch.no_grad()
     def draw(self, tilt: Target, n: int, *, generator: torch.Generator, track: Track = silent) -> Draws:

@@ -189,7 +189,7 @@ def resample(log_weight: Tensor, n: int, *, resampling: str = "multinomial", gen
     """
     if not isinstance(log_weight, Tensor) or log_weight.ndim != 1 or not len(log_weight):
         got = tuple(log_weight.shape) if isinstance(log_weight, Tensor) else type(log_weight).__name__
-        raise fail("log_weight", "a tensor of shape (K,), K ≥ 1", got, "pass one log-weight a point")
+        raise fail("log_weight", "a tensor of shape (K,), K ≥ 1", got, "pass one log-weight per point")
     resampler = make_resampler(resampling, n, check_rng(generator))
     sums = WeightSums(len(log_weight))
     chunk = sums.add(log_weight)

@@ -56,6 +56,9 @@ class WeightSums:
         \log \hat Z = \log \tfrac1K \sum w, \quad
         \mathrm{se} = \sqrt{(1/\rho - 1) / K}
 
+    Attributes:
+        log_sum: log of the sum of the weights so far.
+
     Arguments:
         size: how many log-weights will come, K; it sets the length of the tail kept for Pareto-k̂.
 
@@ -72,7 +75,7 @@ class WeightSums:
     def __init__(self, size: int) -> None:
         self.size = check_int("size", size)
         self.count = 0
-        self._sum = -math.inf
+        self.log_sum = -math.inf
         self._squares = -math.inf
         self._length = math.ceil(min(size / 5, 3 * math.sqrt(size)))
         self._top = torch.empty(0, dtype=torch.float64)
@@ -81,26 +84,21 @@ class WeightSums:
         """Take a chunk (n,) of log-weights and return it in double precision; NaN and +∞ are refused."""
         chunk = check_log_weight(log_weight.detach().double().cpu())
         self.count += len(chunk)
-        self._sum = log_add(self._sum, chunk)
+        self.log_sum = log_add(self.log_sum, chunk)
         self._squares = log_add(self._squares, 2 * chunk)
         top = torch.cat([self._top, chunk.topk(min(len(chunk), self._length + 1)).values])
         self._top = top.topk(min(len(top), self._length + 1)).values
         return chunk
 
     @property
-    def log_sum(self) -> float:
-        """Log of the sum of the weights so far."""
-        return self._sum
-
-    @property
     def ess(self) -> float:
         """Effective share of the weights seen, of (0, 1]; 0 if all are zero."""
-        return math.exp(2 * self._sum - self._squares) / self.count if self._sum > -math.inf else 0.0
+        return math.exp(2 * self.log_sum - self._squares) / self.count if self.log_sum > -math.inf else 0.0
 
     @property
     def log_z(self) -> float:
         """Log of the mean weight."""
-        return self._sum - math.log(self.count)
+        return self.log_sum - math.log(self.count)
 
     @property
     def log_z_se(self) -> float:

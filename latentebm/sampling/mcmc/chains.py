@@ -91,16 +91,9 @@ def run_chains(
     first = state.step
     try:
         for block in track(_blocks(n_steps, state.position[:chunk].numel()), "chains"):
-            # Room for all chains at once: small tensors kept between large ones that come and go fragment memory.
-            after = [torch.empty_like(t) for t in state[:3]]
-            moved: list[Moved] = []
-            for start in range(0, n, chunk):
-                # Odd blocks and a last, smaller chunk are not worth a program of their own.
-                chosen = move if block == BLOCK and (start + chunk <= n or start == 0) else move_block
-                own, part = _Run(chosen, potential, kernel, generator), slice(start, start + chunk)
-                moved.append(_advance(own, state, part, after, block, 0 if start else trace))
-            # All chains' block at once, so that an interrupt leaves none ahead of the others.
-            state = ChainState(after[0], after[1], after[2], state.step + block)
+            # Odd blocks are not worth a program of their own.
+            run = _Run(move if block == BLOCK else move_block, potential, kernel, generator)
+            state, moved = _advance(run, state, block, chunk, trace)
             path += [moved[0][1]] if trace else []
             for counted, _ in moved:
                 counts += counted
@@ -125,8 +118,22 @@ class _Run(NamedTuple):
     generator: torch.Generator
 
 
-def _advance(run: _Run, state: ChainState, part: slice, after: list[Tensor], block: int, trace: int) -> Moved:
-    """Move a part of the chains by a block of steps into `after`: its counts, and the path of its first `trace`."""
+def _advance(run: _Run, state: ChainState, block: int, chunk: int, trace: int) -> tuple[ChainState, list[Moved]]:
+    """Move all chains by a block of steps: the new state, so that an interrupt leaves none ahead of the others."""
+    n = len(state.position)
+    # Room for all chains at once: small tensors kept between large ones that come and go fragment memory.
+    after = [torch.empty_like(t) for t in state[:3]]
+    moved = []
+    for start in range(0, n, chunk):
+        # Nor is a last, smaller chunk worth a program of its own.
+        whole = start == 0 or start + chunk <= n
+        part, own = slice(start, start + chunk), run if whole else run._replace(move=move_block)
+        moved.append(_advance_part(own, state, part, after, block, 0 if start else trace))
+    return ChainState(after[0], after[1], after[2], state.step + block), moved
+
+
+def _advance_part(run: _Run, state: ChainState, part: slice, after: list[Tensor], block: int, trace: int) -> Moved:
+    """Move a part of the chains into `after`: its counts, and the path of its first `trace`."""
     move, potential, kernel, generator = run
     x = state.position[part]
     noise = normal((block, *x.shape), generator, x)

@@ -61,13 +61,10 @@ class Langevin:
 
     def __post_init__(self) -> None:
         check_kernel(self.kernel)
-        check_int("n_steps", self.n_steps)
-        check_int("warm_up", self.warm_up, low=0)
         check_number("target", self.target, low=0.01, high=0.99)
-        check_int("trace", self.trace, low=0)
-        check_int("thin", self.thin)
-        if self.chunk is not None:
-            check_int("chunk", self.chunk)
+        for name, low in (("n_steps", 1), ("warm_up", 0), ("trace", 0), ("thin", 1), ("chunk", 1)):
+            if name != "chunk" or self.chunk is not None:
+                check_int(name, getattr(self, name), low=low)
 
     def draw(self, tilt: Target, n: int, *, generator: torch.Generator, track: Track = silent) -> Draws:
         """Draw `n` points of the tilted distribution, by `n` chains.
@@ -100,12 +97,4 @@ class Langevin:
 def _report(kernel: Kernel, run: ChainRun) -> dict[str, Any]:
     info = run.info
     later = run.trace[len(run.trace) // 2 :]
-    return {
-        "sampler": type(kernel).__name__.lower(),
-        "steps": info.steps,
-        "step_size": info.step_size,
-        "acceptance": info.acceptance,
-        "reverted": info.reverted,
-        "clipped": info.clipped,
-        "rhat": max_rhat(later),
-    }
+    return {"sampler": type(kernel).__name__.lower(), **info._asdict(), "rhat": max_rhat(later)}

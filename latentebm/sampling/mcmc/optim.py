@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from typing import Any, ClassVar
 
 import torch
@@ -31,7 +32,7 @@ class _LangevinOptimizer(Optimizer):
         super().__init__(params, {**defaults, "t": 0})
 
     def _kernel(self, group: dict[str, Any]) -> Kernel:
-        return self.kernel(**{name: group[name] for name in self.defaults if name != "t"})
+        return self.kernel(**{f.name: group[f.name] for f in fields(self.kernel) if f.name in group})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters with settings of its own.

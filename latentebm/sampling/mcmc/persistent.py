@@ -145,8 +145,6 @@ class ReplayBuffer:
         """Read a buffer written by `save`.
 
         Raises:
-            OSError: the file cannot be read.
-            safetensors.SafetensorError: it holds no tensors.
             ValueError: it holds other tensors.
         """
         held = load_file(path)
@@ -229,11 +227,7 @@ class PMC:
         return buffer.step(n, move, base=chains.base, restart=self.restart, generator=generator, y=y).chains
 
     def fill(self, chains: ClassifierChains, n: int, *, generator: torch.Generator) -> ReplayBuffer:
-        """Return the buffer, filled with the classifier's starts, as many of each label, if there is none yet.
-
-        Raises:
-            ValueError: the buffer is smaller than the `n` chains that will be asked for at once.
-        """
+        """Return the buffer, filled at first with the classifier's starts of all labels alike; `n` chains must fit."""
         if self.buffer is None:
             self._check_size(n)
             balanced = torch.arange(self.size) % chains.classes
@@ -265,10 +259,8 @@ class PMC:
             runs.append(run_chains(tilt, start, self.kernel, self.n_steps, **own))
             return held._replace(x=runs[0].state.position)
 
-        def base(k: int, generator: torch.Generator) -> Tensor:
-            return tilt.sample_base(k, generator=generator)
-
-        moved = self.buffer.step(n, move, base=base, restart=self.restart, generator=generator)
+        own: dict[str, Any] = {"restart": self.restart, "generator": generator}
+        moved = self.buffer.step(n, move, base=lambda k, g: tilt.sample_base(k, generator=g), **own)
         counts = {"restarted": moved.restarted, "buffer": len(self.buffer)}
         return gather_draws(tilt, moved.chains.x, {"sampler": "pmc", **counts, **runs[0].info._asdict()})
 

@@ -12,14 +12,7 @@ from latentebm.checks import check_int, check_rng, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size
 from latentebm.sampling.mcmc.kernels import Kernel
 from latentebm.sampling.mcmc.moves import all_finite
-from latentebm.sampling.target import (
-    Potential,
-    Target,
-    check_gradient,
-    check_own_gradient,
-    tilt_energy,
-    value_and_grad,
-)
+from latentebm.sampling.target import Potential, Target, check_gradient, check_own_gradient, tilt_energy, value_and_grad
 
 __all__ = ["ChainInfo", "ChainRun", "ChainState", "chain_chunk", "start_chains", "start_on"]
 

@@ -1,0 +1,101 @@
+"""What the settings of a `Debiaser` stand for: objects in the place of names, and the check of all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from latentebm import sampling
+from latentebm.checks import check_choice, check_int, check_number
+from latentebm.devices import pick_device
+from latentebm.models.likelihoods import LIKELIHOODS
+from latentebm.models.networks import make_network
+from latentebm.registry import Option, Registry, restored
+from latentebm.sampling.named import named_sampler
+from latentebm.settings.declaration import settings_of
+from latentebm.settings.fields import DebiaserSettings
+from latentebm.tilting.method import TiltMethod
+from latentebm.tilting.objectives import OBJECTIVES
+from latentebm.tilting.spaces import SPACES
+from latentebm.training.fit_vae import PRECISIONS
+
+__all__ = ["check_settings", "chosen_method", "chosen_sampler", "kl_weight"]
+
+# Classes whose objects a config file can hold.
+SAMPLING = ("SNIS", "Rejection", "ISIR", "Langevin", "HMC", "NUTS", "ULA", "MALA", "SGLD", "ImproperSGLD", "RandomWalk")
+KNOWN: dict[str, type] = {kind.__name__: kind for kind in (*OBJECTIVES.kinds.values(), *SPACES.kinds.values())}
+KNOWN |= {name: getattr(sampling, name) for name in SAMPLING}
+
+
+def check_settings(settings: DebiaserSettings) -> None:
+    """Check every setting of a `Debiaser`.
+
+    Raises:
+        ValueError: one lies outside its range, or two do not go together.
+
+    Example:
+        >>> check_settings(DebiaserSettings(epochs=0))
+        Traceback (most recent call last):
+        ValueError: epochs: expected a whole number of at least 1, got 0; pass epochs=1 or more
+    """
+    for name in ("latent_dim", "epochs"):
+        check_int(name, getattr(settings, name))
+    check_int("seed", settings.seed, low=0)
+    check_number("kl_weight", kl_weight(settings), low=0, open_low=True)
+    make_network(settings.network, settings.width)
+    check_choice("likelihood", settings.likelihood, LIKELIHOODS)
+    check_choice("precision", settings.precision, PRECISIONS)
+    pick_device(settings.device)
+    chosen_method(settings)
+    chosen_sampler(settings, 1)
+
+
+def chosen_method(settings: DebiaserSettings) -> TiltMethod:
+    """The space, objective and energy that settings stand for.
+
+    Raises:
+        ValueError: a setting lies outside its range, or two do not go together.
+
+    Example:
+        >>> chosen_method(DebiaserSettings(space="data", folds=2)).space.folds
+        2
+    """
+    return TiltMethod(
+        space=_chosen(settings, SPACES),
+        objective=_chosen(settings, OBJECTIVES),
+        gradient_penalty=settings.gradient_penalty,
+        build=settings.energy,
+    )
+
+
+def chosen_sampler(settings: DebiaserSettings, n: int) -> sampling.Sampler:
+    """The sampler that settings stand for, of `n` draws.
+
+    Raises:
+        ValueError: an unknown sampler, or a size below one.
+
+    Example:
+        >>> chosen_sampler(DebiaserSettings(sampler="mala", langevin_steps=7), 5).n_steps
+        7
+    """
+    pool, sampler = chosen_method(settings).space.pool, restored("sampler", settings.sampler, KNOWN)
+    return named_sampler(sampler, pool=pool, steps=settings.langevin_steps, n=n)
+
+
+def kl_weight(settings: DebiaserSettings) -> float:
+    """Weight of the KL term in the VAE's training.
+
+    Example:
+        >>> kl_weight(DebiaserSettings(latent_dim=10)), kl_weight(DebiaserSettings(kl_weight=2.0))
+        (1.5, 2.0)
+    """
+    return (1.0 if settings.latent_dim <= 3 else 1.5) if settings.kl_weight is None else settings.kl_weight
+
+
+def _chosen(settings: DebiaserSettings, choices: Registry) -> Any:
+    """The object of one choice, the settings that belong to it as its fields."""
+    options = []
+    for declared in settings_of(type(settings)):
+        choice, _, field = declared.of.partition(".")
+        if choice == choices.setting:
+            options.append(Option(declared.name, field, getattr(settings, declared.name), declared.default))
+    return choices.make(restored(choices.setting, getattr(settings, choices.setting), KNOWN), options)
