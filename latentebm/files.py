@@ -22,11 +22,11 @@ def check_absent(paths: Iterable[Path], overwrite: bool) -> None:
     Example:
         >>> check_absent([Path("/")], overwrite=False)
         Traceback (most recent call last):
-        ValueError: out: expected files that do not exist yet, got /; choose another folder, or pass --overwrite
+        ValueError: out: expected files that do not exist yet, got /; choose another name, or pass overwrite=True
     """
     there = [path for path in paths if path.exists()]
     if there and not overwrite:
-        raise fail("out", "files that do not exist yet", f"{there[0]}", "choose another folder, or pass --overwrite")
+        raise fail("out", "files that do not exist yet", f"{there[0]}", "choose another name, or pass overwrite=True")
 
 
 def write_atomic(path: Path | str, write: Callable[[Path], object]) -> Path:

@@ -133,7 +133,7 @@ class NoGradient(nn.Module):
 BAD = {
     "sum": (lambda: Attribute(abs, {0: 0.5, 1: 0.6}), "shares that sum to 1"),
     "list": (lambda: Attribute(abs, [0.5, 0.5]), "attribute target: expected a mapping of each value to its share"),
-    "names": (lambda: Attribute(abs, {0: 0.5, 1: 0.5}, ["a", "b"]), r"name: expected a text, got \['a', 'b'\]"),
+    "names": (lambda: Attribute(abs, {0: 0.5, 1: 0.5}, ["a", "b"]), r"name: expected a string, got \['a', 'b'\]"),
     "no function": (lambda: Attribute("x > 0", {0: 0.5, 1: 0.5}), "attribute function: expected a function"),
     "no attribute": (lambda: fitted(["sign"]), "attributes: expected an Attribute or several, got str"),
     "one value": (lambda: Attribute(abs, {0: 1.0}), "at least two values"),

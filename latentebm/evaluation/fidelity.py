@@ -1,4 +1,4 @@
-"""Fidelity and diversity of generated images in a judge's features: Fréchet distance and neighbourhoods."""
+"""Fidelity and diversity of generated images in a classifier's features: Fréchet distance and neighbourhoods."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ class Classifier(nn.Module):
         Gradient-based learning applied to document recognition (LeCun et al., 1998).
 
     Example:
-        >>> judge = Classifier((1, 28, 28), 10)
-        >>> judge(torch.zeros(2, 1, 28, 28)).shape, judge.embed(torch.zeros(2, 1, 28, 28)).shape
+        >>> classifier = Classifier((1, 28, 28), 10)
+        >>> classifier(torch.zeros(2, 1, 28, 28)).shape, classifier.embed(torch.zeros(2, 1, 28, 28)).shape
         (torch.Size([2, 10]), torch.Size([2, 64]))
     """
 
@@ -111,19 +111,20 @@ def fit_classifier(
         >>> images = torch.zeros(40, 1, 8, 8, dtype=torch.uint8)
         >>> images[20:] = 255
         >>> data = Images(images, torch.arange(40) // 20, ("black", "white"))
-        >>> judge = fit_classifier(data, epochs=30, batch_size=20, lr=0.01, generator=torch.Generator().manual_seed(0))
-        >>> judge(data.float01()).argmax(1).tolist() == data.labels.tolist()
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> classifier = fit_classifier(data, epochs=30, batch_size=20, lr=0.01, generator=rng)
+        >>> classifier(data.float01()).argmax(1).tolist() == data.labels.tolist()
         True
     """
     if data.labels is None:
         raise fail("data", "labelled images", "no labels", "pass Images(images, labels, class_names)")
-    judge = Classifier(tuple(data.images.shape[1:]), len(data.class_names)).to(device)
+    classifier = Classifier(tuple(data.images.shape[1:]), len(data.class_names)).to(device)
     batches = Minibatches(
         data.images.to(device), data.labels.to(device), batch_size=batch_size, epochs=epochs, generator=generator
     )
 
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
-        return F.cross_entropy(judge(batch[0].float() / 255), batch[1])
+        return F.cross_entropy(classifier(batch[0].float() / 255), batch[1])
 
-    fit(judge, loss, batches, Optimisation(lr=lr, schedule="onecycle"), track=track, description="classifier")
-    return judge.eval()
+    fit(classifier, loss, batches, Optimisation(lr=lr, schedule="onecycle"), track=track, description="classifier")
+    return classifier.eval()

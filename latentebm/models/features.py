@@ -40,7 +40,7 @@ class Attribute:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
-            raise fail("name", "a text", repr(self.name), 'pass for example name="bright"')
+            raise fail("name", "a string", repr(self.name), 'pass for example name="bright"')
         if not callable(self.function):
             fix = "pass a function such as a classifier's probabilities"
             raise fail(f"{self.name} function", "a function of the data", repr(self.function), fix)
