@@ -32,8 +32,8 @@ from latentebm.models.data_tilts import DataTilt as DataTilt
 from latentebm.models.data_tilts import ElboTilt as ElboTilt
 from latentebm.models.energies import EnergyNet as EnergyNet
 from latentebm.models.features import Attribute as Attribute
-from latentebm.models.scaled_tilt import ScaledTilt as ScaledTilt
 from latentebm.models.tilts import LatentTilt as LatentTilt
+from latentebm.models.tilts import ScaledTilt as ScaledTilt
 from latentebm.models.vae import VAE as VAE
 from latentebm.objectives.contrast import jem_loss as jem_loss
 from latentebm.sampling import HMC as HMC

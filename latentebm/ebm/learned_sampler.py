@@ -13,13 +13,12 @@ from latentebm.ebm.check_energy import check_energy
 from latentebm.ebm.proposal import Proposal
 from latentebm.ebm.sampler_loss import Entropy, Potential, SamplerLoss, constant
 from latentebm.models.sampler_net import SamplerNet
-from latentebm.objectives.contrast import contrastive_loss
-from latentebm.objectives.gradient_penalty import gradient_penalty
+from latentebm.objectives.contrast import contrastive_loss, gradient_penalty
 from latentebm.objectives.sampler_entropy import Bound
 from latentebm.progress import Track, silent
 from latentebm.rng import integers
 from latentebm.training.fit import FitResult, fit
-from latentebm.training.guard import Guard
+from latentebm.training.keep import Guard
 from latentebm.training.optimisation import Optimisation, Schedule
 
 __all__ = ["AmortizedRecipe", "SamplerRecipe", "fit_amortized", "fit_sampler"]
@@ -29,11 +28,8 @@ __all__ = ["AmortizedRecipe", "SamplerRecipe", "fit_amortized", "fit_sampler"]
 class SamplerRecipe(Optimisation):
     """How a sampler is fitted to a potential; the optimizer's settings are `Optimisation`'s.
 
-    Attributes:
-        entropy: ``variational`` (needs noise), ``mutual-information`` or ``scales`` (needs batch normalisation).
-        bound: of the mutual information, ``donsker-varadhan`` or ``jensen-shannon``.
-        entropy_weight: weight w of the entropy; 1 for the potential's own distribution.
-        batch: draws per step.
+    The entropy, its bound and its weight are those of :class:`~latentebm.ebm.sampler_loss.SamplerLoss`; each step takes
+    `batch` draws.
     """
 
     entropy: Entropy = "variational"
@@ -85,23 +81,13 @@ def fit_amortized(
     both gradients, and one optimizer makes both moves. Give the energy a form that is integrable whatever the network
     does, such as a perceptron over a wide parabola, or a `base`; and the sampler a straight part as wide as the data.
 
-    Arguments:
-        energy: maps (N, d) to (N,), fitted in place.
-        source: the sampler, fitted in place.
-        data: (N, d).
-        base: potential U₀ that the energy tilts, (N, d) to (N,), such as ½|z|² of a latent prior; None for zero.
-
-    Returns:
-        The record of the fit; its loss is the sum of a game's two losses, and does not measure progress.
+    Energy and sampler are fitted in place to data (N, d). The `base` is the potential U₀ that the energy tilts, (N, d)
+    to (N,), such as ½|z|² of a latent prior. The record's loss, the sum of a game's two, does not measure progress.
 
     Raises:
         ValueError: the data are not finite (N, d), the sampler makes other points or lacks what its entropy needs, or
             the energy is not one number per point that depends on the point.
         DivergedError: the loss became NaN or infinite.
-
-    References:
-        No MCMC for me: amortized sampling for fast and stable training of energy-based models (Grathwohl et al.,
-        2021), https://arxiv.org/abs/2010.04230
 
     Example:
         >>> from latentebm.models.energies import EnergyNet
@@ -159,8 +145,8 @@ def fit_sampler(
     _check_source(source)
     if isinstance(potential, nn.Module):
         check_energy(potential, torch.randn(64, source.dim, generator=torch.Generator().manual_seed(0)))
-        potential = constant(potential)
-    learner, fixed = recipe.loss(source, generator), potential
+    fixed = constant(potential) if isinstance(potential, nn.Module) else potential
+    learner = recipe.loss(source, generator)
     return _fit(learner, learner, lambda _: learner(fixed, recipe.batch, generator), recipe, track)
 
 

@@ -12,15 +12,14 @@ from torch import Tensor, nn
 from latentebm.checks import check_int, check_number, fail
 from latentebm.data.batches import Minibatches
 from latentebm.ebm.check_energy import check_energy
-from latentebm.objectives.contrast import contrastive_loss
-from latentebm.objectives.gradient_penalty import gradient_penalty, interpolates
+from latentebm.objectives.contrast import contrastive_loss, gradient_penalty, interpolates
 from latentebm.progress import Track, silent
 from latentebm.rng import normal
 from latentebm.sampling.mcmc.chains import run_chains
 from latentebm.sampling.mcmc.kernels import MALA, Kernel, check_kernel
 from latentebm.sampling.mcmc.persistent import Base, Labelled, ReplayBuffer
 from latentebm.training.fit import FitResult, fit
-from latentebm.training.guard import Guard
+from latentebm.training.keep import Guard
 from latentebm.training.optimisation import Optimisation, Schedule
 
 __all__ = ["MCMCRecipe", "Negatives", "fit_ebm"]
@@ -118,21 +117,17 @@ def fit_ebm(
     Where the energy gap between draws and data grows too large, training goes back to a good state at half the learning
     rate, and the record's ``log`` says so. Its losses are energy gaps, not likelihoods.
 
-    Arguments:
-        energy: maps (N, *event) to (N,), in nats; fitted in place.
-        data: (N, *event), floating.
-        base: starts of fresh chains, ``base(n, generator) -> (n, *event)``, such as noise or draws of a VAE; None for
-            Gaussian noise of the data's mean and standard deviation in each entry.
+    The energy, (N, *event) to (N,) in nats, is fitted in place to data (N, *event). Fresh chains start at
+    ``base(n, generator) -> (n, *event)``, such as noise or draws of a VAE; None is Gaussian noise of the data's mean
+    and standard deviation in each entry.
 
     Raises:
-        ValueError: there are no data, they are not floating and finite, or the energy is not one number per point that
-            depends on the point.
+        ValueError: the data are not floating and finite, or the energy is not one number per point that depends on it.
         DivergedError: training went on diverging; the energy holds its last good state.
 
     References:
-        Training restricted Boltzmann machines using approximations to the likelihood gradient (Tieleman, 2008),
-        https://doi.org/10.1145/1390156.1390290; On the Anatomy of MCMC-Based Maximum Likelihood Learning of
-        Energy-Based Models (Nijkamp et al., 2020), https://arxiv.org/abs/1903.12370
+        On the Anatomy of MCMC-Based Maximum Likelihood Learning of Energy-Based Models (Nijkamp et al., 2020),
+        https://arxiv.org/abs/1903.12370
 
     Example:
         >>> from latentebm.models.networks import mlp

@@ -26,15 +26,10 @@ class Proposal:
               r = N(\mathrm{loc}, \mathrm{scale}^2)
 
     A sampler misses modes that none of its points is near: there a fitted energy may fall without bound, unseen by any
-    draw. The wide share finds such holes, and bounds every weight.
+    draw. The wide share α, of centre `loc` and standard deviations `scale` (d,), finds such holes, and bounds every
+    weight; it has at least one draw.
     The sampler's density comes from :func:`~latentebm.objectives.sampler_entropy.sampler_score`, at wide points with
     the code of the nearest of its own; a sampler without noise has none, and its points are returned unweighted.
-
-    Attributes:
-        source: the sampler.
-        loc: centre of the wide Gaussian, (d,).
-        scale: its standard deviations, (d,).
-        share: α, its share of the draws, in (0, 1); at least one draw.
 
     References:
         Weighted average importance sampling and defensive mixture distributions (Hesterberg, 1995),
@@ -84,16 +79,16 @@ class Proposal:
         return torch.logaddexp(own + math.log1p(-share), wide + math.log(share))
 
     def _nearest(self, far: Tensor, clean: Tensor, z: Tensor) -> Tensor:
-        rows = torch.cdist(self._by_member(far), self._by_member(clean)).argmin(2)
-        return self._by_member(z).take_along_dim(rows[..., None], 1).transpose(0, 1).flatten(0, 1)
+        return self._taken(z, torch.cdist(self._by_member(far), self._by_member(clean)).argmin(2))
 
     def _redrawn(self, x: Tensor, log_weight: Tensor, generator: torch.Generator) -> Tensor:
         share = torch.softmax(self._by_member(log_weight), 1)
         # At most about √K copies in K: a single point must not dominate a step. NaN is left to the loss to report.
         share = share.nan_to_num(1.0).clamp(min=1e-12, max=share.shape[1] ** -0.5)
-        rows = torch.multinomial(share.to(generator.device), share.shape[1], replacement=True, generator=generator).to(
-            x.device
-        )
+        rows = torch.multinomial(share.to(generator.device), share.shape[1], replacement=True, generator=generator)
+        return self._taken(x, rows.to(x.device))
+
+    def _taken(self, x: Tensor, rows: Tensor) -> Tensor:
         return self._by_member(x).take_along_dim(rows[..., None], 1).transpose(0, 1).flatten(0, 1)
 
     def _by_member(self, rows: Tensor) -> Tensor:

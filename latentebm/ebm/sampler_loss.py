@@ -37,7 +37,6 @@ class SamplerLoss(nn.Module):
             normalisation).
         weight: of the entropy, w; 1 for the potential's own distribution.
         pairs: importance draws per point of the variational entropy, each with its opposite.
-        generator: source of the critic's initial weights; None for torch's global stream.
 
     Example:
         >>> loss, g = SamplerLoss(SamplerNet(2, 2), "mutual-information"), torch.Generator().manual_seed(0)
@@ -58,8 +57,7 @@ class SamplerLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.entropy = check_choice("entropy", entropy, get_args(Entropy))
-        check_choice("bound", bound, get_args(Bound))
-        self.bound = bound
+        self.bound = cast(Bound, check_choice("bound", bound, get_args(Bound)))
         self.weight = check_number("entropy_weight", weight, low=0)
         self.pairs = check_int("pairs", pairs)
         if entropy != "scales" and not source.noise:

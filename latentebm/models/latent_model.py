@@ -73,16 +73,12 @@ def attempt(name: str, function: Callable[..., Any], x: Tensor, fix: str) -> Any
 def check_model(name: str, model: LatentModel) -> LatentModel:
     """Return `model` if it has a `latent_dim`, decodes such codes, and treats each alike whatever its batch.
 
-    Raises:
-        ValueError: an attribute is missing, decoding fails, or it trains with batch normalisation or dropout.
-
     Example:
         >>> check_model("model", nn.Linear(1, 1))
         Traceback (most recent call last):
         ValueError: model: expected decode and latent_dim, got Linear without both; use WrappedModel(...)
     """
-    missing = [a for a in ("decode", "latent_dim") if not hasattr(model, a)]
-    if missing:
+    if missing := [a for a in ("decode", "latent_dim") if not hasattr(model, a)]:
         got = f"{type(model).__name__} without {missing[0] if len(missing) == 1 else 'both'}"
         raise fail(name, "decode and latent_dim", got, "use WrappedModel(...)")
     z = torch.zeros(2, check_int(f"{name}.latent_dim", model.latent_dim))
@@ -97,6 +93,5 @@ def check_model(name: str, model: LatentModel) -> LatentModel:
 def check_eval(name: str, module: object) -> None:
     """Raise a ValueError if a module holds batch normalisation or dropout in training mode."""
     layers = module.modules() if isinstance(module, nn.Module) else ()
-    loose = [type(m).__name__ for m in layers if m.training and isinstance(m, BATCH_LAYERS)]
-    if loose:
+    if loose := [type(m).__name__ for m in layers if m.training and isinstance(m, BATCH_LAYERS)]:
         raise fail(name, "evaluation mode", f"{loose[0]} in training mode", "call .eval() on it first")

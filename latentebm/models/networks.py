@@ -19,14 +19,12 @@ __all__ = ["MLP", "NETWORKS", "Conv", "Network", "make_network", "mlp"]
 
 
 def mlp(sizes: Sequence[int], *, batch_norm: bool = False, generator: torch.Generator | None = None) -> nn.Sequential:
-    r"""Multilayer perceptron with SiLU between linear layers.
+    r"""Multilayer perceptron with SiLU between linear layers, of the widths `sizes`, input and output included.
 
     .. math:: h_{l+1} = \mathrm{SiLU}(W_l h_l + b_l), \text{ the last layer linear}
 
-    Arguments:
-        sizes: width of every layer, input and output included.
-        batch_norm: normalise the output of every linear layer over the batch, the last one's too.
-        generator: source of the initial weights; None for torch's global stream.
+    With `batch_norm` the output of every linear layer is normalised over the batch, the last one's too. Without a
+    generator the weights draw from torch's global stream.
 
     Example:
         >>> [tuple(p.shape) for p in mlp((2, 8, 1)).parameters()]
@@ -140,10 +138,7 @@ NETWORKS = Registry("network", {"mlp": MLP, "conv": Conv}, Network)
 
 
 def make_network(network: str | Network | Mapping[str, Any], width: int) -> Network:
-    """The network of a name and a width; an object, or one as a file holds it, stands for itself.
-
-    Raises:
-        ValueError: an unknown name, no network, or a width beside an object.
+    """The network of a name and a width; an object, or one as a file holds it, stands for itself, without a width.
 
     Example:
         >>> make_network("mlp", 64), make_network({"kind": "Conv", "width": 32}, 512)

@@ -16,16 +16,8 @@ from torch.func import grad, vjp, vmap
 from latentebm.checks import check_choice, check_int, check_number, fail
 from latentebm.rng import normal
 
-__all__ = [
-    "Energy",
-    "Projection",
-    "ScaledEnergy",
-    "check_scales",
-    "denoising_score_matching",
-    "exact_score_matching",
-    "multiscale_score_matching",
-    "sliced_score_matching",
-]
+__all__ = ["Energy", "Projection", "ScaledEnergy", "check_scales", "denoising_score_matching"]
+__all__ += ["exact_score_matching", "multiscale_score_matching", "sliced_score_matching"]
 
 Projection = Literal["rademacher", "gaussian"]
 Energy = Callable[[Tensor], Tensor]
@@ -135,9 +127,8 @@ def multiscale_score_matching(
     ties the modes together through the levels at which they overlap.
 
     References:
-        Generative modeling by estimating gradients of the data distribution (Song and Ermon, 2019),
-        https://arxiv.org/abs/1907.05600; Density ratio estimation via infinitesimal classification (Choi et al.,
-        2022), https://arxiv.org/abs/2111.11010
+        For the second term, Density ratio estimation via infinitesimal classification (Choi et al., 2022),
+        https://arxiv.org/abs/2111.11010
 
     Example:
         >>> g, x = torch.Generator().manual_seed(0), torch.zeros(1000, 1)
@@ -171,11 +162,8 @@ def check_scales(sigma: Tensor, *, sorted_down: bool = False) -> Tensor:
 
 def _curvature(energy: Energy, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """The slope, and the product of each point's Hessian, which is symmetric, with a direction."""
-
-    def total(y: Tensor) -> Tensor:
-        return energy(y).sum()
-
-    slope, pull = cast(Any, vjp(grad(total), x))
+    score = grad(lambda y: energy(y).sum())
+    slope, pull = cast(Any, vjp(score, x))
     return _dependent(slope), lambda v: pull(v)[0]
 
 

@@ -48,11 +48,9 @@ class Draws:
             from arviz_base import from_dict
         except ImportError as error:
             raise ImportError("arviz-base: expected for Draws.to_arviz, not found; pip install arviz-base") from error
-        whole = self.trace is None or not len(self.trace)
-        chains = self.latent[None] if whole or self.trace is None else self.trace.transpose(0, 1)
-        numbers = {k: v for k, v in self.diagnostics.items() if isinstance(v, int | float | str)}
+        chains = self.latent[None] if self.trace is None or not len(self.trace) else self.trace.transpose(0, 1)
         tree = from_dict({"posterior": {"u": chains.detach().cpu().numpy()}})
-        tree.attrs.update(numbers)
+        tree.attrs.update({k: v for k, v in self.diagnostics.items() if isinstance(v, int | float | str)})
         return tree
 
 
@@ -65,10 +63,7 @@ def gather_draws(
     log_weight: Tensor | None = None,
     trace: Tensor | None = None,
 ) -> Draws:
-    """Decode base points (n, D), in chunks that bound the decoder's memory, and pack the draws.
-
-    Without log-weights the tilt is asked for them.
-    """
+    """Decode base points (n, D) chunk by chunk and pack the draws; without log-weights the tilt is asked for them."""
     if log_weight is None:
         log_weight = -in_chunks(lambda u: tilt_energy(tilt, u), latent, chunk_size(CHAIN_NUMBERS, latent.device))
     return Draws(in_chunks(tilt.decode, latent), latent, log_weight, diagnostics, trace)

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import check_number, fail
-from latentebm.models.energies import EnsembleEnergy
-from latentebm.models.ensemble import Ensemble
+from latentebm.models.energies import Ensemble, EnsembleEnergy
 from latentebm.models.tilts import Tilt
 from latentebm.models.vae import VAE
 from latentebm.progress import Track

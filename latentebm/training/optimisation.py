@@ -23,6 +23,8 @@ class Optimisation:
 
     .. math:: \theta \leftarrow \theta - \eta_t\, \mathrm{AdamW}(\nabla_\theta\, \mathrm{loss}(\mathrm{batch}_t))
 
+    In every recipe whole numbers are at least 1, others at least 0.
+
     Attributes:
         lr: peak learning rate η.
         schedule: its course: ``constant``, ``cosine`` (to zero) or ``onecycle`` (up for a tenth of the steps, then
@@ -30,9 +32,6 @@ class Optimisation:
         clip: bound of the gradient's norm; None for no bound.
         weight_decay: decoupled from the gradient.
         average: decay of a moving average of the parameters, which the fit ends with; 0 for the last parameters.
-
-    Raises:
-        ValueError: a setting lies outside its range: in every recipe whole numbers are at least 1, others at least 0.
 
     References:
         Decoupled Weight Decay Regularization (Loshchilov and Hutter, 2019), https://arxiv.org/abs/1711.05101

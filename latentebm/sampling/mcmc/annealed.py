@@ -32,18 +32,11 @@ def annealed_langevin(
 
     Arguments:
         potential: maps points (N, *event) and levels (N,) to (N,), in nats.
-        position: starting points, (N, *event), spread about as far as the first level.
-        sigmas: noise levels, falling, (L,).
+        position: starting points, (N, *event), spread about as far as the first level; their last places are returned.
+        sigmas: noise levels (L,), positive and falling.
         n_steps: steps per level.
         step: step size in units of the squared level; unadjusted steps are stable below 2.
         adjusted: accept or reject each step, so that a level's distribution has no bias of the step size.
-        generator: source of the noise.
-
-    Returns:
-        Last positions (N, *event).
-
-    Raises:
-        ValueError: the levels are not positive or do not fall, or an argument is out of range.
 
     References:
         Generative modeling by estimating gradients of the data distribution (Song and Ermon, 2019),
