@@ -23,10 +23,6 @@ def check_depends(network: nn.Module, x: Tensor) -> Tensor:
     """Return a network's energies (N,) or logits (N, C) of points (N, *event), if they depend on the points.
 
     No method could fit one whose score is zero whatever is learned.
-
-    Example:
-        >>> check_depends(nn.Linear(2, 3), torch.randn(4, 2)).shape
-        torch.Size([4, 3])
     """
     leaf = x.detach().clone().requires_grad_()
     value: Tensor = network(leaf)

@@ -26,11 +26,10 @@ __all__ = ["JEMRecipe", "fit_jem"]
 class JEMRecipe(Optimisation):
     """How a classifier is fitted as a joint energy-based model; the optimizer's settings are `Optimisation`'s.
 
-    `weight` is that of the contrast of energies beside the cross-entropy; `energy_penalty`, `noise`, `batch_size` and
-    `max_gap` are those of :class:`~latentebm.ebm.maximum_likelihood.MCMCRecipe`.
+    Noise, penalty and gap are those of :class:`~latentebm.ebm.maximum_likelihood.MCMCRecipe`.
     """
 
-    weight: float = 1.0
+    weight: float = 1.0  # of the contrast of energies beside the cross-entropy
     energy_penalty: float = 1e-4
     noise: float = 0.03
     epochs: int = 1
@@ -60,12 +59,10 @@ def fit_jem(
     Its chains stay in ``chains.buffer`` for drawing afterwards. Where the energies of chains and data differ too much,
     training goes back to a good state at half the learning rate.
 
-    Arguments:
-        classifier: the network of `sampler`, (N, *event) to logits (N, C); fitted in place. Pretraining it by
-            cross-entropy alone saves most of the time.
-        x: data, (N, *event), floating, with labels y (N,) of 0 … C − 1.
-        sampler: says which energy is contrasted: that of a `ConditionalSampler`, E(x|y) = −f(x)[y], with chains of
-            every label in equal numbers, or an unconditional one.
+    The classifier, (N, *event) to logits (N, C), is the network of `sampler` and is fitted in place to data (N, *event)
+    with labels (N,) of 0 … C − 1; pretraining it by cross-entropy alone saves most of the time. The sampler says which
+    energy is contrasted: that of a `ConditionalSampler`, with chains of every label in equal numbers, or an
+    unconditional one.
 
     Raises:
         ValueError: the data are not floating and finite, the labels not theirs, or the logits do not depend on them.

@@ -31,32 +31,24 @@ Start = Literal["buffer", "base", "data"]
 class MCMCRecipe(Optimisation):
     """How an energy is fitted by maximum likelihood with MCMC draws; the optimizer's settings are `Optimisation`'s.
 
-    Attributes:
-        kernel: moves the chains: MALA, ULA, SGLD, ImproperSGLD or RandomWalk. The default suits data of about unit
-            spread; steps that reach from mode to mode serve better than steps that are mostly accepted.
-        n_steps: transitions of the chains per optimizer step, the k of CD-k.
-        start: where chains start: ``buffer``, where those of a replay buffer stand (persistent contrastive divergence);
-            ``base``, at base draws (short runs); ``data``, at the data of the batch (contrastive divergence).
-        restart: probability that a chain of the buffer starts again from a base draw, which helps chains stuck in too
-            few modes, but biases the gradient until it has converged.
-        energy_penalty: λ of the squared energies, 1/nats.
-        gradient_penalty: weight of the squared gradient norm between data and draws.
-        noise: standard deviation of Gaussian noise added to the data, in the data's units.
-        batch_size: data, and chains, per step.
-        max_gap: largest energy gap between draws and data before training is rolled back, nats.
+    The default kernel suits data of about unit spread; steps that reach from mode to mode serve better than steps that
+    are mostly accepted. Chains start where those of a replay ``buffer`` stand (persistent contrastive divergence), at
+    draws of the ``base`` (short runs) or at the ``data`` of the batch (contrastive divergence). A chain of the buffer
+    starts again from a base draw with probability `restart`, which helps chains stuck in too few modes, but biases the
+    gradient until it has converged.
     """
 
     kernel: Kernel = MALA(0.1)  # noqa: RUF009 - frozen, like every kernel
-    n_steps: int = 20
+    n_steps: int = 20  # transitions of the chains per optimizer step, the k of CD-k
     start: Start = "buffer"
     buffer_size: int = 10_000
     restart: float = 0.0
-    energy_penalty: float = 0.0
-    gradient_penalty: float = 0.0
-    noise: float = 0.0
+    energy_penalty: float = 0.0  # λ of the squared energies, 1/nats
+    gradient_penalty: float = 0.0  # weight of the squared gradient norm between data and draws
+    noise: float = 0.0  # standard deviation of Gaussian noise added to the data, in the data's units
     epochs: int = 30
-    batch_size: int = 256
-    max_gap: float = 50.0
+    batch_size: int = 256  # data, and chains, per step
+    max_gap: float = 50.0  # largest energy gap between draws and data before training is rolled back, nats
     schedule: Schedule = "cosine"
     clip: float | None = 10.0
     average: float = 0.99

@@ -25,12 +25,9 @@ class NoiseEnergy(nn.Module):
     is stretched to the size of the details. Called without a level it is the energy at `low`, (N, d) to (N,), and
     serves wherever an energy does.
 
-    Arguments:
-        low: least noise level, well within the finest detail of the data, in the data's units.
-        high: largest level, about the data's extent.
-        spread: standard deviation s of the Gaussian, about that of the data, which should be centred.
-        conditioning: ``input``, the first form, the logarithm scaled to ±1; or ``scaled``, the second, which is only
-            right where every level has points of its own, as in high dimension.
+    In the data's units, `low` is well within their finest detail, `high` about their extent, and `spread` s about their
+    standard deviation; they should be centred. The `conditioning` is ``input``, the first form, the logarithm scaled to
+    ±1, or ``scaled``, the second, which is only right where every level has points of its own, as in high dimension.
 
     References:
         Improved techniques for training score-based generative models (Song and Ermon, 2020),

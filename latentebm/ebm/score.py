@@ -29,22 +29,17 @@ Method = Literal["denoising", "multiscale", "sliced", "exact"]
 class ScoreRecipe(Optimisation):
     """How an energy is fitted by score matching; the optimizer's settings are `Optimisation`'s.
 
-    Attributes:
-        method: ``denoising``, ``multiscale``, ``sliced`` or ``exact``.
-        sigma: noise of ``denoising``, in the data's units: a fraction of the finest detail. For ``multiscale``, levels
-            that fall, (L,); None draws levels log-uniformly over the energy's range.
-        projection: directions of ``sliced``; `reduced` is its variance-reduced form.
-        scale_weight: weight of the loss along the level in ``multiscale``.
-        batch: data per step.
+    The noise `sigma` of ``denoising``, in the data's units, is a fraction of the finest detail. For ``multiscale`` it
+    is levels that fall, (L,); None draws levels log-uniformly over the energy's range.
     """
 
     method: Method = "denoising"
     sigma: float | Tensor | None = None
-    projection: Projection = "rademacher"
-    reduced: bool = True
-    scale_weight: float = 0.1
+    projection: Projection = "rademacher"  # directions of ``sliced``
+    reduced: bool = True  # its variance-reduced form
+    scale_weight: float = 0.1  # of the loss along the level in ``multiscale``
     steps: int = 4000
-    batch: int = 256
+    batch: int = 256  # data per step
     lr: float = 2e-3
     schedule: Schedule = "onecycle"
     clip: float | None = 10.0
@@ -73,8 +68,7 @@ def fit_score(
     ``multiscale`` needs a :class:`~latentebm.ebm.noise.NoiseEnergy`.
 
     Raises:
-        ValueError: the data are not finite (N, d), the method does not suit the energy, or the energy is not one
-            number per point that depends on the point.
+        ValueError: the data are not finite (N, d), or the energy not one number per point, as its method needs it.
         DivergedError: the loss went on being NaN or infinite; the energy holds its last good state.
 
     Example:

@@ -32,8 +32,8 @@ class DataTilt(Tilt):
     :math:`\Phi(\epsilon_j)` is below their mean; the gradient passes through that step as if it were the mean, so that
     Metropolis-adjusted kernels stay exact and unadjusted ones are approximate.
 
-    Arguments as for :class:`~latentebm.models.tilts.LatentTilt`, but the energy maps data (N, *data_shape) to (N,), and
-    with `noise` the model needs the likelihood of a VAE.
+    Model, energy and transform are as for :class:`~latentebm.models.tilts.LatentTilt`, but the energy maps data
+    (N, *data_shape) to (N,), and with `noise` the model needs the likelihood of a VAE.
 
     References:
         VAEBM: A Symbiosis between Variational Autoencoders and Energy-based Models (Xiao et al., 2021),

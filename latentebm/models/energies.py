@@ -59,11 +59,7 @@ class EnsembleEnergy(nn.Module, ABC):
         return self.members(x).mean(0)
 
     def start_from(self: E, one: EnsembleEnergy) -> E:
-        """Give every member the network of an ensemble of one member of the same make.
-
-        Raises:
-            RuntimeError: sizes differ (from torch).
-        """
+        """Give every member the network of an ensemble of one member of the same make."""
         with torch.no_grad():
             for mine, theirs in zip(self.parameters(), one.parameters(), strict=True):
                 mine.copy_(theirs.expand_as(mine))

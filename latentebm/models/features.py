@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -141,21 +141,12 @@ class FeatureEnergy(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Energies (N,) of codes (N, d), nats; a gradient that `decode` does not pass on is refused."""
-
-        def energies(part: Tensor) -> Tensor:
-            return cast(Tensor, self.energy(decoded_features(self.model, self.features, part)))
-
-        return in_chunks(energies, z, self.chunk or chunk_size(CHAIN_NUMBERS, z.device))
+        size = self.chunk or chunk_size(CHAIN_NUMBERS, z.device)
+        return in_chunks(lambda part: self.energy(decoded_features(self.model, self.features, part)), z, size)
 
 
 def decoded_features(model: LatentModel, features: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """Features (N, F) of what codes decode to; a gradient that `decode` does not pass on is refused.
-
-    Example:
-        >>> from latentebm.adapters.from_module import WrappedModel
-        >>> decoded_features(WrappedModel(nn.Identity(), 2), torch.abs, -torch.ones(1, 2))
-        tensor([[1., 1.]])
-    """
+    """Features (N, F) of what codes decode to; a gradient that `decode` does not pass on is refused."""
     x = model.decode(z)
     if torch.is_grad_enabled() and z.requires_grad and not x.requires_grad:
         # Otherwise the chain would silently follow the prior alone.

@@ -26,26 +26,14 @@ class LatentModel(Protocol):
 
 
 def check_batch(name: str, x: Any, n: int, fix: str) -> Tensor:
-    """Return what a decoder made of `n` codes if it is a tensor of as many items, else raise a ValueError.
-
-    Example:
-        >>> check_batch("decoder", {"x": torch.zeros(3, 2)}, 3, "pass key=")
-        Traceback (most recent call last):
-        ValueError: decoder: expected a tensor of 3 items for 3 codes, got dict; pass key=
-    """
+    """Return what a decoder made of `n` codes if it is a tensor of as many items, else raise a ValueError."""
     if not isinstance(x, Tensor) or x.ndim < 1 or len(x) != n:
         raise fail(name, f"a tensor of {n} items for {n} codes", _form(x), fix)
     return x
 
 
 def check_codes(name: str, z: Any, n: int, latent_dim: int) -> Tensor:
-    """Return what an encoder gave for `n` items if it is a finite tensor (n, latent_dim), else raise a ValueError.
-
-    Example:
-        >>> check_codes("encoder", (torch.zeros(3, 2), torch.ones(3, 2)), 3, 2)
-        Traceback (most recent call last):
-        ValueError: encoder: expected codes of shape (3, 2), got tuple; return the codes only
-    """
+    """Return what an encoder gave for `n` items if it is a finite tensor (n, latent_dim), else raise a ValueError."""
     if not isinstance(z, Tensor) or z.shape != (n, latent_dim):
         raise fail(name, f"codes of shape {(n, int(latent_dim))}", _form(z), "return the codes only")
     return check_finite(name, z)
@@ -56,13 +44,7 @@ def _form(x: Any) -> object:
 
 
 def attempt(name: str, function: Callable[..., Any], x: Tensor, fix: str) -> Any:
-    """What a user's function makes of `x`; whatever it raises becomes a ValueError that names it.
-
-    Example:
-        >>> attempt("decoder", lambda z: z.colour, torch.ones(1), "pass another")
-        Traceback (most recent call last):
-        ValueError: decoder: expected one that takes a tensor of shape (1,), got AttributeError: 'Tensor' object has ...
-    """
+    """What a user's function makes of `x`; whatever it raises becomes a ValueError that names it."""
     try:
         return function(x)
     except Exception as error:

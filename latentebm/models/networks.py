@@ -64,12 +64,7 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class MLP:
-    """Perceptrons: two hidden layers read, three write, since a short code takes more unfolding than reading.
-
-    Example:
-        >>> MLP(32).decoder(2, (1, 27, 28))(torch.zeros(3, 2)).shape
-        torch.Size([3, 1, 27, 28])
-    """
+    """Perceptrons: two hidden layers read, three write, since a short code takes more unfolding than reading."""
 
     width: int = 512
 
@@ -88,12 +83,7 @@ class MLP:
 
 @dataclass(frozen=True)
 class Conv:
-    """Two strided convolutions and one hidden layer of `width`; the decoder upsamples.
-
-    Example:
-        >>> Conv(32).encoder((1, 28, 28), 4)(torch.zeros(2, 1, 28, 28)).shape
-        torch.Size([2, 4])
-    """
+    """Two strided convolutions and one hidden layer of `width`; the decoder upsamples."""
 
     width: int = 512
 

@@ -84,10 +84,8 @@ class LatentTilt(Tilt):
 
     .. math:: p_E(z) = e^{-E(z)}\, N(z; 0, I) / Z, \qquad x = \mathrm{decode}(z)
 
-    Arguments:
-        model: a VAE, or anything with `latent_dim` and `decode`; it is never changed.
-        energy: module mapping (N, d) to (N,).
-        transform: elementwise map of the energy, such as the calibration of the Jensen objective, or None.
+    The model, a VAE or anything with `latent_dim` and `decode`, is never changed. The energy maps (N, d) to (N,), the
+    `transform` its values one by one, as the calibration of the Jensen objective does.
 
     References:
         Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205

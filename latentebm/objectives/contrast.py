@@ -94,11 +94,6 @@ def gradient_penalty(energy: Tensor, points: Tensor, *, center: float = 0.0) -> 
 
 
 def interpolates(x: Tensor, other: Tensor, *, generator: torch.Generator, lead: int = 1) -> Tensor:
-    """Points drawn uniformly on the lines from x, (N, *event), or (M, N, *event) with ``lead=2``, to others.
-
-    Example:
-        >>> interpolates(torch.zeros(4, 1), torch.ones(4, 1), generator=torch.Generator()).requires_grad
-        True
-    """
+    """Points drawn uniformly on the lines from x, (N, *event), or (M, N, *event) with ``lead=2``, to others."""
     share = uniform((*x.shape[:lead], *[1] * (x.ndim - lead)), generator, x)
     return (share * x + (1 - share) * other).requires_grad_()

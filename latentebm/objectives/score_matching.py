@@ -57,9 +57,8 @@ def sliced_score_matching(
     .. math:: \mathrm{mean}_{i,v} \left[\tfrac12 (v^\top \nabla E(x_i))^2 - v^\top \nabla^2 E(x_i)\, v\right]
 
     With E[vv'] = I its mean is the exact loss. The variance-reduced form puts the known mean of the first term,
-    :math:`\tfrac12 |\nabla E|^2`, in its place.
-
-    Of `projections` directions per point, ``rademacher`` ones are signs, exact where the Hessian is diagonal.
+    :math:`\tfrac12 |\nabla E|^2`, in its place. Directions that are ``rademacher`` signs are exact where the Hessian is
+    diagonal.
 
     References:
         Sliced score matching: a scalable approach to density and score estimation (Song et al., 2019),

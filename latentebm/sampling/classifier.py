@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,12 +25,8 @@ __all__ += ["energy_differential", "energy_penalty"]
 class ClassifierChains(ABC):
     """An energy over the inputs of a classifier of C classes with logits f(x), and the chains that sample it.
 
-    They give points with labels by `sample`, where the samplers of a tilt give `Draws` by ``draw``.
-
-    Arguments:
-        logits: the classifier, (N, *event) to (N, C).
-        base: fresh starts, ``base(n, generator) -> (n, *event)``.
-        chunk: chains at once, which bounds the memory; None chooses by the device.
+    They give points with labels by `sample`, where the samplers of a tilt give `Draws` by ``draw``. The logits map
+    (N, *event) to (N, C), fresh starts are ``base(n, generator) -> (n, *event)``, and `chunk` chains move at once.
 
     References:
         Your classifier is secretly an energy based model and you should treat it like one (Grathwohl et al., 2020),
@@ -61,11 +58,7 @@ class ClassifierChains(ABC):
         return Labelled(x, self.check_labels(y, n).to(x.device))
 
     def advance(self, chains: Labelled, kernel: Kernel, n_steps: int, *, generator: torch.Generator) -> Labelled:
-        """Move every chain by exactly `n_steps` transitions of the kernel.
-
-        Raises:
-            ValueError: a chain stays at a non-finite energy after 100 fresh starts from the base.
-        """
+        """Move every chain by `n_steps` transitions; one that 100 starts leave at a non-finite energy is refused."""
         check_kernel(kernel)
         check_int("n_steps", n_steps)
         chains = chains._replace(y=self.check_labels(chains.y, len(chains.x)))
@@ -149,10 +142,8 @@ class JointSampler(ConditionalSampler):
         tensor([0, 1])
     """
 
-    def __init__(
-        self, logits: Callable[[Tensor], Tensor], base: Base, *, classes: int, chunk: int | None = None, every: int = 1
-    ) -> None:
-        super().__init__(logits, base, classes=classes, chunk=chunk)
+    def __init__(self, logits: Callable[[Tensor], Tensor], base: Base, *, every: int = 1, **settings: Any) -> None:
+        super().__init__(logits, base, **settings)
         self.every = check_int("every", every)
 
     def _advance(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,7 +13,7 @@ from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
 from latentebm.progress import Track, silent
 from latentebm.sampling.target import Target, tilt_energy
 
-__all__ = ["Draws", "Sampler", "gather_draws"]
+__all__ = ["Draws", "Sampler", "base_chunks", "gather_draws"]
 
 
 @dataclass
@@ -67,6 +68,15 @@ def gather_draws(
     if log_weight is None:
         log_weight = -in_chunks(lambda u: tilt_energy(tilt, u), latent, chunk_size(CHAIN_NUMBERS, latent.device))
     return Draws(in_chunks(tilt.decode, latent), latent, log_weight, diagnostics, trace)
+
+
+def base_chunks(
+    tilt: Target, total: int, chunk: int, *, generator: torch.Generator, track: Track = silent
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """`total` base points (n, D), chunk by chunk, with their log-weights (n,)."""
+    for start in track(range(0, total, chunk), "pool"):
+        u = tilt.sample_base(min(chunk, total - start), generator=generator)
+        yield u, -tilt_energy(tilt, u)
 
 
 class Sampler(Protocol):

@@ -25,23 +25,14 @@ class DivergedError(RuntimeError):
 
 @dataclass
 class FitResult:
-    """What a fit did, in the loss's units.
+    """What a fit did, in the loss's units; scores are () or (M,), and lower is better."""
 
-    Attributes:
-        steps: batches used, each an optimizer step unless it was rolled back.
-        losses: mean training loss since the previous check, one per check.
-        scores: validation scores (lower is better), () or (M,) tensors: of the start, then one per check.
-        best: the best score, () or (M,); NaN without `validate`.
-        stopped_early: whether patience ran out.
-        log: one line per rollback of the guard.
-    """
-
-    steps: int = 0
-    losses: list[float] = field(default_factory=list)
-    scores: list[Tensor] = field(default_factory=list)
-    best: Tensor = field(default_factory=lambda: torch.tensor(math.nan))
-    stopped_early: bool = False
-    log: list[str] = field(default_factory=list)
+    steps: int = 0  # batches used, each an optimizer step unless it was rolled back
+    losses: list[float] = field(default_factory=list)  # mean training loss since the previous check, one per check
+    scores: list[Tensor] = field(default_factory=list)  # of the start, then one per check
+    best: Tensor = field(default_factory=lambda: torch.tensor(math.nan))  # NaN without `validate`
+    stopped_early: bool = False  # whether patience ran out
+    log: list[str] = field(default_factory=list)  # one line per rollback of the guard
 
 
 def fit(

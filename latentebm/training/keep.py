@@ -121,8 +121,7 @@ class Guard:
         https://arxiv.org/abs/2012.01316
 
     Example:
-        >>> net = nn.Linear(1, 1)
-        >>> guard = Guard(net, max_gap=5.0)
+        >>> guard = Guard(nn.Linear(1, 1), max_gap=5.0)
         >>> guard.observe(torch.tensor(7.0))
         >>> guard.trouble(torch.tensor(0.0))
         'an energy gap of 7 nats, beyond ±5'

@@ -11,7 +11,7 @@ from torch import Tensor
 from latentebm.checks import check_int, check_rng, fail
 from latentebm.progress import Track, silent
 from latentebm.rng import uniform
-from latentebm.sampling.draws import Draws, gather_draws
+from latentebm.sampling.draws import Draws, base_chunks, gather_draws
 from latentebm.sampling.importance.resampling import pick_columns
 from latentebm.sampling.importance.weights import BASE_DRAWS, WeightSums, check_log_weight, check_weights
 from latentebm.sampling.target import Target, tilt_energy
@@ -25,13 +25,9 @@ class Rejection:
 
     .. math:: u \sim p_0 \text{ kept with probability } e^{-E(u) - M}
 
-    The bound :math:`M` is the largest log-weight met so far. When a larger one comes, the draws kept until then are
-    thinned by :math:`e^{M - M'}`, which makes them draws under the new bound: they are exact up to weights above all
-    that were met.
-
-    Arguments:
-        pilot: base draws that give the first bound, and are then thrown away.
-        chunk: proposals at once, which bounds the memory.
+    The bound :math:`M` is the largest log-weight met so far, at first by `pilot` draws that are thrown away. When a
+    larger one comes, the draws kept until then are thinned by :math:`e^{M - M'}`, which makes them draws under the new
+    bound: they are exact up to weights above all that were met.
 
     References:
         Empirical supremum rejection sampling (Caffo, Booth and Davis, 2002)
@@ -92,10 +88,9 @@ class Rejection:
         return gather_draws(tilt, latent, diagnostics, log_weight=log_weight)
 
     def _pilot_bound(self, tilt: Target, generator: torch.Generator) -> float:
-        sums, bound = WeightSums(self.pilot), -math.inf
-        while sums.count < self.pilot:
-            u = tilt.sample_base(min(self.chunk, self.pilot - sums.count), generator=generator)
-            bound = max(bound, float(sums.add(-tilt_energy(tilt, u)).max()))
+        sums = WeightSums(self.pilot)
+        pilots = base_chunks(tilt, self.pilot, self.chunk, generator=generator)
+        bound = max(float(sums.add(log_weight).max()) for _, log_weight in pilots)
         check_weights(sums)
         return bound
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,10 +12,10 @@ from torch import Tensor
 from latentebm.checks import check_choice, check_int, check_rng, fail
 from latentebm.progress import Track, silent
 from latentebm.rng import child
-from latentebm.sampling.draws import Draws, gather_draws
+from latentebm.sampling.draws import Draws, base_chunks, gather_draws
 from latentebm.sampling.importance.resampling import RESAMPLING, TwoPass, check_filled, make_resampler
 from latentebm.sampling.importance.weights import BASE_DRAWS, WeightSums, check_weights
-from latentebm.sampling.target import Target, tilt_energy
+from latentebm.sampling.target import Target
 
 __all__ = ["SNIS"]
 
@@ -28,11 +29,8 @@ class SNIS:
     The pool is never held: n independent weighted reservoirs take the multinomial draws in one pass. Systematic and
     residual resampling know their counts only after a first pass, and replay the pool from the generator's state.
 
-    Arguments:
-        pool: base draws, K.
-        chunk: base draws at once, which bounds the memory.
-        resampling: ``multinomial`` (independent draws), ``systematic``, ``residual`` or ``without_replacement``
-            (distinct draws; their distribution approaches the tilted one only as the pool outgrows n).
+    Of the `pool`, K base draws, `chunk` are held at once. Draws by ``multinomial`` resampling are independent, those
+    ``without_replacement`` distinct: their distribution approaches the tilted one only as the pool outgrows n.
 
     References:
         Using the SIR algorithm to simulate posterior distributions (Rubin, 1988)
@@ -68,15 +66,16 @@ class SNIS:
             raise fail("n", f"at most pool={self.pool} distinct draws", n, "enlarge the pool")
         resampler = make_resampler(self.resampling, n, child(generator))
         replay = generator.get_state()
+        chunks = partial(base_chunks, tilt, self.pool, self.chunk, generator=generator, track=track)
         sums = WeightSums(self.pool)
         if isinstance(resampler, TwoPass):
-            for _, log_weight in self._chunks(tilt, generator, track):
+            for _, log_weight in chunks():
                 sums.add(log_weight)
             resampler.start(check_weights(sums).log_sum)
             generator.set_state(replay)
-            held = _held(n, self._chunks(tilt, generator, track), lambda w: resampler.update(w.double().cpu()))
+            held = _held(n, chunks(), lambda w: resampler.update(w.double().cpu()))
         else:
-            held = _held(n, self._chunks(tilt, generator, track), lambda w: resampler.update(sums.add(w)))
+            held = _held(n, chunks(), lambda w: resampler.update(sums.add(w)))
             check_weights(sums)
         order = check_filled(resampler).finish()
         latent, log_weight = (t[order.to(t.device)] for t in held)
@@ -84,15 +83,9 @@ class SNIS:
         diagnostics = {"sampler": "snis", "pool": self.pool, **sums.report(), "duplicates": duplicates}
         return gather_draws(tilt, latent, diagnostics, log_weight=log_weight)
 
-    def _chunks(self, tilt: Target, generator: torch.Generator, track: Track) -> Iterator[tuple[Tensor, Tensor]]:
-        sizes = [min(self.chunk, self.pool - start) for start in range(0, self.pool, self.chunk)]
-        for size in track(sizes, "pool"):
-            u = tilt.sample_base(size, generator=generator)
-            yield u, -tilt_energy(tilt, u)
-
 
 def _held(
-    n: int, chunks: Iterator[tuple[Tensor, Tensor]], update: Callable[[Tensor], tuple[Tensor, Tensor]]
+    n: int, chunks: Iterable[tuple[Tensor, Tensor]], update: Callable[[Tensor], tuple[Tensor, Tensor]]
 ) -> tuple[Tensor, Tensor]:
     """The points (n, D) and log-weights (n,) that hold the n places once all chunks have passed."""
     for i, (u, log_weight) in enumerate(chunks):

@@ -48,9 +48,7 @@ def check_log_weight(log_weight: Tensor) -> Tensor:
 class WeightSums:
     r"""Running sums over log-weights that come in chunks: all that ESS, log Z and Pareto-k̂ need.
 
-    .. math::
-        \rho = \frac{(\sum w)^2}{K \sum w^2}, \quad
-        \log \hat Z = \log \tfrac1K \sum w, \quad
+    .. math:: \rho = \frac{(\sum w)^2}{K \sum w^2}, \quad \log \hat Z = \log \tfrac1K \sum w, \quad
         \mathrm{se} = \sqrt{(1/\rho - 1) / K}
 
     The number K of log-weights that will come sets the length of the tail kept for Pareto-k̂; ``log_sum`` is the log of
@@ -116,15 +114,9 @@ class WeightSums:
 
     def report(self) -> dict[str, float | int | bool]:
         """All of the above as plain numbers, nats; reliable if ESS ≥ 1 % of the pool and k̂ is below its threshold."""
-        k, threshold = self.pareto_k, self.pareto_k_threshold
-        return {
-            "ess": self.ess,
-            "pareto_k": k,
-            "pareto_k_threshold": threshold,
-            "log_z": self.log_z,
-            "log_z_se": self.log_z_se,
-            "reliable": self.ess >= LEAST_ESS and k < threshold,
-        }
+        names = ("ess", "pareto_k", "pareto_k_threshold", "log_z", "log_z_se")
+        found = {name: getattr(self, name) for name in names}
+        return found | {"reliable": found["ess"] >= LEAST_ESS and found["pareto_k"] < found["pareto_k_threshold"]}
 
 
 def check_weights(sums: WeightSums) -> WeightSums:

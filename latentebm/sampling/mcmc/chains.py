@@ -38,11 +38,11 @@ def run_chains(
     r"""Advance every chain `n_steps` by the kernel.
 
     Only gradients in the position are formed, never in parameters. A proposal whose energy or gradient is not finite
-    is taken back and counted. On Ctrl-C the steps done so far by all chains are returned.
+    is taken back and counted. On Ctrl-C, if `partial`, the steps done so far by all chains are returned.
 
     Arguments:
-        potential: a target, or a callable from points (N, *event) to (N,), in nats. Every chain's gradient is that of
-            its own potential: the target's ``value_and_grad``, or else found by automatic differentiation.
+        potential: a target, or a callable from points (N, *event) to (N,), in nats; a target without
+            ``value_and_grad`` is differentiated automatically.
         state: starting points (N, *event), or the state of an earlier run, whose step count goes on.
         trace: how many chains, from the first, have their path kept, every `thin`-th step; at most `chunk`.
         chunk: chains evaluated at once, which bounds the memory; None chooses by the device.
@@ -50,7 +50,6 @@ def run_chains(
             program where it applies: float32 on the CPU, with a C++ compiler at hand; it is built in under a second.
             True also compiles blocks of steps of any other potential with ``torch.compile``, which takes some ten
             seconds once and pays for long runs, and warns where there is no compiler. False runs the plain steps.
-        partial: return what is done on Ctrl-C; otherwise the interrupt passes on.
 
     Raises:
         ValueError: a start is not finite, or the target's own ``value_and_grad`` gives other values.

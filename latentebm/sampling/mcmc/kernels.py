@@ -23,10 +23,9 @@ class Kernel(ABC):
 
     Up to the discretisation it samples :math:`e^{-U/T}` with temperature :math:`T = s^2 / 2d`.
 
-    Arguments:
-        preconditioner: positive diagonal :math:`P`, shaped as one event or broadcast to it; None is the identity.
-        clip: bound of each chain's gradient norm, or None. An unadjusted chain that meets it is biased, and the
-            share of clipped gradients is reported; a Metropolis-adjusted one stays exact.
+    The preconditioner is the positive diagonal :math:`P`, shaped as one event or broadcast to it. An unadjusted chain
+    whose gradient's norm meets the bound `clip` is biased, and the share of clipped gradients is reported; a
+    Metropolis-adjusted one stays exact.
     """
 
     preconditioner: Tensor | None = None

@@ -28,13 +28,9 @@ class Langevin:
 
     .. math:: u_0 \sim p_0, \quad u_{t+1} \sim K(u_t, \cdot) \text{ for } U(u) = E(u) - \log p_0(u)
 
-    Arguments:
-        kernel: any Langevin kernel. The default, MALA, is exact whatever its step; its step is only a first guess.
-        n_steps: steps of each chain.
-        warm_up: steps in which a Metropolis-adjusted kernel's step is fitted on separate pilot chains to an acceptance
-            of `target`; 0 keeps it.
-        trace: chains whose path is kept in ``Draws.trace``, the second half of which gives ``rhat``; `thin`, `chunk`
-            and `compile` are those of :func:`run_chains`.
+    The default kernel, MALA, is exact whatever its step; that of any Metropolis-adjusted kernel is only a first guess,
+    fitted to an acceptance of `target` on pilot chains of `warm_up` steps, unless there are none. The paths of `trace`
+    chains are kept, the second half of which gives ``rhat``. The rest is as for :func:`run_chains`.
 
     Example:
         >>> from latentebm.adapters.from_module import WrappedModel

@@ -58,11 +58,7 @@ class ReplayBuffer:
         return len(self.x)
 
     def pick(self, n: int, *, generator: torch.Generator, y: Tensor | None = None) -> Tensor:
-        """Choose `n` distinct rows at random, or with labels (n,) given, one row of each label asked for.
-
-        Raises:
-            ValueError: the buffer holds fewer chains, or fewer of a label, than are asked for.
-        """
+        """Choose `n` distinct rows at random, or with labels (n,) given, one of each label; too few are refused."""
         check_int("n", n)
         order = permutation(len(self), check_rng(generator), self.x.device)
         if y is None:
@@ -78,12 +74,6 @@ class ReplayBuffer:
                 raise fail("y", f"at most {len(held)} chains of label {int(label)}", len(wanted), "enlarge the buffer")
             rows[wanted] = held[: len(wanted)]
         return rows
-
-    def put(self, rows: Tensor, x: Tensor, y: Tensor | None = None) -> None:
-        """Return chains to their rows."""
-        self.x[rows] = x.detach()
-        if y is not None:
-            self.y[rows] = y.to(self.y)
 
     def step(
         self,
@@ -120,7 +110,7 @@ class ReplayBuffer:
         if len(again):
             chains.x[again] = base(len(again), generator).to(self.x)
         moved = move(chains)
-        self.put(rows, *moved)
+        self.x[rows], self.y[rows] = moved.x.detach(), moved.y.to(self.y)
         return Stepped(moved, len(again))
 
     def save(self, path: Path | str) -> Path:
@@ -151,12 +141,8 @@ class PMC:
     filled with base draws at the first call, then kept in ``buffer``. A kernel whose step falls with time starts at its
     first step in every call.
 
-    Arguments:
-        n_steps: transitions of each chain per call, exactly.
-        size: chains in the buffer.
-        restart: probability that a chain starts again from the base.
-        buffer: a buffer to go on from, or None.
-        compile: run a tilt's energy as a compiled program where there is one, as in :func:`run_chains`.
+    Each call makes exactly `n_steps` transitions of each chain, after it has started again from the base with
+    probability `restart`. A buffer given is gone on from; `compile` is that of :func:`run_chains`.
 
     Example:
         >>> from latentebm.sampling.classifier import ConditionalSampler

@@ -29,20 +29,12 @@ class ChainState(NamedTuple):
 
 
 class ChainInfo(NamedTuple):
-    """How the chains went.
+    """How the chains went."""
 
-    Attributes:
-        acceptance: mean Metropolis acceptance probability; 1 for unadjusted kernels.
-        step_size: drift scale of the last step; of a random walk, which has no drift, the noise scale.
-        reverted: proposals of non-finite energy or gradient, taken back.
-        clipped: share of gradients that met the kernel's bound.
-        steps: steps done.
-    """
-
-    acceptance: float
-    step_size: float
-    reverted: int
-    clipped: float
+    acceptance: float  # mean Metropolis acceptance probability; 1 for unadjusted kernels
+    step_size: float  # drift scale of the last step; of a random walk, which has no drift, the noise scale
+    reverted: int  # proposals of non-finite energy or gradient, taken back
+    clipped: float  # share of gradients that met the kernel's bound
     steps: int
 
 
