@@ -12,8 +12,7 @@ from latentebm.adapters.from_module import WrappedModel
 from latentebm.models.data_tilts import DataTilt
 from latentebm.models.features import Attribute, FeatureEnergy, LinearEnergy, joint_features
 from latentebm.models.latent_model import check_model
-from latentebm.models.scaled_tilt import ScaledTilt
-from latentebm.models.tilts import LatentTilt
+from latentebm.models.tilts import LatentTilt, ScaledTilt
 from latentebm.sampling import ISIR, PMC, SGLD, SNIS, ULA, Langevin, RandomWalk, Rejection
 from latentebm.tilting.attributes import expected_shares, tilt_attributes
 

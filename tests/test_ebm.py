@@ -27,7 +27,7 @@ from latentebm.sampling import (
     tune_step,
 )
 from latentebm.training.fit import DivergedError, fit
-from latentebm.training.guard import Guard
+from latentebm.training.keep import Guard
 from latentebm.training.optimisation import Optimisation
 from tests.sampling_targets import GaussianTilt, assert_mean, gen
 

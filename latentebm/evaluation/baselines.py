@@ -26,9 +26,8 @@ from torch import Tensor, nn
 from latentebm.checks import check_shares, fail
 from latentebm.evaluation.ratio import Ratio, fit_ratio, held_out_fifth
 from latentebm.evaluation.task import Sampled, Task
-from latentebm.models.conditional import ConditionalVAE
 from latentebm.models.tilts import LatentTilt
-from latentebm.models.vae import VAE
+from latentebm.models.vae import VAE, ConditionalVAE
 from latentebm.rng import normal
 from latentebm.sampling import SNIS, Draws
 from latentebm.sampling.importance.weights import ess

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from latentebm.checks import fail
 from latentebm.models.energies import EnsembleEnergy
-from latentebm.objectives.gradient_penalty import gradient_penalty, interpolates
+from latentebm.objectives.contrast import gradient_penalty, interpolates
 from latentebm.progress import Track, silent
 from latentebm.rng import integers
 from latentebm.tilting.held_out import by_fold, held_out_draws

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from latentebm.checks import check_number, fail
 from latentebm.chunks import chunk_size
-from latentebm.models.energies import EnsembleEnergy
-from latentebm.models.ensemble import Ensemble
+from latentebm.models.energies import Ensemble, EnsembleEnergy
 from latentebm.models.tilts import Tilt
 from latentebm.models.vae import VAE
 from latentebm.progress import Track
