@@ -17,13 +17,7 @@ __all__ = ["check_absent", "sha256", "write_atomic", "write_json", "write_text"]
 
 
 def check_absent(paths: Iterable[Path], overwrite: bool) -> None:
-    """Raise a ValueError if one of some files exists, unless they may be overwritten.
-
-    Example:
-        >>> check_absent([Path("/")], overwrite=False)
-        Traceback (most recent call last):
-        ValueError: out: expected files that do not exist yet, got /; choose another folder, or pass --overwrite
-    """
+    """Raise a ValueError if one of some files exists, unless they may be overwritten."""
     there = [path for path in paths if path.exists()]
     if there and not overwrite:
         raise fail("out", "files that do not exist yet", f"{there[0]}", "choose another folder, or pass --overwrite")
@@ -33,9 +27,6 @@ def write_atomic(path: Path | str, write: Callable[[Path], object]) -> Path:
     """Let `write` fill a temporary file beside `path`, then rename it into place.
 
     The temporary name keeps the suffix, since some writers choose their format by it. A failure leaves neither file.
-
-    Raises:
-        OSError: the folder cannot be written.
 
     Example:
         >>> folder = Path(tempfile.mkdtemp())
@@ -72,9 +63,6 @@ def write_text(path: Path | str, text: str) -> Path:
 def write_json(path: Path | str, value: Any) -> Path:
     """Write indented, strictly valid JSON atomically; NaN and infinities become null.
 
-    Raises:
-        TypeError: a value has no JSON form.
-
     Example:
         >>> print(write_json(Path(tempfile.mkdtemp()) / "a.json", {"k": float("nan")}).read_text().strip())
         {
@@ -94,12 +82,7 @@ def _finite(value: Any) -> Any:
 
 
 def sha256(path: Path | str) -> str:
-    """Hexadecimal SHA-256 of a file's bytes.
-
-    Example:
-        >>> sha256(write_text(Path(tempfile.mkdtemp()) / "a.txt", ""))[:8]
-        'e3b0c442'
-    """
+    """Hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as stream:
         while block := stream.read(1 << 20):

@@ -26,9 +26,7 @@ def shipped_file(name: str, folders: Sequence[Path] = FOLDERS) -> Path:
     """Path of the first file of a name of `SHIPPED` in some folders, its bytes checked.
 
     Raises:
-        ValueError: the name is unknown.
-        FileNotFoundError: no folder has the file.
-        OSError: its SHA-256 differs.
+        OSError: no folder has the file, or its SHA-256 differs.
 
     Example:
         >>> shipped_file("default.csv").read_text().splitlines()[0]

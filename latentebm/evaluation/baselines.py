@@ -50,26 +50,17 @@ FLOOR = 1e-3  # and clipped from below here
 
 
 def untilted(task: Task) -> Sampled:
-    r"""The biased VAE as it is.
-
-    .. math:: z \sim N(0, I), \qquad x = \mathrm{decode}(z)
-    """
+    """The biased VAE as it is."""
     return Sampled(_prior(task.vae))
 
 
 def reference_only(task: Task) -> Sampled:
-    r"""A VAE trained on the reference alone, stopped by the ELBO of a held-out fifth.
-
-    .. math:: \max_\theta \mathrm{mean}_{i \in ref}\, \mathrm{ELBO}_\theta(x_i)
-    """
+    """A VAE trained on the reference alone, stopped by the ELBO of a held-out fifth."""
     return _stopped(task, task.fresh(), task.lr)
 
 
 def fine_tuned(task: Task) -> Sampled:
-    r"""The biased VAE trained on with the reference at a quarter of the rate, stopped by a held-out fifth's ELBO.
-
-    .. math:: \theta_0 = \theta_{biased}, \qquad \max_\theta \mathrm{mean}_{i \in ref}\, \mathrm{ELBO}_\theta(x_i)
-    """
+    """The biased VAE trained on with the reference at a quarter of the rate, stopped by a held-out fifth's ELBO."""
     return _stopped(task, copy.deepcopy(task.vae).requires_grad_(True), FINE_TUNING * task.lr)
 
 
@@ -127,12 +118,9 @@ def likelihood_free(task: Task) -> Sampled:
 
 
 def conditional(task: Task) -> Sampled:
-    r"""Oracle: a VAE told every biased image's class, asked for classes in the target's shares.
+    r"""Oracle: a VAE told every biased image's class, which the task must give, asked for the target's shares.
 
     .. math:: y \sim t, \quad z \sim N(0, I), \quad x = \mathrm{decode}(z, y)
-
-    Raises:
-        ValueError: no labels, or a target that is not one share per class.
     """
     if task.labels is None:
         raise fail("labels", "the class of each biased image", None, "pass labels; this method needs them")

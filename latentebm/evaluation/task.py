@@ -23,15 +23,11 @@ __all__ = ["Sampled", "Task"]
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What every method is given.
-
-    Raises:
-        ValueError: a number below one, or fewer than five reference images.
-    """
+    """What every method is given."""
 
     vae: VAE  # trained on the biased images; never changed
     biased: Tensor  # its images, (N, C, H, W), uint8
-    reference: Tensor  # the unbiased images, (M, C, H, W), uint8
+    reference: Tensor  # the unbiased images, (M, C, H, W), uint8, at least five
     steps: int  # most VAE gradient steps; those that trained `vae`
     batch_size: int = 256
     lr: float = 4e-3  # peak learning rate of a VAE trained from scratch
@@ -84,9 +80,5 @@ class Sampled:
     steps: int = 0
 
     def sample(self, n: int, *, generator: torch.Generator) -> Draws:
-        """Draw `n` images.
-
-        Raises:
-            ValueError: n below one.
-        """
+        """Draw `n` images."""
         return self.draw(check_int("n", n), generator)
