@@ -23,10 +23,7 @@ FOLDERS = (_PACKAGE / "shipped", _PACKAGE.parent / "data")
 
 
 def shipped_file(name: str, folders: Sequence[Path] = FOLDERS) -> Path:
-    """Path of the first file of a name of `SHIPPED` in some folders, its bytes checked.
-
-    Raises:
-        OSError: no folder has the file, or its SHA-256 differs.
+    """Path of the first file of a name of `SHIPPED` in some folders, its bytes checked; OSError where there is none.
 
     Example:
         >>> shipped_file("default.csv").read_text().splitlines()[0]

@@ -25,14 +25,6 @@ class Classifier(nn.Module):
     r"""Images (N, C, H, W) to features φ of two convolutions and one layer, and from these to classes.
 
     .. math:: p(y|x) = \mathrm{softmax}(W\,\phi(x) + b)
-
-    References:
-        Gradient-based learning applied to document recognition (LeCun et al., 1998).
-
-    Example:
-        >>> judge = Classifier((1, 28, 28), 10)
-        >>> judge(torch.zeros(2, 1, 28, 28)).shape, judge.embed(torch.zeros(2, 1, 28, 28)).shape
-        (torch.Size([2, 10]), torch.Size([2, 64]))
     """
 
     def __init__(self, data_shape: tuple[int, ...], n_classes: int, *, features: int = 64) -> None:

@@ -123,12 +123,8 @@ def kl_to_target(shares: Sequence[float] | np.ndarray, target: Sequence[float], 
     .. math:: \mathrm{KL}(t \,\|\, \tilde p) = \sum_k t_k \log \frac{t_k}{\tilde p_k}, \qquad
               \tilde p_k = \frac{n p_k + \frac12}{n + \frac{K + 1}{2}}
 
-    Half a draw is added to each of the K classes and to the rest (Jeffreys' prior), so that a class without draws costs
+    Half a draw is added to each of the K classes and to the rest (Jeffreys, 1946), so that a class without draws costs
     about :math:`t_k \log(2 n t_k)` nats instead of infinitely many; classes of target zero cost nothing.
-
-    References:
-        On Information and Sufficiency (Kullback and Leibler, 1951); An Invariant Form for the Prior Probability in
-        Estimation Problems (Jeffreys, 1946)
 
     Example:
         >>> round(kl_to_target([0.5, 0.5], [0.5, 0.5], 10**6), 5), round(kl_to_target([1.0, 0.0], [0.5, 0.5], 100), 2)

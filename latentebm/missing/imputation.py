@@ -133,8 +133,7 @@ def impute_each(
     """
     check_rows(x, mask)
     seen = mask.bool()
-    filled = torch.where(seen, x, torch.zeros_like(x))
-    rows, back = torch.unique(torch.cat([filled, seen.to(x)], 1), dim=0, return_inverse=True)
+    rows, back = torch.unique(torch.cat([x.where(seen, 0), seen.to(x)], 1), dim=0, return_inverse=True)
     done = []
     for row in track(list(rows.split(1)), "impute"):
         key = hashlib.blake2b(row.numpy().tobytes(), digest_size=8, salt=seed.to_bytes(8, "little")).digest()

@@ -27,8 +27,8 @@ class MissingModel(nn.Module):
     .. math:: P(s_j = 1 \mid x) = \sigma(-w_j x_j + b_j) \text{ (self-masking)}, \qquad
               \sigma(-(Wx)_j + b_j) \text{ (agnostic)}
 
-    With a known direction, w is a softplus times a sign per column: +1 (the default) where large values go missing, else
-    −1. Classes enter one-hot.
+    With a known direction, w is a softplus times a sign per column: +1 (the default) where large values go, else −1.
+    Classes enter one-hot.
 
     References:
         not-MIWAE: Deep generative modelling with missing not at random data (Ipsen, Mattei and Frellsen, 2021),
@@ -141,7 +141,7 @@ class MIWAE(nn.Module):
 
     def posterior(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (N, d) of q(z | x_obs), for values (N, D) and masks (N, D)."""
-        return self._posterior(self._observed(x, mask)[0])
+        return self._posterior(self._observed(x, mask)[1])
 
     def terms(
         self, x: Tensor, mask: Tensor, k: int, *, complete: bool = False, generator: torch.Generator
@@ -151,13 +151,13 @@ class MIWAE(nn.Module):
         What x holds where the mask (N, D) is 0 is never read. With `complete`, missing cells are drawn even where no
         missing model asks for them.
         """
-        observed, seen = self._observed(x, mask)
+        filled, observed, seen = self._observed(x, mask)
         mean, scale = self._posterior(observed)
         noise = normal((check_int("k", k), *mean.shape), generator, mean)
         z = mean + scale * noise
         parameter = self.decoder(z)
         mask = mask.to(observed)
-        cells = self.likelihood.log_prob(_filled(x, mask), parameter)
+        cells = self.likelihood.log_prob(filled, parameter)
         completed, log_missing = observed, cells.new_zeros(cells.shape[:-1])
         if complete or self.missing is not None:
             completed = observed + (1 - seen) * self.likelihood.sample(parameter, generator)
@@ -187,15 +187,15 @@ class MIWAE(nn.Module):
         # Bounded away from 0, where log-weights lose their meaning in float32.
         return mean, F.softplus(raw) + 1e-4
 
-    def _observed(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (N, F) of the observed cells, zeros elsewhere, and the mask of features."""
+    def _observed(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Values (N, D) and features (N, F) of the observed cells, zeros elsewhere, and the mask of features."""
         check_event("x", x, (self.likelihood.n_columns,))
         check_rows(x, mask)
-        filled = _filled(x, mask)
+        filled = torch.where(mask.bool(), x, 0)  # a valid value of every family
         if not bool(filled.isfinite().all()):
             raise fail("x", "finite values where mask is 1", "NaN or infinity", "set mask to 0 in such cells")
         seen = mask.to(x)[:, self.likelihood.feature_column.to(mask.device)]
-        return self.likelihood.features(filled) * seen, seen
+        return filled, self.likelihood.features(filled) * seen, seen
 
 
 def check_rows(x: Tensor, mask: Tensor) -> None:
@@ -216,11 +216,6 @@ def _tanh_mlp(sizes: tuple[int, ...]) -> nn.Sequential:
         nn.init.zeros_(linear.bias)
         layers += [linear, nn.Tanh()]
     return nn.Sequential(*layers[:-1])
-
-
-def _filled(x: Tensor, mask: Tensor) -> Tensor:
-    """The values, zeros where missing: 0 is a valid value of every family."""
-    return torch.where(mask.bool(), x, torch.zeros_like(x))
 
 
 def _log_normal(z: Tensor) -> Tensor:

@@ -18,13 +18,7 @@ __all__ = ["Plane", "label_plane", "plot_encoders", "plot_latents", "plot_overla
 
 
 class Plane:
-    """A plane to look at latents (N, d) in: their own for two dimensions, else their first two principal components.
-
-    Example:
-        >>> import torch
-        >>> Plane(torch.randn(10, 5))(torch.randn(3, 5)).shape
-        (3, 2)
-    """
+    """A plane to look at latents (N, d) in: their own for two dimensions, else their first two principal components."""
 
     def __init__(self, latent: Tensor) -> None:
         if len(latent) < 2:

@@ -1,4 +1,4 @@
-"""How large a reference must be: balance and quality against its size, with the run's generator as it is."""
+"""How large a reference must be: balance and quality against its size, with the run's model as it is."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def plan(
     device: str = "auto",
     track: Track = silent,
 ) -> pd.DataFrame:
-    """Fit the tilt to references of several sizes and judge each; the generator is not trained again.
+    """Fit the tilt to references of several sizes and judge each; the model is not trained again.
 
     Every size and seed has a random part of the run's reference in the target's shares, folds, weights and draws of
     its own; the spread over seeds says how much luck the choice of reference images is.
@@ -59,9 +59,6 @@ def plan(
         One row per size and seed: ``size``, ``seed``, ``images``, total variation ``tv``, ``frechet``, ``density``,
         ``coverage``, ``confidence``, ``ess`` (share of the pool), ``pareto_k``, ``reliable``, ``heldout_gain`` (nats)
         and ``seconds``.
-
-    Raises:
-        ValueError: sizes that the reference cannot fill.
     """
     wanted = sorted({check_int("sizes", size) for size in sizes})
     for name, value, low in (("seeds", seeds, 1), ("samples", samples, NEIGHBOURS + 1), ("pool", pool, 1)):
