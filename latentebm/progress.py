@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import abc
+from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
 
 from tqdm.auto import tqdm
@@ -13,16 +14,8 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Sized(Protocol[T_co]):
+class Sized(abc.Sized, Iterable[T_co], Protocol[T_co]):
     """Something to walk over whose length is known."""
-
-    def __len__(self) -> int:
-        """How many items there are."""
-        ...
-
-    def __iter__(self) -> Iterator[T_co]:
-        """The items."""
-        ...
 
 
 class Track(Protocol):

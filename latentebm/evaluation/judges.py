@@ -26,9 +26,6 @@ class Classifier(nn.Module):
 
     .. math:: p(y|x) = \mathrm{softmax}(W\,\phi(x) + b)
 
-    Raises:
-        ValueError: a size below one.
-
     References:
         Gradient-based learning applied to document recognition (LeCun et al., 1998).
 
@@ -59,20 +56,12 @@ class Classifier(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, n_classes) of images in [0, 1].
-
-        Raises:
-            ValueError: another image shape.
-        """
+        """Logits (N, n_classes) of images in [0, 1]."""
         return self.head(self._features(check_event("x", x, self.data_shape)))
 
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
-        """Features φ (N, features), without gradient.
-
-        Raises:
-            ValueError: another image shape.
-        """
+        """Features φ (N, features), without gradient."""
         check_event("x", x, self.data_shape)
         size = chunk_size(CHANNELS * self.data_shape[1] * self.data_shape[2], x.device)
         return in_chunks(self._features, x, size)
@@ -102,10 +91,6 @@ def fit_classifier(
 
     The generator shuffles the batches, and `lr` is the peak of a one-cycle schedule; the initial weights come from
     torch's default stream.
-
-    Raises:
-        ValueError: no labels.
-        DivergedError: the loss became NaN or infinite.
 
     Example:
         >>> images = torch.zeros(40, 1, 8, 8, dtype=torch.uint8)

@@ -30,11 +30,6 @@ class MIWAETilt:
 
     .. math:: p_E(z) \propto e^{-E(z)}\,p_0(z) \quad\text{or}\quad p_E(x) \propto e^{-E(x)}\,p_\theta(x)
 
-    Attributes:
-        model: the MIWAE, never changed.
-        energy: ensemble over latents (d) or row features (F), in nats, low = probable.
-        space: ``latent`` or ``data``.
-
     Example:
         >>> model, rng = MIWAE(["gaussian"], 1, width=8), torch.Generator().manual_seed(0)
         >>> rows, ess = MIWAETilt(model, EnergyNet(1), "latent").sample(5, pool=10, generator=rng)
@@ -42,9 +37,9 @@ class MIWAETilt:
         (torch.Size([5, 1]), 1.0)
     """
 
-    model: MIWAE
-    energy: EnergyNet
-    space: str
+    model: MIWAE  # never changed
+    energy: EnergyNet  # ensemble over latents (d) or row features (F), in nats, low = probable
+    space: str  # ``latent`` or ``data``
 
     def of_terms(self, terms: Terms) -> Tensor:
         """Energies (K, N) of posterior draws, nats."""
@@ -67,11 +62,7 @@ class MIWAETilt:
 
     @torch.no_grad()
     def sample(self, n: int, *, pool: int = 50_000, generator: torch.Generator) -> tuple[Tensor, float]:
-        """Rows (n, D) by SNIS from a pool of the model's own, and the effective share of the pool, in (0, 1].
-
-        Raises:
-            ValueError: n or the pool is below 1, or no row of the pool has a positive weight.
-        """
+        """Rows (n, D) by SNIS from a pool of the model's own, and the effective share of the pool, in (0, 1]."""
         z = _prior(self.model, check_int("pool", pool), generator)
         features = self.model.draw_features(z, generator)
         log_weight = -self.energy(z if self.space == "latent" else features)
@@ -106,22 +97,14 @@ def tilt_miwae(
 
     Arguments:
         model: fitted MIWAE; frozen.
-        x: reference values (N, D).
-        mask: 1 = observed, (N, D).
+        x, mask: reference values and 1 = observed, (N, D).
         space: ``latent`` or ``data``.
         positives: of a data tilt: ``completed`` rows, or rows ``generated`` from their latents, for a model whose
             rows differ from real ones in more than the bias.
         members: ensemble size, and folds.
-        rounds: of EM.
-        copies: posterior draws per row.
-        draws: importance draws per row, from which these are chosen.
-        recipe: settings of the energy's fit.
+        copies: posterior draws per row, chosen from `draws` importance draws.
+        recipe: settings of the energy's fit; its objective is not score, nor contrastive or amortized in data space.
         generator: source of all draws (CPU).
-        track: shows progress.
-
-    Raises:
-        ValueError: fewer than two rows, shapes that disagree, an unknown space or kind of positives, or an objective
-            that the space does not suit: score, and in data space contrastive and amortized.
 
     References:
         Maximum Likelihood from Incomplete Data via the EM Algorithm (Dempster, Laird and Rubin, 1977)
