@@ -111,14 +111,10 @@ def metric_tables(metrics: dict[str, Any], *, intervals: bool = True) -> list[Ta
     """
     tables = _judged_tables(metrics, intervals) if metrics["judged"] else []
     seconds = [[stage, f"{value:.1f}"] for stage, value in metrics["seconds"].items()]
+    sentence = "How far the tilt goes from the prior, and how well the draws represent it."
     return [
         *tables,
-        Table(
-            "Tilt and draws",
-            "How far the tilt goes from the prior, and how well the draws represent it.",
-            ["quantity", "value"],
-            _weight_rows(metrics),
-        ),
+        Table("Tilt and draws", sentence, ["quantity", "value"], _weight_rows(metrics)),
         Table("Seconds", "Wall-clock time of each stage.", ["stage", "seconds"], seconds),
     ]
 
@@ -157,6 +153,7 @@ def _judged_tables(metrics: dict[str, Any], intervals: bool) -> list[Table]:
     return [shares, quality, _by_class(data["class_names"], after["by_class"])]
 
 
+_BY_CLASS = ("frechet", "precision", "recall", "density", "coverage")
 _QUALITY = (
     ("total variation", "tv"),
     ("total variation of corrected shares", "tv_corrected"),
@@ -165,12 +162,8 @@ _QUALITY = (
     ("classes without a draw", "absent"),
     ("mean confidence", "confidence"),
     ("Fréchet distance (classifier features)", "frechet"),
-    ("precision", "precision"),
-    ("recall", "recall"),
-    ("density", "density"),
-    ("coverage", "coverage"),
+    *((name, name) for name in _BY_CLASS[1:]),
 )
-_BY_CLASS = ("frechet", "precision", "recall", "density", "coverage")
 
 
 def _show(side: dict[str, Any], key: str) -> str:
