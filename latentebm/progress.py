@@ -6,8 +6,6 @@ from collections import abc
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
 
-from tqdm.auto import tqdm
-
 __all__ = ["Sized", "Track", "bars", "silent"]
 
 T = TypeVar("T")
@@ -38,4 +36,6 @@ def bars(items: Sized[T], description: str) -> Iterator[T]:
         >>> sum(bars(range(4), "count"))
         6
     """
+    from tqdm.auto import tqdm  # here, since it takes a third of the time that --help has
+
     yield from tqdm(items, desc=description, leave=False)

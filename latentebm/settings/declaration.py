@@ -84,7 +84,6 @@ def described(declaring: type) -> type:
         True
     """
     texts = (f"{s.name}: {s.help}{'' if s.default is None else f' ({s.default})'}" for s in settings_of(declaring))
-    indents = {"initial_indent": " " * 8, "subsequent_indent": " " * 12}
-    lines = [textwrap.fill(text, 120, **indents) for text in texts]
+    lines = [textwrap.fill(text, 120, initial_indent=" " * 8, subsequent_indent=" " * 12) for text in texts]
     declaring.__doc__ = (declaring.__doc__ or "").replace("{settings}", "\n".join(lines).lstrip())
     return declaring
