@@ -13,8 +13,7 @@ from latentebm.models.composition import NegatedTilt, ProductTilt, is_bounded
 from latentebm.models.data_tilts import DataTilt, ElboTilt
 from latentebm.models.energies import EnergyNet
 from latentebm.models.features import Attribute
-from latentebm.models.scaled_tilt import ScaledTilt
-from latentebm.models.tilts import LatentTilt
+from latentebm.models.tilts import LatentTilt, ScaledTilt
 from latentebm.sampling import MALA, SNIS, ULA, Langevin
 from latentebm.sampling.compiled.perceptrons import compiled_form
 from latentebm.tilting.attributes import tilt_attributes
