@@ -145,6 +145,7 @@ BAD = {
     "loaded dimension": (lambda: BakedTilt(TILT, MAF(5)), "flow: expected"),
     "no flow": (lambda: bake(TILT, flow=nn.Linear(2, 2), generator=gen()), "flow: expected"),
     "collapsed": (lambda: bake(Collapsed(PLANE, Quadratic()), generator=gen()), "sampler: expected reliable draws"),
+    "opposite": (lambda: ~BakedTilt(TILT, MAF(2)), "tilt: expected an energy with a known upper bound"),
     "steps": (lambda: BakeRecipe(steps=0), "steps: expected"),
     "few draws": (lambda: bake(TILT, recipe=BakeRecipe(draws=2), generator=gen()), "draws: expected"),
     "n": (lambda: BakedTilt(TILT, MAF(2)).draw(TILT, 0, generator=gen()), "n: expected"),

@@ -177,12 +177,19 @@ def test_gradients_are_those_of_the_potential(case):
     torch.testing.assert_close(drawn[0], drawn[1], atol=1e-3, rtol=1e-3)
 
 
+class Cubic(LatentTilt):
+    def energy(self, u):
+        return u.pow(3).sum(1)
+
+
 def test_what_is_bounded():
     net, free = filled(), filled(limit=None)
     latent, open_ended = LatentTilt(PLANE, net), LatentTilt(PLANE, free)
     assert is_bounded(latent & ~latent * 0.5)
     assert not is_bounded(latent & open_ended)
     assert not is_bounded(LatentTilt(PLANE, net, lambda e: (e + 2).log()))
+    assert not is_bounded(Cubic(PLANE, net))
+    assert is_bounded(DataTilt(PLANE, Bounded()) * 0.5)
     assert set(ScaledTilt(latent, 0.5).state_dict()) == {f"tilt.{k}" for k in latent.state_dict()}
 
 

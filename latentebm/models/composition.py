@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from latentebm.checks import check_number, fail
 from latentebm.gradients import differentiate
-from latentebm.models.tilts import Tilt, ValueAndGrad
+from latentebm.models.data_tilts import DataTilt
+from latentebm.models.tilts import LatentTilt, ScaledTilt, Tilt, ValueAndGrad
 from latentebm.rng import stream
 
 __all__ = ["NegatedTilt", "ProductTilt", "is_bounded"]
@@ -216,9 +217,12 @@ def is_bounded(tilt: Tilt) -> bool:
         >>> is_bounded(LatentTilt(model, EnergyNet(2, limit=5.0))), is_bounded(LatentTilt(model, EnergyNet(2)))
         (True, False)
     """
-    inner = [*getattr(tilt, "parts", ()), *([tilt.tilt] if isinstance(getattr(tilt, "tilt", None), Tilt) else [])]
-    if inner:
-        return all(is_bounded(part) for part in inner)
+    if isinstance(tilt, ProductTilt):
+        return all(is_bounded(cast(Tilt, part)) for part in tilt.parts)
+    if isinstance(tilt, NegatedTilt | ScaledTilt):
+        return is_bounded(tilt.tilt)
+    if type(tilt).energy not in (LatentTilt.energy, DataTilt.energy):
+        return False  # a class with an energy of its own, of which nothing is known
     net = getattr(tilt, "net", None)
     while net is not None and getattr(net, "limit", None) is None:
         net = getattr(net, "energy", None)  # of features or of standardised inputs
