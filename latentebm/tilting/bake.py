@@ -27,7 +27,7 @@ HELD_OUT, MOST_HELD = 0.1, 4_096  # share of the codes that choose when to stop,
 class BakeRecipe(Optimisation):
     """How a flow is fitted to a tilt; the optimizer's settings are those of `Optimisation`."""
 
-    lr: float = 2e-3
+    lr: float = 4e-3
     schedule: Schedule = "cosine"
     clip: float | None = 5.0
     draws: int = 100_000  # codes drawn from the tilt, a tenth of which, 4,096 at most, are held out

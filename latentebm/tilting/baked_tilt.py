@@ -30,11 +30,12 @@ RESERVE = 0.05  # share of base draws among the flow's, which bounds the weights
 
 
 def spline_flow(
-    dim: int, *, transforms: int = 4, hidden: tuple[int, ...] = (128, 128), bins: int = 5, generator: torch.Generator
+    dim: int, *, transforms: int = 6, hidden: tuple[int, ...] = (128, 128), bins: int = 5, generator: torch.Generator
 ) -> nn.Module:
     """A neural spline flow of coupling layers, each inverted in two passes whatever the dimension.
 
-    It starts as the standard normal distribution.
+    Layers come in pairs: a random half of the dimensions moves given the other, then the other way round. The flow
+    starts as the standard normal distribution.
 
     Raises:
         ImportError: zuko is not installed.
@@ -49,14 +50,19 @@ def spline_flow(
         torch.Size([5, 3])
     """
     try:
-        from zuko.flows import NSF
+        from zuko.flows import NSF, MaskedAutoregressiveTransform
         from zuko.nn import MaskedMLP
+        from zuko.transforms import MonotonicRQSTransform
     except ImportError as error:
         raise ImportError('zuko: expected for bake, not found; pip install "latentebm[flows]"') from error
     check_int("transforms", transforms), check_int("bins", bins, low=2)
-    sizes = {"transforms": transforms, "bins": bins, "hidden_features": [check_int("hidden", h) for h in hidden]}
+    sizes: dict[str, Any] = {"passes": 2, "hidden_features": [check_int("hidden", h) for h in hidden]}
+    splines = {"univariate": MonotonicRQSTransform, "shapes": [(bins,), (bins,), (bins - 1,)], "activation": nn.SiLU}
     with seeded(check_rng(generator)):
-        flow = NSF(check_int("dim", dim), passes=2, randperm=True, activation=nn.SiLU, **sizes)
+        flow, order = NSF(check_int("dim", dim), transforms=0), torch.arange(dim)
+        for i in range(transforms):
+            order = dim - 1 - order if i % 2 else torch.randperm(dim)
+            flow.transform.transforms.append(MaskedAutoregressiveTransform(dim, order=order, **sizes, **splines))
     # In one dimension the splines have plain parameters in the place of networks.
     ends = [net[-1] for net in flow.modules() if isinstance(net, MaskedMLP)] or [flow]
     for parameter in (p for end in ends for p in end.parameters()):
