@@ -20,7 +20,9 @@ from latentebm.sampling.mcmc.chains import run_chains
 from latentebm.sampling.mcmc.hamiltonian import HMC, NUTS
 from latentebm.sampling.mcmc.kernels import MALA, SGLD, ULA, ImproperSGLD, Kernel, RandomWalk
 from latentebm.sampling.mcmc.langevin import Langevin
+from latentebm.sampling.mcmc.pcn import PCN, PCNL
 from latentebm.sampling.mcmc.persistent import PMC, ReplayBuffer
+from latentebm.sampling.mcmc.slice import EllipticalSlice
 from latentebm.sampling.mcmc.state import ChainInfo, ChainRun, ChainState, start_chains
 from latentebm.sampling.mcmc.tuning import tune_step
 from latentebm.sampling.target import Target
@@ -28,6 +30,7 @@ from latentebm.sampling.target import Target
 # By subject: samplers and their targets, kernels, chains, energies of classifiers, diagnostics, weights.
 __all__ = ["HMC", "ISIR", "NUTS", "PMC", "SNIS", "Draws", "Langevin", "Rejection", "Sampler", "Target"]
 __all__ += ["MALA", "SGLD", "ULA", "FusedMLP", "ImproperSGLD", "Kernel", "RandomWalk", "optim", "tune_step"]
+__all__ += ["PCN", "PCNL", "EllipticalSlice"]
 __all__ += ["ChainInfo", "ChainRun", "ChainState", "ReplayBuffer", "run_chains", "start_chains"]
 __all__ += ["ConditionalSampler", "JointSampler", "Labelled", "UnconditionalSampler"]
 __all__ += ["energy_differential", "energy_penalty"]

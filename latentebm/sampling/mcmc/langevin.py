@@ -80,7 +80,7 @@ class Langevin:
         """
         check_int("n", n)
         kernel, rng = self.kernel, check_rng(generator)
-        if kernel.adjusted and self.warm_up:
+        if kernel.adjusted and kernel.stepped and self.warm_up:
             pilots = self._start(tilt, min(n, PILOTS), kernel, rng)
             fit: dict[str, Any] = {"target": self.target, "generator": rng, "compile": self.compile}
             kernel, _ = tune_step(tilt, pilots, kernel, self.warm_up, **fit)
