@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from latentebm.checks import check_choice, check_int, fail
-from latentebm.sampling import HMC, MALA, NUTS, PMC, SNIS, Langevin, Sampler
+from latentebm.sampling import HMC, MALA, NUTS, PMC, SNIS, Auto, Langevin, Sampler
 
 __all__ = ["SAMPLERS", "named_sampler"]
 
@@ -24,6 +24,7 @@ SAMPLERS: dict[str, Callable[[int, int, int], Sampler]] = {
     "pmc": lambda pool, steps, n: PMC(MALA(STEP), n_steps=steps, size=n),
     "hmc": lambda pool, steps, n: HMC(),
     "nuts": lambda pool, steps, n: NUTS(),
+    "auto": lambda pool, steps, n: Auto(pool=pool),
 }
 
 
@@ -32,7 +33,7 @@ def named_sampler(sampler: Any, *, pool: int, steps: int, n: int) -> Sampler:
 
     Arguments:
         sampler: one of `SAMPLERS`, or anything with ``draw(target, n, *, generator, track)``.
-        pool: base draws of ``snis``.
+        pool: base draws of ``snis`` and ``auto``.
         steps: steps of each chain of ``mala``, which ``langevin`` is too, and ``pmc``.
         n: draws that will be asked for, and chains in the buffer of ``pmc``.
 

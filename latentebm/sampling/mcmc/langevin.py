@@ -19,6 +19,7 @@ from latentebm.sampling.target import Target
 
 __all__ = ["Langevin"]
 
+STUCK = 1e-3  # acceptance below which chains stand still
 PILOTS = 1_024  # chains that tune the step: enough for an acceptance rate within 2 %
 
 
@@ -71,7 +72,8 @@ class Langevin:
 
         Returns:
             Draws whose diagnostics hold ``acceptance``, ``step_size``, ``steps``, ``reverted`` (non-finite proposals
-            taken back), ``clipped`` and ``rhat`` (the largest rank-normalised split R̂ over coordinates).
+            taken back), ``clipped`` and ``rhat`` (the largest rank-normalised split R̂ over coordinates); where the chains
+            hardly move, ``reliable`` is false, and ``why`` says so.
 
         Raises:
             ValueError: `n` is below 1, a chain finds no finite start, or the energy is piecewise constant under an
@@ -97,4 +99,7 @@ class Langevin:
 def _report(kernel: Kernel, run: ChainRun) -> dict[str, Any]:
     info = run.info
     later = run.trace[len(run.trace) // 2 :]
-    return {"sampler": type(kernel).__name__.lower(), **info._asdict(), "rhat": max_rhat(later)}
+    said: dict[str, Any] = {}
+    if info.acceptance < STUCK:
+        said = {"reliable": False, "why": f"the chains hardly move: acceptance {info.acceptance:.3g}"}
+    return {"sampler": type(kernel).__name__.lower(), **info._asdict(), "rhat": max_rhat(later), **said}

@@ -25,20 +25,20 @@ class TiltAlone:
     def __init__(self, target: Target, *, gradient: bool) -> None:
         self.target, self.gradient = target, gradient
 
-    def potential(self, u: Tensor) -> Tensor:
+    def __call__(self, u: Tensor) -> Tensor:
         """Tilt energies (N,) of points (N, D)."""
         return tilt_energy(self.target, u)
 
     def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Tilt energies (N,) and their gradients (N, D)."""
         if not self.gradient:
-            return self.potential(u.detach()).detach(), torch.zeros_like(u)
-        return differentiate(lambda u: self.potential(u) + 0 * u.flatten(1).sum(1), u)  # which may be constant
+            return self(u.detach()).detach(), torch.zeros_like(u)
+        return differentiate(lambda u: self(u) + 0 * u.flatten(1).sum(1), u)  # which may be constant
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseKernel(Kernel):
-    """A kernel under which N(0, I) is invariant: it looks at the tilt's energy alone, and its chains' energies are that.
+    """A kernel under which N(0, I) is invariant: it looks at the tilt's energy alone, which is its chains' energy.
 
     Raises:
         ValueError: a preconditioner or a clip; when chains start: a target without an energy, or of another base.
@@ -54,7 +54,7 @@ class BaseKernel(Kernel):
                 raise fail(name, f"None for {type(self).__name__}", getattr(self, name), fix)
 
     def sees(self, target: Potential, x: Tensor) -> Potential:
-        """The energy alone of a target whose base distribution is N(0, I), checked at the first 256 of points (N, D)."""
+        """The energy alone of a target whose base distribution is N(0, I), checked at up to 256 of points (N, D)."""
         if isinstance(target, TiltAlone):
             return target
         name = type(self).__name__
@@ -192,4 +192,6 @@ class PCNL(_Autoregressive):
         super()._check(tilt, x)
         energy, grad = TiltAlone(tilt, gradient=True).value_and_grad(x)
         if float(energy.max() - energy.min()) > FLAT and float(grad.abs().max()) < FLAT * 1e-2:
-            raise fail("energy", "a differentiable one for PCNL", "a piecewise constant one", "use PCN, without gradients")
+            raise fail(
+                "energy", "a differentiable one for PCNL", "a piecewise constant one", "use PCN, without gradients"
+            )

@@ -74,7 +74,12 @@ def _slices(
 
 
 def _one_slice(
-    kernel: EllipticalSlice, generator: torch.Generator, potential: Potential, point: Point, fresh: Tensor, bound: Tensor
+    kernel: EllipticalSlice,
+    generator: torch.Generator,
+    potential: Potential,
+    point: Point,
+    fresh: Tensor,
+    bound: Tensor,
 ) -> tuple[Point, int]:
     """One step of every chain, those that have met their level left alone; and how many never met it."""
     x, energy, grad = (t.clone() for t in point)
