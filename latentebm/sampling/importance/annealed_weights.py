@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -129,5 +129,5 @@ def _log_mean(log_weight: Tensor) -> tuple[float, float]:
 
 
 def _refined(ladder: tuple[float, ...]) -> tuple[float, ...]:
-    fine = [a + (b - a) * k / REFINED for a, b in zip(ladder, ladder[1:], strict=False) for k in range(REFINED)]
-    return (*fine, math.fsum([ladder[-1]]))
+    fine = [a + (b - a) * k / REFINED for a, b in itertools.pairwise(ladder) for k in range(REFINED)]
+    return (*fine, ladder[-1])

@@ -45,8 +45,8 @@ class TemperedSMC:
         \log \hat Z = \sum_t \log \frac1N \sum_i \bar w_{ti}, \quad
         \bar w_{ti} = \frac1K \sum_k e^{-(\beta_{t+1} - \beta_t) E(u_{tik})}
 
-    The next temperature is where the weights' ESS falls to a share of the particles. Each particle then takes K moves of
-    the kernel at the present temperature; the weight of all its K places counts, one of which goes on in proportion.
+    The next temperature is where the weights' ESS falls to a share of the particles. Each particle then takes K moves
+    of the kernel at the present temperature; the weights of all its places count, and one of them goes on.
     Particles are resampled systematically in the order of their first principal component, which keeps the modes'
     masses, and weigh alike again. Memory holds two points per particle, whatever the steps and temperatures.
 
@@ -188,7 +188,7 @@ class _Places:
 
 
 def ordered_systematic(log_weight: Tensor, u: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Rows (N,) drawn systematically by log-weights (N,), the points (N, D) in order of their first principal component.
+    """Rows (N,) drawn systematically by log-weights (N,), points (N, D) in order of their first principal component.
 
     Example:
         >>> u = torch.tensor([[0.0], [2.0], [1.0], [3.0]])

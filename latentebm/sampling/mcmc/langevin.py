@@ -72,7 +72,7 @@ class Langevin:
 
         Returns:
             Draws whose diagnostics hold ``acceptance``, ``step_size``, ``steps``, ``reverted`` (non-finite proposals
-            taken back), ``clipped`` and ``rhat`` (the largest rank-normalised split R̂ over coordinates); where the chains
+            taken back), ``clipped`` and ``rhat`` (the largest rank-normalised split R̂ over coordinates); where chains
             hardly move, ``reliable`` is false, and ``why`` says so.
 
         Raises:
