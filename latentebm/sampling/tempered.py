@@ -76,11 +76,16 @@ class Mover:
     def __post_init__(self) -> None:
         self.acceptance: list[float] = []
         self.evaluations = 0
+        self.checked = False
 
     def start(self, u: Tensor, beta: float) -> ChainState:
-        """Evaluate points (N, D) under the tempered target."""
+        """Evaluate points (N, D) under the tempered target, which is checked the first time."""
         self.evaluations += len(u)
-        return start_on(TemperedTarget(self.target, beta), u, generator=self.generator)
+        tempered = TemperedTarget(self.target, beta)
+        if not self.checked:
+            self.checked = True
+            return start_on(tempered, u, generator=self.generator)
+        return ChainState(u, *value_and_grad(self.kernel.sees(tempered, u), u), 0, self.kernel.alone)
 
     def sweep(self, state: ChainState, beta: float, steps: int = 1) -> ChainState:
         """Move all points by some steps at an inverse temperature."""

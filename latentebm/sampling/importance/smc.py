@@ -22,6 +22,7 @@ __all__ = ["TemperedSMC", "ordered_systematic"]
 
 HALVINGS = 60  # of the bracket of the next temperature: below the resolution of double precision
 MOST_STAGES = 1_000
+HELD = 2**23  # numbers of places held for resampling, or one place per particle
 LEAST_ACCEPTED = 0.02  # of a stage's moves, below which its particles are stuck
 LEAST_STAGE_ESS = 0.1  # of a stage's weights, below which few particles carry all
 LARGEST_SE = 1.0  # of log Z, nats
@@ -46,9 +47,9 @@ class TemperedSMC:
         \bar w_{ti} = \frac1K \sum_k e^{-(\beta_{t+1} - \beta_t) E(u_{tik})}
 
     The next temperature is where the weights' ESS falls to a share of the particles. Each particle then takes K moves
-    of the kernel at the present temperature; the weights of all its places count, and one of them goes on.
-    Particles are resampled systematically in the order of their first principal component, which keeps the modes'
-    masses, and weigh alike again. Memory holds two points per particle, whatever the steps and temperatures.
+    of the kernel at the present temperature, and the weights of all its places count. Places are resampled
+    systematically in the order of their first principal component, which keeps the modes' masses; particles then weigh
+    alike again. In high dimension neighbouring places share one seat, so that memory does not grow with the steps.
 
     Arguments:
         particles: how many, N; more where more draws are asked for.
@@ -145,7 +146,8 @@ class TemperedSMC:
         weight takes after its line's, log Z is known less well than if all temperatures were independent.
         """
         after, first = self.next_temperature(energy, beta), len(mover.acceptance)
-        kept = _Places(u, energy, self.log_weight(energy, beta, after))
+        kept = _Places(self.n_steps + 1, u)
+        kept.take(u, energy, self.log_weight(energy, beta, after), mover.generator)
         state = mover.start(u, beta) if beta else None
         for _ in range(self.n_steps):
             if state is None:  # at the base distribution, draws are to be had fresh
@@ -156,14 +158,14 @@ class TemperedSMC:
                 u, energy = state.position, mover.energy(state, beta)
             kept.take(u, energy, self.log_weight(energy, beta, after), mover.generator)
         sums = WeightSums(len(u))
-        weights = sums.add(kept.log_sum - math.log(self.n_steps + 1))
+        weights = sums.add(kept.log_mean())
         check_weights(sums)
-        rows = ordered_systematic(weights, kept.u, generator=mover.generator)
+        rows, u, energy = kept.resampled(generator=mover.generator)
         deviation = (weights.to(line) - sums.log_z).exp() - 1
         shared = max(0.0, 2 * float(((line - line.mean()) * deviation).mean()) / len(u))
         se = math.hypot(sums.log_z_se, math.sqrt(shared))
         stage = _Stage(after, sums.log_z, se, sums.ess, _mean(mover.acceptance[first:]))
-        return kept.u[rows], kept.energy[rows], (line + deviation)[rows], stage
+        return u, energy, (line + deviation)[rows], stage
 
     def _settle(self, mover: Mover, u: Tensor) -> Tensor:
         """Moves at the tilt itself, which part the copies of a particle."""
@@ -174,33 +176,49 @@ class TemperedSMC:
 
 
 class _Places:
-    """The place of each particle that goes on, drawn among all its places in proportion to their weights."""
+    """The places of each particle in groups as many as memory allows; of each group one, drawn by weight, is held."""
 
-    def __init__(self, u: Tensor, energy: Tensor, log_weight: Tensor) -> None:
-        self.u, self.energy, self.log_sum = u.clone(), energy.clone(), log_weight.double()
+    def __init__(self, size: int, u: Tensor) -> None:
+        self.size, self.seen = size, 0
+        self.groups = min(size, max(1, HELD // u.numel()))
+        self.u = u.new_empty((self.groups, *u.shape))
+        self.energy = u.new_full((self.groups, len(u)), math.inf, dtype=torch.float64)
+        self.log_sum = torch.full_like(self.energy, -math.inf)
 
     def take(self, u: Tensor, energy: Tensor, log_weight: Tensor, generator: torch.Generator) -> None:
         """Take a further place of each particle."""
-        log_weight = log_weight.double()
-        self.log_sum = torch.logaddexp(self.log_sum, log_weight)
-        taken = uniform((len(u),), generator, log_weight).log() < log_weight - self.log_sum
-        self.u[taken], self.energy[taken] = u[taken], energy[taken]
+        group, log_weight = self.seen * self.groups // self.size, log_weight.to(self.log_sum)
+        first = group != (self.seen - 1) * self.groups // self.size
+        self.seen += 1
+        self.log_sum[group] = torch.logaddexp(self.log_sum[group], log_weight)
+        taken = uniform((len(u),), generator, log_weight).log() < log_weight - self.log_sum[group]
+        taken = torch.ones_like(taken) if first else taken
+        self.u[group, taken], self.energy[group, taken] = u[taken], energy[taken].double()
+
+    def log_mean(self) -> Tensor:
+        """Log of each particle's mean weight over its places, (N,)."""
+        return self.log_sum.logsumexp(0) - math.log(self.size)
+
+    def resampled(self, *, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """The particles that went on (N,), and the places (N, D) and energies (N,) at which they did."""
+        n = self.u.shape[1]
+        rows = ordered_systematic(self.log_sum.flatten(), self.u.flatten(0, 1), n, generator=generator)
+        return rows % n, self.u.flatten(0, 1)[rows], self.energy.flatten()[rows]
 
 
-def ordered_systematic(log_weight: Tensor, u: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Rows (N,) drawn systematically by log-weights (N,), points (N, D) in order of their first principal component.
+def ordered_systematic(log_weight: Tensor, u: Tensor, n: int, *, generator: torch.Generator) -> Tensor:
+    """Rows (n,) drawn systematically by log-weights (K,), points (K, D) in order of their first principal component.
 
     Example:
         >>> u = torch.tensor([[0.0], [2.0], [1.0], [3.0]])
-        >>> rows = ordered_systematic(torch.tensor([0.0, 0.0, -torch.inf, 0.0]), u, generator=torch.Generator())
-        >>> rows.unique().tolist(), len(rows)
-        ([0, 1, 3], 4)
+        >>> rows = ordered_systematic(torch.tensor([0.0, 0.0, -torch.inf, 0.0]), u, 3, generator=torch.Generator())
+        >>> rows.tolist()
+        [0, 1, 3]
     """
-    n = len(log_weight)
     order = _first_component(u, generator).argsort()
     cumulated = log_weight.double().to(u.device).softmax(0)[order].cumsum(0)
     grid = (torch.arange(n, device=u.device, dtype=torch.float64) + uniform((1,), generator, cumulated)) / n
-    return order[torch.searchsorted(cumulated, grid * cumulated[-1], right=True).clamp_(max=n - 1)]
+    return order[torch.searchsorted(cumulated, grid * cumulated[-1], right=True).clamp_(max=len(u) - 1)]
 
 
 def _first_component(u: Tensor, generator: torch.Generator) -> Tensor:
