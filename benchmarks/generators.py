@@ -27,11 +27,10 @@ from torch import Tensor
 
 from latentebm.data.imbalance import draw_shares
 from latentebm.debiaser import Debiaser
-from latentebm.evaluation.baselines import BASELINES
+from latentebm.evaluation.baselines import BASELINES, Task
 from latentebm.evaluation.fidelity import copied_share, frechet_distance, neighbourhoods
 from latentebm.evaluation.judges import Classifier
 from latentebm.evaluation.shares import class_shares, confusion_rates, corrected_shares, kl_to_target, total_variation
-from latentebm.evaluation.task import Task
 from latentebm.files import write_atomic, write_json
 from latentebm.models.saving import load_weights, save_weights
 from latentebm.models.vae import VAE

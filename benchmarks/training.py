@@ -1,8 +1,8 @@
-"""Ways to train an energy, side by side on laws whose likelihood is exact: ours and torchebm's, same nets and budget.
+"""Ways to train an energy, ours and torchebm's, same nets and budget, on distributions whose likelihood is exact.
 
-Run ``python benchmarks/training.py`` for every method on every law, or name parts:
+Run ``python benchmarks/training.py`` for every method on every distribution, or name parts:
 ``python benchmarks/training.py --datasets rings --methods "PCD, MALA" "torchebm PCD" --seeds 0 1``; ``--sensitivity``
-runs a grid of learning rates and chain steps (or noise) instead, on the laws named. Figures go row by row to
+runs a grid of learning rates and chain steps (or noise) instead, on the distributions named. Figures go row by row to
 ``benchmarks/training.json``, which keeps what other parts wrote, and rows that are there are not run again;
 ``--show`` only prints the tables. ``benchmarks/training_latents.py`` does the same on ten-dimensional codes of MNIST.
 
@@ -14,7 +14,7 @@ AdamW, one-cycle learning rate of peak 0.005, gradient clip 10, parameters avera
 transitions a step. Settings of ours and of torchebm's were tuned by hand on 8 Gaussians, seed 0, then left alone.
 
 Excess is the mean of log p(x) − log p_E(x) over the judging points, in nats: zero is the data's own entropy. log Z is a
-sum over 400² cells of [−6, 6]². MMD² compares 2,000 exact draws of the fitted law with the judging points.
+sum over 400² cells of [−6, 6]². MMD² compares 2,000 exact draws of the fitted energy with the judging points.
 """
 
 from __future__ import annotations

@@ -31,14 +31,14 @@ from latentebm.models.data_energies import DataEnergy as DataEnergy
 from latentebm.models.data_tilts import DataTilt as DataTilt
 from latentebm.models.data_tilts import ElboTilt as ElboTilt
 from latentebm.models.energies import EnergyNet as EnergyNet
-from latentebm.models.ensemble import Ensemble as Ensemble
+from latentebm.models.energies import Ensemble as Ensemble
 from latentebm.models.features import Attribute as Attribute
 from latentebm.models.latent_model import LatentModel as LatentModel
 from latentebm.models.networks import MLP as MLP
 from latentebm.models.networks import Conv as Conv
 from latentebm.models.networks import Network as Network
-from latentebm.models.scaled_tilt import ScaledTilt as ScaledTilt
 from latentebm.models.tilts import LatentTilt as LatentTilt
+from latentebm.models.tilts import ScaledTilt as ScaledTilt
 from latentebm.models.vae import VAE as VAE
 from latentebm.objectives.contrast import jem_loss as jem_loss
 from latentebm.sampling import HMC as HMC

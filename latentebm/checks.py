@@ -53,13 +53,7 @@ def check_number(
 
 
 def check_int(name: str, value: Any, *, low: int = 1, fix: str = "") -> int:
-    """Return `value` as an int of at least `low`.
-
-    Example:
-        >>> check_int("pool", 1, low=2)
-        Traceback (most recent call last):
-        ValueError: pool: expected a whole number of at least 2, got 1; pass pool=2 or more
-    """
+    """Return `value` as an int of at least `low`."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < low:
         raise fail(name, f"a whole number of at least {low}", repr(value), fix or f"pass {name}={low} or more")
     return int(value.__index__())
@@ -80,13 +74,7 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
 
 
 def check_shares(name: str, shares: Sequence[float], n: int) -> list[float]:
-    """Return `shares` as floats if they are `n` non-negative numbers that sum to one.
-
-    Example:
-        >>> check_shares("target", [1, 1], 2)
-        Traceback (most recent call last):
-        ValueError: target: expected shares that sum to 1, got a sum of 2; divide them by their sum
-    """
+    """Return `shares` as floats if they are `n` non-negative numbers that sum to one."""
     if len(shares) != n:
         raise fail(name, f"{n} shares, one per class", f"{len(shares)}", "give each class its share")
     values = [check_number(name, s, low=0, high=1) for s in shares]
@@ -122,14 +110,7 @@ def check_points(name: str, x: Tensor) -> Tensor:
 
 
 def check_event(name: str, x: Tensor, event_shape: tuple[int, ...]) -> Tensor:
-    """Return `x` if its shape is (N, event shape).
-
-    Example:
-        >>> import torch
-        >>> check_event("z", torch.zeros(3), (2,))
-        Traceback (most recent call last):
-        ValueError: z: expected shape (N, 2), got (3,); reshape it, or pass the model it was made for
-    """
+    """Return `x` if its shape is (N, *event_shape)."""
     if x.ndim == 0 or tuple(x.shape[1:]) != tuple(event_shape):
         want = ", ".join(["N", *map(str, event_shape)])
         raise fail(name, f"shape ({want})", tuple(x.shape), "reshape it, or pass the model it was made for")

@@ -18,14 +18,7 @@ MOST = {"cpu": 2**14, "cuda": 2**20}
 
 
 def chunk_size(numbers: int, device: torch.device | str = "cpu") -> int:
-    """Items evaluated at once, a power of two.
-
-    Arguments:
-        numbers: what one item holds, its activations included.
-        device: where it is evaluated.
-
-    Raises:
-        ValueError: `numbers` is below 1.
+    """Items evaluated at once on a device, a power of two, where one holds so many `numbers`, activations included.
 
     Example:
         >>> chunk_size(2), chunk_size(28 * 28), chunk_size(3 * 64 * 64), chunk_size(CHAIN_NUMBERS)
@@ -37,13 +30,9 @@ def chunk_size(numbers: int, device: torch.device | str = "cpu") -> int:
 
 
 def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, size: int | None = None, *, dim: int = 0) -> Tensor:
-    """A function of items, evaluated chunk by chunk, which bounds the memory of what lies between.
+    """A function of items (N, *event), evaluated chunk by chunk and joined along axis `dim` of its result.
 
-    Arguments:
-        function: maps (N, *event) to a tensor whose axis `dim` has length N.
-        x: items, (N, *event).
-        size: items at once; None chooses by the device and the size of one item.
-        dim: the axis of the result along which the chunks are joined.
+    That bounds the memory of what lies between; a `size` of None is chosen by the device and the size of one item.
 
     Example:
         >>> in_chunks(lambda x: x.sum(1), torch.ones(5, 2), 2)

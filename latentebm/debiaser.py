@@ -17,8 +17,7 @@ from latentebm.chunks import in_chunks
 from latentebm.data.images import as_images
 from latentebm.devices import pick_device
 from latentebm.models.saving import load_config, load_weights, save_model
-from latentebm.models.scaled_tilt import ScaledTilt
-from latentebm.models.tilts import Tilt
+from latentebm.models.tilts import ScaledTilt, Tilt
 from latentebm.models.vae import VAE
 from latentebm.objectives.tilt_losses import gain
 from latentebm.progress import Track, bars, silent

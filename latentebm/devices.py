@@ -10,15 +10,7 @@ __all__ = ["pick_device"]
 
 
 def pick_device(name: str) -> torch.device:
-    """Resolve ``auto``, ``cpu`` or ``cuda``; a GPU is used when there is one.
-
-    Raises:
-        ValueError: an unknown name, or cuda where there is none.
-
-    Example:
-        >>> pick_device("cpu")
-        device(type='cpu')
-    """
+    """Resolve ``auto``, ``cpu`` or ``cuda``; a GPU is used when there is one."""
     check_choice("device", name, ("auto", "cpu", "cuda"))
     if name == "cuda" and not torch.cuda.is_available():
         raise fail("device", "a CUDA device", "none on this machine", "pass device=auto or cpu")

@@ -22,20 +22,17 @@ def check_absent(paths: Iterable[Path], overwrite: bool) -> None:
     Example:
         >>> check_absent([Path("/")], overwrite=False)
         Traceback (most recent call last):
-        ValueError: out: expected files that do not exist yet, got /; choose another folder, or pass --overwrite
+        ValueError: out: expected files that do not exist yet, got /; choose another name, or pass overwrite=True
     """
     there = [path for path in paths if path.exists()]
     if there and not overwrite:
-        raise fail("out", "files that do not exist yet", f"{there[0]}", "choose another folder, or pass --overwrite")
+        raise fail("out", "files that do not exist yet", f"{there[0]}", "choose another name, or pass overwrite=True")
 
 
 def write_atomic(path: Path | str, write: Callable[[Path], object]) -> Path:
     """Let `write` fill a temporary file beside `path`, then rename it into place.
 
     The temporary name keeps the suffix, since some writers choose their format by it. A failure leaves neither file.
-
-    Raises:
-        OSError: the folder cannot be written.
 
     Example:
         >>> folder = Path(tempfile.mkdtemp())
@@ -72,9 +69,6 @@ def write_text(path: Path | str, text: str) -> Path:
 def write_json(path: Path | str, value: Any) -> Path:
     """Write indented, strictly valid JSON atomically; NaN and infinities become null.
 
-    Raises:
-        TypeError: a value has no JSON form.
-
     Example:
         >>> print(write_json(Path(tempfile.mkdtemp()) / "a.json", {"k": float("nan")}).read_text().strip())
         {
@@ -94,12 +88,7 @@ def _finite(value: Any) -> Any:
 
 
 def sha256(path: Path | str) -> str:
-    """Hexadecimal SHA-256 of a file's bytes.
-
-    Example:
-        >>> sha256(write_text(Path(tempfile.mkdtemp()) / "a.txt", ""))[:8]
-        'e3b0c442'
-    """
+    """Hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as stream:
         while block := stream.read(1 << 20):

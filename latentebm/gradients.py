@@ -15,10 +15,8 @@ __all__ = ["checked_values", "differentiate"]
 def differentiate(potential: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
     """A potential's values (N,) and its gradients (N, *event) at points (N, *event), without a graph.
 
-    The sum over points, not their mean, is differentiated: each point's gradient is its own.
-
-    Raises:
-        ValueError: the potential is not floating, of shape (N,) and dependent on the points.
+    The sum over points, not their mean, is differentiated: each point's gradient is its own. A potential that is not
+    floating, of shape (N,) and dependent on the points is refused by a ValueError.
 
     Example:
         >>> differentiate(lambda x: x.square().sum(1) / 2, torch.ones(2, 1))

@@ -10,9 +10,8 @@ from torch import nn
 from torch.distributions import MultivariateNormal, Normal
 
 from latentebm.data.toy import EightGaussians
-from latentebm.ebm.learned_sampler import AmortizedRecipe, SamplerRecipe, fit_amortized, fit_sampler
+from latentebm.ebm.learned_sampler import AmortizedRecipe, Proposal, SamplerRecipe, fit_amortized, fit_sampler
 from latentebm.ebm.noise import NoiseEnergy
-from latentebm.ebm.proposal import Proposal
 from latentebm.ebm.sampler_loss import SamplerLoss, constant
 from latentebm.evaluation.quadrature import Grid
 from latentebm.models.energies import EnergyNet

@@ -12,8 +12,7 @@ from latentebm.adapters.from_module import WrappedModel
 from latentebm.models.data_tilts import DataTilt
 from latentebm.models.features import Attribute, FeatureEnergy, LinearEnergy, joint_features
 from latentebm.models.latent_model import check_model
-from latentebm.models.scaled_tilt import ScaledTilt
-from latentebm.models.tilts import LatentTilt
+from latentebm.models.tilts import LatentTilt, ScaledTilt
 from latentebm.sampling import ISIR, PMC, SGLD, SNIS, ULA, Langevin, RandomWalk, Rejection
 from latentebm.tilting.attributes import expected_shares, tilt_attributes
 
@@ -133,7 +132,7 @@ class NoGradient(nn.Module):
 BAD = {
     "sum": (lambda: Attribute(abs, {0: 0.5, 1: 0.6}), "shares that sum to 1"),
     "list": (lambda: Attribute(abs, [0.5, 0.5]), "attribute target: expected a mapping of each value to its share"),
-    "names": (lambda: Attribute(abs, {0: 0.5, 1: 0.5}, ["a", "b"]), r"name: expected a text, got \['a', 'b'\]"),
+    "names": (lambda: Attribute(abs, {0: 0.5, 1: 0.5}, ["a", "b"]), r"name: expected a string, got \['a', 'b'\]"),
     "no function": (lambda: Attribute("x > 0", {0: 0.5, 1: 0.5}), "attribute function: expected a function"),
     "no attribute": (lambda: fitted(["sign"]), "attributes: expected an Attribute or several, got str"),
     "one value": (lambda: Attribute(abs, {0: 1.0}), "at least two values"),

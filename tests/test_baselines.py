@@ -8,11 +8,9 @@ import pytest
 import torch
 
 from latentebm.evaluation import baselines
-from latentebm.evaluation.baselines import BASELINES, conditional, importance_weighted, oversampled
+from latentebm.evaluation.baselines import BASELINES, Sampled, Task, conditional, importance_weighted, oversampled
 from latentebm.evaluation.ratio import Ratio, fit_ratio, held_out_fifth
-from latentebm.evaluation.task import Sampled, Task
-from latentebm.models.conditional import ConditionalVAE
-from latentebm.models.vae import VAE
+from latentebm.models.vae import VAE, ConditionalVAE
 from latentebm.rng import seeded
 from latentebm.training.fit_vae import fit_vae
 from tests.conftest import bars

@@ -27,7 +27,7 @@ from latentebm.sampling import (
     tune_step,
 )
 from latentebm.training.fit import DivergedError, fit
-from latentebm.training.guard import Guard
+from latentebm.training.keep import Guard
 from latentebm.training.optimisation import Optimisation
 from tests.sampling_targets import GaussianTilt, assert_mean, gen
 
@@ -241,7 +241,7 @@ def test_bad_recipes_are_named(settings, message):
 
 @pytest.mark.parametrize("data", [torch.zeros(0, 2), torch.zeros(5), torch.zeros(5, 2, dtype=torch.long)])
 def test_bad_data_are_named(data):
-    with pytest.raises(ValueError, match="data: expected floating points"):
+    with pytest.raises(ValueError, match="data: expected floats of shape"):
         fit_ebm(Gaussian(), data, generator=gen())
 
 
@@ -281,7 +281,7 @@ def test_points_and_clips_are_checked(rng):
     ):
         with pytest.raises(ValueError, match="data: expected finite values"):
             fit_it(holed)
-        with pytest.raises(ValueError, match="data: expected floating points"):
+        with pytest.raises(ValueError, match="data: expected floats of shape"):
             fit_it(torch.ones(50, 2).long())
     with pytest.raises(ValueError, match="source: expected a SamplerNet, got Linear"):
         fit_amortized(energy, nn.Linear(2, 2), torch.ones(5, 2), generator=rng)

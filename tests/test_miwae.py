@@ -11,8 +11,7 @@ from torch.nn import functional as F
 from latentebm.missing import impute
 from latentebm.missing.bound import Terms, iwae_bound, nested_bounds
 from latentebm.missing.fit_miwae import MIWAERecipe, fit_miwae
-from latentebm.missing.missing_model import MissingModel
-from latentebm.missing.miwae import MIWAE
+from latentebm.missing.miwae import MIWAE, MissingModel
 from latentebm.missing.mixed_likelihoods import MIN_SCALE, MixedLikelihood
 
 D, LATENT = 5, 2

@@ -11,8 +11,7 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 from latentebm.adapters.from_module import WrappedModel
 from latentebm.models.energies import EnergyNet
 from latentebm.models.saving import load_weights, save_weights
-from latentebm.models.scaled_tilt import ScaledTilt
-from latentebm.models.tilts import LatentTilt
+from latentebm.models.tilts import LatentTilt, ScaledTilt
 from latentebm.models.vae import VAE
 
 

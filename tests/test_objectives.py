@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal
 
-from latentebm.objectives.gradient_penalty import gradient_penalty
+from latentebm.objectives.contrast import gradient_penalty
 from latentebm.objectives.tilt_losses import (
     calibrated,
     gain,

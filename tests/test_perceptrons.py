@@ -7,8 +7,7 @@ import torch
 
 from latentebm.adapters.from_module import WrappedModel
 from latentebm.models.energies import EnergyNet
-from latentebm.models.scaled_tilt import ScaledTilt
-from latentebm.models.tilts import LatentTilt
+from latentebm.models.tilts import LatentTilt, ScaledTilt
 from latentebm.sampling import MALA, PMC, ULA, FusedMLP, Langevin, run_chains, start_chains
 from latentebm.sampling.compiled.perceptrons import (
     CompiledPerceptrons,

@@ -115,7 +115,7 @@ def check_unbiased(resampling, chunks):
     counts = torch.zeros(repeats, 40)
     for i in range(repeats):
         r = methods.make_resampler(resampling, n, gen(i))
-        if r.passes == 2:
+        if isinstance(r, methods.TwoPass):
             r.start(float(log_weight.logsumexp(0)))
         for part in log_weight.chunk(chunks):
             r.update(part)

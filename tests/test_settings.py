@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from latentebm.cli.debias import register
 from latentebm.debiaser import Debiaser
 from latentebm.sampling import SNIS, Draws, Langevin
+from latentebm.sampling.compiled.perceptrons import CompiledPerceptrons, compiled_form
 from latentebm.settings.declaration import setting, settings_of
 from latentebm.settings.fields import DebiaserSettings, Settings
 from latentebm.settings.values import parse_proportions, parse_target
@@ -56,7 +57,7 @@ def test_a_new_setting_is_one_line():
 
 def test_every_setting_stands_in_estimator_and_help():
     assert {s.name for s in settings_of(DebiaserSettings)} | {"verbose"} == set(Debiaser().get_params())
-    assert all(s.help in Debiaser.__doc__ for s in settings_of(Debiaser))
+    assert all(s.help in " ".join(Debiaser.__doc__.split()) for s in settings_of(Debiaser))
     assert {f.name for f in fields(Settings)} == {s.name for s in settings_of(Settings)}
 
 
@@ -160,6 +161,14 @@ def test_objects_of_the_users_own(space, arrays, tmp_path):
 def test_choices_that_cannot_be(settings, message):
     with pytest.raises(ValueError, match=message):
         Debiaser(**settings).check()
+
+
+def test_chains_of_the_estimator_run_as_the_compiled_program(arrays, monkeypatch):
+    calls, own = [], CompiledPerceptrons.value_and_grad
+    monkeypatch.setattr(CompiledPerceptrons, "value_and_grad", lambda p, x: calls.append(len(x)) or own(p, x))
+    model = Debiaser(**QUICK, sampler=Langevin(n_steps=3, warm_up=0)).fit(*arrays)
+    model.sample(20)
+    assert (len(calls) >= 3) == (compiled_form(model.energy_) is not None)  # None without a C++ compiler
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,7 @@ from latentebm.tilting.objectives import Amortized, Contrastive, Jensen
 from latentebm.tilting.sides import Codes
 from latentebm.training.fit import DivergedError, fit
 from latentebm.training.fit_vae import fit_vae
-from latentebm.training.guard import Guard
-from latentebm.training.keep import BestState
+from latentebm.training.keep import BestState, Guard
 from latentebm.training.optimisation import Optimisation
 
 

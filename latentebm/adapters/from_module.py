@@ -27,15 +27,9 @@ class WrappedModel(nn.Module):
         key: where the data are in the decoder's output, such as ``"reconstruction"``; None if it is the data itself.
         encoder: module or function from data to codes (N, d), or None.
 
-    Attributes:
-        data_shape: shape of one decoded item, found by decoding two codes of zeros, which are then encoded again.
-
     Raises:
-        ValueError: no latent size, a shape of another size, a key that is not there, or a decoder or encoder that
-            fails, has layers that depend on the batch in training mode, or returns no batch of data or codes.
-
-    References:
-        Pythae: Unifying Generative Autoencoders in Python (Chadebec et al., 2022), https://arxiv.org/abs/2206.08309
+        ValueError: two codes of zeros do not decode to a batch of data, of one `data_shape` each, and encode to codes
+            again; or layers depend on the batch in training mode.
 
     Example:
         >>> gan = nn.Sequential(nn.Flatten(), nn.Linear(3, 16), nn.Unflatten(1, (1, 4, 4)))
@@ -72,20 +66,12 @@ class WrappedModel(nn.Module):
                 check_codes("encoder", attempt("encoder", encoder, x, fix), 2, self.latent_dim)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Data (N, *data_shape) of codes (N, d), differentiable where the decoder is.
-
-        Raises:
-            ValueError: another code length, or an output that is not a batch of data.
-        """
+        """Data (N, *data_shape) of codes (N, d), differentiable where the decoder is."""
         check_event("z", z, (self.latent_dim,))
         return self._data(self.decoder(z.reshape(-1, *self.latent_shape)), len(z))
 
     def encode(self, x: Tensor) -> Tensor:
-        """Codes (N, d) of data.
-
-        Raises:
-            ValueError: there is no encoder, or it returns something else.
-        """
+        """Codes (N, d) of data; ValueError without an encoder."""
         if self.encoder is None:
             fix = "pass encoder= to WrappedModel, or features= to tilt_generator"
             raise fail("encoder", "a module or function", None, fix)

@@ -36,8 +36,8 @@ def as_flags(message: str) -> str:
 
     head, colon, rest = message.partition(":")
     head = flag(head) if head in FLAGS else head
-    pairs = re.compile(rf"\b({'|'.join(sorted(FLAGS, key=len, reverse=True))})=(?=\S)")
-    return head + colon + pairs.sub(lambda found: f"{flag(found.group(1))} ", rest)
+    pairs = re.compile(rf"\b({'|'.join(sorted(FLAGS, key=len, reverse=True))})=(True\b|(?=\S))")
+    return head + colon + pairs.sub(lambda found: flag(found.group(1)) + ("" if found.group(2) else " "), rest)
 
 
 @contextmanager

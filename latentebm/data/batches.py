@@ -14,18 +14,10 @@ __all__ = ["Minibatches"]
 
 
 class Minibatches:
-    """Shuffled minibatches of aligned tensors over several epochs, reproducible from a generator.
+    """Shuffled minibatches of tensors (N, …) of one length over several epochs, reproducible from a generator.
 
     The last, smaller batch of an epoch is dropped unless it is the only one: batches of one size keep the noise of
     the gradient, and the speed, steady.
-
-    Arguments:
-        tensors: tensors of equal length N, (N, …).
-        batch_size: rows per batch; at most N are used.
-        epochs: passes over the data.
-
-    Raises:
-        ValueError: lengths differ, or there are no rows.
 
     Example:
         >>> batches = Minibatches(torch.arange(6), batch_size=3, epochs=2, generator=torch.Generator().manual_seed(0))

@@ -101,19 +101,7 @@ def _labels(name: str, y: Tensor, n: int) -> Tensor:
 
 
 def load_npz(path: Path | str, name: str = "data") -> Images:
-    """Read `images` and optional `labels` of an .npz file, without unpickling anything.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not an .npz, lacks `images`, or they don't pass `as_images`.
-
-    Example:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "x.npz"
-        >>> np.savez(path, images=np.zeros((3, 4, 4), np.uint8))
-        >>> len(load_npz(path))
-        3
-    """
+    """Read `images` and optional `labels` of an .npz file, as `as_images` takes them, without unpickling anything."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{name}: expected a file at {path}, found none; check the path")
@@ -144,10 +132,6 @@ def load_images(data: str, *, root: Path | str | None = None, train: bool = True
         data: the name or the path.
         root: where torchvision's files are or go; None for ``LATENTEBM_DATA``, then the shipped MNIST.
         train: training or test part; your own data have one part only.
-
-    Raises:
-        FileNotFoundError: no such file or folder.
-        ValueError: the contents don't pass `as_images`.
 
     Example:
         >>> len(load_images("mnist", train=False))

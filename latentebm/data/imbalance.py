@@ -34,9 +34,6 @@ def draw_shares(
 ) -> Tensor:
     """Draw rows without replacement so that class k gets ⌊total · share_k⌋ of them; return their sorted numbers.
 
-    Raises:
-        ValueError: labels that are not whole numbers (N,), or a class with fewer rows than wanted.
-
     Example:
         >>> labels = torch.tensor([0, 0, 0, 0, 1, 1])
         >>> labels[draw_shares(labels, [0, 1], [0.75, 0.25], 4, generator=torch.Generator())]
@@ -62,9 +59,6 @@ def within_classes(
 
     A long tail over many classes takes most of its rows from the first ones: at the full fraction of all rows these
     would be asked for more than they have. What is left over is kept for the reference.
-
-    Raises:
-        ValueError: labels that are not whole numbers (N,).
 
     References:
         Class-Balanced Loss Based on Effective Number of Samples (Cui et al., 2019), https://arxiv.org/abs/1901.05555
@@ -93,18 +87,12 @@ def biased_split(
     r"""The rows of a biased set and of a disjoint reference set with the target's class shares, by labels (N,).
 
     The biased set takes :math:`\lfloor \lfloor f N \rfloor\, p_k \rfloor` rows of class k out of the N rows of
-    `classes`; the reference takes from the rest all that the target allows, or `reference_per_class` times the
-    number of classes.
+    `classes`; the reference takes from the rest all that the target allows, or `reference_per_class` on average.
 
-    Arguments:
-        proportions: class shares of the biased set among `classes`.
-        biased_fraction: f in (0, 1].
-        reference_per_class: mean number of reference images per class; None for all that there are.
-        target: class shares of the reference; None for uniform.
+    `proportions` are p, `biased_fraction` is f in (0, 1], and a `target` of None is uniform.
 
     Raises:
-        ValueError: labels are not whole numbers (N,), a class is absent, proportions can't be met, or too little is
-            left for the reference.
+        ValueError: a class is absent, proportions can't be met, or too little is left for the reference.
 
     Example:
         >>> y = torch.arange(2).repeat(50)
@@ -126,10 +114,9 @@ def biased_split(
     room = int(min(int((rest == k).sum()) / s for k, s in zip(classes, shares, strict=True) if s > 0) + 1e-9)
     size = room if reference_per_class is None else check_int("reference_per_class", reference_per_class) * len(classes)
     if size > room or room < 2:
-        raise fail(
-            "reference_per_class",
+        expected, fix = (
             f"at most {room / len(classes):.6g}, with at least 2 images in all",
-            f"{size / len(classes):.6g}",
             "lower it, or lower the biased fraction",
         )
+        raise fail("reference_per_class", expected, f"{size / len(classes):.6g}", fix)
     return biased, draw_shares(rest, classes, shares, size, generator=generator)

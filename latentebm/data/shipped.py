@@ -23,12 +23,7 @@ FOLDERS = (_PACKAGE / "shipped", _PACKAGE.parent / "data")
 
 
 def shipped_file(name: str, folders: Sequence[Path] = FOLDERS) -> Path:
-    """Path of the first file of a name of `SHIPPED` in some folders, its bytes checked.
-
-    Raises:
-        ValueError: the name is unknown.
-        FileNotFoundError: no folder has the file.
-        OSError: its SHA-256 differs.
+    """Path of the first file of a name of `SHIPPED` in some folders, its bytes checked; OSError where there is none.
 
     Example:
         >>> shipped_file("default.csv").read_text().splitlines()[0]

@@ -27,17 +27,10 @@ class TableSplit(NamedTuple):
 
 
 def load_default(*, test_share: float = 0.3, seed: int = 0) -> TableSplit:
-    r"""Load ISLR's ``Default``: 10,000 simulated card holders, 3.33 % of whom default on their payments (label 1).
+    """Load ``Default``: 10,000 simulated card holders, 3.33 % of whom default on their payments (label 1).
 
-    The split keeps the share of defaults; features are standardised by the training rows' mean and sd.
-
-    .. math:: x \leftarrow (x - \bar x_\mathrm{train}) / s_\mathrm{train}
-
-    Raises:
-        ValueError: `test_share` lies outside [.001, .999].
-
-    References:
-        An introduction to statistical learning (James, Witten, Hastie and Tibshirani, 2013)
+    The data are of An Introduction to Statistical Learning (James et al., 2013). The split keeps the share of defaults;
+    features are standardised by the training rows' mean and sd.
 
     Example:
         >>> data = load_default()

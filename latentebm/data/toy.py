@@ -16,14 +16,19 @@ __all__ = ["TOYS", "Checkerboard", "EightGaussians", "Rings", "Toy", "TwoMoons"]
 
 
 class Toy(ABC):
-    """A distribution on the plane, all of it within [−4, 4]² but for the noise's tails."""
+    """A distribution on the plane, all of it within [−4, 4]² but for the noise's tails; its fields are positive."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            for number in value if isinstance(value, tuple) else (value,):
+                check_number(name, number, low=0, open_low=True)
 
     def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw n points, (n, 2)."""
         return self._draw(check_int("n", n), generator)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density (N,) of points (N, 2), in nats; −∞ where there are none."""
+        """Log-density (N,) of points (N, 2), in nats."""
         return self._log_density(check_event("x", x, (2,)))
 
     @abstractmethod
@@ -39,9 +44,6 @@ class EightGaussians(Toy):
 
     .. math:: p(x) = \frac18 \sum_{k=0}^{7} N\big(x;\, R(\cos\tfrac{k\pi}{4}, \sin\tfrac{k\pi}{4}),\, s^2 I\big)
 
-    Raises:
-        ValueError: `radius` R or `sd` s is not positive.
-
     Example:
         >>> x = EightGaussians().sample(1000, generator=torch.Generator().manual_seed(0))
         >>> x.shape, bool((x.norm(dim=1) - 2).abs().max() < 1)
@@ -50,10 +52,6 @@ class EightGaussians(Toy):
 
     radius: float = 2.0
     sd: float = 0.2
-
-    def __post_init__(self) -> None:
-        check_number("radius", self.radius, low=0, open_low=True)
-        check_number("sd", self.sd, low=0, open_low=True)
 
     def _draw(self, n: int, generator: torch.Generator) -> Tensor:
         which = torch.randint(8, (n,), generator=generator)
@@ -74,10 +72,7 @@ class TwoMoons(Toy):
     .. math:: p(x) = \frac{1}{2\pi} \sum_{m=0}^1 \int_0^\pi N\big(x;\, c\, a_m(\theta),\, c^2 s^2 I\big)\, d\theta
 
     with :math:`a_0 = (\cos\theta - \tfrac12, \sin\theta - \tfrac14)` and :math:`a_1 = -a_0`. The integral is a midpoint
-    sum over 128 angles an arc, far finer than the blur.
-
-    Raises:
-        ValueError: the blur `sd` s is below .02, where the sum would show its points, or `scale` c is not positive.
+    sum over 128 angles per arc, far finer than a blur `sd` s of at least .02; `scale` is c.
 
     Example:
         >>> x = TwoMoons().sample(10_000, generator=torch.Generator().manual_seed(0))
@@ -89,8 +84,8 @@ class TwoMoons(Toy):
     scale: float = 1.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_number("sd", self.sd, low=0.02)
-        check_number("scale", self.scale, low=0, open_low=True)
 
     def _draw(self, n: int, generator: torch.Generator) -> Tensor:
         theta = math.pi * torch.rand(n, generator=generator)
@@ -108,9 +103,6 @@ class Rings(Toy):
 
     .. math:: p(x) = \frac1K \sum_k \frac{1}{2\pi s^2} e^{-(|x|^2 + r_k^2)/2s^2}\, I_0\!\left(\frac{|x| r_k}{s^2}\right)
 
-    Raises:
-        ValueError: one of `radii` or `sd` s is not positive.
-
     Example:
         >>> Rings().log_prob(torch.tensor([[0.8, 0.0]])).exp() > 0.1
         tensor([True])
@@ -118,11 +110,6 @@ class Rings(Toy):
 
     radii: tuple[float, ...] = (0.8, 1.6, 2.4)
     sd: float = 0.12
-
-    def __post_init__(self) -> None:
-        for radius in self.radii:
-            check_number("radii", radius, low=0, open_low=True)
-        check_number("sd", self.sd, low=0, open_low=True)
 
     def _draw(self, n: int, generator: torch.Generator) -> Tensor:
         angle = 2 * math.pi * torch.rand(n, generator=generator)
@@ -144,18 +131,12 @@ class Checkerboard(Toy):
 
     .. math:: p(x) = \frac{1}{8 a^2} \text{ on dark squares of side } a, \quad 0 \text{ elsewhere}
 
-    Raises:
-        ValueError: `side` a is not positive.
-
     Example:
         >>> Checkerboard().log_prob(torch.tensor([[0.5, 0.5], [0.5, 1.5]])).exp()
         tensor([0.1250, 0.0000])
     """
 
     side: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_number("side", self.side, low=0, open_low=True)
 
     def _draw(self, n: int, generator: torch.Generator) -> Tensor:
         row = torch.randint(4, (n,), generator=generator)

@@ -11,11 +11,7 @@ __all__ = ["check_depends", "check_energy"]
 
 
 def check_energy(energy: nn.Module, data: Tensor, *, flat: bool = False) -> None:
-    """Check data (N, *event), or (N, d) with `flat`, and that an energy gives one number per point, by the point.
-
-    Raises:
-        ValueError: the data are not so, floating and finite, or the energy does not.
-    """
+    """Refuse data that are not finite (N, *event), or (N, d) with `flat`, and energies not of one number per point."""
     if flat and (data.ndim != 2 or not len(data)):
         raise fail("data", "shape (N, d)", tuple(data.shape), "flatten each point")
     value = check_depends(energy, x := check_points("data", data)[:256])
@@ -26,12 +22,7 @@ def check_energy(energy: nn.Module, data: Tensor, *, flat: bool = False) -> None
 def check_depends(network: nn.Module, x: Tensor) -> Tensor:
     """Return a network's energies (N,) or logits (N, C) of points (N, *event), if they depend on the points.
 
-    Raises:
-        ValueError: its score is zero, and would be whatever is learned: no method could fit it.
-
-    Example:
-        >>> check_depends(nn.Linear(2, 3), torch.randn(4, 2)).shape
-        torch.Size([4, 3])
+    No method could fit one whose score is zero whatever is learned.
     """
     leaf = x.detach().clone().requires_grad_()
     value: Tensor = network(leaf)

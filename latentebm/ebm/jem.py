@@ -16,7 +16,7 @@ from latentebm.rng import normal
 from latentebm.sampling.classifier import ClassifierChains, JointSampler
 from latentebm.sampling.mcmc.persistent import PMC
 from latentebm.training.fit import FitResult, fit
-from latentebm.training.guard import Guard
+from latentebm.training.keep import Guard
 from latentebm.training.optimisation import Optimisation, Schedule
 
 __all__ = ["JEMRecipe", "fit_jem"]
@@ -26,15 +26,10 @@ __all__ = ["JEMRecipe", "fit_jem"]
 class JEMRecipe(Optimisation):
     """How a classifier is fitted as a joint energy-based model; the optimizer's settings are `Optimisation`'s.
 
-    Attributes:
-        weight: weight of the contrast of energies beside the cross-entropy.
-        energy_penalty: λ of the squared energies, 1/nats.
-        noise: standard deviation of Gaussian noise added to the data, in the data's units.
-        batch_size: data, and chains, per step.
-        max_gap: largest energy gap between draws and data before training is rolled back, nats.
+    Noise, penalty and gap are those of :class:`~latentebm.ebm.maximum_likelihood.MCMCRecipe`.
     """
 
-    weight: float = 1.0
+    weight: float = 1.0  # of the contrast of energies beside the cross-entropy
     energy_penalty: float = 1e-4
     noise: float = 0.03
     epochs: int = 1
@@ -64,17 +59,13 @@ def fit_jem(
     Its chains stay in ``chains.buffer`` for drawing afterwards. Where the energies of chains and data differ too much,
     training goes back to a good state at half the learning rate.
 
-    Arguments:
-        classifier: the network of `sampler`, (N, *event) to logits (N, C); fitted in place. Pretraining it by
-            cross-entropy alone saves most of the time.
-        x: data, (N, *event), floating.
-        y: labels (N,), of 0 … C − 1.
-        sampler: says which energy is contrasted: that of a `ConditionalSampler`, E(x|y) = −f(x)[y], with chains of
-            every label in equal numbers, or an unconditional one.
+    The classifier, (N, *event) to logits (N, C), is the network of `sampler` and is fitted in place to data (N, *event)
+    with labels (N,) of 0 … C − 1; pretraining it by cross-entropy alone saves most of the time. The sampler says which
+    energy is contrasted: that of a `ConditionalSampler`, with chains of every label in equal numbers, or an
+    unconditional one.
 
     Raises:
-        ValueError: the data are not floating and finite, there are not as many labels, one is out of range, or the
-            logits do not depend on the data.
+        ValueError: the data are not floating and finite, the labels not theirs, or the logits do not depend on them.
         DivergedError: training went on diverging; the classifier holds its last good state.
 
     Example:
@@ -109,8 +100,8 @@ def fit_jem(
         drawn = chains.sample(sampler, len(data), generator=generator, y=balanced)
         positive, negative = sampler.energy(data, labels), sampler.energy(*drawn)
         guard.observe(contrastive_loss(negative, positive))
-        logits = classifier(data)
-        return jem_loss(logits, labels, positive, negative, weight=recipe.weight, penalty=recipe.energy_penalty)
+        weights = {"weight": recipe.weight, "penalty": recipe.energy_penalty}
+        return jem_loss(classifier(data), labels, positive, negative, **weights)
 
     batches = Minibatches(x, y, batch_size=recipe.batch_size, epochs=recipe.epochs, generator=generator)
     return fit(classifier, loss, batches, recipe, guard=guard, track=track, description="JEM")

@@ -12,15 +12,14 @@ from torch import Tensor, nn
 from latentebm.checks import check_int, check_number, fail
 from latentebm.data.batches import Minibatches
 from latentebm.ebm.check_energy import check_energy
-from latentebm.objectives.contrast import contrastive_loss
-from latentebm.objectives.gradient_penalty import gradient_penalty, interpolates
+from latentebm.objectives.contrast import contrastive_loss, gradient_penalty, interpolates
 from latentebm.progress import Track, silent
 from latentebm.rng import normal
 from latentebm.sampling.mcmc.chains import run_chains
 from latentebm.sampling.mcmc.kernels import MALA, Kernel, check_kernel
 from latentebm.sampling.mcmc.persistent import Base, Labelled, ReplayBuffer
 from latentebm.training.fit import FitResult, fit
-from latentebm.training.guard import Guard
+from latentebm.training.keep import Guard
 from latentebm.training.optimisation import Optimisation, Schedule
 
 __all__ = ["MCMCRecipe", "Negatives", "fit_ebm"]
@@ -32,32 +31,24 @@ Start = Literal["buffer", "base", "data"]
 class MCMCRecipe(Optimisation):
     """How an energy is fitted by maximum likelihood with MCMC draws; the optimizer's settings are `Optimisation`'s.
 
-    Attributes:
-        kernel: moves the chains: MALA, ULA, SGLD, ImproperSGLD or RandomWalk. The default suits data of about unit
-            spread; steps that reach from mode to mode serve better than steps that are mostly accepted.
-        n_steps: transitions of the chains per optimizer step, the k of CD-k.
-        start: where chains start: ``buffer``, where those of a replay buffer stand (persistent contrastive divergence);
-            ``base``, at base draws (short runs); ``data``, at the data of the batch (contrastive divergence).
-        restart: probability that a chain of the buffer starts again from a base draw, which helps chains stuck in too
-            few modes, but biases the gradient until it has converged.
-        energy_penalty: λ of the squared energies, 1/nats.
-        gradient_penalty: weight of the squared gradient norm between data and draws.
-        noise: standard deviation of Gaussian noise added to the data, in the data's units.
-        batch_size: data, and chains, per step.
-        max_gap: largest energy gap between draws and data before training is rolled back, nats.
+    The default kernel suits data of about unit spread; steps that reach from mode to mode serve better than steps that
+    are mostly accepted. Chains start where those of a replay ``buffer`` stand (persistent contrastive divergence), at
+    draws of the ``base`` (short runs) or at the ``data`` of the batch (contrastive divergence). A chain of the buffer
+    starts again from a base draw with probability `restart`, which helps chains stuck in too few modes, but biases the
+    gradient until it has converged.
     """
 
     kernel: Kernel = MALA(0.1)  # noqa: RUF009 - frozen, like every kernel
-    n_steps: int = 20
+    n_steps: int = 20  # transitions of the chains per optimizer step, the k of CD-k
     start: Start = "buffer"
     buffer_size: int = 10_000
     restart: float = 0.0
-    energy_penalty: float = 0.0
-    gradient_penalty: float = 0.0
-    noise: float = 0.0
+    energy_penalty: float = 0.0  # λ of the squared energies, 1/nats
+    gradient_penalty: float = 0.0  # weight of the squared gradient norm between data and draws
+    noise: float = 0.0  # standard deviation of Gaussian noise added to the data, in the data's units
     epochs: int = 30
-    batch_size: int = 256
-    max_gap: float = 50.0
+    batch_size: int = 256  # data, and chains, per step
+    max_gap: float = 50.0  # largest energy gap between draws and data before training is rolled back, nats
     schedule: Schedule = "cosine"
     clip: float | None = 10.0
     average: float = 0.99
@@ -118,21 +109,17 @@ def fit_ebm(
     Where the energy gap between draws and data grows too large, training goes back to a good state at half the learning
     rate, and the record's ``log`` says so. Its losses are energy gaps, not likelihoods.
 
-    Arguments:
-        energy: maps (N, *event) to (N,), in nats; fitted in place.
-        data: (N, *event), floating.
-        base: starts of fresh chains, ``base(n, generator) -> (n, *event)``, such as noise or draws of a VAE; None for
-            Gaussian noise of the data's mean and standard deviation in each entry.
+    The energy, (N, *event) to (N,) in nats, is fitted in place to data (N, *event). Fresh chains start at
+    ``base(n, generator) -> (n, *event)``, such as noise or draws of a VAE; None is Gaussian noise of the data's mean
+    and standard deviation in each entry.
 
     Raises:
-        ValueError: there are no data, they are not floating and finite, or the energy is not one number per point that
-            depends on the point.
+        ValueError: the data are not floating and finite, or the energy is not one number per point that depends on it.
         DivergedError: training went on diverging; the energy holds its last good state.
 
     References:
-        Training restricted Boltzmann machines using approximations to the likelihood gradient (Tieleman, 2008),
-        https://doi.org/10.1145/1390156.1390290; On the Anatomy of MCMC-Based Maximum Likelihood Learning of
-        Energy-Based Models (Nijkamp et al., 2020), https://arxiv.org/abs/1903.12370
+        On the Anatomy of MCMC-Based Maximum Likelihood Learning of Energy-Based Models (Nijkamp et al., 2020),
+        https://arxiv.org/abs/1903.12370
 
     Example:
         >>> from latentebm.models.networks import mlp

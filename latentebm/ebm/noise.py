@@ -11,9 +11,7 @@ from torch import Tensor, nn
 from latentebm.checks import check_choice, check_int, check_number, fail
 from latentebm.models.networks import mlp
 
-__all__ = ["CONDITIONING", "NoiseEnergy"]
-
-CONDITIONING = ("input", "scaled")
+__all__ = ["NoiseEnergy"]
 
 
 class NoiseEnergy(nn.Module):
@@ -27,13 +25,9 @@ class NoiseEnergy(nn.Module):
     is stretched to the size of the details. Called without a level it is the energy at `low`, (N, d) to (N,), and
     serves wherever an energy does.
 
-    Arguments:
-        low: least noise level, well within the finest detail of the data, in the data's units.
-        high: largest level, about the data's extent.
-        spread: standard deviation s of the Gaussian, about that of the data, which should be centred.
-        conditioning: ``input``, the first form, the logarithm scaled to ±1; or ``scaled``, the second, which is only
-            right where every level has points of its own, as in high dimension.
-        generator: source of the initial weights; None for torch's global stream.
+    In the data's units, `low` is well within their finest detail, `high` about their extent, and `spread` s about their
+    standard deviation; they should be centred. The `conditioning` is ``input``, the first form, the logarithm scaled to
+    ±1, or ``scaled``, the second, which is only right where every level has points of its own, as in high dimension.
 
     References:
         Improved techniques for training score-based generative models (Song and Ermon, 2020),
@@ -65,7 +59,7 @@ class NoiseEnergy(nn.Module):
         if check_number("high", high, low=0, open_low=True) <= low:
             raise fail("high", f"a level above low={low:g}", high, "pass about the data's extent")
         self.spread = check_number("spread", spread, low=0, open_low=True)
-        self.conditioning = check_choice("conditioning", conditioning, CONDITIONING)
+        self.conditioning = check_choice("conditioning", conditioning, ("input", "scaled"))
         self.dim = check_int("dim", dim)
         self.register_buffer("low", torch.tensor(float(low)))
         self.register_buffer("high", torch.tensor(float(high)))

@@ -12,13 +12,8 @@ from torch.func import functional_call
 from latentebm.checks import check_choice, check_event, check_int, check_number, fail
 from latentebm.models.networks import mlp
 from latentebm.models.sampler_net import SamplerNet
-from latentebm.objectives.sampler_entropy import (
-    Bound,
-    entropy_surrogate,
-    mutual_information,
-    sampler_score,
-    scale_entropy,
-)
+from latentebm.objectives import sampler_entropy as entropies
+from latentebm.objectives.sampler_entropy import Bound
 from latentebm.rng import normal
 
 __all__ = ["Entropy", "Potential", "SamplerLoss", "constant"]
@@ -32,12 +27,8 @@ class SamplerLoss(nn.Module):
 
     .. math:: E_G[U(x)] - w H(G)
 
-    Arguments:
-        entropy: ``variational`` (needs noise), ``mutual-information`` (needs noise) or ``scales`` (needs batch
-            normalisation).
-        weight: of the entropy, w; 1 for the potential's own distribution.
-        pairs: importance draws per point of the variational entropy, each with its opposite.
-        generator: source of the critic's initial weights; None for torch's global stream.
+    The entropy is ``variational``, of `pairs` of opposite importance draws per point, or ``mutual-information``, which
+    both need noise, or ``scales``, which needs batch normalisation; w is 1 for the potential's own distribution.
 
     Example:
         >>> loss, g = SamplerLoss(SamplerNet(2, 2), "mutual-information"), torch.Generator().manual_seed(0)
@@ -58,8 +49,7 @@ class SamplerLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.entropy = check_choice("entropy", entropy, get_args(Entropy))
-        check_choice("bound", bound, get_args(Bound))
-        self.bound = bound
+        self.bound = cast(Bound, check_choice("bound", bound, get_args(Bound)))
         self.weight = check_number("entropy_weight", weight, low=0)
         self.pairs = check_int("pairs", pairs)
         if entropy != "scales" and not source.noise:
@@ -81,14 +71,14 @@ class SamplerLoss(nn.Module):
     def _entropy(self, x: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:
         """The entropy, or a number with its gradient."""
         if self.entropy == "scales":
-            return scale_entropy(self.source.scales())
+            return entropies.scale_entropy(self.source.scales())
         if self.critic is not None:
             on_pairs = self.critic(torch.cat([x, z], 1)).squeeze(1)
             off_pairs = torch.cat([self.critic(torch.cat([x, z.roll(s, 0)], 1)).squeeze(1) for s in (1, 2, 3)])
-            return mutual_information(on_pairs, off_pairs, bound=self.bound)
+            return entropies.mutual_information(on_pairs, off_pairs, bound=self.bound)
         decode, noise = constant(self.source), self.source.noise
-        found = sampler_score(decode, x.detach(), z, noise=noise, k=self.pairs, generator=generator)
-        return entropy_surrogate(x, found.score)
+        found = entropies.sampler_score(decode, x.detach(), z, noise=noise, k=self.pairs, generator=generator)
+        return entropies.entropy_surrogate(x, found.score)
 
 
 def constant(module: nn.Module) -> Potential:

@@ -12,18 +12,12 @@ from torch import Tensor, nn
 from latentebm.checks import fail
 from latentebm.ebm.check_energy import check_energy
 from latentebm.ebm.noise import NoiseEnergy
-from latentebm.objectives.score_matching import (
-    Projection,
-    check_scales,
-    denoising_score_matching,
-    exact_score_matching,
-    multiscale_score_matching,
-    sliced_score_matching,
-)
+from latentebm.objectives import score_matching as losses
+from latentebm.objectives.score_matching import Projection
 from latentebm.progress import Track, silent
 from latentebm.rng import integers, uniform
 from latentebm.training.fit import FitResult, fit
-from latentebm.training.guard import Guard
+from latentebm.training.keep import Guard
 from latentebm.training.optimisation import Optimisation, Schedule
 
 __all__ = ["ScoreRecipe", "fit_score"]
@@ -35,22 +29,17 @@ Method = Literal["denoising", "multiscale", "sliced", "exact"]
 class ScoreRecipe(Optimisation):
     """How an energy is fitted by score matching; the optimizer's settings are `Optimisation`'s.
 
-    Attributes:
-        method: ``denoising``, ``multiscale``, ``sliced`` or ``exact``.
-        sigma: noise of ``denoising``, in the data's units: a fraction of the finest detail. For ``multiscale``, levels
-            that fall, (L,); None draws levels log-uniformly over the energy's range.
-        projection: directions of ``sliced``; `reduced` is its variance-reduced form.
-        scale_weight: weight of the loss along the level in ``multiscale``.
-        batch: data per step.
+    The noise `sigma` of ``denoising``, in the data's units, is a fraction of the finest detail. For ``multiscale`` it
+    is levels that fall, (L,); None draws levels log-uniformly over the energy's range.
     """
 
     method: Method = "denoising"
     sigma: float | Tensor | None = None
-    projection: Projection = "rademacher"
-    reduced: bool = True
-    scale_weight: float = 0.1
+    projection: Projection = "rademacher"  # directions of ``sliced``
+    reduced: bool = True  # its variance-reduced form
+    scale_weight: float = 0.1  # of the loss along the level in ``multiscale``
     steps: int = 4000
-    batch: int = 256
+    batch: int = 256  # data per step
     lr: float = 2e-3
     schedule: Schedule = "onecycle"
     clip: float | None = 10.0
@@ -63,7 +52,7 @@ class ScoreRecipe(Optimisation):
             fix = "pass for example sigma=0.1, or method='multiscale'"
             raise fail("sigma", "one noise level for denoising", self.sigma, fix)
         if levels is not None:
-            check_scales(levels.flatten(), sorted_down=True)
+            losses.check_scales(levels.flatten(), sorted_down=True)
 
 
 def fit_score(
@@ -75,15 +64,11 @@ def fit_score(
 
     Score matching finds the energy up to a constant, and up to one constant for each part of the data that no data
     connect: the relative mass of separate modes is only found by ``multiscale``, whose levels connect them. Losses of
-    different methods differ by constants and are not comparable.
-
-    Arguments:
-        energy: maps (N, d) to (N,), fitted in place; a :class:`~latentebm.ebm.noise.NoiseEnergy` for ``multiscale``.
-        data: (N, d).
+    different methods differ by constants and are not comparable. The energy maps (N, d) to (N,) and is fitted in place;
+    ``multiscale`` needs a :class:`~latentebm.ebm.noise.NoiseEnergy`.
 
     Raises:
-        ValueError: the data are not finite (N, d), the method does not suit the energy, or the energy is not one
-            number per point that depends on the point.
+        ValueError: the data are not finite (N, d), or the energy not one number per point, as its method needs it.
         DivergedError: the loss went on being NaN or infinite; the energy holds its last good state.
 
     Example:
@@ -109,21 +94,21 @@ def fit_score(
 
 def _loss(energy: nn.Module, recipe: ScoreRecipe, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
     if recipe.method == "exact":
-        return lambda x: exact_score_matching(energy, x)
+        return lambda x: losses.exact_score_matching(energy, x)
     if recipe.method == "sliced":
         along, reduced = recipe.projection, recipe.reduced
-        return lambda x: sliced_score_matching(energy, x, generator=generator, projection=along, reduced=reduced)
+        return lambda x: losses.sliced_score_matching(energy, x, generator=generator, projection=along, reduced=reduced)
     if recipe.method == "multiscale":
         return _multiscale(energy, recipe, generator)
     level = float(torch.as_tensor(recipe.sigma))
     # Times σ² the loss is of order one, whatever the level, and so is the gradient that is clipped.
-    return lambda x: level**2 * denoising_score_matching(energy, x, level, generator=generator)
+    return lambda x: level**2 * losses.denoising_score_matching(energy, x, level, generator=generator)
 
 
 def _multiscale(energy: nn.Module, recipe: ScoreRecipe, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
     if not isinstance(energy, NoiseEnergy):
-        got = type(energy).__name__
-        raise fail("energy", "a NoiseEnergy for multiscale", got, "pass NoiseEnergy(d, low=…, high=…)")
+        fix = "pass NoiseEnergy(d, low=…, high=…)"
+        raise fail("energy", "a NoiseEnergy for multiscale", type(energy).__name__, fix)
     levels = None if recipe.sigma is None else torch.as_tensor(recipe.sigma).flatten()
 
     def draw(n: int) -> Tensor:
@@ -134,6 +119,6 @@ def _multiscale(energy: nn.Module, recipe: ScoreRecipe, generator: torch.Generat
 
     def loss(x: Tensor) -> Tensor:
         level, weight = draw(len(x)).to(x), recipe.scale_weight
-        return multiscale_score_matching(energy, x, level, generator=generator, scale_weight=weight)
+        return losses.multiscale_score_matching(energy, x, level, generator=generator, scale_weight=weight)
 
     return loss

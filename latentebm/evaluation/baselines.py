@@ -18,23 +18,28 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_shares, fail
+from latentebm.checks import check_int, check_shares, fail
 from latentebm.evaluation.ratio import Ratio, fit_ratio, held_out_fifth
-from latentebm.evaluation.task import Sampled, Task
-from latentebm.models.conditional import ConditionalVAE
 from latentebm.models.tilts import LatentTilt
-from latentebm.models.vae import VAE
-from latentebm.rng import normal
+from latentebm.models.vae import VAE, ConditionalVAE
+from latentebm.progress import Track, silent
+from latentebm.rng import normal, seeded
 from latentebm.sampling import SNIS, Draws
 from latentebm.sampling.importance.weights import ess
+from latentebm.training.fit import FitResult
+from latentebm.training.fit_vae import fit_vae
 
 __all__ = [
     "BASELINES",
+    "Sampled",
+    "Task",
     "conditional",
     "fine_tuned",
     "importance_weighted",
@@ -49,27 +54,81 @@ TARGET_ESS = 0.1  # likelihood-free weights are flattened until this share of th
 FLOOR = 1e-3  # and clipped from below here
 
 
-def untilted(task: Task) -> Sampled:
-    r"""The biased VAE as it is.
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What every method is given."""
 
-    .. math:: z \sim N(0, I), \qquad x = \mathrm{decode}(z)
-    """
+    vae: VAE  # trained on the biased images; never changed
+    biased: Tensor  # its images, (N, C, H, W), uint8
+    reference: Tensor  # the unbiased images, (M, C, H, W), uint8, at least five
+    steps: int  # most VAE gradient steps; those that trained `vae`
+    batch_size: int = 256
+    lr: float = 4e-3  # peak learning rate of a VAE trained from scratch
+    kl_weight: float = 1.0  # of the ELBO's KL term
+    precision: str = "auto"  # as in `fit_vae`
+    pool: int = 50_000  # draws that the likelihood-free weights resample
+    labels: Tensor | None = None  # class of each biased image, (N,), from 0; for the oracle only
+    target: Sequence[float] = ()  # wanted share of each class; for the oracle only
+    seed: int = 0
+    track: Track = silent
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "pool"):
+            check_int(name, getattr(self, name))
+        if len(self.reference) < 5:
+            fix = "pass more: a fifth of them is held out"
+            raise fail("reference", "at least 5 images", len(self.reference), fix)
+
+    def generator(self) -> torch.Generator:
+        """A fresh stream from the seed."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def fit(self, vae: VAE, images: Tensor, *, lr: float | None = None, **settings: Tensor | None) -> FitResult:
+        """Fit a VAE within the budget, by batches that spend it in whole passes."""
+        epochs = min(self.steps, math.ceil(self.steps * self.batch_size / len(images)))
+        return fit_vae(
+            vae,
+            images,
+            epochs=epochs,
+            batch_size=max(1, len(images) // (self.steps // epochs)),
+            lr=lr or self.lr,
+            kl_weight=self.kl_weight,
+            precision=self.precision,
+            generator=self.generator(),
+            track=self.track,
+            **settings,  # type: ignore[arg-type]
+        )
+
+    def fresh(self, kind: type[VAE] = VAE, **more: Any) -> VAE:
+        """An untrained VAE of the biased one's shape, on its device; its first weights follow from the seed."""
+        with seeded(self.seed):
+            return kind(**self.vae.config, **more).to(next(self.vae.parameters()).device)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A fitted method: how it draws n images, and how many VAE gradient steps it took."""
+
+    draw: Callable[[int, torch.Generator], Draws]
+    steps: int = 0
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Draws:
+        """Draw `n` images."""
+        return self.draw(check_int("n", n), generator)
+
+
+def untilted(task: Task) -> Sampled:
+    """The biased VAE as it is."""
     return Sampled(_prior(task.vae))
 
 
 def reference_only(task: Task) -> Sampled:
-    r"""A VAE trained on the reference alone, stopped by the ELBO of a held-out fifth.
-
-    .. math:: \max_\theta \mathrm{mean}_{i \in ref}\, \mathrm{ELBO}_\theta(x_i)
-    """
+    """A VAE trained on the reference alone, stopped by the ELBO of a held-out fifth."""
     return _stopped(task, task.fresh(), task.lr)
 
 
 def fine_tuned(task: Task) -> Sampled:
-    r"""The biased VAE trained on with the reference at a quarter of the rate, stopped by a held-out fifth's ELBO.
-
-    .. math:: \theta_0 = \theta_{biased}, \qquad \max_\theta \mathrm{mean}_{i \in ref}\, \mathrm{ELBO}_\theta(x_i)
-    """
+    """The biased VAE trained on with the reference at a quarter of the rate, stopped by a held-out fifth's ELBO."""
     return _stopped(task, copy.deepcopy(task.vae).requires_grad_(True), FINE_TUNING * task.lr)
 
 
@@ -127,12 +186,9 @@ def likelihood_free(task: Task) -> Sampled:
 
 
 def conditional(task: Task) -> Sampled:
-    r"""Oracle: a VAE told every biased image's class, asked for classes in the target's shares.
+    r"""Oracle: a VAE told every biased image's class, which the task must give, asked for the target's shares.
 
     .. math:: y \sim t, \quad z \sim N(0, I), \quad x = \mathrm{decode}(z, y)
-
-    Raises:
-        ValueError: no labels, or a target that is not one share per class.
     """
     if task.labels is None:
         raise fail("labels", "the class of each biased image", None, "pass labels; this method needs them")

@@ -1,4 +1,4 @@
-"""Fidelity and diversity of generated images in a judge's features: Fréchet distance and neighbourhoods."""
+"""Fidelity and diversity of generated images in a classifier's features: Fréchet distance and neighbourhoods."""
 
 from __future__ import annotations
 
@@ -28,12 +28,9 @@ class Neighbourhoods:
 
 
 def frechet_distance(features: Tensor, real: Tensor) -> float:
-    r"""Fréchet distance between Gaussians fitted to two sets of features.
+    r"""Fréchet distance between Gaussians fitted to features (N, F) and real ones (M, F), at least two of each.
 
     .. math:: |\mu - \mu_r|^2 + \mathrm{tr}(\Sigma + \Sigma_r - 2(\Sigma \Sigma_r)^{1/2})
-
-    Raises:
-        ValueError: fewer than two rows of `features` (N, F) or `real` (M, F).
 
     References:
         GANs Trained by a Two Time-Scale Update Rule (Heusel et al., 2017), https://arxiv.org/abs/1706.08500
@@ -63,10 +60,8 @@ def neighbourhoods(features: Tensor, real: Tensor, *, k: int = 5) -> Neighbourho
     .. math:: \mathrm{density} = \tfrac{1}{kN} \sum_{ij} 1[x_i \in B_j], \qquad
               \mathrm{coverage} = \tfrac1M \sum_j 1[\exists i: x_i \in B_j]
 
-    B are balls around real images y (M, F), B' around generated ones x (N, F); an image is not its own neighbour.
-
-    Raises:
-        ValueError: a side has k rows or fewer.
+    B are balls around real images y (M, F), B' around generated ones x (N, F); an image is not its own neighbour, so a
+    side has more than k.
 
     References:
         Improved Precision and Recall Metric for Assessing Generative Models (Kynkäänniemi et al., 2019),
@@ -107,10 +102,7 @@ def copied_share(features: Tensor, seen: Tensor, unseen: Tensor, *, generator: t
     .. math:: \mathrm{mean}_i\, 1\big[\min_{s \in seen} |x_i - s| < \min_{u \in unseen} |x_i - u|\big]
 
     One half for a model that learned the distribution, more for one that repeats what it saw. The unseen images are
-    cut at random into as many parts of M as they fill, and the mean is over these parts.
-
-    Raises:
-        ValueError: fewer unseen than seen images, which should be of one distribution.
+    cut at random into as many parts of M as they fill, at least one, and the mean is over these parts.
 
     References:
         A Non-Parametric Test to Detect Data-Copying in Generative Models (Meehan et al., 2020),

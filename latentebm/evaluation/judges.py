@@ -26,15 +26,12 @@ class Classifier(nn.Module):
 
     .. math:: p(y|x) = \mathrm{softmax}(W\,\phi(x) + b)
 
-    Raises:
-        ValueError: a size below one.
-
     References:
         Gradient-based learning applied to document recognition (LeCun et al., 1998).
 
     Example:
-        >>> judge = Classifier((1, 28, 28), 10)
-        >>> judge(torch.zeros(2, 1, 28, 28)).shape, judge.embed(torch.zeros(2, 1, 28, 28)).shape
+        >>> classifier = Classifier((1, 28, 28), 10)
+        >>> classifier(torch.zeros(2, 1, 28, 28)).shape, classifier.embed(torch.zeros(2, 1, 28, 28)).shape
         (torch.Size([2, 10]), torch.Size([2, 64]))
     """
 
@@ -59,20 +56,12 @@ class Classifier(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, n_classes) of images in [0, 1].
-
-        Raises:
-            ValueError: another image shape.
-        """
+        """Logits (N, n_classes) of images in [0, 1]."""
         return self.head(self._features(check_event("x", x, self.data_shape)))
 
     @torch.no_grad()
     def embed(self, x: Tensor) -> Tensor:
-        """Features φ (N, features), without gradient.
-
-        Raises:
-            ValueError: another image shape.
-        """
+        """Features φ (N, features), without gradient."""
         check_event("x", x, self.data_shape)
         size = chunk_size(CHANNELS * self.data_shape[1] * self.data_shape[2], x.device)
         return in_chunks(self._features, x, size)
@@ -103,27 +92,24 @@ def fit_classifier(
     The generator shuffles the batches, and `lr` is the peak of a one-cycle schedule; the initial weights come from
     torch's default stream.
 
-    Raises:
-        ValueError: no labels.
-        DivergedError: the loss became NaN or infinite.
-
     Example:
         >>> images = torch.zeros(40, 1, 8, 8, dtype=torch.uint8)
         >>> images[20:] = 255
         >>> data = Images(images, torch.arange(40) // 20, ("black", "white"))
-        >>> judge = fit_classifier(data, epochs=30, batch_size=20, lr=0.01, generator=torch.Generator().manual_seed(0))
-        >>> judge(data.float01()).argmax(1).tolist() == data.labels.tolist()
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> classifier = fit_classifier(data, epochs=30, batch_size=20, lr=0.01, generator=rng)
+        >>> classifier(data.float01()).argmax(1).tolist() == data.labels.tolist()
         True
     """
     if data.labels is None:
         raise fail("data", "labelled images", "no labels", "pass Images(images, labels, class_names)")
-    judge = Classifier(tuple(data.images.shape[1:]), len(data.class_names)).to(device)
+    classifier = Classifier(tuple(data.images.shape[1:]), len(data.class_names)).to(device)
     batches = Minibatches(
         data.images.to(device), data.labels.to(device), batch_size=batch_size, epochs=epochs, generator=generator
     )
 
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
-        return F.cross_entropy(judge(batch[0].float() / 255), batch[1])
+        return F.cross_entropy(classifier(batch[0].float() / 255), batch[1])
 
-    fit(judge, loss, batches, Optimisation(lr=lr, schedule="onecycle"), track=track, description="classifier")
-    return judge.eval()
+    fit(classifier, loss, batches, Optimisation(lr=lr, schedule="onecycle"), track=track, description="classifier")
+    return classifier.eval()

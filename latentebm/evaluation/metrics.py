@@ -78,9 +78,6 @@ def judge(
     Both are (N, C, H, W) in [0, 1]. `classes` are the classifier's indices of the target's classes; `confusion` says
     how often it reads class i as j, (K, K), of all K classes it knows, and is None where that is unknown.
 
-    Raises:
-        ValueError: shapes or lengths that don't fit.
-
     Example:
         >>> same = torch.rand(20, 1, 8, 8)
         >>> found = judge(same, same, Classifier((1, 8, 8), 2), [0, 1], [0.5, 0.5], generator=torch.Generator())
@@ -91,12 +88,9 @@ def judge(
     features, truth = torch.cat(parts), classifier.embed(real)
     probabilities = classifier.probabilities(features)
     read, read_real = probabilities.argmax(1).cpu(), classifier.probabilities(truth).argmax(1).cpu()
-    values: dict[str, Any] = {
+    return Judgement(
         **_balance(read, probabilities.shape[1], classes, target, confusion, generator),
         **_quality(features, truth),
-    }
-    return Judgement(
-        **values,
         confidence=float(probabilities.max(1).values.mean()),
         by_class=[_class_quality(features[read == k], truth[read_real == k]) for k in classes],
     )
@@ -144,11 +138,8 @@ def _intervals(
     }
 
 
-def _quality(features: Tensor, real: Tensor) -> dict[str, float]:
-    return {
-        "frechet": frechet_distance(features, real),
-        **asdict(neighbourhoods(features, real, k=NEIGHBOURS)),
-    }
+def _quality(features: Tensor, real: Tensor) -> dict[str, Any]:
+    return {"frechet": frechet_distance(features, real), **asdict(neighbourhoods(features, real, k=NEIGHBOURS))}
 
 
 def _class_quality(features: Tensor, real: Tensor) -> dict[str, float] | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latentebm.checks import check_int, check_number, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
+from latentebm.gradients import checked_values
 
 __all__ = ["Grid", "mmd"]
 
@@ -22,9 +23,6 @@ class Grid:
     .. math:: \log Z \approx \log \sum_{ij} e^{-E(x_{ij})} + \log h^2
 
     Everything refers to the distribution restricted to the square; `edge_mass` tells whether that cuts anything off.
-
-    Raises:
-        ValueError: `half` is not positive or `cells` below 2.
 
     Example:
         >>> grid = Grid(8.0, 200)
@@ -51,19 +49,9 @@ class Grid:
 
     @torch.no_grad()
     def energies(self, energy: Callable[[Tensor], Tensor]) -> Tensor:
-        """Energies (cells²,) of the midpoints, in nats, in double precision.
-
-        Raises:
-            ValueError: the energy is not one number above −∞ per point.
-        """
-
-        def checked(x: Tensor) -> Tensor:
-            values = energy(x)
-            if values.shape != (len(x),):
-                raise fail("energy", f"shape ({len(x)},)", tuple(values.shape), "return one energy per point")
-            return values
-
-        values = in_chunks(checked, self.points(), chunk_size(CHAIN_NUMBERS)).double()
+        """Energies (cells²,) of the midpoints, in nats, in double precision; each must lie above −∞."""
+        size = chunk_size(CHAIN_NUMBERS)
+        values = in_chunks(lambda x: checked_values(energy, x, "energy"), self.points(), size).double()
         if bool((values.isnan() | values.isneginf()).any()):
             raise fail("energy", "values above −∞", "NaN or −∞", "bound the energy from below")
         return values
@@ -104,10 +92,7 @@ def mmd(x: Tensor, y: Tensor, scales: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0)) 
     .. math:: \frac{\sum_{i \ne j} k(x_i, x_j)}{n(n-1)} + \frac{\sum_{i \ne j} k(y_i, y_j)}{m(m-1)}
         - \frac{2 \sum_{ij} k(x_i, y_j)}{nm}, \quad k = \frac1S \sum_s e^{-|x - y|^2 / 2 s^2}
 
-    The samples are (n, D) and (m, D); `scales` are the widths s of the Gaussian kernels, in the data's units.
-
-    Raises:
-        ValueError: a sample has fewer than two points.
+    The samples are (n, D) and (m, D), n, m ≥ 2; `scales` are the widths s of the Gaussian kernels, in the data's units.
 
     References:
         A kernel two-sample test (Gretton et al., 2012), https://jmlr.org/papers/v13/gretton12a.html

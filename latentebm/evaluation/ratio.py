@@ -39,14 +39,11 @@ class Ratio(nn.Module):
         x = images.float() / 255 if images.dtype == torch.uint8 else images
         return self.net(x).squeeze(1)
 
-    def logits(self, images: Tensor) -> Tensor:
-        """The same of many images, chunk by chunk."""
-        return in_chunks(self, images, chunk_size(max(1, ACTIVATIONS * images[:1].numel()), images.device))
-
     @torch.no_grad()
     def log_ratio(self, images: Tensor) -> Tensor:
-        """Calibrated log-ratios (N,), nats, of images: uint8, or float in [0, 1]."""
-        return self.logits(images) * self.temperature
+        """Calibrated log-ratios (N,) of images, nats."""
+        size = chunk_size(max(1, ACTIVATIONS * images[:1].numel()), images.device)
+        return in_chunks(self, images, size) * self.temperature
 
 
 def fit_ratio(a: Tensor, b: Tensor, *, steps: int = STEPS, generator: torch.Generator, track: Track = silent) -> Ratio:
@@ -54,10 +51,7 @@ def fit_ratio(a: Tensor, b: Tensor, *, steps: int = STEPS, generator: torch.Gene
 
     .. math:: \min \mathrm{mean}_{x \in a} \mathrm{softplus}(-f(x)) + \mathrm{mean}_{x \in b} \mathrm{softplus}(f(x))
 
-    Both are images (N, C, H, W), uint8 or float in [0, 1]; `steps` is the most that are taken.
-
-    Raises:
-        ValueError: fewer than five images on a side.
+    Both are at least five images (N, C, H, W), uint8 or float in [0, 1]; `steps` is the most that are taken.
 
     References:
         Learning in Implicit Generative Models (Mohamed and Lakshminarayanan, 2016), https://arxiv.org/abs/1610.03483;
@@ -76,17 +70,11 @@ def fit_ratio(a: Tensor, b: Tensor, *, steps: int = STEPS, generator: torch.Gene
     def loss(step: int) -> Tensor:
         return _cross_entropy(*(ratio(x[integers(len(x), (BATCH,), generator, x.device)]) for x in (fit_a, fit_b)))
 
-    fit(
-        ratio,
-        loss,
-        range(steps),
-        Optimisation(weight_decay=1e-2, schedule="cosine"),
-        validate=lambda: _cross_entropy(ratio.logits(aside_a), ratio.logits(aside_b)),
-        every=25,
-        patience=8,
-        track=track,
-        description="ratio",
-    )
+    def held_out() -> Tensor:
+        return _cross_entropy(ratio.log_ratio(aside_a), ratio.log_ratio(aside_b))
+
+    recipe = Optimisation(weight_decay=1e-2, schedule="cosine")
+    fit(ratio, loss, range(steps), recipe, validate=held_out, every=25, patience=8, track=track, description="ratio")
     ratio.requires_grad_(False).eval()
     logits = [ratio.log_ratio(x) for x in (aside_a, aside_b)]
     values = torch.stack([_cross_entropy(*(t * x for x in logits)) for t in TEMPERATURES.to(a.device)])
@@ -95,16 +83,7 @@ def fit_ratio(a: Tensor, b: Tensor, *, steps: int = STEPS, generator: torch.Gene
 
 
 def held_out_fifth(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Cut images at random into four fifths to fit and one to watch.
-
-    Raises:
-        ValueError: fewer than five images.
-
-    Example:
-        >>> fitted, aside = held_out_fifth(torch.arange(10), torch.Generator().manual_seed(0))
-        >>> len(fitted), len(aside)
-        (8, 2)
-    """
+    """Cut at least five images at random into four fifths to fit and one to watch."""
     if len(images) < 5:
         raise fail("images", "at least 5", len(images), "pass more: a fifth of them is held out")
     order, cut = permutation(len(images), generator, images.device), len(images) // 5

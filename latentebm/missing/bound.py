@@ -14,31 +14,17 @@ __all__ = ["Terms", "iwae_bound", "nested_bounds"]
 
 
 class Terms(NamedTuple):
-    r"""What K draws :math:`z_k \sim q(z|x_{obs})` of N rows give: everything a bound or an imputation is made of.
+    r"""What K draws :math:`z_k \sim q(z|x_{obs})` of N rows give: everything a bound or an imputation is made of."""
 
-    Attributes:
-        z: latent draws, (K, N, d).
-        log_likelihood: of the observed cells alone, (K, N), nats.
-        log_prior: (K, N).
-        log_proposal: (K, N).
-        log_missing: of the mask given the completed row, (K, N); zeros without a missing model.
-        parameter: decoder output, (K, N, P).
-        completed: features of the rows, missing cells drawn from p(x | z), (K, N, F), where asked for; else those
-            observed, zeros at missing cells, (N, F).
-
-    Example:
-        >>> one = torch.tensor(1.0)
-        >>> Terms(one, one, -one, one, -2 * one, one, one).log_weight
-        tensor(-3.)
-    """
-
-    z: Tensor
-    log_likelihood: Tensor
+    z: Tensor  # latent draws, (K, N, d)
+    log_likelihood: Tensor  # of the observed cells alone, (K, N), nats, as the next three
     log_prior: Tensor
     log_proposal: Tensor
-    log_missing: Tensor
-    parameter: Tensor
-    completed: Tensor
+    log_missing: Tensor  # of the mask given the completed row; zeros without a missing model
+    parameter: Tensor  # decoder output, (K, N, P)
+    completed: (
+        Tensor  # features of rows completed from p(x | z), (K, N, F), where asked for; else 0 where missing, (N, F)
+    )
 
     @property
     def log_weight(self) -> Tensor:
@@ -57,9 +43,6 @@ def iwae_bound(log_weight: Tensor) -> Tensor:
 
     equal to the ELBO at K = 1, rising with K, and to log p(x) where the proposal is the exact posterior.
 
-    Raises:
-        ValueError: there are no weights.
-
     References:
         Importance weighted autoencoders (Burda, Grosse and Salakhutdinov, 2016), https://arxiv.org/abs/1509.00519
 
@@ -73,14 +56,11 @@ def iwae_bound(log_weight: Tensor) -> Tensor:
 
 
 def nested_bounds(log_weight: Tensor, k: int) -> Tensor:
-    r"""Bound (…) of k draws, averaged over the groups of k that K draws fall into.
+    r"""Bound (…) of k draws, averaged over the groups of k that K draws, a multiple of k, fall into.
 
     .. math:: \frac{k}{K} \sum_{g=1}^{K/k} \log \frac1k \sum_{j \in g} w_j
 
     On the same draws it rises with k wherever k divides the next, by Jensen's inequality, and not just on average.
-
-    Raises:
-        ValueError: k does not divide K.
 
     Example:
         >>> w = torch.tensor([0.0, 1.0, 2.0, 3.0])

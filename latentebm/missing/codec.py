@@ -22,19 +22,12 @@ Likelihood = str | Mapping[Any, str]
 
 @dataclass(frozen=True)
 class ColumnCode:
-    """How one column becomes numbers.
+    """How one column becomes numbers."""
 
-    Attributes:
-        family: of the likelihood.
-        centre: mean of a numeric column, in its unit; 0 for others.
-        scale: standard deviation, in its unit; 0 where the column is constant or empty.
-        classes: values of a categorical column, in order of their class number.
-    """
-
-    family: str
-    centre: float = 0.0
-    scale: float = 1.0
-    classes: tuple[Any, ...] = ()
+    family: str  # of the likelihood
+    centre: float = 0.0  # mean of a numeric column, in its unit
+    scale: float = 1.0  # its standard deviation; 0 where the column is constant or empty
+    classes: tuple[Any, ...] = ()  # values of a categorical column, in order of their class number
 
 
 class TableCodec:
@@ -43,9 +36,7 @@ class TableCodec:
     A constant column has scale 0: it is imputed by its constant. So has an empty column, which is filled with zeros (or
     its first declared class).
 
-    Arguments:
-        likelihood: one family for all columns, or column to family; numeric columns left out are ``gaussian``.
-        standardize: by the observed cells of each numeric column; without, numbers are taken as they are.
+    `likelihood` and `standardize` are those of :class:`MIWAEImputer`.
 
     Raises:
         ValueError: an unknown family, text without a declared ``categorical``, values outside {0, 1} of a

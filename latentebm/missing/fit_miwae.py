@@ -19,25 +19,11 @@ __all__ = ["MIWAERecipe", "fit_miwae"]
 
 @dataclass(frozen=True, kw_only=True)
 class MIWAERecipe(Optimisation):
-    """How a MIWAE is fitted; `Optimisation` says what lr, schedule, clip, weight_decay and average are.
+    """How a MIWAE is fitted; `Optimisation` says what lr, schedule, clip, weight_decay and average are."""
 
-    Attributes:
-        k: importance draws per row in the bound.
-        steps: optimizer steps; epochs are rounded up to whole ones.
-        batch_size: rows per step.
-
-    Raises:
-        ValueError: a setting lies outside its range.
-
-    Example:
-        >>> MIWAERecipe(k=0)
-        Traceback (most recent call last):
-        ValueError: k: expected a whole number of at least 1, got 0; pass k=1 or more
-    """
-
-    k: int = 20
-    steps: int = 4000
-    batch_size: int = 64
+    k: int = 20  # importance draws per row in the bound
+    steps: int = 4000  # of the optimizer; epochs are rounded up to whole ones
+    batch_size: int = 64  # rows per step
     schedule: Schedule = "cosine"
     clip: float | None = 10.0
 
@@ -55,20 +41,8 @@ def fit_miwae(
 
     .. math:: \max_{\theta,\phi}\; \mathrm{mean}_i \log \frac1K \sum_k w_{ik}
 
-    Arguments:
-        model: fitted in place.
-        x: values (N, D), standardised where numeric; what missing cells hold is never read.
-        mask: 1 = observed, (N, D).
-        recipe: optimizer settings.
-        generator: source of batch order and draws (CPU).
-        track: shows progress.
-
-    Returns:
-        The record of the fit; losses are in nats per row.
-
-    Raises:
-        ValueError: shapes disagree.
-        DivergedError: the bound became NaN or infinite.
+    Values x (N, D) are standardised where numeric; what they hold where the mask (N, D) is 0 is never read. The CPU
+    generator orders the batches and draws. The losses of the result are in nats per row.
 
     Example:
         >>> rng = torch.Generator().manual_seed(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,23 +23,14 @@ CHUNK = 200  # draws of many rows held at once; on every device, since a row's r
 TermsEnergy = Callable[[Terms], Tensor]  # (K, N) of posterior draws: of the latent, or of the completed rows
 
 
-@dataclass
-class Imputation:
-    r"""Imputed rows and how well the weights behaved.
+class Imputation(NamedTuple):
+    """Imputed rows and how well the weights behaved."""
 
-    Attributes:
-        x: rows with every missing cell replaced by its conditional mean, or most probable class, (N, D).
-        draws: completed rows drawn from the conditional distribution, (M, N, D); observed cells are the same in all.
-        latent: the latent of each draw, (M, N, d).
-        ess: relative effective sample size of each row's weights, (N,), in (0, 1].
-        bound: importance-weighted bound of each row with all draws, (N,), nats.
-    """
-
-    x: Tensor
-    draws: Tensor
-    latent: Tensor
-    ess: Tensor
-    bound: Tensor
+    x: Tensor  # rows with every missing cell replaced by its conditional mean, or most probable class, (N, D)
+    draws: Tensor  # completed rows drawn from the conditional distribution, (M, N, D), the same in observed cells
+    latent: Tensor  # of each draw, (M, N, d)
+    ess: Tensor  # relative effective sample size of each row's weights, (N,), in (0, 1]
+    bound: Tensor  # importance-weighted bound of each row with all draws, (N,), nats
 
 
 @torch.no_grad()
@@ -66,20 +57,13 @@ def impute(
     means given the latent, since the weights move the cells within that distribution, too.
 
     Arguments:
-        model: fitted MIWAE or not-MIWAE.
-        x: values (N, D); what missing cells hold is never read.
-        mask: 1 = observed, (N, D).
+        x, mask: values and 1 = observed, (N, D); what missing cells hold is never read.
         draws: importance draws per row.
         multiple: completed copies of each row to draw, M.
-        energy: tilt energies (K, N) of posterior draws in nats, low = probable, or None.
+        energy: tilt energies (K, N) of posterior draws in nats, or None.
         of_rows: whether that energy depends on the completed rows, and not on the latent alone.
         generator: source of all draws (CPU).
         cells: bound of the numbers held at once, draws × rows × columns or hidden units.
-        track: shows progress.
-
-    Raises:
-        ValueError: shapes disagree, there are no rows, no draws are asked for, or energies are not one number per draw
-            and row.
 
     Example:
         >>> rng = torch.Generator().manual_seed(0)
@@ -96,8 +80,8 @@ def impute(
         _impute_rows(model, a, b, draws, multiple, energy, of_rows, generator)
         for a, b in track(list(zip(x.split(rows), mask.split(rows), strict=True)), "impute")
     ]
-    names = [field.name for field in fields(Imputation)]
-    return Imputation(*(torch.cat([getattr(p, n) for p in parts], int(n in ("draws", "latent"))) for n in names))
+    axes = (0, 1, 1, 0, 0)  # of the rows, in each field
+    return Imputation(*(torch.cat(each, axis) for each, axis in zip(zip(*parts, strict=True), axes, strict=True)))
 
 
 def _impute_rows(
@@ -139,8 +123,7 @@ def impute_each(
 
     .. math:: \hat x_i = \mathrm{impute}(x_i;\ \text{draws seeded by } \mathrm{hash}(\mathrm{seed}, x_{i,obs}, s_i))
 
-    Equal rows share their draws, so use :func:`impute` for multiple imputation, where they must not. The other
-    arguments and the errors are those of :func:`impute`.
+    Equal rows share their draws, so use :func:`impute` for multiple imputation, where they must not.
 
     Example:
         >>> model = MIWAE(["gaussian"] * 2, latent_dim=1, width=8)
@@ -150,8 +133,7 @@ def impute_each(
     """
     check_rows(x, mask)
     seen = mask.bool()
-    filled = torch.where(seen, x, torch.zeros_like(x))
-    rows, back = torch.unique(torch.cat([filled, seen.to(x)], 1), dim=0, return_inverse=True)
+    rows, back = torch.unique(torch.cat([x.where(seen, 0), seen.to(x)], 1), dim=0, return_inverse=True)
     done = []
     for row in track(list(rows.split(1)), "impute"):
         key = hashlib.blake2b(row.numpy().tobytes(), digest_size=8, salt=seed.to_bytes(8, "little")).digest()

@@ -43,9 +43,6 @@ def write_imputation_report(
 ) -> Path:
     """Write the page on a completed table (N, D) and its mask, True = observed, after the title and a line of facts.
 
-    Raises:
-        OSError: the folder cannot be written.
-
     Example:
         >>> import tempfile
         >>> table, mask = pd.DataFrame({"a": [1.0, 2.0]}), pd.DataFrame({"a": [True, False]})

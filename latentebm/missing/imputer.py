@@ -39,7 +39,6 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     arrays, DataFrames as DataFrames with their index, names and text.
 
     Arguments:
-        latent_dim: d.
         likelihood: ``gaussian``, ``student_t``, ``bernoulli`` or ``categorical`` for all columns, or a mapping from
             column to family; numeric columns left out are ``gaussian``. Text must be declared ``categorical``.
         missing_model: None for a MIWAE (data missing at random), or for a not-MIWAE a kind of :class:`MissingModel`.
@@ -51,16 +50,11 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         k: importance draws per row in training; this, steps, batch_size and lr as in :class:`MIWAERecipe`.
         draws: importance draws per row in imputation.
         random_state: seed of initial weights, training and imputation.
-        track: shows progress; silent by default.
 
     Attributes:
         model_: the fitted :class:`MIWAE`, over standardised columns.
         codec_: how columns become numbers.
         bound_: importance-weighted bound at the end of training, nats per row of the standardised table.
-
-    Raises:
-        ValueError: text without a declared family, infinite values, a setting outside its range, or other columns
-            than in the fit.
 
     Example:
         >>> z = np.random.default_rng(0).normal(size=(200, 1))

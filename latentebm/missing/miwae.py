@@ -1,4 +1,4 @@
-"""MIWAE and not-MIWAE: variational autoencoders for rows with missing cells."""
+"""MIWAE and not-MIWAE: variational autoencoders for rows with missing cells, and models of the mask."""
 
 from __future__ import annotations
 
@@ -12,13 +12,69 @@ from torch.nn import functional as F
 
 from latentebm.checks import check_choice, check_event, check_int, fail
 from latentebm.missing.bound import Terms
-from latentebm.missing.missing_model import MissingModel
 from latentebm.missing.mixed_likelihoods import MixedLikelihood
 from latentebm.rng import normal
 
-__all__ = ["MIWAE", "check_rows"]
+__all__ = ["MIWAE", "MissingModel", "check_rows"]
 
 DECODERS = ("mlp", "linear")
+MISSING_MODELS = ("self-masking", "self-masking-known", "agnostic")
+
+
+class MissingModel(nn.Module):
+    r"""Logistic model of which cells are observed, given the completed row.
+
+    .. math:: P(s_j = 1 \mid x) = \sigma(-w_j x_j + b_j) \text{ (self-masking)}, \qquad
+              \sigma(-(Wx)_j + b_j) \text{ (agnostic)}
+
+    With a known direction, w is a softplus times a sign per column: +1 (the default) where large values go, else −1.
+    Classes enter one-hot.
+
+    References:
+        not-MIWAE: Deep generative modelling with missing not at random data (Ipsen, Mattei and Frellsen, 2021),
+        https://arxiv.org/abs/2006.12871
+
+    Example:
+        >>> model = MissingModel("self-masking-known", MixedLikelihood(["gaussian", "gaussian"]))
+        >>> mask = torch.ones(1, 2)
+        >>> bool(model.log_prob(mask, torch.zeros(1, 2)) > model.log_prob(mask, torch.ones(1, 2)))
+        True
+    """
+
+    signs: Tensor
+    column: Tensor
+
+    def __init__(self, kind: str, likelihood: MixedLikelihood, signs: Sequence[int] | None = None) -> None:
+        super().__init__()
+        self.kind = check_choice("missing_model", kind, MISSING_MODELS)
+        columns, features = likelihood.n_columns, likelihood.n_features
+        signs = [1] * columns if signs is None else list(signs)
+        if len(signs) != columns or not set(signs) <= {-1, 1}:
+            raise fail("signs", f"{columns} of +1 or -1", signs, "pass +1 where large values go missing")
+        self.register_buffer("signs", torch.tensor(signs, dtype=torch.get_default_dtype()))
+        self.register_buffer("column", likelihood.feature_column)
+        self.one_each = torch.equal(likelihood.feature_column, torch.arange(columns))
+        shape = (features, columns) if kind == "agnostic" else (features,)
+        # A known direction is believed from the start: a slope of 3 per standard deviation, learned from there on.
+        start = 3.0 if kind == "self-masking-known" else 0.0
+        self.weight = nn.Parameter(torch.full(shape, start))
+        self.bias = nn.Parameter(torch.zeros(columns))
+
+    def log_prob(self, mask: Tensor, features: Tensor) -> Tensor:
+        """Log-probability (…) of masks (…, D) given features (…, F) of completed rows, nats."""
+        logits = self.bias - self._drive(features)
+        return -F.binary_cross_entropy_with_logits(logits, mask.expand_as(logits), reduction="none").sum(-1)
+
+    def _drive(self, features: Tensor) -> Tensor:
+        if self.kind == "agnostic":
+            return features @ self.weight
+        weight: Tensor = self.weight
+        if self.kind == "self-masking-known":
+            weight = F.softplus(weight) * self.signs[self.column]
+        if self.one_each:  # one feature per column, in order: nothing to sum
+            return features * weight
+        drive = features.new_zeros(*features.shape[:-1], len(self.bias))
+        return drive.index_add(-1, self.column, features * weight)
 
 
 class LinearDecoder(nn.Module):
@@ -44,15 +100,10 @@ class MIWAE(nn.Module):
     The encoder reads zeros where cells are missing: standardise numeric columns, so that a zero is the mean.
 
     Arguments:
-        families: likelihood of each column, see :class:`MixedLikelihood`.
-        latent_dim: d.
+        families: likelihood of each column, as :class:`MixedLikelihood` takes them.
         width: hidden units of the two hidden layers of each network.
         decoder: ``mlp``, or ``linear`` for the probabilistic-PCA form (Gaussian columns only).
-        missing_model: None, or a kind of :class:`MissingModel`.
-        signs: +1 or −1 per column for ``self-masking-known``.
-
-    Raises:
-        ValueError: a size below one, an unknown choice, or a linear decoder over columns that are not Gaussian.
+        missing_model, signs: None, or a kind of :class:`MissingModel` and its signs.
 
     References:
         MIWAE: Deep generative modelling and imputation of incomplete data sets (Mattei and Frellsen, 2019),
@@ -89,12 +140,8 @@ class MIWAE(nn.Module):
         self.missing = None if missing_model is None else MissingModel(missing_model, like, signs)
 
     def posterior(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (N, d) of q(z | x_obs), for values (N, D) and masks (N, D).
-
-        Raises:
-            ValueError: another number of columns, or a mask of another shape.
-        """
-        return self._posterior(self._observed(x, mask)[0])
+        """Mean and standard deviation (N, d) of q(z | x_obs), for values (N, D) and masks (N, D)."""
+        return self._posterior(self._observed(x, mask)[1])
 
     def terms(
         self, x: Tensor, mask: Tensor, k: int, *, complete: bool = False, generator: torch.Generator
@@ -103,17 +150,14 @@ class MIWAE(nn.Module):
 
         What x holds where the mask (N, D) is 0 is never read. With `complete`, missing cells are drawn even where no
         missing model asks for them.
-
-        Raises:
-            ValueError: another number of columns, a mask of another shape, no rows, or k below 1.
         """
-        observed, seen = self._observed(x, mask)
+        filled, observed, seen = self._observed(x, mask)
         mean, scale = self._posterior(observed)
         noise = normal((check_int("k", k), *mean.shape), generator, mean)
         z = mean + scale * noise
         parameter = self.decoder(z)
         mask = mask.to(observed)
-        cells = self.likelihood.log_prob(_filled(x, mask), parameter)
+        cells = self.likelihood.log_prob(filled, parameter)
         completed, log_missing = observed, cells.new_zeros(cells.shape[:-1])
         if complete or self.missing is not None:
             completed = observed + (1 - seen) * self.likelihood.sample(parameter, generator)
@@ -143,15 +187,15 @@ class MIWAE(nn.Module):
         # Bounded away from 0, where log-weights lose their meaning in float32.
         return mean, F.softplus(raw) + 1e-4
 
-    def _observed(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (N, F) of the observed cells, zeros elsewhere, and the mask of features."""
+    def _observed(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Values (N, D) and features (N, F) of the observed cells, zeros elsewhere, and the mask of features."""
         check_event("x", x, (self.likelihood.n_columns,))
         check_rows(x, mask)
-        filled = _filled(x, mask)
+        filled = torch.where(mask.bool(), x, 0)  # a valid value of every family
         if not bool(filled.isfinite().all()):
             raise fail("x", "finite values where mask is 1", "NaN or infinity", "set mask to 0 in such cells")
         seen = mask.to(x)[:, self.likelihood.feature_column.to(mask.device)]
-        return self.likelihood.features(filled) * seen, seen
+        return filled, self.likelihood.features(filled) * seen, seen
 
 
 def check_rows(x: Tensor, mask: Tensor) -> None:
@@ -172,11 +216,6 @@ def _tanh_mlp(sizes: tuple[int, ...]) -> nn.Sequential:
         nn.init.zeros_(linear.bias)
         layers += [linear, nn.Tanh()]
     return nn.Sequential(*layers[:-1])
-
-
-def _filled(x: Tensor, mask: Tensor) -> Tensor:
-    """The values, zeros where missing: 0 is a valid value of every family."""
-    return torch.where(mask.bool(), x, torch.zeros_like(x))
 
 
 def _log_normal(z: Tensor) -> Tensor:

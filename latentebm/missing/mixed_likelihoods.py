@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -101,7 +101,7 @@ class Binary(Family):
 class Classes(Family):
     """Categorical with C logits; values are class numbers, features one-hot."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int = 0) -> None:
         self.parameters = self.width = check_int("classes", classes, low=2)
 
     def distribution(self, parameter: Tensor) -> Distribution:
@@ -123,7 +123,12 @@ class Classes(Family):
         return features.argmax(-1).to(features)
 
 
-FAMILIES = ("gaussian", "student_t", "bernoulli", "categorical")
+FAMILIES: dict[str, Callable[..., Family]] = {
+    "gaussian": Gaussian,
+    "student_t": StudentsT,
+    "bernoulli": Binary,
+    "categorical": Classes,
+}
 
 
 class MixedLikelihood:
@@ -134,12 +139,8 @@ class MixedLikelihood:
     Values x (…, D) hold numbers, and class numbers 0 … C−1 in categorical columns. Features (…, F) are what networks
     read and write: numbers as they are, classes one-hot.
 
-    Arguments:
-        families: one per column: ``gaussian``, ``student_t`` (mean, scale, degrees of freedom), ``bernoulli`` or
-            ``("categorical", C)``.
-
-    Raises:
-        ValueError: no columns, an unknown family, or fewer than 2 classes.
+    Each column's family is ``gaussian``, ``student_t`` (mean, scale, degrees of freedom), ``bernoulli`` or
+    ``("categorical", C)`` with C ≥ 2.
 
     Example:
         >>> likelihood = MixedLikelihood(["gaussian", ("categorical", 3)])
@@ -198,10 +199,8 @@ class MixedLikelihood:
 
 
 def _build(family: str | tuple[str, int]) -> Family:
-    name, classes = (family, 0) if isinstance(family, str) else family
-    check_choice("likelihood", name, FAMILIES)
-    plain: dict[str, type[Family]] = {"gaussian": Gaussian, "student_t": StudentsT, "bernoulli": Binary}
-    return plain[name]() if name in plain else Classes(classes)
+    name, *classes = (family,) if isinstance(family, str) else family
+    return FAMILIES[check_choice("likelihood", name, FAMILIES)](*classes)
 
 
 def _scale(raw: Tensor) -> Tensor:

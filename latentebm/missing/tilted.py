@@ -23,17 +23,14 @@ from latentebm.tilting.sides import assign_folds
 
 __all__ = ["MIWAETilt", "tilt_miwae"]
 
+SPACES = {"latent": False, "data": True}  # whether the energy reads the rows; in place of their codes
+
 
 @dataclass(frozen=True)
 class MIWAETilt:
     r"""A MIWAE whose latent prior, or whose distribution of complete rows, is tilted by an energy.
 
     .. math:: p_E(z) \propto e^{-E(z)}\,p_0(z) \quad\text{or}\quad p_E(x) \propto e^{-E(x)}\,p_\theta(x)
-
-    Attributes:
-        model: the MIWAE, never changed.
-        energy: ensemble over latents (d) or row features (F), in nats, low = probable.
-        space: ``latent`` or ``data``.
 
     Example:
         >>> model, rng = MIWAE(["gaussian"], 1, width=8), torch.Generator().manual_seed(0)
@@ -42,13 +39,13 @@ class MIWAETilt:
         (torch.Size([5, 1]), 1.0)
     """
 
-    model: MIWAE
-    energy: EnergyNet
-    space: str
+    model: MIWAE  # never changed
+    energy: EnergyNet  # ensemble over latents (d) or row features (F), in nats, low = probable
+    space: str  # ``latent`` or ``data``
 
     def of_terms(self, terms: Terms) -> Tensor:
         """Energies (K, N) of posterior draws, nats."""
-        points = terms.z if self.space == "latent" else terms.completed
+        points = terms.completed if SPACES[self.space] else terms.z
         return self.energy(points.flatten(0, 1)).reshape(points.shape[:2])
 
     def impute(
@@ -56,25 +53,21 @@ class MIWAETilt:
         track: Track = silent,
     ) -> Imputation:  # fmt: skip
         """Impute under the tilted model; arguments and errors as :func:`impute`."""
-        tilt: dict[str, Any] = {"energy": self.of_terms, "of_rows": self.space == "data"}
+        tilt: dict[str, Any] = {"energy": self.of_terms, "of_rows": SPACES[self.space]}
         return impute(self.model, x, mask, draws=draws, multiple=multiple, generator=generator, track=track, **tilt)
 
     def latent_tilt(self) -> LatentTilt:
         """The tilt as a target of the samplers; ValueError where it lies in data space."""
-        if self.space != "latent":
+        if SPACES[self.space]:
             raise fail("space", "a latent tilt", self.space, "call sample, which serves both spaces")
         return LatentTilt(self.model, self.energy)
 
     @torch.no_grad()
     def sample(self, n: int, *, pool: int = 50_000, generator: torch.Generator) -> tuple[Tensor, float]:
-        """Rows (n, D) by SNIS from a pool of the model's own, and the effective share of the pool, in (0, 1].
-
-        Raises:
-            ValueError: n or the pool is below 1, or no row of the pool has a positive weight.
-        """
+        """Rows (n, D) by SNIS from a pool of the model's own, and the effective share of the pool, in (0, 1]."""
         z = _prior(self.model, check_int("pool", pool), generator)
         features = self.model.draw_features(z, generator)
-        log_weight = -self.energy(z if self.space == "latent" else features)
+        log_weight = -self.energy(features if SPACES[self.space] else z)
         share = normalised(log_weight)
         rows = torch.multinomial(share, check_int("n", n), replacement=True, generator=generator)
         return self.model.likelihood.point(features[rows]), float(ess(log_weight))
@@ -106,22 +99,14 @@ def tilt_miwae(
 
     Arguments:
         model: fitted MIWAE; frozen.
-        x: reference values (N, D).
-        mask: 1 = observed, (N, D).
+        x, mask: reference values and 1 = observed, (N, D).
         space: ``latent`` or ``data``.
         positives: of a data tilt: ``completed`` rows, or rows ``generated`` from their latents, for a model whose
             rows differ from real ones in more than the bias.
         members: ensemble size, and folds.
-        rounds: of EM.
-        copies: posterior draws per row.
-        draws: importance draws per row, from which these are chosen.
-        recipe: settings of the energy's fit.
+        copies: posterior draws per row, chosen from `draws` importance draws.
+        recipe: settings of the energy's fit; its objective is not score, nor contrastive or amortized in data space.
         generator: source of all draws (CPU).
-        track: shows progress.
-
-    Raises:
-        ValueError: fewer than two rows, shapes that disagree, an unknown space or kind of positives, or an objective
-            that the space does not suit: score, and in data space contrastive and amortized.
 
     References:
         Maximum Likelihood from Incomplete Data via the EM Algorithm (Dempster, Laird and Rubin, 1977)
@@ -138,25 +123,27 @@ def tilt_miwae(
     _check(x, space, positives, recipe)
     check_int("rounds", rounds)
     fold = assign_folds(len(x), members, generator)
-    dim = model.latent_dim if space == "latent" else model.likelihood.n_features
+    of_rows = SPACES[space]
+    dim = model.likelihood.n_features if of_rows else model.latent_dim
     tilt = MIWAETilt(model, EnergyNet(dim).requires_grad_(False), space)  # no tilt yet: zero everywhere
     for _ in range(rounds):
         done = tilt.impute(x, mask, draws=draws, multiple=copies, generator=generator, track=track)
         energy = EnergyNet(dim, members=members, generator=generator)
-        sides = _Sides(model, space, _reference(model, done, space, positives, generator), fold)
+        positive = _reference(model, done, positives, generator) if of_rows else done.latent
+        sides = _Sides(model, of_rows, positive, fold)
         fit_energy(energy, sides, recipe, generator=generator, track=track)
         tilt = MIWAETilt(model, energy.requires_grad_(False), space)
     return tilt
 
 
 def _check(x: Tensor, space: str, positives: str, recipe: TiltRecipe) -> None:
-    check_choice("space", space, ("latent", "data"))
+    check_choice("space", space, SPACES)
     check_choice("positives", positives, ("completed", "generated"))
     if len(x) < 2:
         raise fail("reference", "at least 2 rows", len(x), "pass more reference rows")
     # Score matching needs the posterior's spread; chains and learned samplers would move codes, not rows.
     objective = cast(Objective, recipe.objective)
-    if objective.of_posteriors or (objective.own_negatives and space == "data"):
+    if objective.of_posteriors or (objective.own_negatives and SPACES[space]):
         fix = 'pass recipe=TiltRecipe(objective="likelihood")'
         got = type(objective).__name__.lower()
         raise fail("objective", f"likelihood, jensen or nce in {space} space", got, fix)
@@ -166,10 +153,8 @@ def _prior(model: MIWAE, n: int, generator: torch.Generator) -> Tensor:
     return normal((n, model.latent_dim), generator, next(model.parameters()))
 
 
-def _reference(model: MIWAE, done: Imputation, space: str, positives: str, generator: torch.Generator) -> Tensor:
-    """What stands for the reference, (copies, N, ·): latents, completed rows, or rows generated from the latents."""
-    if space == "latent":
-        return done.latent
+def _reference(model: MIWAE, done: Imputation, positives: str, generator: torch.Generator) -> Tensor:
+    """Rows that stand for the reference, (copies, N, F): completed ones, or ones generated from their latents."""
     if positives == "completed":
         return model.likelihood.features(done.draws)
     return model.draw_features(done.latent, generator)
@@ -180,7 +165,7 @@ class _Sides:
     """Reference draws (copies, N, ·) and the model's own, as :func:`fit_energy` takes them."""
 
     model: MIWAE
-    space: str
+    of_rows: bool
     positive: Tensor
     fold: Tensor
 
@@ -193,7 +178,7 @@ class _Sides:
 
     def base(self, k: int, generator: torch.Generator, *, held_out: bool = False) -> Tensor:
         z = _prior(self.model, k, generator)
-        return z if self.space == "latent" else self.model.draw_features(z, generator)
+        return self.model.draw_features(z, generator) if self.of_rows else z
 
     def decode(self, u: Tensor) -> Tensor:
         return u  # asked by chains and learned samplers only, which move codes

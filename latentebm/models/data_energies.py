@@ -18,22 +18,8 @@ class DataEnergy(EnsembleEnergy):
     """Mean energy of M independent convnets of the data.
 
     Each convolution halves the image. One that is too small to halve three times gets fewer convolutions, and data
-    that are no images none: the perceptron on top is then all there is.
-
-    Arguments:
-        data_shape: (C, H, W), or any other shape of an item.
-        channels: of the convolutions.
-        hidden: units of the layer on top.
-        members: ensemble size M.
-        limit: bound L of each member in nats, or None.
-        generator: source of the initial weights; the last layer starts at zero, i.e. at no tilt.
-
-    Raises:
-        ValueError: a size below one, or data of another shape.
-
-    References:
-        VAEBM: A Symbiosis between Variational Autoencoders and Energy-based Models (Xiao et al., 2021),
-        https://arxiv.org/abs/2010.00654
+    that are no images none: the perceptron on top, of `hidden` units, is then all there is. The last layer starts at
+    zero, i.e. at no tilt.
 
     Example:
         >>> energy = DataEnergy((1, 28, 28), members=3)
@@ -63,11 +49,7 @@ class DataEnergy(EnsembleEnergy):
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(members, s[0])) for s in shapes)
 
     def members(self, x: Tensor) -> Tensor:
-        """Energies (M, N) of every member, for data (N, *data_shape) or a batch per member (M, N, *data_shape).
-
-        Raises:
-            ValueError: another data shape.
-        """
+        """Energies (M, N) of every member, for data (N, *data_shape) or a batch per member (M, N, *data_shape)."""
         shared = x.ndim == len(self.data_shape) + 1
         check_event("x", x if shared else x.flatten(0, 1), self.data_shape)
         return torch.stack([self._member(m, x if shared else x[m]) for m in range(self.n_members)])

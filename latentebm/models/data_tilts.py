@@ -32,14 +32,8 @@ class DataTilt(Tilt):
     :math:`\Phi(\epsilon_j)` is below their mean; the gradient passes through that step as if it were the mean, so that
     Metropolis-adjusted kernels stay exact and unadjusted ones are approximate.
 
-    Arguments:
-        model: a VAE, or without noise anything with `latent_dim` and `decode`; it is never changed.
-        energy: module mapping data (N, *data_shape) to (N,).
-        transform: optional elementwise map of the energy, such as the calibration of the Jensen objective.
-        noise: whether the data carry observation noise.
-
-    Raises:
-        ValueError: base points of another length, or `noise` for a model without a `likelihood`.
+    Model, energy and transform are as for :class:`~latentebm.models.tilts.LatentTilt`, but the energy maps data
+    (N, *data_shape) to (N,), and with `noise` the model needs the likelihood of a VAE.
 
     References:
         VAEBM: A Symbiosis between Variational Autoencoders and Energy-based Models (Xiao et al., 2021),
@@ -63,8 +57,8 @@ class DataTilt(Tilt):
     ) -> None:
         super().__init__()
         if noise and not hasattr(model, "likelihood"):
-            got = f"{type(model).__name__} without one"
-            raise fail("model", "a likelihood of its data for noise=True", got, "pass noise=False")
+            expected, got = "a likelihood of its data for noise=True", f"{type(model).__name__} without one"
+            raise fail("model", expected, got, "pass noise=False")
         self.model = model
         self.net = energy
         self.transform = transform
@@ -113,13 +107,8 @@ class ElboTilt(Tilt):
     exact where the decoder is linear and the encoder the true posterior.
     Steps must be small against the observation variance.
 
-    Arguments:
-        tilt: a data tilt with observation noise, over a Gaussian likelihood.
-        draws: posterior draws S of the bound, an even number.
-        generator: source of their noise.
-
-    Raises:
-        ValueError: pixels that have no density (Bernoulli), a tilt of means, or an odd number of draws.
+    The data tilt has observation noise over a Gaussian likelihood, since Bernoulli pixels have no density; the number S
+    of posterior `draws` is even.
 
     Example:
         >>> from latentebm.models.data_energies import DataEnergy

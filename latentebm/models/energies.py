@@ -1,20 +1,22 @@
-"""Energy networks as ensembles: what they share, and the ensemble of small perceptrons."""
+"""Energy networks as ensembles: what they share, the ensemble of small perceptrons, and that of anybody's network."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from abc import ABC, abstractmethod
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state
 from torch.nn import functional as F
 
-from latentebm.checks import check_event, check_int, check_number
-from latentebm.rng import uniform
+from latentebm.checks import check_event, check_int, check_number, fail
+from latentebm.rng import seeded, uniform
 
-__all__ = ["EnergyNet", "EnsembleEnergy", "initial"]
+__all__ = ["EnergyNet", "Ensemble", "EnsembleEnergy", "initial"]
 
 E = TypeVar("E", bound="EnsembleEnergy")
 
@@ -25,12 +27,10 @@ class EnsembleEnergy(nn.Module, ABC):
     .. math:: E(x) = \frac1M \sum_m L \tanh\big(e_m(x) / L\big)
 
     The mean of energies is the logarithm of a geometric mean of tilts: it keeps what the members agree on and lets
-    go of what only one saw in its part of a small reference set.
+    go of what only one saw in its part of a small reference set. Far from all data a network without a bound L, in
+    nats, goes on falling, and a handful of remote draws would carry the weights.
 
-    Arguments:
-        config: the arguments that make an energy of the same shape; of it, ``members`` is the ensemble size M and
-            ``limit`` the bound L of each member in nats, or None. Far from all data a free network goes on falling, and
-            a handful of remote draws would carry the weights.
+    The `config` holds the arguments that make an energy of the same shape, among them ``members`` and ``limit``.
 
     References:
         Simple and Scalable Predictive Uncertainty Estimation using Deep Ensembles (Lakshminarayanan et al., 2017),
@@ -52,22 +52,14 @@ class EnsembleEnergy(nn.Module, ABC):
 
     @abstractmethod
     def members(self, x: Tensor) -> Tensor:
-        """Energies (M, N) of every member, for points (N, *event) or a batch per member (M, N, *event).
-
-        Raises:
-            ValueError: points of another shape.
-        """
+        """Energies (M, N) of every member, for points (N, *event) or a batch per member (M, N, *event)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Energies (N,) of points (N, *event), in nats."""
         return self.members(x).mean(0)
 
     def start_from(self: E, one: EnsembleEnergy) -> E:
-        """Give every member the network of an ensemble of one member of the same make.
-
-        Raises:
-            RuntimeError: sizes differ (from torch).
-        """
+        """Give every member the network of an ensemble of one member of the same make."""
         with torch.no_grad():
             for mine, theirs in zip(self.parameters(), one.parameters(), strict=True):
                 mine.copy_(theirs.expand_as(mine))
@@ -83,15 +75,7 @@ class EnergyNet(EnsembleEnergy):
 
     .. math:: e_m(z) = w_m^\top h_m(z) + b_m
 
-    Arguments:
-        dim: length of the input.
-        hidden: widths of the hidden layers.
-        members: ensemble size M.
-        limit: bound L of each perceptron's output, in nats, or None.
-        generator: source of the initial weights; the last layer starts at zero, i.e. at no tilt.
-
-    Raises:
-        ValueError: a size below one.
+    The last layer starts at zero, i.e. at no tilt; without a generator the others draw from torch's global stream.
 
     Example:
         >>> energy = EnergyNet(2, members=3)
@@ -108,8 +92,7 @@ class EnergyNet(EnsembleEnergy):
         limit: float | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        config: dict[str, Any] = {"dim": dim, "hidden": list(hidden), "members": members, "limit": limit}
-        super().__init__(config)
+        super().__init__({"dim": dim, "hidden": list(hidden), "members": members, "limit": limit})
         sizes = [check_int("dim", dim), *(check_int("hidden", h) for h in hidden), 1]
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
@@ -124,7 +107,7 @@ class EnergyNet(EnsembleEnergy):
         return list(self.weights), list(self.biases), self.limit
 
     def members(self, z: Tensor) -> Tensor:
-        """Energies (M, N) of every member, for points (N, dim) or a batch of points per member (M, N, dim)."""
+        """Energies (M, N) of every member, for points (N, dim) or a batch per member (M, N, dim)."""
         check_event("z", z.flatten(0, -2), (self.config["dim"],))
         return self.bounded(self._layers(z)[-1].squeeze(-1))
 
@@ -135,9 +118,6 @@ class EnergyNet(EnsembleEnergy):
         .. math:: \nabla_{a_{k-1}} E_m = W_k \big(\mathrm{silu}'(h_k) \odot \nabla_{a_k} E_m\big)
 
         A subclass of another energy overrides this as well: chains compare the values.
-
-        Raises:
-            ValueError: another point length.
         """
         check_event("z", z, (self.config["dim"],))
         *hidden, free = self._layers(z)
@@ -154,6 +134,63 @@ class EnergyNet(EnsembleEnergy):
         for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
             layers.append(torch.baddbmm(bias, F.silu(layers[-1]), weight))
         return layers
+
+
+class Ensemble(EnsembleEnergy):
+    """Mean energy of M networks of one make, evaluated side by side by ``torch.func.vmap``.
+
+    `build` makes, from the shape of one input, a network of inputs (N, *event_shape) to energies (N,) or (N, 1); it is
+    called once per member, and anything else is refused.
+
+    Example:
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> energy = Ensemble(lambda shape: nn.Linear(*shape, 1), (2,), members=3, generator=rng)
+        >>> energy(torch.ones(5, 2)).shape, energy.members(torch.ones(3, 5, 2)).shape
+        (torch.Size([5]), torch.Size([3, 5]))
+    """
+
+    def __init__(
+        self,
+        build: Callable[[tuple[int, ...]], nn.Module],
+        event_shape: tuple[int, ...],
+        *,
+        members: int = 1,
+        limit: float | None = None,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__({"event_shape": list(event_shape), "members": members, "limit": limit})
+        with seeded(generator):
+            built = [_checked(build(tuple(event_shape)), event_shape) for _ in range(members)]
+        weights, constants = stack_module_state(built)
+        # One network lends its form; its own weights are replaced by each member's when it is called.
+        self.__dict__["_form"] = built[0].to("meta")
+        self._names = list(weights)
+        self.weights = nn.ParameterList(nn.Parameter(w.detach().clone()) for w in weights.values())
+        self._constants = list(constants)
+        for i, value in enumerate(constants.values()):
+            self.register_buffer(f"constant_{i}", value)
+
+    def members(self, x: Tensor) -> Tensor:
+        """Energies (M, N) of every member, for inputs (N, *event_shape) or a batch per member (M, N, *event_shape)."""
+        shared = x.ndim == len(self.config["event_shape"]) + 1
+        state = dict(zip(self._names, self.weights, strict=True))
+        state |= {name: getattr(self, f"constant_{i}") for i, name in enumerate(self._constants)}
+
+        def one(state: dict[str, Tensor], x: Tensor) -> Tensor:
+            return cast(Tensor, functional_call(self.__dict__["_form"], state, (x,))).reshape(len(x))
+
+        return self.bounded(torch.func.vmap(one, in_dims=(0, None if shared else 0))(state, x))
+
+
+def _checked(network: Any, event_shape: tuple[int, ...]) -> nn.Module:
+    if not isinstance(network, nn.Module):
+        raise fail("energy", "a function that builds a torch module", type(network).__name__, "return an nn.Module")
+    with torch.no_grad():
+        energy = network(torch.zeros(2, *event_shape))
+    if not isinstance(energy, Tensor) or energy.shape not in ((2,), (2, 1)) or not energy.is_floating_point():
+        got = str(tuple(energy.shape)) if isinstance(energy, Tensor) else type(energy).__name__
+        raise fail("energy", "a module from (N, *shape) to (N,) floating numbers", got, "end it in one output")
+    return network
 
 
 def initial(shape: tuple[int, ...], bound: float, generator: torch.Generator | None) -> nn.Parameter:

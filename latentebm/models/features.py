@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +21,8 @@ __all__ = ["Attribute", "FeatureEnergy", "LinearEnergy", "checked_features", "de
 class Attribute:
     """A property of the data and the shares that its values shall have.
 
-    The function maps data (N, *data_shape) to the probabilities (N, K) of the target's keys in their order, or to one
-    value per item, (N,), each among the keys. Errors and tables call it `name`.
-
-    Raises:
-        ValueError: no function, no mapping of values to shares, fewer than two values, or shares that don't sum to one.
+    The function maps data (N, *data_shape) to the probabilities (N, K) of the target's two or more keys in their order,
+    or to one value per item, (N,), each among the keys; their shares sum to one. Errors and tables call it `name`.
 
     Example:
         >>> bright = Attribute(lambda x: x.flatten(1).mean(1) > 0.5, {False: 0.5, True: 0.5}, "bright")
@@ -40,23 +37,19 @@ class Attribute:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
-            raise fail("name", "a text", repr(self.name), 'pass for example name="bright"')
+            raise fail("name", "a string", repr(self.name), 'pass for example name="bright"')
         if not callable(self.function):
             fix = "pass a function such as a classifier's probabilities"
             raise fail(f"{self.name} function", "a function of the data", repr(self.function), fix)
         if not isinstance(self.target, Mapping):
-            expected = "a mapping of each value to its share"
-            raise fail(f"{self.name} target", expected, repr(self.target), "pass for example {0: 0.5, 1: 0.5}")
+            expected, fix = "a mapping of each value to its share", "pass for example {0: 0.5, 1: 0.5}"
+            raise fail(f"{self.name} target", expected, repr(self.target), fix)
         if len(self.target) < 2:
             raise fail(f"{self.name} target", "at least two values", len(self.target), "name each value's share")
         check_shares(f"{self.name} target", list(self.target.values()), len(self.target))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Probabilities (N, K) of the values, in the order of the target's keys.
-
-        Raises:
-            ValueError: another shape, values outside the keys, or rows that are not probabilities.
-        """
+        """Probabilities (N, K) of the values, in the order of the target's keys."""
         found = self.function(x)
         values = found.detach().cpu() if isinstance(found, Tensor) else np.asarray(found)
         if values.ndim == 2:
@@ -65,7 +58,7 @@ class Attribute:
 
     def _probabilities(self, p: Tensor, n: int) -> Tensor:
         if tuple(p.shape) != (n, len(self.target)):
-            expected = f"shape {(n, len(self.target))}, a column for each of {self._keys()}"
+            expected = f"shape {(n, len(self.target))}, a column for each of {', '.join(map(str, self.target))}"
             raise fail(self.name, expected, tuple(p.shape), "return one column per key of the target")
         rows, fix = p.detach().double(), "apply a softmax to the classifier's logits"
         if not bool((rows >= -1e-6).all()) or not bool(((rows.sum(1) - 1).abs() < 1e-3).all()):
@@ -77,14 +70,10 @@ class Attribute:
             expected = f"shape ({n},) or ({n}, {len(self.target)})"
             raise fail(self.name, expected, values.shape, "return one value per item")
         hit = np.stack([values == key for key in self.target], axis=1)
-        outside = values[~hit.any(1)]
-        if len(outside):
-            expected = f"values among the target's keys {self._keys()}"
+        if len(outside := values[~hit.any(1)]):
+            expected = f"values among the target's keys {', '.join(map(str, self.target))}"
             raise fail(self.name, expected, str(outside[0]), "add it to the target, with share 0 if unwanted")
         return torch.from_numpy(hit).float()
-
-    def _keys(self) -> str:
-        return ", ".join(map(str, self.target))
 
 
 def joint_features(attributes: tuple[Attribute, ...]) -> Callable[[Tensor], Tensor]:
@@ -134,14 +123,7 @@ class FeatureEnergy(nn.Module):
     to be differentiable; where the features are piecewise constant (a hard label), Metropolis-adjusted kernels stay
     exact, and the others refuse them.
 
-    Arguments:
-        model: anything with `latent_dim` and `decode`.
-        features: data (N, *data_shape) to features (N, F).
-        energy: module from features (N, F) to (N,).
-        chunk: codes decoded at once; None chooses by the device.
-
-    References:
-        Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
+    The features are (N, F) of data (N, *data_shape), the energy e maps them to (N,); `chunk` codes are decoded at once.
 
     Example:
         >>> from latentebm.adapters.from_module import WrappedModel
@@ -158,29 +140,13 @@ class FeatureEnergy(nn.Module):
         self.model, self.features, self.energy, self.chunk = model, features, energy, chunk
 
     def forward(self, z: Tensor) -> Tensor:
-        """Energies (N,) of codes (N, d), nats.
-
-        Raises:
-            ValueError: features of another shape, or a gradient is asked for that `decode` does not pass on.
-        """
-
-        def energies(part: Tensor) -> Tensor:
-            return cast(Tensor, self.energy(decoded_features(self.model, self.features, part)))
-
-        return in_chunks(energies, z, self.chunk or chunk_size(CHAIN_NUMBERS, z.device))
+        """Energies (N,) of codes (N, d), nats; a gradient that `decode` does not pass on is refused."""
+        size = self.chunk or chunk_size(CHAIN_NUMBERS, z.device)
+        return in_chunks(lambda part: self.energy(decoded_features(self.model, self.features, part)), z, size)
 
 
 def decoded_features(model: LatentModel, features: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """Features (N, F) of what codes decode to.
-
-    Raises:
-        ValueError: features of another shape, or a gradient is asked for that `decode` does not pass on.
-
-    Example:
-        >>> from latentebm.adapters.from_module import WrappedModel
-        >>> decoded_features(WrappedModel(nn.Identity(), 2), torch.abs, -torch.ones(1, 2))
-        tensor([[1., 1.]])
-    """
+    """Features (N, F) of what codes decode to; a gradient that `decode` does not pass on is refused."""
     x = model.decode(z)
     if torch.is_grad_enabled() and z.requires_grad and not x.requires_grad:
         # Otherwise the chain would silently follow the prior alone.
@@ -190,10 +156,7 @@ def decoded_features(model: LatentModel, features: Callable[[Tensor], Tensor], z
 
 
 def checked_features(features: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Features (N, F) of data (N, ...), as floats.
-
-    Raises:
-        ValueError: another shape, or NaN or infinite features.
+    """Features (N, F) of data (N, ...), as finite floats.
 
     Example:
         >>> checked_features(lambda x: x.mean(), torch.zeros(2, 3))

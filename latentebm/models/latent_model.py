@@ -26,26 +26,14 @@ class LatentModel(Protocol):
 
 
 def check_batch(name: str, x: Any, n: int, fix: str) -> Tensor:
-    """Return what a decoder made of `n` codes if it is a tensor of as many items, else raise a ValueError.
-
-    Example:
-        >>> check_batch("decoder", {"x": torch.zeros(3, 2)}, 3, "pass key=")
-        Traceback (most recent call last):
-        ValueError: decoder: expected a tensor of 3 items for 3 codes, got dict; pass key=
-    """
+    """Return what a decoder made of `n` codes if it is a tensor of as many items, else raise a ValueError."""
     if not isinstance(x, Tensor) or x.ndim < 1 or len(x) != n:
         raise fail(name, f"a tensor of {n} items for {n} codes", _form(x), fix)
     return x
 
 
 def check_codes(name: str, z: Any, n: int, latent_dim: int) -> Tensor:
-    """Return what an encoder gave for `n` items if it is a finite tensor (n, latent_dim), else raise a ValueError.
-
-    Example:
-        >>> check_codes("encoder", (torch.zeros(3, 2), torch.ones(3, 2)), 3, 2)
-        Traceback (most recent call last):
-        ValueError: encoder: expected codes of shape (3, 2), got tuple; return the codes only
-    """
+    """Return what an encoder gave for `n` items if it is a finite tensor (n, latent_dim), else raise a ValueError."""
     if not isinstance(z, Tensor) or z.shape != (n, latent_dim):
         raise fail(name, f"codes of shape {(n, int(latent_dim))}", _form(z), "return the codes only")
     return check_finite(name, z)
@@ -56,13 +44,7 @@ def _form(x: Any) -> object:
 
 
 def attempt(name: str, function: Callable[..., Any], x: Tensor, fix: str) -> Any:
-    """What a user's function makes of `x`; whatever it raises becomes a ValueError that names it.
-
-    Example:
-        >>> attempt("decoder", lambda z: z.colour, torch.ones(1), "pass another")
-        Traceback (most recent call last):
-        ValueError: decoder: expected one that takes a tensor of shape (1,), got AttributeError: 'Tensor' object has ...
-    """
+    """What a user's function makes of `x`; whatever it raises becomes a ValueError that names it."""
     try:
         return function(x)
     except Exception as error:
@@ -73,16 +55,12 @@ def attempt(name: str, function: Callable[..., Any], x: Tensor, fix: str) -> Any
 def check_model(name: str, model: LatentModel) -> LatentModel:
     """Return `model` if it has a `latent_dim`, decodes such codes, and treats each alike whatever its batch.
 
-    Raises:
-        ValueError: an attribute is missing, decoding fails, or it trains with batch normalisation or dropout.
-
     Example:
         >>> check_model("model", nn.Linear(1, 1))
         Traceback (most recent call last):
         ValueError: model: expected decode and latent_dim, got Linear without both; use WrappedModel(...)
     """
-    missing = [a for a in ("decode", "latent_dim") if not hasattr(model, a)]
-    if missing:
+    if missing := [a for a in ("decode", "latent_dim") if not hasattr(model, a)]:
         got = f"{type(model).__name__} without {missing[0] if len(missing) == 1 else 'both'}"
         raise fail(name, "decode and latent_dim", got, "use WrappedModel(...)")
     z = torch.zeros(2, check_int(f"{name}.latent_dim", model.latent_dim))
@@ -97,6 +75,5 @@ def check_model(name: str, model: LatentModel) -> LatentModel:
 def check_eval(name: str, module: object) -> None:
     """Raise a ValueError if a module holds batch normalisation or dropout in training mode."""
     layers = module.modules() if isinstance(module, nn.Module) else ()
-    loose = [type(m).__name__ for m in layers if m.training and isinstance(m, BATCH_LAYERS)]
-    if loose:
+    if loose := [type(m).__name__ for m in layers if m.training and isinstance(m, BATCH_LAYERS)]:
         raise fail(name, "evaluation mode", f"{loose[0]} in training mode", "call .eval() on it first")

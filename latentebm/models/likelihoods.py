@@ -28,8 +28,7 @@ class Bernoulli:
 
     def log_prob(self, x: Tensor, parameter: Tensor) -> Tensor:
         """Log-likelihood (N,), nats; grey values act as probabilities."""
-        loss = F.binary_cross_entropy_with_logits(parameter, x, reduction="none")
-        return -loss.flatten(1).sum(1)
+        return -F.binary_cross_entropy_with_logits(parameter, x, reduction="none").flatten(1).sum(1)
 
     def mean(self, parameter: Tensor) -> Tensor:
         """Pixel means in [0, 1]."""

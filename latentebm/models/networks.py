@@ -19,14 +19,12 @@ __all__ = ["MLP", "NETWORKS", "Conv", "Network", "make_network", "mlp"]
 
 
 def mlp(sizes: Sequence[int], *, batch_norm: bool = False, generator: torch.Generator | None = None) -> nn.Sequential:
-    r"""Multilayer perceptron with SiLU between linear layers.
+    r"""Multilayer perceptron with SiLU between linear layers, of the widths `sizes`, input and output included.
 
     .. math:: h_{l+1} = \mathrm{SiLU}(W_l h_l + b_l), \text{ the last layer linear}
 
-    Arguments:
-        sizes: width of every layer, input and output included.
-        batch_norm: normalise the output of every linear layer over the batch, the last one's too.
-        generator: source of the initial weights; None for torch's global stream.
+    With `batch_norm` the output of every linear layer is normalised over the batch, the last one's too. Without a
+    generator the weights draw from torch's global stream.
 
     Example:
         >>> [tuple(p.shape) for p in mlp((2, 8, 1)).parameters()]
@@ -66,12 +64,7 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class MLP:
-    """Perceptrons: two hidden layers read, three write, since a short code takes more unfolding than reading.
-
-    Example:
-        >>> MLP(32).decoder(2, (1, 27, 28))(torch.zeros(3, 2)).shape
-        torch.Size([3, 1, 27, 28])
-    """
+    """Perceptrons: two hidden layers read, three write, since a short code takes more unfolding than reading."""
 
     width: int = 512
 
@@ -90,12 +83,7 @@ class MLP:
 
 @dataclass(frozen=True)
 class Conv:
-    """Two strided convolutions and one hidden layer of `width`; the decoder upsamples.
-
-    Example:
-        >>> Conv(32).encoder((1, 28, 28), 4)(torch.zeros(2, 1, 28, 28)).shape
-        torch.Size([2, 4])
-    """
+    """Two strided convolutions and one hidden layer of `width`; the decoder upsamples."""
 
     width: int = 512
 
@@ -140,10 +128,7 @@ NETWORKS = Registry("network", {"mlp": MLP, "conv": Conv}, Network)
 
 
 def make_network(network: str | Network | Mapping[str, Any], width: int) -> Network:
-    """The network of a name and a width; an object, or one as a file holds it, stands for itself.
-
-    Raises:
-        ValueError: an unknown name, no network, or a width beside an object.
+    """The network of a name and a width; an object, or one as a file holds it, stands for itself, without a width.
 
     Example:
         >>> make_network("mlp", 64), make_network({"kind": "Conv", "width": 32}, 512)

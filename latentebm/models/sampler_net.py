@@ -19,17 +19,10 @@ class SamplerNet(nn.Module):
 
     .. math:: x = s\, z_{1:d} + g(z) + \sigma \epsilon, \quad z \sim N(0, I_k),\ \epsilon \sim N(0, I_d)
 
-    The noise gives the points a density, and so an entropy, in all d dimensions. The straight part lets them start
-    spread out, as N(0, s² + σ²): a sampler finds no mode of an energy that none of its points is near.
-
-    Arguments:
-        latent_dim: length k of a code.
-        dim: length d of a point.
-        noise: standard deviation σ, in the points' units; 0 leaves it out.
-        straight: scale s of the straight part, in the points' units; 0 leaves it out. With it g starts at zero.
-        batch_norm: normalise every layer's activations over the batch, the output's too, each with a learned scale.
-        members: distributions M told apart by an indicator beside the code. Rows take turns: row i is of i mod M.
-        generator: source of the initial weights; None for torch's global stream.
+    The noise gives the points a density, and so an entropy, in all d dimensions. The straight part, with which g starts
+    at zero, lets them start spread out, as N(0, s² + σ²): a sampler finds no mode of an energy that none of its points
+    is near. Of M `members`, told apart by an indicator beside the code, row i is of i mod M. The rest is as for
+    :func:`~latentebm.models.networks.mlp`.
 
     Example:
         >>> source = SamplerNet(2, 2, straight=2.0, noise=0.1)

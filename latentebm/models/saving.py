@@ -18,21 +18,13 @@ __all__ = ["load_config", "load_weights", "save_model", "save_weights"]
 
 
 def save_weights(path: Path | str, module: nn.Module) -> Path:
-    """Write a module's state to a safetensors file, whole or not at all.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
+    """Write a module's state to a safetensors file, whole or not at all."""
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     return write_atomic(path, lambda temporary: save_file(state, temporary))
 
 
 def load_weights(path: Path | str, module: nn.Module) -> None:
     """Load a safetensors file into a module of the same shape.
-
-    Raises:
-        FileNotFoundError: no such file.
-        RuntimeError: names or shapes differ (from torch).
 
     Example:
         >>> import tempfile
@@ -49,14 +41,8 @@ def save_model(
 ) -> Path:
     """Write each module to ``NAME.safetensors``, and ``config.json`` with their shapes and SHA-256.
 
-    Arguments:
-        folder: created if need be.
-        parameters: constructor arguments of the estimator.
-        modules: networks that have a `config`, by name.
-        learned: plain numbers that were learned beside the weights.
-
-    Raises:
-        OSError: the folder cannot be written.
+    `parameters` are the estimator's arguments, `modules` networks that have a `config`, and `learned` plain numbers
+    that were learned beside the weights.
 
     Example:
         >>> import tempfile

@@ -11,13 +11,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_event
+from latentebm.checks import check_event, check_number
 from latentebm.gradients import differentiate
 from latentebm.models.latent_model import LatentModel
 from latentebm.rng import normal
 
-__all__ = ["LatentTilt", "Tilt", "ValueAndGrad"]
+__all__ = ["STRONGEST", "LatentTilt", "ScaledTilt", "Tilt", "ValueAndGrad"]
 
+STRONGEST = 1.5  # multiple of a tilt's energy
 ValueAndGrad = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
@@ -66,8 +67,7 @@ class Tilt(nn.Module, ABC):
     def with_energy(self, form: Callable[[Any], ValueAndGrad | None]) -> Tilt | None:
         """This tilt over another form of its energy, such as a compiled program; None where there is no such form.
 
-        Arguments:
-            form: the value and gradient in that form of what the tilt is built on, a network or a tilt, or None.
+        `form` gives value and gradient in that form of what the tilt is built on, a network or a tilt, or None.
         """
         return None
 
@@ -84,13 +84,8 @@ class LatentTilt(Tilt):
 
     .. math:: p_E(z) = e^{-E(z)}\, N(z; 0, I) / Z, \qquad x = \mathrm{decode}(z)
 
-    Arguments:
-        model: a VAE, or anything with `latent_dim` and `decode`; it is never changed.
-        energy: module mapping (N, d) to (N,).
-        transform: optional elementwise map of the energy, such as the calibration of the Jensen objective.
-
-    Raises:
-        ValueError: codes of another length.
+    The model, a VAE or anything with `latent_dim` and `decode`, is never changed. The energy maps (N, d) to (N,), the
+    `transform` its values one by one, as the calibration of the Jensen objective does.
 
     References:
         Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
@@ -139,3 +134,63 @@ class LatentTilt(Tilt):
     def decode(self, u: Tensor) -> Tensor:
         """Mean images of codes."""
         return self.model.decode(u)
+
+
+class ScaledTilt(Tilt):
+    r"""A tilt whose energy is multiplied by a strength.
+
+    .. math:: p_\lambda(u) \propto e^{-\lambda E(u)}\, p_0(u)
+
+    λ = 0 is the model as it is, 1 the tilt as it was fitted, which does not change; in between, balance is traded for
+    effective sample size, and above 1, to 1.5 at most, the tilt overshoots.
+
+    References:
+        Annealed importance sampling (Neal, 2001), whose geometric path this is, https://arxiv.org/abs/physics/9803008
+
+    Example:
+        >>> from latentebm.adapters.from_module import WrappedModel
+        >>> tilt = LatentTilt(WrappedModel(torch.nn.Identity(), 1), torch.nn.Flatten(0))
+        >>> ScaledTilt(tilt, 0.5).energy(torch.tensor([[3.0]]))
+        tensor([1.5000])
+    """
+
+    def __init__(self, tilt: Tilt, strength: float) -> None:
+        super().__init__()
+        self.tilt = tilt
+        self.strength = check_number("strength", strength, low=0, high=STRONGEST)
+        self.dim = tilt.dim
+
+    def sample_base(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Draw (n, dim) points of the tilt's own base distribution."""
+        return self.tilt.sample_base(n, generator=generator)
+
+    def log_base(self, u: Tensor) -> Tensor:
+        """Log-density (N,) of the tilt's own base distribution."""
+        return self.tilt.log_base(u)
+
+    def energy(self, u: Tensor) -> Tensor:
+        """Tilt energy (N,), nats."""
+        return self.strength * self.tilt.energy(u)
+
+    def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        r"""The potential :math:`\lambda(E - \log p_0) - (1 - \lambda)\log p_0` (N,) and its gradient (N, dim)."""
+        own, rest = self.fast or self.tilt.value_and_grad, 1 - self.strength
+        if own is None:
+            return super().value_and_grad(u)
+        value, grad = own(u)
+        if not rest:
+            return value, grad
+        base, base_grad = differentiate(self.log_base, u)
+        return self.strength * value - rest * base, self.strength * grad - rest * base_grad
+
+    def with_energy(self, form: Callable[[Any], ValueAndGrad | None]) -> Tilt | None:
+        """This tilt over another form of the one that it scales."""
+        return self._over(form(self.tilt))
+
+    def code(self, u: Tensor) -> Tensor:
+        """The model's codes that base points hold."""
+        return self.tilt.code(u)
+
+    def decode(self, u: Tensor) -> Tensor:
+        """Data (N, *data_shape) of base points."""
+        return self.tilt.decode(u)

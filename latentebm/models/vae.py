@@ -1,4 +1,4 @@
-"""The variational autoencoder whose prior is tilted."""
+"""The variational autoencoder whose prior is tilted, and one that is told the class of each image."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
+from torch.nn import functional as F
 
-from latentebm.checks import check_choice, check_event, check_int
+from latentebm.checks import check_choice, check_event, check_int, fail
 from latentebm.chunks import chunk_size, in_chunks
 from latentebm.models.likelihoods import LIKELIHOODS
 from latentebm.models.networks import Network, make_network
 from latentebm.registry import stored
 from latentebm.rng import normal
 
-__all__ = ["VAE"]
+__all__ = ["VAE", "ConditionalVAE"]
 
 
 class VAE(nn.Module):
@@ -25,11 +26,8 @@ class VAE(nn.Module):
 
     .. math:: \mathrm{ELBO}(x) = E_{q(z|x)}[\log p(x|z)] - \mathrm{KL}(q(z|x)\,\|\,N(0, I))
 
-    Arguments:
-        data_shape: (C, H, W) of the images, pixels in [0, 1].
-        latent_dim: length d of the code z.
-        network: ``mlp`` or ``conv``, of `width` hidden units, or a `Network`.
-        likelihood: ``bernoulli`` or ``gaussian``.
+    The images (C, H, W) have pixels in [0, 1], the codes `latent_dim` numbers; the network is ``mlp`` or ``conv``, of
+    `width` hidden units, or a `Network`, the likelihood ``bernoulli`` or ``gaussian``.
 
     References:
         Auto-Encoding Variational Bayes (Kingma and Welling, 2014), https://arxiv.org/abs/1312.6114
@@ -77,11 +75,7 @@ class VAE(nn.Module):
         return mean, (log_variance.clamp(-12, 5) / 2).exp()
 
     def encode(self, x: Tensor, *, generator: torch.Generator | None = None, chunk: int | None = None) -> Tensor:
-        """Codes (N, d) of images: one posterior draw each with a `generator`, the posterior means without.
-
-        Raises:
-            ValueError: another image shape.
-        """
+        """Codes (N, d) of images: one posterior draw each with a `generator`, the posterior means without."""
         with torch.no_grad():
             mean, scale = in_chunks(lambda part: torch.stack(self.moments(part)), x, chunk, dim=1)
         return mean if generator is None else mean + scale * normal(mean.shape, generator, mean)
@@ -89,9 +83,12 @@ class VAE(nn.Module):
     def decode(self, z: Tensor, *, chunk: int | None = None) -> Tensor:
         """Mean images (N, *data_shape) of codes (N, d); with gradient only where the codes ask for one."""
         check_event("z", z, (self.latent_dim,))
-        size = chunk or chunk_size(math.prod(self.data_shape), z.device)
         with torch.set_grad_enabled(torch.is_grad_enabled() and z.requires_grad):
-            return in_chunks(lambda part: self.likelihood.mean(self.decoder(part)), z, size)
+            return self._means(z, chunk)
+
+    def _means(self, inputs: Tensor, chunk: int | None) -> Tensor:
+        size = chunk or chunk_size(math.prod(self.data_shape), inputs.device)
+        return in_chunks(lambda part: self.likelihood.mean(self.decoder(part)), inputs, size)
 
     def logits(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Decoder output (N, *data_shape) of codes (N, d); labels serve a `ConditionalVAE` only."""
@@ -108,10 +105,7 @@ class VAE(nn.Module):
     ) -> Tensor:
         """Negative ELBO (N,) in nats of images (N, *data_shape), by one reparametrised draw each.
 
-        Arguments:
-            kl_weight: weight of the KL term; 1 gives the ELBO.
-            autocast: run the networks in bfloat16; the sums stay in float32.
-            labels: class of each image, (N,), for a `ConditionalVAE`.
+        With `autocast` the networks run in bfloat16, the sums in float32. The labels (N,) serve a `ConditionalVAE`.
         """
         with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
             mean, scale = self.moments(x)
@@ -119,3 +113,39 @@ class VAE(nn.Module):
         # Closed-form KL(q || N(0, I)): no sampling noise, and cheaper than the general formula.
         kl = 0.5 * (mean.square() + scale.square() - 1 - 2 * scale.log()).sum(1)
         return kl_weight * kl - self.likelihood.log_prob(x, logits.float())
+
+
+class ConditionalVAE(VAE):
+    r"""VAE whose decoder sees the class: an oracle for comparisons, since it needs every label.
+
+    .. math:: p(x|y) = \int p(x|z, y)\, N(z; 0, I)\, dz
+
+    References:
+        Learning Structured Output Representation using Deep Conditional Generative Models (Sohn et al., 2015),
+        https://papers.nips.cc/paper/5775
+
+    Example:
+        >>> vae = ConditionalVAE((1, 8, 8), 2, n_classes=3, width=16)
+        >>> vae.decode(torch.zeros(4, 2), labels=torch.tensor([0, 1, 2, 0])).shape
+        torch.Size([4, 1, 8, 8])
+    """
+
+    def __init__(self, data_shape: tuple[int, ...], latent_dim: int, *, n_classes: int, **settings: Any) -> None:
+        super().__init__(data_shape, latent_dim, **settings)
+        self.n_classes = check_int("n_classes", n_classes)
+        self.decoder = self.network.decoder(latent_dim + n_classes, self.data_shape)
+
+    def logits(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Decoder output (N, *data_shape) of codes (N, d) and their classes (N,)."""
+        return self.decoder(self._inputs(z, labels))
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, *, chunk: int | None = None, labels: Tensor | None = None) -> Tensor:
+        """Mean images (N, *data_shape) of codes (N, d) and their classes (N,), without gradient."""
+        check_event("z", z, (self.latent_dim,))
+        return self._means(self._inputs(z, labels), chunk)
+
+    def _inputs(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        if labels is None:
+            raise fail("labels", "the class of each code", "None", "pass labels")
+        return torch.cat([z, F.one_hot(labels, self.n_classes).to(z)], 1)

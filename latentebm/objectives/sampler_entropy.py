@@ -91,13 +91,8 @@ def sampler_score(
               m = z_0 + A^{-1} \big(J^\top (x - g(z_0)) / \sigma^2 - z_0\big)
 
     Both results are exact for linear samplers. With a proposal about z₀ itself the entropy would come out too weak.
-
-    Arguments:
-        decode: maps codes (N, l) to points (N, d), without the noise; row by row, without batch statistics.
-        x: points g(z₀) + σε, (N, d).
-        z: the codes z₀ that made them, (N, l).
-        noise: σ > 0.
-        k: pairs of opposite importance draws per point.
+    `decode` is g, from codes (N, l) to points (N, d), row by row, without batch statistics; x are points g(z₀) + σε, z
+    the codes z₀ that made them, and `k` counts pairs of opposite importance draws per point.
 
     References:
         Unbiased implicit variational inference (Titsias and Ruiz, 2019), https://arxiv.org/abs/1808.02078

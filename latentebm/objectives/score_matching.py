@@ -16,16 +16,8 @@ from torch.func import grad, vjp, vmap
 from latentebm.checks import check_choice, check_int, check_number, fail
 from latentebm.rng import normal
 
-__all__ = [
-    "Energy",
-    "Projection",
-    "ScaledEnergy",
-    "check_scales",
-    "denoising_score_matching",
-    "exact_score_matching",
-    "multiscale_score_matching",
-    "sliced_score_matching",
-]
+__all__ = ["Energy", "Projection", "ScaledEnergy", "check_scales", "denoising_score_matching"]
+__all__ += ["exact_score_matching", "multiscale_score_matching", "sliced_score_matching"]
 
 Projection = Literal["rademacher", "gaussian"]
 Energy = Callable[[Tensor], Tensor]
@@ -65,9 +57,8 @@ def sliced_score_matching(
     .. math:: \mathrm{mean}_{i,v} \left[\tfrac12 (v^\top \nabla E(x_i))^2 - v^\top \nabla^2 E(x_i)\, v\right]
 
     With E[vv'] = I its mean is the exact loss. The variance-reduced form puts the known mean of the first term,
-    :math:`\tfrac12 |\nabla E|^2`, in its place.
-
-    Of `projections` directions per point, ``rademacher`` ones are signs, exact where the Hessian is diagonal.
+    :math:`\tfrac12 |\nabla E|^2`, in its place. Directions that are ``rademacher`` signs are exact where the Hessian is
+    diagonal.
 
     References:
         Sliced score matching: a scalable approach to density and score estimation (Song et al., 2019),
@@ -135,9 +126,8 @@ def multiscale_score_matching(
     ties the modes together through the levels at which they overlap.
 
     References:
-        Generative modeling by estimating gradients of the data distribution (Song and Ermon, 2019),
-        https://arxiv.org/abs/1907.05600; Density ratio estimation via infinitesimal classification (Choi et al.,
-        2022), https://arxiv.org/abs/2111.11010
+        For the second term, Density ratio estimation via infinitesimal classification (Choi et al., 2022),
+        https://arxiv.org/abs/2111.11010
 
     Example:
         >>> g, x = torch.Generator().manual_seed(0), torch.zeros(1000, 1)
@@ -171,11 +161,8 @@ def check_scales(sigma: Tensor, *, sorted_down: bool = False) -> Tensor:
 
 def _curvature(energy: Energy, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """The slope, and the product of each point's Hessian, which is symmetric, with a direction."""
-
-    def total(y: Tensor) -> Tensor:
-        return energy(y).sum()
-
-    slope, pull = cast(Any, vjp(grad(total), x))
+    score = grad(lambda y: energy(y).sum())
+    slope, pull = cast(Any, vjp(score, x))
     return _dependent(slope), lambda v: pull(v)[0]
 
 

@@ -17,15 +17,7 @@ from latentebm.checks import check_number
 from latentebm.objectives.contrast import contrastive_loss
 from latentebm.objectives.score_matching import denoising_score_matching
 
-__all__ = [
-    "calibrated",
-    "gain",
-    "jensen_loss",
-    "likelihood_loss",
-    "log_partition",
-    "nce_loss",
-    "posterior_score_loss",
-]
+__all__ = ["calibrated", "gain", "jensen_loss", "likelihood_loss", "log_partition", "nce_loss", "posterior_score_loss"]
 
 
 def log_partition(base: Tensor) -> Tensor:
@@ -53,12 +45,7 @@ def gain(reference: Tensor, base: Tensor) -> Tensor:
 
 
 def likelihood_loss(reference: Tensor, base: Tensor) -> Tensor:
-    r"""Negative `gain`, minimised by :math:`E^* = -\log(q_{ref}/p_0)` up to a constant.
-
-    Example:
-        >>> likelihood_loss(torch.ones(2), torch.zeros(4))
-        tensor(1.)
-    """
+    r"""Negative `gain`, minimised by :math:`E^* = -\log(q_{ref}/p_0)` up to a constant."""
     return -gain(reference, base)
 
 
@@ -69,10 +56,7 @@ def jensen_loss(reference: Tensor, base: Tensor, *, energy_penalty: float = 0.25
 
     Jensen's inequality bounds the gain from *above*, and the bound alone has no maximum. With the penalty the optimum,
     where the pointwise derivative is zero, is :math:`E = -\tanh(\tfrac12 \log(q/p_0)) / 2\lambda`; it is calibrated to
-    first order at :math:`\lambda = 1/4`, and `calibrated` inverts it.
-
-    Raises:
-        ValueError: λ, in 1/nats, is not positive: the objective would have no minimum.
+    first order at :math:`\lambda = 1/4`, and `calibrated` inverts it. Without λ > 0, in 1/nats, there is no minimum.
 
     Example:
         >>> jensen_loss(torch.tensor([-1.0]), torch.tensor([1.0]), energy_penalty=0.25)
@@ -135,9 +119,6 @@ def calibrated(energy: Tensor, *, energy_penalty: float, limit: float = 0.995) -
     .. math:: E_{cal} = -2\,\mathrm{artanh}(-2\lambda E)
 
     The artanh's argument is clamped to ±`limit`, so log-ratios to ±6 at the default.
-
-    Raises:
-        ValueError: λ is not positive or the limit not in (0, 1).
 
     Example:
         >>> log_ratio = torch.tensor([0.3, -2.0])

@@ -1,13 +1,10 @@
 """Figures in one style: readable at half width, colour-blind safe; every `title` states the finding."""
 
-from latentebm.plots.calibration import plot_calibration
-from latentebm.plots.energy import plot_energies, plot_energy, plot_paths
+from latentebm.plots.energy import plot_calibration, plot_energies, plot_energy, plot_paths
 from latentebm.plots.flow import animate_density, plot_density_flow, plot_energy_curve, plot_particle_flow
 from latentebm.plots.grids import plot_image_grid
-from latentebm.plots.latents import plot_encoders, plot_latents, plot_overlay
-from latentebm.plots.plane import Plane
-from latentebm.plots.share_bars import plot_class_counts, plot_share_intervals, plot_shares
-from latentebm.plots.study import plot_methods, plot_study
+from latentebm.plots.latents import Plane, plot_encoders, plot_latents, plot_overlay
+from latentebm.plots.measures import plot_class_counts, plot_methods, plot_share_intervals, plot_shares, plot_study
 
 __all__ = [
     "Plane",

@@ -1,10 +1,9 @@
-"""Maps of a tilt's energy over a plane, and paths of chains on them."""
+"""A tilt's energy: maps of it over a plane, paths of chains on them, and its log-weights against the true ratio."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,21 +12,18 @@ from matplotlib.figure import Figure
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from latentebm.plots.plane import Plane, label_plane
-from latentebm.plots.style import COLOURS, dots, new_figure, tidy_legend
+from latentebm.plots.latents import Plane, label_plane
+from latentebm.plots.style import AFTER, COLOURS, dots, new_figure, tidy_legend
 
-__all__ = ["plot_energies", "plot_energy", "plot_paths"]
+__all__ = ["plot_calibration", "plot_energies", "plot_energy", "plot_paths"]
 
 LABEL = "energy (nats); low = more probable"
+SPAN, GROUPS = (0.01, 0.99), 24  # quantiles of the log-ratio that a calibration shows, and groups it falls into
 SMOOTHING = 0.8  # cells: closes the gaps of sparsely filled cells and leaves the shape of the map
 
 
-class _Map(NamedTuple):
-    """Cell centres and the energy of each cell, NaN where there are hardly any base draws."""
-
-    x: np.ndarray
-    y: np.ndarray
-    value: np.ndarray
+# Cell centres in x and y, and the energy of each cell, NaN where there are hardly any base draws.
+_Map = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def plot_energy(
@@ -37,14 +33,8 @@ def plot_energy(
 
     A cell's value is the effective energy of the base draws (K, d), with energies (K,) in nats, that project there,
     :math:`-\log \mathrm{mean}\, e^{-E}`; in two dimensions that is E itself.
-
-    Example:
-        >>> import torch
-        >>> z = torch.randn(2000, 2)
-        >>> len(plot_energy(Plane(z), z, z[:, 0], z[:9], "tilt to the left", bins=10).axes)
-        2
     """
-    figure, (ax,) = new_figure(5.8, 4.6)
+    figure, (ax,) = new_figure(5.8, 4.6, title)
     cells = _map(plane, base, energy, bins)
     figure.colorbar(_contour(ax, cells, _levels([cells])), ax=ax, label=LABEL, format="%.1f")
     style = {"s": 6, "color": "white", "edgecolors": "black", "linewidths": 0.4}
@@ -52,26 +42,17 @@ def plot_energy(
     # Above the map, of which it would hide a corner.
     tidy_legend(ax, loc="lower right", bbox_to_anchor=(1.01, 0.99), frameon=False)
     label_plane(ax, plane, "")
-    figure.suptitle(title, fontsize=10)
     return figure
 
 
 def plot_energies(
     plane: Plane, base: Tensor, energies: Mapping[str, Tensor], title: str, *, columns: int = 3, bins: int = 50
 ) -> Figure:
-    """Maps of the energies (K,) in nats that several tilts give base draws (K, d), in one scale, each of mean zero.
-
-    Example:
-        >>> import torch
-        >>> z = torch.randn(2000, 2)
-        >>> len(plot_energies(Plane(z), z, {"left": z[:, 0], "right": -z[:, 0]}, "opposite", bins=10).axes)
-        3
-    """
+    """Maps of the energies (K,) in nats that several tilts give base draws (K, d), in one scale, each of mean zero."""
     columns = min(columns, len(energies))
     rows = math.ceil(len(energies) / columns)
-    figure, axes = new_figure(
-        0.9 + 2.7 * columns, 0.4 + 2.7 * rows, rows=rows, columns=columns, sharex=True, sharey=True
-    )
+    width, height = 0.9 + 2.7 * columns, 0.4 + 2.7 * rows
+    figure, axes = new_figure(width, height, title, rows, columns, sharex=True, sharey=True)
     maps = [_map(plane, base, energy - energy.mean(), bins) for energy in energies.values()]
     levels = _levels(maps, tail=0.06)  # the strongest tilt's extremes would leave the others flat
     for ax, name, cells in zip(axes, energies, maps, strict=False):
@@ -83,7 +64,6 @@ def plot_energies(
     figure.colorbar(drawn, ax=axes, label=LABEL, format="%.1f")
     figure.supxlabel(plane.labels[0], fontsize=10)
     figure.supylabel(plane.labels[1], fontsize=10)
-    figure.suptitle(title, fontsize=10)
     return figure
 
 
@@ -118,27 +98,59 @@ def plot_paths(
 def _map(plane: Plane, base: Tensor, energy: Tensor, bins: int) -> _Map:
     xy = plane(base)
     weight = np.exp(-(energy - energy.min()).cpu().numpy().astype(np.float64))
-    span = [(-3.5, 3.5), (-3.5, 3.5)] if plane.dim <= 2 else [_range(xy[:, 0]), _range(xy[:, 1])]
+    span = [(-3.5, 3.5)] * 2 if plane.dim <= 2 else np.quantile(xy, [0.002, 0.998], axis=0).T.tolist()
     count, x, y = np.histogram2d(xy[:, 0], xy[:, 1], bins=bins, range=span)
     total, _, _ = np.histogram2d(xy[:, 0], xy[:, 1], bins=bins, range=span, weights=weight)
     count, total = gaussian_filter(count, SMOOTHING), gaussian_filter(total, SMOOTHING)
     with np.errstate(divide="ignore", invalid="ignore"):
         value = np.where(count >= 1, -np.log(total / count), np.nan) + float(energy.min())
-    return _Map((x[:-1] + x[1:]) / 2, (y[:-1] + y[1:]) / 2, value.T)
+    return (x[:-1] + x[1:]) / 2, (y[:-1] + y[1:]) / 2, value.T
 
 
 def _levels(maps: list[_Map], tail: float = 0.02) -> np.ndarray:
-    low, high = np.nanquantile(np.stack([cells.value for cells in maps]), [tail, 1 - tail])
+    low, high = np.nanquantile(np.stack([value for _, _, value in maps]), [tail, 1 - tail])
     return np.linspace(low, high if high > low else low + 1, 14)
 
 
 def _contour(ax: Axes, cells: _Map, levels: np.ndarray, cmap: str = "viridis") -> QuadContourSet:
-    drawn = ax.contourf(cells.x, cells.y, cells.value, levels=levels, cmap=cmap, extend="both")
-    ax.set_xlim(cells.x[0], cells.x[-1])
-    ax.set_ylim(cells.y[0], cells.y[-1])
-    return drawn
+    x, y, value = cells
+    ax.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+    return ax.contourf(x, y, value, levels=levels, cmap=cmap, extend="both")
 
 
-def _range(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(values, [0.002, 0.998])
-    return float(low), float(high)
+def plot_calibration(
+    log_ratio: Tensor, energies: Mapping[str, Tensor], penalties: Mapping[str, float], title: str
+) -> Figure:
+    r"""Fitted log-weights −E against the true log-ratio, with the optimum of the penalised Jensen objective.
+
+    .. math:: -E^*(z) = \frac{1}{2\lambda} \tanh\Big(\tfrac12 \log\frac{q_{ref}(z)}{p_0(z)}\Big)
+
+    At some points stand log q_ref/p_0 (N,) and fitted energies (N,), in nats, with one panel for each name. `penalties`
+    are the λ of those fitted by the Jensen objective, whose optimum and bounds ±1/(2λ) are drawn.
+    """
+    figure, axes = new_figure(0.6 + 2.9 * len(energies), 3.4, title, columns=len(energies), sharex=True, sharey=True)
+    r = log_ratio.cpu().numpy()
+    low, high = np.quantile(r, SPAN)
+    line = np.linspace(low, high, 200)
+    for ax, (name, energy) in zip(axes, energies.items(), strict=True):
+        ax.plot(line, line, color="black", ls="--", lw=1.2, label="true log-ratio")
+        if name in penalties:
+            bound = 1 / (2 * penalties[name])
+            ax.plot(line, bound * np.tanh(line / 2), color="#D55E00", lw=1.3, zorder=3, label="Jensen optimum")
+            ax.axhspan(-bound, bound, color="#D55E00", alpha=0.07, lw=0)
+        _quantiles(ax, r, -energy.detach().cpu().numpy(), np.linspace(low, high, GROUPS + 1))
+        ax.set_xlabel(r"true $\log q_{ref}/p_0$ (nats)", fontsize=9)
+        ax.set_title(name, fontsize=9)
+    axes[0].set_ylabel("fitted log-weight −E (nats)")
+    tidy_legend(axes[0], loc="lower right", markerscale=1)
+    return figure
+
+
+def _quantiles(ax: Axes, r: np.ndarray, weight: np.ndarray, edges: np.ndarray) -> None:
+    """Median of the weights in each group of log-ratios, and a band from the 10th to the 90th percentile."""
+    group = np.digitize(r, edges) - 1
+    kept = [g for g in range(len(edges) - 1) if (group == g).sum() >= 5]
+    lower, middle, upper = np.array([np.quantile(weight[group == g], [0.1, 0.5, 0.9]) for g in kept]).reshape(-1, 3).T
+    centres = (edges[:-1] + edges[1:])[kept] / 2
+    ax.fill_between(centres, lower, upper, color=AFTER, alpha=0.25, lw=0)
+    ax.plot(centres, middle, color=AFTER, lw=2.4, label="fitted, median and 80 %")

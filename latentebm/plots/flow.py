@@ -18,18 +18,9 @@ __all__ = ["animate_density", "plot_density_flow", "plot_energy_curve", "plot_pa
 
 
 def plot_energy_curve(x: Tensor, energies: dict[str, Tensor], exact: Tensor, title: str) -> Figure:
-    """Learned energies over a line beside the exact one, each with its minimum at zero.
+    """Learned energies by name, at most eight, beside the exact −log p of the data, each with its minimum at zero.
 
-    Arguments:
-        x: places, (N,), the data's units.
-        energies: energies (N,) in nats by name, at most eight.
-        exact: −log p of the data, (N,), nats.
-
-    Example:
-        >>> import torch
-        >>> x = torch.linspace(-2, 2, 9)
-        >>> plot_energy_curve(x, {"learned": x**2}, x**2 / 2, "too steep").axes[0].get_ylabel()
-        'energy above its minimum (nats)'
+    All are (N,) in nats, at places x (N,) on a line.
     """
     figure, (ax,) = new_figure(5.6, 3.8)
     place, least = x.cpu().numpy(), float(exact.min())
@@ -44,16 +35,7 @@ def plot_energy_curve(x: Tensor, energies: dict[str, Tensor], exact: Tensor, tit
 
 
 def plot_particle_flow(trace: Tensor, title: str, *, shown: int = 60) -> Figure:
-    """Paths of one-dimensional chains, (T, chains, 1) or (T, chains), over their steps.
-
-    Raises:
-        ValueError: the positions are not one-dimensional.
-
-    Example:
-        >>> import torch
-        >>> len(plot_particle_flow(torch.randn(5, 3, 1), "three walks").axes[0].lines)
-        3
-    """
+    """Paths of one-dimensional chains, (T, chains, 1) or (T, chains), over their steps."""
     paths = _line(trace)
     figure, (ax,) = new_figure(5.6, 3.8)
     ax.plot(paths[:, :shown], color=AFTER, lw=0.7, alpha=0.45)
@@ -65,9 +47,6 @@ def plot_particle_flow(trace: Tensor, title: str, *, shown: int = 60) -> Figure:
 def plot_density_flow(trace: Tensor, data: Tensor, title: str, *, frames: int = 5, bins: int = 50) -> Figure:
     """Histograms of all chains, (T, chains, 1) or (T, chains), at evenly spaced steps, over that of the data (N,).
 
-    Raises:
-        ValueError: the positions are not one-dimensional.
-
     Example:
         >>> import torch
         >>> figure = plot_density_flow(torch.randn(9, 50, 1), torch.randn(50), "at rest", frames=3)
@@ -76,15 +55,14 @@ def plot_density_flow(trace: Tensor, data: Tensor, title: str, *, frames: int = 
     """
     paths, points = _line(trace), data.flatten().cpu().numpy()
     steps = np.unique(np.linspace(0, len(paths) - 1, check_int("frames", frames)).round().astype(int))
-    edges = np.linspace(*_span(paths, points), bins + 1)
-    figure, axes = new_figure(5.6, 1.1 * len(steps) + 0.8, rows=len(steps), sharex=True, sharey=True)
+    edges = np.histogram_bin_edges(np.append(paths, points), bins)
+    figure, axes = new_figure(5.6, 1.1 * len(steps) + 0.8, title, len(steps), sharex=True, sharey=True)
     for ax, step in zip(axes, steps, strict=True):
         _histograms(ax, paths[step], points, edges)
         ax.set_ylabel(f"step {step}", fontsize=8)
         ax.set_yticks([])
     figure.axes[0].legend(fontsize=8, loc="upper right")
     figure.axes[-1].set_xlabel("x")
-    figure.suptitle(title, fontsize=10)
     return figure
 
 
@@ -93,10 +71,6 @@ def animate_density(trace: Tensor, data: Tensor, path: Path | str, *, fps: int =
 
     It has one frame per step, `fps` per second, and is written whole or not at all.
 
-    Raises:
-        ValueError: the positions are not one-dimensional.
-        OSError: the folder cannot be written.
-
     Example:
         >>> import tempfile, torch
         >>> folder = tempfile.mkdtemp()
@@ -104,7 +78,7 @@ def animate_density(trace: Tensor, data: Tensor, path: Path | str, *, fps: int =
         b'GIF'
     """
     paths, points = _line(trace), data.flatten().cpu().numpy()
-    edges = np.linspace(*_span(paths, points), bins + 1)
+    edges = np.histogram_bin_edges(np.append(paths, points), bins)
     tallest = 1.15 * max(np.histogram(v, edges, density=True)[0].max() for v in (*paths, points))
     figure, (ax,) = new_figure(4.8, 3.0)
 
@@ -128,7 +102,3 @@ def _line(trace: Tensor) -> np.ndarray:
     if trace.ndim not in (2, 3) or (trace.ndim == 3 and trace.shape[2] != 1):
         raise fail("trace", "shape (T, chains, 1) or (T, chains)", tuple(trace.shape), "pass one-dimensional chains")
     return np.asarray(trace.detach().cpu().reshape(trace.shape[0], trace.shape[1]).numpy())
-
-
-def _span(paths: np.ndarray, points: np.ndarray) -> tuple[float, float]:
-    return float(min(paths.min(), points.min())), float(max(paths.max(), points.max()))

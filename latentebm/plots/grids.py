@@ -14,13 +14,7 @@ __all__ = ["plot_image_grid"]
 
 
 def plot_image_grid(images: Tensor, title: str, columns: int = 16) -> Figure:
-    """Grid of images (N, C, H, W) in [0, 1], row by row.
-
-    Example:
-        >>> import torch
-        >>> plot_image_grid(torch.rand(4, 1, 8, 8), "noise", columns=2).axes[0].get_title()
-        'noise'
-    """
+    """Grid of images (N, C, H, W) in [0, 1], row by row."""
     rows = math.ceil(len(images) / columns)
     figure, (ax,) = new_figure(7, 7 * rows / columns + 0.35)
     grid = make_grid(images.cpu(), nrow=columns, padding=1, pad_value=0.35)

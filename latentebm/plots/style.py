@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = ["AFTER", "BEFORE", "COLOURS", "class_style", "dots", "new_figure", "tidy_legend"]
+__all__ = ["AFTER", "BEFORE", "COLOURS", "MARKERS", "dots", "new_figure", "tidy_legend"]
 
 # Okabe and Ito (2008), colour-blind safe; further classes repeat with other markers.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
@@ -19,25 +18,17 @@ BEFORE, AFTER = "#999999", "#0072B2"
 
 
 def new_figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, **shared: Any
+    width: float, height: float, title: str = "", rows: int = 1, columns: int = 1, **shared: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of some inches and its axes, row by row, without the two spines that say nothing."""
+    """A figure of some inches, titled, and its axes, row by row, without the two spines that say nothing."""
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    if title:
+        figure.suptitle(title, fontsize=10)
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, **shared).ravel().tolist()
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def class_style(k: int) -> dict[str, Any]:
-    """Colour and marker of the k-th class.
-
-    Example:
-        >>> class_style(0), class_style(8)["marker"]
-        ({'color': '#0072B2', 'marker': 'o'}, '^')
-    """
-    return {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k // len(COLOURS) % len(MARKERS)]}
 
 
 def dots(ax: Axes, xy: np.ndarray, **style: Any) -> None:
@@ -48,7 +39,5 @@ def dots(ax: Axes, xy: np.ndarray, **style: Any) -> None:
 def tidy_legend(ax: Axes, **options: Any) -> None:
     """Legend whose markers are opaque and large enough to tell apart."""
     legend = ax.legend(**{"fontsize": 8, "framealpha": 0.9, "markerscale": 2.5, **options})
-    handles: Sequence[Any] = legend.legend_handles
-    for handle in handles:
-        if handle is not None:
-            handle.set_alpha(1)
+    for handle in filter(None, legend.legend_handles):
+        handle.set_alpha(1)

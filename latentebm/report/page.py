@@ -100,11 +100,9 @@ def reliability(metrics: dict[str, Any]) -> str:
 
 
 def metric_tables(metrics: dict[str, Any], *, intervals: bool = True) -> list[Table]:
-    """The run's numbers as tables: class shares, quality, weights, seconds.
+    """The numbers of ``metrics.json`` as tables: class shares, quality, weights, seconds.
 
-    Arguments:
-        metrics: contents of ``metrics.json``.
-        intervals: whether each class share has its 95 % interval beside it, which makes for a wide table.
+    With `intervals` each class share has its 95 % interval beside it, which makes for a wide table.
 
     Example:
         >>> tables = metric_tables({"judged": False, "seconds": {"total": 1.0}, "generator": {"train_loss": 3.0},
@@ -115,14 +113,10 @@ def metric_tables(metrics: dict[str, Any], *, intervals: bool = True) -> list[Ta
     """
     tables = _judged_tables(metrics, intervals) if metrics["judged"] else []
     seconds = [[stage, f"{value:.1f}"] for stage, value in metrics["seconds"].items()]
+    sentence = "How far the tilt goes from the prior, and how well the draws represent it."
     return [
         *tables,
-        Table(
-            "Tilt and draws",
-            "How far the tilt goes from the prior, and how well the draws represent it.",
-            ["quantity", "value"],
-            _weight_rows(metrics),
-        ),
+        Table("Tilt and draws", sentence, ["quantity", "value"], _weight_rows(metrics)),
         Table("Seconds", "Wall-clock time of each stage.", ["stage", "seconds"], seconds),
     ]
 
@@ -161,6 +155,7 @@ def _judged_tables(metrics: dict[str, Any], intervals: bool) -> list[Table]:
     return [shares, quality, _by_class(data["class_names"], after["by_class"])]
 
 
+_BY_CLASS = ("frechet", "precision", "recall", "density", "coverage")
 _QUALITY = (
     ("total variation", "tv"),
     ("total variation of corrected shares", "tv_corrected"),
@@ -169,12 +164,8 @@ _QUALITY = (
     ("classes without a draw", "absent"),
     ("mean confidence", "confidence"),
     ("Fréchet distance (classifier features)", "frechet"),
-    ("precision", "precision"),
-    ("recall", "recall"),
-    ("density", "density"),
-    ("coverage", "coverage"),
+    *((name, name) for name in _BY_CLASS[1:]),
 )
-_BY_CLASS = ("frechet", "precision", "recall", "density", "coverage")
 
 
 def _show(side: dict[str, Any], key: str) -> str:
@@ -225,25 +216,15 @@ def _weight_rows(metrics: dict[str, Any]) -> list[list[str]]:
 
 
 def render_report(run: Path | str) -> Path:
-    """Write ``report.html`` of a run folder from its ``metrics.json``, ``config.json`` and figures.
-
-    Raises:
-        FileNotFoundError: the folder is not a run.
-
-    Example:
-        >>> render_report("nowhere")
-        Traceback (most recent call last):
-        FileNotFoundError: run: expected metrics.json in nowhere, found none; pass a run folder
-    """
+    """Write ``report.html`` of a run folder from its ``metrics.json``, ``config.json`` and figures."""
     run = Path(run)
-    for name in ("metrics.json", "config.json"):
-        if not (run / name).is_file():
-            raise FileNotFoundError(f"run: expected {name} in {run}, found none; pass a run folder")
-    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    environment = Environment(
-        loader=PackageLoader("latentebm", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+    files = [run / "metrics.json", run / "config.json"]
+    for path in files:
+        if not path.is_file():
+            raise FileNotFoundError(f"run: expected {path.name} in {run}, found none; pass a run folder")
+    metrics, config = (json.loads(path.read_text(encoding="utf-8")) for path in files)
+    loader = PackageLoader("latentebm", "report")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     settings = config.get("settings", config["debiaser"])
     page = environment.get_template("page.html").render(
         title=f"latentebm: {settings.get('data', 'run')}, {settings['latent_dim']}-D, {settings['objective']}",

@@ -9,7 +9,7 @@ from latentebm.sampling.classifier import (
     energy_differential,
     energy_penalty,
 )
-from latentebm.sampling.compiled.fused import FusedMLP
+from latentebm.sampling.compiled.perceptrons import FusedMLP
 from latentebm.sampling.diagnostics import Agreement, agreement, bfmi, ess_bulk, ess_tail, max_rhat, rhat
 from latentebm.sampling.draws import Draws, Sampler
 from latentebm.sampling.importance.annealed_weights import Bracket, bracket_log_z

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,30 +18,15 @@ from latentebm.sampling.mcmc.kernels import Kernel, check_kernel
 from latentebm.sampling.mcmc.persistent import Base, Labelled, check_labels
 from latentebm.sampling.mcmc.state import chain_chunk, start_chains
 
-__all__ = [
-    "ClassifierChains",
-    "ConditionalSampler",
-    "JointSampler",
-    "Labelled",
-    "UnconditionalSampler",
-    "energy_differential",
-    "energy_penalty",
-]
+__all__ = ["ClassifierChains", "ConditionalSampler", "JointSampler", "Labelled", "UnconditionalSampler"]
+__all__ += ["energy_differential", "energy_penalty"]
 
 
 class ClassifierChains(ABC):
     """An energy over the inputs of a classifier of C classes with logits f(x), and the chains that sample it.
 
-    They give points with labels by `sample`, where the samplers of a tilt give `Draws` by ``draw``.
-
-    Arguments:
-        logits: the classifier, (N, *event) to (N, C).
-        base: fresh starts, ``base(n, generator) -> (n, *event)``.
-        classes: number of classes C.
-        chunk: chains at once, which bounds the memory; None chooses by the device.
-
-    Raises:
-        ValueError: `classes` or `chunk` is below 1.
+    They give points with labels by `sample`, where the samplers of a tilt give `Draws` by ``draw``. The logits map
+    (N, *event) to (N, C), fresh starts are ``base(n, generator) -> (n, *event)``, and `chunk` chains move at once.
 
     References:
         Your classifier is secretly an energy based model and you should treat it like one (Grathwohl et al., 2020),
@@ -56,11 +42,7 @@ class ClassifierChains(ABC):
         self.chunk = None if chunk is None else check_int("chunk", chunk)
 
     def energy(self, x: Tensor, y: Tensor) -> Tensor:
-        """Energy (N,) of points (N, *event) with labels (N,).
-
-        Raises:
-            ValueError: a label is not of 0 … C − 1, or the logits are not (N, C).
-        """
+        """Energy (N,) of points (N, *event) with labels (N,) of 0 … C − 1."""
         return self._energy(self._logits(x), self.check_labels(y, len(x)))
 
     @abstractmethod
@@ -76,12 +58,7 @@ class ClassifierChains(ABC):
         return Labelled(x, self.check_labels(y, n).to(x.device))
 
     def advance(self, chains: Labelled, kernel: Kernel, n_steps: int, *, generator: torch.Generator) -> Labelled:
-        """Move every chain by exactly `n_steps` transitions of the kernel.
-
-        Raises:
-            ValueError: the kernel is unknown, `n_steps` is below 1, a label is not of 0 … C − 1, the logits are not
-                (N, C), or a chain stays at a non-finite energy after 100 fresh starts from the base.
-        """
+        """Move every chain by `n_steps` transitions; one that 100 starts leave at a non-finite energy is refused."""
         check_kernel(kernel)
         check_int("n_steps", n_steps)
         chains = chains._replace(y=self.check_labels(chains.y, len(chains.x)))
@@ -93,13 +70,7 @@ class ClassifierChains(ABC):
     def sample(
         self, n: int, kernel: Kernel, n_steps: int, *, generator: torch.Generator, y: Tensor | None = None
     ) -> Labelled:
-        """Draw `n` points by fresh chains from the base, of `n_steps` transitions each.
-
-        The labels (n,) are given, or drawn uniformly; joint chains only start from them.
-
-        Raises:
-            ValueError: an argument lies outside its range.
-        """
+        """Draw `n` points by fresh chains of `n_steps` transitions; joint ones only start from the labels (n,)."""
         return self.advance(self.start(n, generator=generator, y=y), kernel, n_steps, generator=generator)
 
     def check_labels(self, y: Tensor, n: int) -> Tensor:
@@ -165,19 +136,14 @@ class JointSampler(ConditionalSampler):
 
     .. math:: E(x, y) = -f(x)_y, \quad y \mid x \sim \mathrm{softmax}\, f(x)
 
-    Raises:
-        ValueError: `every` is below 1.
-
     Example:
         >>> s = JointSampler(lambda x: 50 * x, lambda n, g: torch.randn(n, 2, generator=g), classes=2, every=5)
         >>> s.draw_labels(torch.eye(2), torch.Generator().manual_seed(0))
         tensor([0, 1])
     """
 
-    def __init__(
-        self, logits: Callable[[Tensor], Tensor], base: Base, *, classes: int, chunk: int | None = None, every: int = 1
-    ) -> None:
-        super().__init__(logits, base, classes=classes, chunk=chunk)
+    def __init__(self, logits: Callable[[Tensor], Tensor], base: Base, *, every: int = 1, **settings: Any) -> None:
+        super().__init__(logits, base, **settings)
         self.every = check_int("every", every)
 
     def _advance(
@@ -212,8 +178,5 @@ def energy_penalty(sampler: ClassifierChains, data: Labelled, model: Labelled) -
     r"""Mean squared energies of data and draws, which keep the energy's free constant near zero.
 
     .. math:: \tfrac1n \textstyle\sum_i E(x_i, y_i)^2 + \tfrac1m \sum_j E(\tilde x_j, \tilde y_j)^2
-
-    References:
-        Implicit generation and modeling with energy based models (Du and Mordatch, 2019), https://arxiv.org/abs/1903.08689
     """
     return contrastive_loss(sampler.energy(*data), sampler.energy(*model), weight=0.0, energy_penalty=1.0)

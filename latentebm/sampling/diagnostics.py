@@ -18,10 +18,7 @@ __all__ = ["Agreement", "agreement", "bfmi", "ess_bulk", "ess_tail", "max_rhat",
 def rhat(trace: Tensor) -> Tensor:
     r"""Rank-normalised split :math:`\hat R` of each coordinate of paths (draws, chains, *event), bulk or folded.
 
-    The larger of the two counts; below 1.01 the chains agree.
-
-    Raises:
-        ValueError: fewer than 4 draws.
+    The larger of the two counts; below 1.01 the chains agree. Fewer than 4 draws are refused.
 
     References:
         Rank-normalization, folding, and localization: an improved R̂ (Vehtari et al., 2021),
@@ -85,20 +82,12 @@ class Agreement(NamedTuple):
 
 
 def agreement(x: Tensor, y: Tensor, *, generator: torch.Generator, permutations: int = 999) -> Agreement:
-    r"""Test whether two samples have one distribution, by the energy distance under permutations of their labels.
+    r"""Test whether samples (n, D) and (m, D) have one distribution, by the energy distance under permuted labels.
 
     .. math:: D^2 = 2 E|X - Y| - E|X - X'| - E|Y - Y'|
 
-    All pairwise distances are held: (n + m)² numbers; a few thousand draws of each suffice.
-
-    Arguments:
-        x: draws of one sampler, (n, D), independent.
-        y: draws of the other, (m, D), independent.
-        generator: source of the permutations.
-        permutations: how many; the least p-value is 1/(permutations + 1).
-
-    Raises:
-        ValueError: the samples' shapes do not match, one has fewer than 2 draws, or a value is not finite.
+    Draws are independent and finite. All pairwise distances are held, (n + m)² numbers: a few thousand draws of each
+    suffice. The least p-value is 1/(permutations + 1).
 
     References:
         Energy statistics: a class of statistics based on distances (Székely and Rizzo, 2013)
@@ -113,8 +102,7 @@ def agreement(x: Tensor, y: Tensor, *, generator: torch.Generator, permutations:
     check_rng(generator)
     if x.ndim < 2 or x.shape[1:] != y.shape[1:] or min(len(x), len(y)) < 2:
         raise fail("samples", "(n, D) and (m, D), n and m ≥ 2", (tuple(x.shape), tuple(y.shape)), "pass matching draws")
-    check_finite("samples", x), check_finite("samples", y)
-    pooled = torch.cat([x, y]).detach().cpu().flatten(1).float()
+    pooled = check_finite("samples", torch.cat([x, y])).detach().cpu().flatten(1).float()
     distance = torch.cdist(pooled, pooled)
     order = torch.stack([permutation(len(pooled), generator, "cpu") for _ in range(permutations)])
     first = torch.zeros(len(pooled), permutations + 1)
@@ -137,7 +125,5 @@ def _energy_distance(distance: Tensor, first: Tensor) -> Tensor:
 def _per_coordinate(trace: Tensor, statistic: str, **options: object) -> Tensor:
     if trace.ndim < 2 or trace.shape[0] < 4:
         raise fail("trace", "shape (draws, chains, …) with 4 draws or more", tuple(trace.shape), "keep a longer path")
-    values = getattr(array_stats, statistic)(
-        trace.detach().double().cpu().numpy(), chain_axis=1, draw_axis=0, **options
-    )
-    return torch.as_tensor(values)
+    paths = trace.detach().double().cpu().numpy()
+    return torch.as_tensor(getattr(array_stats, statistic)(paths, chain_axis=1, draw_axis=0, **options))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,7 +13,7 @@ from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
 from latentebm.progress import Track, silent
 from latentebm.sampling.target import Target, tilt_energy
 
-__all__ = ["Draws", "Sampler", "gather_draws"]
+__all__ = ["Draws", "Sampler", "base_chunks", "gather_draws"]
 
 
 @dataclass
@@ -48,11 +49,9 @@ class Draws:
             from arviz_base import from_dict
         except ImportError as error:
             raise ImportError("arviz-base: expected for Draws.to_arviz, not found; pip install arviz-base") from error
-        whole = self.trace is None or not len(self.trace)
-        chains = self.latent[None] if whole or self.trace is None else self.trace.transpose(0, 1)
-        numbers = {k: v for k, v in self.diagnostics.items() if isinstance(v, int | float | str)}
+        chains = self.latent[None] if self.trace is None or not len(self.trace) else self.trace.transpose(0, 1)
         tree = from_dict({"posterior": {"u": chains.detach().cpu().numpy()}})
-        tree.attrs.update(numbers)
+        tree.attrs.update({k: v for k, v in self.diagnostics.items() if isinstance(v, int | float | str)})
         return tree
 
 
@@ -65,13 +64,19 @@ def gather_draws(
     log_weight: Tensor | None = None,
     trace: Tensor | None = None,
 ) -> Draws:
-    """Decode base points (n, D), in chunks that bound the decoder's memory, and pack the draws.
-
-    Without log-weights the tilt is asked for them.
-    """
+    """Decode base points (n, D) chunk by chunk and pack the draws; without log-weights the tilt is asked for them."""
     if log_weight is None:
         log_weight = -in_chunks(lambda u: tilt_energy(tilt, u), latent, chunk_size(CHAIN_NUMBERS, latent.device))
     return Draws(in_chunks(tilt.decode, latent), latent, log_weight, diagnostics, trace)
+
+
+def base_chunks(
+    tilt: Target, total: int, chunk: int, *, generator: torch.Generator, track: Track = silent
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """`total` base points (n, D), chunk by chunk, with their log-weights (n,)."""
+    for start in track(range(0, total, chunk), "pool"):
+        u = tilt.sample_base(min(chunk, total - start), generator=generator)
+        yield u, -tilt_energy(tilt, u)
 
 
 class Sampler(Protocol):

@@ -34,26 +34,19 @@ class AmortizedSampler:
     The draws are as good as the network's fit; nothing corrects them. Compare with an exact sampler by
     :func:`latentebm.sampling.agreement`.
 
-    Arguments:
-        source: a fitted network that draws base-space points.
-
     References:
         No MCMC for me: amortized sampling for fast and stable training of energy-based models (Grathwohl et al.,
         2021), https://arxiv.org/abs/2010.04230
     """
 
-    source: PointSource
+    source: PointSource  # a fitted network that draws base-space points
 
     @torch.no_grad()
     def draw(self, tilt: Target, n: int, *, generator: torch.Generator, track: Track = silent) -> Draws:
-        """Draw `n` points by one pass of the network, which was trained for this target; `track` shows nothing.
-
-        Returns:
-            Draws whose diagnostics hold the sampler's name and the mean potential, in nats.
+        """Draw `n` points by one pass of the network, trained for this target; the diagnostics hold ``mean_potential``.
 
         Raises:
-            ValueError: `n` is below 1, the network's points are not of the tilt's shape, or the energies are not one
-                finite number per point.
+            ValueError: the network's points are not of the tilt's shape, or an energy is not finite.
         """
         u = self.source.sample(check_int("n", n), generator=check_rng(generator))
         want = (n, *tilt.sample_base(1, generator=stream(0)).shape[1:])

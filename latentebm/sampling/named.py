@@ -13,14 +13,10 @@ __all__ = ["SAMPLERS", "named_sampler"]
 STEP = 0.3  # of MALA in a base space of unit scale; it is exact whatever its step
 
 
-def _langevin(pool: int, steps: int, n: int) -> Sampler:
-    return Langevin(kernel=MALA(STEP), n_steps=steps)
-
-
 SAMPLERS: dict[str, Callable[[int, int, int], Sampler]] = {
     "snis": lambda pool, steps, n: SNIS(pool=pool),
-    "langevin": _langevin,
-    "mala": _langevin,
+    "langevin": lambda pool, steps, n: Langevin(kernel=MALA(STEP), n_steps=steps),
+    "mala": lambda pool, steps, n: Langevin(kernel=MALA(STEP), n_steps=steps),
     "pmc": lambda pool, steps, n: PMC(MALA(STEP), n_steps=steps, size=n),
     "hmc": lambda pool, steps, n: HMC(),
     "nuts": lambda pool, steps, n: NUTS(),
@@ -29,16 +25,10 @@ SAMPLERS: dict[str, Callable[[int, int, int], Sampler]] = {
 
 
 def named_sampler(sampler: Any, *, pool: int, steps: int, n: int) -> Sampler:
-    """The sampler of a name; a sampler stands for itself.
+    """The sampler of a name; anything with ``draw(target, n, *, generator, track)`` stands for itself.
 
-    Arguments:
-        sampler: one of `SAMPLERS`, or anything with ``draw(target, n, *, generator, track)``.
-        pool: base draws of ``snis`` and ``auto``.
-        steps: steps of each chain of ``mala``, which ``langevin`` is too, and ``pmc``.
-        n: draws that will be asked for, and chains in the buffer of ``pmc``.
-
-    Raises:
-        ValueError: another name, no sampler, or a size below one.
+    ``snis`` and ``auto`` take the pool's size, ``mala`` (which ``langevin`` is too) and ``pmc`` each chain's steps; the
+    buffer of ``pmc`` holds as many chains as draws will be asked for, n.
 
     Example:
         >>> named_sampler("mala", pool=1000, steps=50, n=10).n_steps, named_sampler(SNIS(pool=9), pool=1, steps=1, n=1)

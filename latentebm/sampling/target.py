@@ -22,7 +22,7 @@ FLAT = 1e-3  # nats between energies that count as different; slopes a hundred t
 class Target(Protocol):
     r"""A base distribution times a tilt, :math:`p_E(u) \propto e^{-E(u)} p_0(u)`.
 
-    A subclass inherits `potential` and `value_and_grad`. A target without `value_and_grad` is differentiated as well.
+    A subclass inherits `potential` and `value_and_grad`; a target without `value_and_grad` is differentiated.
 
     Example:
         >>> class Shifted(Target):
@@ -82,11 +82,7 @@ def plain_potential(target: Potential) -> Callable[[Tensor], Tensor]:
 
 
 def value_and_grad(target: Potential, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Potential (N,) and its gradient (N, *event) at points, by its own ``value_and_grad`` or else by autograd.
-
-    Raises:
-        ValueError: the potential is not floating, of shape (N,) and dependent on the points.
-    """
+    """Potential (N,) and its gradient (N, *event) at points, by its own ``value_and_grad`` or else by autograd."""
     own = getattr(target, "value_and_grad", None)
     if own is None:
         return differentiate(plain_potential(target), x)

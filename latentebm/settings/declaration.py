@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -82,6 +83,7 @@ def described(declaring: type) -> type:
         >>> "rate: share kept by each step (0.5)" in Cooling.__doc__
         True
     """
-    lines = (f"{s.name}: {s.help}{'' if s.default is None else f' ({s.default})'}" for s in settings_of(declaring))
-    declaring.__doc__ = (declaring.__doc__ or "").replace("{settings}", "\n        ".join(lines))
+    texts = (f"{s.name}: {s.help}{'' if s.default is None else f' ({s.default})'}" for s in settings_of(declaring))
+    lines = [textwrap.fill(text, 120, initial_indent=" " * 8, subsequent_indent=" " * 12) for text in texts]
+    declaring.__doc__ = (declaring.__doc__ or "").replace("{settings}", "\n".join(lines).lstrip())
     return declaring

@@ -1,4 +1,4 @@
-"""How large a reference must be: balance and quality against its size, with the run's generator as it is."""
+"""How large a reference must be: balance and quality against its size, with the run's model as it is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from latentebm.data.imbalance import draw_shares
 from latentebm.evaluation.metrics import NEIGHBOURS
 from latentebm.files import check_absent, write_atomic
 from latentebm.progress import Track, silent
-from latentebm.studies.reopen import OpenRun, judged_run, pose_again
+from latentebm.studies.reopen import PANELS, OpenRun, judged_run, pose_again
 from latentebm.workflow.problem import Problem
 
 __all__ = ["SIZES", "plan"]
@@ -26,7 +26,6 @@ __all__ = ["SIZES", "plan"]
 SIZES = (5, 10, 25, 50, 100, 250, 685)
 FILES = ("plan.csv", "plan.png")
 X_LABEL = "reference images per class"
-PANELS = {"tv": "total variation to target", "frechet": "Fréchet distance", "coverage": "coverage", "ess": "ESS"}
 JUDGED = ("tv", "frechet", "density", "coverage", "confidence")
 WEIGHED = ("ess", "pareto_k", "reliable")
 
@@ -43,7 +42,7 @@ def plan(
     device: str = "auto",
     track: Track = silent,
 ) -> pd.DataFrame:
-    """Fit the tilt to references of several sizes and judge each; the generator is not trained again.
+    """Fit the tilt to references of several sizes and judge each; the model is not trained again.
 
     Every size and seed has a random part of the run's reference in the target's shares, folds, weights and draws of
     its own; the spread over seeds says how much luck the choice of reference images is.
@@ -54,24 +53,12 @@ def plan(
         seeds: references of each size.
         samples: images judged each time.
         pool: prior draws of each SNIS pass.
-        out: folder of ``plan.csv`` and ``plan.png``; the run folder by default.
-        overwrite: replace an earlier plan there.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        track: shows progress.
+        out: folder of ``plan.csv`` and ``plan.png``, replaced where `overwrite`; the run folder by default.
 
     Returns:
-        One row a size and seed: ``size``, ``seed``, ``images``, total variation ``tv``, ``frechet``, ``density``,
+        One row per size and seed: ``size``, ``seed``, ``images``, total variation ``tv``, ``frechet``, ``density``,
         ``coverage``, ``confidence``, ``ess`` (share of the pool), ``pareto_k``, ``reliable``, ``heldout_gain`` (nats)
-        and ``seconds``. It is also in ``plan.csv``, and drawn in ``plan.png``.
-
-    Raises:
-        FileNotFoundError: no such run, or its data are gone.
-        ValueError: sizes that the reference cannot fill, or a run without labels to judge by.
-
-    Example:
-        >>> plan("nowhere")
-        Traceback (most recent call last):
-        FileNotFoundError: run: expected config.json in nowhere, found none; pass a run folder
+        and ``seconds``.
     """
     wanted = sorted({check_int("sizes", size) for size in sizes})
     for name, value, low in (("seeds", seeds, 1), ("samples", samples, NEIGHBOURS + 1), ("pool", pool, 1)):
@@ -93,7 +80,7 @@ def plan(
 
 
 def _reference(problem: Problem, size: int, seed: int) -> Images:
-    """A random part of the reference in the target's shares, `size` images a class on average."""
+    """A random part of the reference in the target's shares, `size` images per class on average."""
     rng, total = torch.Generator().manual_seed(seed), size * len(problem.classes)
     reference, classes = problem.reference, list(problem.classes)
     if total > len(reference):

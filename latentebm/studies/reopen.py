@@ -18,23 +18,19 @@ from latentebm.settings.fields import Settings
 from latentebm.workflow.judge import fit_judge
 from latentebm.workflow.problem import Problem, pose
 
-__all__ = ["OpenRun", "judged_run", "pose_again", "reopen"]
+__all__ = ["PANELS", "OpenRun", "judged_run", "pose_again", "reopen"]
+
+# What studies draw of their tables: a column and its label for each panel.
+PANELS = {"tv": "total variation to target", "frechet": "Fréchet distance", "coverage": "coverage", "ess": "ESS"}
 
 
 @dataclass(frozen=True)
 class OpenRun:
-    """What further studies of a run need.
+    """What further studies of a run need."""
 
-    Attributes:
-        model: the loaded debiaser, with the biased images as a fit leaves it.
-        problem: the arrays of the run, cut as they were.
-        classifier: the judge, trained as it was.
-        seed: the run's.
-    """
-
-    model: Debiaser
-    problem: Problem
-    classifier: Classifier
+    model: Debiaser  # with the biased images, as a fit leaves it
+    problem: Problem  # the arrays, cut as they were
+    classifier: Classifier  # the judge, trained as it was
     seed: int
 
     def judge(self, images: Tensor) -> Judgement:
@@ -45,16 +41,7 @@ class OpenRun:
 
 
 def reopen(run: Path | str, *, device: str = "auto", track: Track = silent) -> OpenRun:
-    """Open a run folder for further study; the data must still be where its settings say.
-
-    Arguments:
-        run: folder that `debias` wrote.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        track: shows progress.
-
-    Raises:
-        FileNotFoundError: no such run, or its data are gone.
-        ValueError: a model saved without its data's settings, or a run without labels to judge by.
+    """Open a folder that `debias` wrote for further study; its data must be where its settings say, and have labels.
 
     Example:
         >>> reopen("nowhere")
@@ -65,17 +52,7 @@ def reopen(run: Path | str, *, device: str = "auto", track: Track = silent) -> O
 
 
 def pose_again(run: Path | str, *, device: str = "auto") -> tuple[Debiaser, Problem, torch.Generator]:
-    """A run's model, the arrays cut as they were, and the stream its judge is trained from.
-
-    Raises:
-        FileNotFoundError: no such run, or its data are gone.
-        ValueError: a model saved without its data's settings, or a run without labels to judge by.
-
-    Example:
-        >>> pose_again("nowhere")
-        Traceback (most recent call last):
-        FileNotFoundError: run: expected config.json in nowhere, found none; pass a run folder
-    """
+    """A run's model, the arrays cut as they were, and the stream its judge is trained from."""
     model = Debiaser.load(run, device=device)
     config = json.loads((Path(run) / "config.json").read_text(encoding="utf-8"))
     if "settings" not in config:
@@ -90,11 +67,7 @@ def pose_again(run: Path | str, *, device: str = "auto") -> tuple[Debiaser, Prob
 
 
 def judged_run(model: Debiaser, problem: Problem, generator: torch.Generator, *, track: Track = silent) -> OpenRun:
-    """An open run of what `pose_again` gave, its judge trained as it was.
-
-    Raises:
-        ValueError: a problem without labels to judge by.
-    """
+    """An open run of what `pose_again` gave, its judge trained as it was."""
     seed = generator.initial_seed()
     classifier = fit_judge(problem, generator, next(model.vae_.parameters()).device, track)
     if classifier is None:

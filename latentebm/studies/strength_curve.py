@@ -12,12 +12,11 @@ from latentebm import plots
 from latentebm.checks import check_int
 from latentebm.evaluation.metrics import NEIGHBOURS
 from latentebm.progress import Track, silent
-from latentebm.studies.reopen import OpenRun
+from latentebm.studies.reopen import PANELS, OpenRun
 
 __all__ = ["STRENGTHS", "plot_strength", "strength_curve"]
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
-PANELS = {"tv": "total variation to target", "frechet": "Fréchet distance", "coverage": "coverage", "ess": "ESS"}
 
 
 def strength_curve(
@@ -32,26 +31,8 @@ def strength_curve(
 
     .. math:: \lambda \mapsto (\mathrm{TV}, \text{Fréchet}, \text{coverage}, \mathrm{ESS})
 
-    Arguments:
-        opened: a run opened again.
-        strengths: values of λ, in [0, 1.5].
-        samples: images judged each time.
-        seeds: draws of each strength.
-        track: shows progress.
-
-    Returns:
-        One row a strength and seed: ``strength``, ``seed``, ``tv``, ``frechet``, ``density``, ``coverage``, and
-        ``ess`` as a share of the pool.
-
-    Raises:
-        ValueError: a strength outside [0, 1.5], or too few samples to judge.
-
-    References:
-        Annealed importance sampling (Neal, 2001), https://arxiv.org/abs/physics/9803008
-
-    Example:
-        >>> STRENGTHS[0], STRENGTHS[-1]
-        (0.0, 1.5)
+    One row per strength in [0, 1.5] and seed, of so many `samples` each: ``strength``, ``seed``, ``tv``, ``frechet``,
+    ``density``, ``coverage``, and ``ess`` as a share of the pool.
     """
     check_int("samples", samples, low=NEIGHBOURS + 1)
     check_int("seeds", seeds)
@@ -67,10 +48,7 @@ def strength_curve(
 
 
 def plot_strength(table: pd.DataFrame) -> Figure:
-    """Draw what `strength_curve` found.
-
-    Arguments:
-        table: its rows.
+    """Draw the rows that `strength_curve` gave.
 
     Example:
         >>> table = pd.DataFrame({"strength": [0, 1], "tv": [0.2, 0.0], **{c: [1, 2] for c in ("frechet", "coverage")}})

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentebm.checks import check_int, check_number, fail
+from latentebm.checks import fail
 from latentebm.models.energies import EnsembleEnergy
-from latentebm.objectives.gradient_penalty import gradient_penalty, interpolates
+from latentebm.objectives.contrast import gradient_penalty, interpolates
 from latentebm.progress import Track, silent
 from latentebm.rng import integers
 from latentebm.tilting.held_out import by_fold, held_out_draws
@@ -65,9 +65,6 @@ class TiltRecipe(Optimisation):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "objective", OBJECTIVES.make(self.objective))
-        check_number("gradient_penalty", self.gradient_penalty, low=0)
-        for name in ("steps", "batch", "base_batch", "chains", "chain_steps", "sampler_draws", "every", "held_out"):
-            check_int(name, getattr(self, name))
 
 
 def fit_energy(

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import check_number, fail
-from latentebm.models.energies import EnsembleEnergy
-from latentebm.models.ensemble import Ensemble
+from latentebm.chunks import chunk_size
+from latentebm.models.energies import Ensemble, EnsembleEnergy
 from latentebm.models.tilts import Tilt
 from latentebm.models.vae import VAE
 from latentebm.progress import Track
@@ -130,7 +130,7 @@ class TiltMethod:
             fit_start(one, codes, weight, recipe, generator=generator, track=track)
             sums = WeightSums(CHECKED)
             with torch.no_grad():
-                for part in codes.base(CHECKED, generator).split(16_384):
+                for part in codes.base(CHECKED, generator).split(chunk_size(codes.dim, codes.mean.device)):
                     sums.add(-one(part))
             if sums.report()["reliable"]:
                 break

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, check_number
-from latentebm.ebm.proposal import Proposal
+from latentebm.ebm.learned_sampler import Proposal
 from latentebm.ebm.sampler_loss import SamplerLoss
 from latentebm.models.sampler_net import SamplerNet
 from latentebm.rng import normal

@@ -13,8 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from latentebm.checks import check_int, fail
 from latentebm.progress import Sized, Track, silent
-from latentebm.training.guard import Guard
-from latentebm.training.keep import Average, BestState
+from latentebm.training.keep import Average, BestState, Guard
 from latentebm.training.optimisation import Optimisation
 
 __all__ = ["DivergedError", "FitResult", "fit"]
@@ -26,23 +25,14 @@ class DivergedError(RuntimeError):
 
 @dataclass
 class FitResult:
-    """What a fit did, in the loss's units.
+    """What a fit did, in the loss's units; scores are () or (M,), and lower is better."""
 
-    Attributes:
-        steps: batches used, each an optimizer step unless it was rolled back.
-        losses: mean training loss since the previous check, one per check.
-        scores: validation scores (lower is better), () or (M,) tensors: of the start, then one per check.
-        best: the best score, () or (M,); NaN without `validate`.
-        stopped_early: whether patience ran out.
-        log: one line per rollback of the guard.
-    """
-
-    steps: int = 0
-    losses: list[float] = field(default_factory=list)
-    scores: list[Tensor] = field(default_factory=list)
-    best: Tensor = field(default_factory=lambda: torch.tensor(math.nan))
-    stopped_early: bool = False
-    log: list[str] = field(default_factory=list)
+    steps: int = 0  # batches used, each an optimizer step unless it was rolled back
+    losses: list[float] = field(default_factory=list)  # mean training loss since the previous check, one per check
+    scores: list[Tensor] = field(default_factory=list)  # of the start, then one per check
+    best: Tensor = field(default_factory=lambda: torch.tensor(math.nan))  # NaN without `validate`
+    stopped_early: bool = False  # whether patience ran out
+    log: list[str] = field(default_factory=list)  # one line per rollback of the guard
 
 
 def fit(
@@ -62,8 +52,7 @@ def fit(
 
     Arguments:
         module: fitted in place; frozen parameters (``requires_grad=False``) stay.
-        loss: maps one item of `batches` to a scalar.
-        batches: one item per step.
+        loss: maps one item of `batches`, of which there is one per step, to a scalar.
         validate: score without gradient, lower is better: scalar, or (M,) for a module of M stacked members, whose
             best rows are then kept one by one.
         every: steps between validations.
@@ -71,8 +60,7 @@ def fit(
         guard: after a bad step sets the module back to a good state and halves the learning rate, as the log says.
 
     Raises:
-        ValueError: an argument lies outside its range, the loss is no scalar, or both `validate` and an average choose
-            the final state.
+        ValueError: the loss is no scalar, or both `validate` and an average choose the final state.
         DivergedError: the loss is NaN or infinite, with a guard more often than its retries; the module is set back to
             its best, first or last good state.
 

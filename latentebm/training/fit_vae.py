@@ -48,21 +48,11 @@ def fit_vae(
 
     .. math:: \max_\theta \mathrm{mean}_i\, w_i \big(E_q[\log p(x_i|z)] - \beta\,\mathrm{KL}(q(z|x_i)\,\|\,p_0)\big)
 
-    Arguments:
-        images: (N, C, H, W), uint8; converted batch by batch.
-        kl_weight: weight β of the KL term in training; above 1 the codes of all images together come closer to the
-            prior, from which new codes are drawn.
-        precision: ``fp32``, ``bf16`` autocast, or ``auto``: bf16 where the processor has it.
-        weights: weight w of each image's loss, (N,); None for ones.
-        labels: class of each image, (N,), for a `ConditionalVAE`.
-        held_out: images (M, C, H, W), uint8, whose ELBO stops the fit and picks its best state; None for neither.
-        patience: checks of the held-out ELBO without improvement, 25 steps apart, before stopping.
+    Losses are nats per image. Images are uint8 (N, C, H, W), weights w and labels, of a `ConditionalVAE`, (N,).
 
-    Returns:
-        The record of the fit; losses are nats per image.
-
-    Raises:
-        DivergedError: the loss became NaN or infinite.
+    With `kl_weight` β above 1 the codes of all images together come closer to the prior, from which new ones are drawn.
+    The precision is ``fp32``, ``bf16`` autocast, or ``auto``: bf16 where the processor has it. The ELBO of images held
+    out picks the best state, and stops the fit after `patience` checks, 25 steps apart, without improvement.
 
     References:
         beta-VAE (Higgins et al., 2017), https://openreview.net/forum?id=Sy2fzU9gl

@@ -23,16 +23,8 @@ class Optimisation:
 
     .. math:: \theta \leftarrow \theta - \eta_t\, \mathrm{AdamW}(\nabla_\theta\, \mathrm{loss}(\mathrm{batch}_t))
 
-    Attributes:
-        lr: peak learning rate η.
-        schedule: its course: ``constant``, ``cosine`` (to zero) or ``onecycle`` (up for a tenth of the steps, then
-            cosine).
-        clip: bound of the gradient's norm; None for no bound.
-        weight_decay: decoupled from the gradient.
-        average: decay of a moving average of the parameters, which the fit ends with; 0 for the last parameters.
-
-    Raises:
-        ValueError: a setting lies outside its range: in every recipe whole numbers are at least 1, others at least 0.
+    In every recipe whole numbers are at least 1, others at least 0. The learning rate is ``constant``, falls to zero by
+    a ``cosine``, or goes up for a tenth of the steps first (``onecycle``).
 
     References:
         Decoupled Weight Decay Regularization (Loshchilov and Hutter, 2019), https://arxiv.org/abs/1711.05101
@@ -43,11 +35,11 @@ class Optimisation:
         [0.1, 1.0, 0.5, 0.0]
     """
 
-    lr: float = 1e-3
+    lr: float = 1e-3  # peak learning rate
     schedule: Schedule = "constant"
-    clip: float | None = None
-    weight_decay: float = 0.0
-    average: float = 0.0
+    clip: float | None = None  # bound of the gradient's norm
+    weight_decay: float = 0.0  # decoupled from the gradient
+    average: float = 0.0  # decay of a moving average of the parameters, which the fit ends with; 0 for the last ones
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():

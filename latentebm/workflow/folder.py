@@ -29,7 +29,8 @@ def check_out(out: Path | str, overwrite: bool) -> Path:
     try:
         if path.is_dir() and any(path.iterdir()):
             if not overwrite:
-                raise fail("out", "a folder that does not exist yet", f"{path}", "choose another, or pass overwrite")
+                fix = "choose another, or pass overwrite=True"
+                raise fail("out", "a folder that does not exist yet", f"{path}", fix)
             if not (path / "config.json").is_file():
                 got = f"{path}, which holds other files"
                 raise fail("out", "an earlier run to overwrite", got, "choose another folder")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import fail
+from latentebm.chunks import in_chunks
 from latentebm.data.images import Images
 from latentebm.debiaser import Debiaser
 from latentebm.evaluation.judges import Classifier, fit_classifier
@@ -153,8 +154,7 @@ def generator_metrics(problem: Problem, model: Debiaser, generator: torch.Genera
     known = problem.judge_test[torch.nonzero(rows).flatten()]
     device = next(model.vae_.parameters()).device
     with torch.no_grad():
-        losses = [model.vae_.loss(x.to(device), generator=generator).cpu() for x in known.float01().split(4096)]
-    loss = torch.cat(losses)
+        loss = in_chunks(lambda x: model.vae_.loss(x.to(device), generator=generator).cpu(), known.float01())
     labels = known.labels if known.labels is not None else torch.empty(0)
     by_class = torch.stack([loss[labels == k].mean() for k in problem.classes])
     counts = torch.tensor(problem.counts(problem.biased), dtype=torch.float32)

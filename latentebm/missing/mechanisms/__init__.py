@@ -2,8 +2,7 @@
 
 from latentebm.missing.mechanisms.classes import ByClass, ImagePixels
 from latentebm.missing.mechanisms.columns import MAR, MCAR, ColumnDriven, SelfMasking
-from latentebm.missing.mechanisms.dataset import MNARDataset
-from latentebm.missing.mechanisms.make import make_missing, make_missing_values
+from latentebm.missing.mechanisms.make import MNARDataset, make_missing, make_missing_values
 from latentebm.missing.mechanisms.mechanism import Mechanism, MissingDataWarning
 from latentebm.missing.mechanisms.patterns import Patterns
 

@@ -21,12 +21,7 @@ class ByClass(Mechanism):
 
     With a rate given to :func:`make_missing`, the rates keep their ratios and are scaled to reach it in expectation.
 
-    Arguments:
-        rates: label to rate of [0, 1]; labels left out lose nothing.
-        columns: columns that may lose cells; all by default.
-
-    Raises:
-        ValueError: a rate lies outside [0, 1]; on use, without labels or where a rate cannot be reached.
+    Labels left out of `rates` lose nothing; `columns` that may lose cells are all by default.
 
     Example:
         >>> from latentebm.missing.mechanisms import make_missing
@@ -69,9 +64,6 @@ class ImagePixels(Mechanism):
             each side; None for the whole image.
         digits: labels that lose pixels; all by default.
         direction: ``high`` removes x ≥ t, ``low`` removes x ≤ t.
-
-    Raises:
-        ValueError: on use, where the data are no images, the box lies outside, or the rate cannot be reached.
 
     Example:
         >>> from latentebm.missing.mechanisms import make_missing

@@ -18,11 +18,7 @@ __all__ = ["MAR", "MCAR", "ColumnDriven", "SelfMasking"]
 class MCAR(Mechanism):
     r"""Missing completely at random: every cell goes with the same probability, :math:`P(s_{ij}=0 \mid x) = r`.
 
-    Arguments:
-        columns: columns that may lose cells, names or numbers; all by default.
-
-    Raises:
-        ValueError: on use, where a column does not exist or no rate is given.
+    `columns` that may lose cells are names or numbers; all by default.
 
     Example:
         >>> from latentebm.missing.mechanisms import make_missing
@@ -51,10 +47,7 @@ class MAR(LinkedMechanism):
     Arguments:
         columns: the observed columns that drive the loss; they stay complete.
         targets: columns that may lose cells; by default all others.
-        kind, direction, slope: the link F, the driver values that remove, and b; see :class:`LinkedMechanism`.
-
-    Raises:
-        ValueError: a choice is unknown; on use, where a driver has missing cells or is among the targets.
+        kind, direction, slope: as in :class:`LinkedMechanism`, of the drivers' values.
 
     Example:
         >>> from latentebm.missing.mechanisms import make_missing
@@ -66,9 +59,6 @@ class MAR(LinkedMechanism):
 
     columns: Columns
     targets: Columns = None
-    kind: str = "logistic"
-    direction: str = "high"
-    slope: float = 2.0
 
     def remove(self, table: Table, rate: float | None, rng: np.random.Generator) -> Iterator[Removal]:
         """Yield each target with rows chosen by the drivers."""
@@ -94,16 +84,9 @@ class SelfMasking(LinkedMechanism):
     mean").
 
     Arguments:
-        kind, direction, slope: the link F, the values that go missing, and b; see :class:`LinkedMechanism`.
+        kind, direction, slope: as in :class:`LinkedMechanism`.
         columns: columns that lose cells; all by default.
         intercept: a at the column's mean, instead of a rate.
-
-    Raises:
-        ValueError: a choice is unknown; on use, where both or neither of rate and intercept are given.
-
-    References:
-        not-MIWAE: Deep generative modelling with missing not at random data (Ipsen, Mattei and Frellsen, 2021),
-        https://arxiv.org/abs/2006.12871
 
     Example:
         >>> from latentebm.missing.mechanisms import make_missing
@@ -115,7 +98,6 @@ class SelfMasking(LinkedMechanism):
     kind: str = "logistic"
     direction: str = "high"
     columns: Columns = None
-    slope: float = 2.0
     intercept: float | None = None
 
     def remove(self, table: Table, rate: float | None, rng: np.random.Generator) -> Iterator[Removal]:
@@ -141,12 +123,9 @@ class ColumnDriven(LinkedMechanism):
     The driver is a target like the others (unless `targets` leaves it out), so that what explains the loss is lost too.
 
     Arguments:
-        driver: the column the loss depends on.
+        driver: the column the loss depends on, complete so far.
         targets: columns that may lose cells; all by default, the driver among them.
-        kind, direction, slope: the link F, the driver values that remove, and b; see :class:`LinkedMechanism`.
-
-    Raises:
-        ValueError: a choice is unknown; on use, where the driver already has missing cells.
+        kind, direction, slope: as in :class:`LinkedMechanism`, of the driver's values.
 
     References:
         How to generate missing data for simulation studies (Zhang, 2023)
@@ -161,9 +140,6 @@ class ColumnDriven(LinkedMechanism):
 
     driver: int | str
     targets: Columns = None
-    kind: str = "logistic"
-    direction: str = "high"
-    slope: float = 2.0
 
     def remove(self, table: Table, rate: float | None, rng: np.random.Generator) -> Iterator[Removal]:
         """Yield each target with rows chosen by the driver."""

@@ -1,18 +1,22 @@
-"""Apply a mechanism to data: one function for arrays, tensors and frames."""
+"""Apply a mechanism to data: to arrays, tensors and frames at once, and to datasets item by item."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from latentebm.checks import check_number, fail
 from latentebm.missing.mechanisms.columns import MAR, MCAR, SelfMasking
 from latentebm.missing.mechanisms.mechanism import Mechanism, MissingDataWarning
 from latentebm.missing.mechanisms.table import Table
 
-__all__ = ["make_missing", "make_missing_values"]
+__all__ = ["MNARDataset", "make_missing", "make_missing_values"]
 
 Seed = int | np.random.Generator | None
 
@@ -20,7 +24,7 @@ Seed = int | np.random.Generator | None
 def make_missing(
     X: Any, mechanism: Mechanism, rate: float | None = None, *, y: Any = None, random_state: Seed = None
 ) -> tuple[Any, Any]:
-    r"""Remove cells of `X` by a mechanism and say which remain.
+    r"""Data of the same kind without the cells that a mechanism removes, and the mask, True = observed.
 
     .. math:: \mathrm{E}[1 - s_{ij}] = r \text{ over the cells the mechanism may remove}, \quad
               \tilde x_{ij} = x_{ij} \text{ where } s_{ij} = 1 \text{, else NaN}
@@ -30,18 +34,13 @@ def make_missing(
 
     Arguments:
         X: complete data, numpy array or torch tensor (N, …), or DataFrame of D columns; not changed.
-        mechanism: decides which cells go, such as ``MCAR()`` or ``SelfMasking("probit")``.
         rate: expected share of removed cells among the columns the mechanism works on, in [0, 1); None where the
             mechanism has a strength of its own.
         y: labels (N,), for mechanisms that depend on them.
         random_state: seed or numpy generator; the same seed gives the same mask.
 
-    Returns:
-        Data of the same kind with NaN where missing, and the mask of the same kind and shape, True = 1 = observed.
-
     Raises:
-        ValueError: the rate lies outside [0, 1) or cannot be reached, X holds infinite values or text the mechanism
-            depends on, a column does not exist, or labels are missing or of another length.
+        ValueError: a rate that cannot be reached, or X holds infinite values or text the mechanism depends on.
 
     Example:
         >>> X = np.arange(6.0).reshape(3, 2)
@@ -80,9 +79,6 @@ def make_missing_values(
 
     Data, seed and result are those of :func:`make_missing`; X (N, D) has at least two columns.
 
-    Raises:
-        ValueError: a rate lies outside [0, 1), the rates sum to 1 or more, or X has fewer than two columns.
-
     Example:
         >>> X = np.random.default_rng(0).normal(size=(2000, 5))
         >>> _, mask = make_missing_values(X, mcar_rate=0.1, mar_rate=0.1, mnar_rate=0.1, random_state=0)
@@ -102,3 +98,56 @@ def make_missing_values(
         X, mask = make_missing(X, mechanism, rate=rate / left, random_state=rng)
         left -= rate
     return X, mask
+
+
+class MNARDataset(Dataset[tuple[Tensor, ...]]):
+    r"""Items of a dataset with cells removed by a mechanism: ``(x, mask)``, or ``(x, mask, y)`` where it has labels.
+
+    .. math:: x_j \leftarrow \mathrm{fill} \text{ where } s_j = 0, \qquad s_j = 1 \text{ observed}
+
+    The dataset is read once to draw every mask, since rates and thresholds belong to the whole of it; masks then stay
+    fixed, the same for any order, number of workers and epoch. Items are read from the dataset as they are asked for;
+    a transform that changes at random would no longer match its mask, so apply such transforms after this dataset.
+
+    Arguments:
+        dataset: map-style dataset of tensors, or of tuples (x, y, …) whose first entry is a tensor (torchvision: pass
+            ``transform=ToTensor()``), or a tensor (N, …).
+        mechanism, rate, seed: as in :func:`make_missing`.
+        fill: value at missing cells; NaN by default.
+
+    Example:
+        >>> items = MNARDataset(torch.rand(8, 5), MCAR(), rate=0.4, seed=0)
+        >>> x, mask = items[0]
+        >>> bool((x.isnan() == ~mask).all()), len(items)
+        (True, 8)
+    """
+
+    def __init__(
+        self, dataset: Any, mechanism: Mechanism, *, rate: float | None = None, seed: int = 0, fill: float = math.nan
+    ) -> None:
+        if len(dataset) == 0:
+            raise fail("dataset", "at least one item", 0, "pass a dataset that holds data")
+        self.dataset, self.fill = dataset, fill
+        items = [self._item(i) for i in range(len(dataset))]
+        x = torch.stack([item[0] for item in items])
+        y = [int(item[1]) for item in items] if len(items[0]) > 1 else None
+        # A row of numbers and a flat dataset of scalars are both fine: the mechanism sees (N, D).
+        _, mask = make_missing(x.reshape(len(x), -1) if x.ndim < 2 else x, mechanism, rate, y=y, random_state=seed)
+        self.mask: Tensor = mask.reshape(x.shape)
+
+    def _item(self, index: int) -> tuple[Any, ...]:
+        item = self.dataset[index]
+        parts = tuple(item) if isinstance(item, tuple | list) else (item,)
+        if not isinstance(parts[0], Tensor):
+            got, fix = type(parts[0]).__name__, "pass transform=ToTensor() to the dataset"
+            raise fail("dataset", "items whose first entry is a tensor", got, fix)
+        return parts
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        x, *rest = self._item(index)
+        mask = self.mask[index]
+        floats = x if x.is_floating_point() else x.to(torch.get_default_dtype())
+        return (floats.masked_fill(~mask, self.fill), mask, *rest[:1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -39,11 +40,7 @@ class Mechanism(ABC):
 
     @abstractmethod
     def remove(self, table: Table, rate: float | None, rng: np.random.Generator) -> Iterator[Removal]:
-        """Yield columns and the rows (N,) removed from them.
-
-        Raises:
-            ValueError: the rate is needed and missing, given and superfluous, or out of reach.
-        """
+        """Yield columns and the rows (N,) removed from them; ValueError where the rate is not one it can have."""
 
     def needs(self, rate: float | None) -> float:
         """Return the rate of a mechanism that has no other strength; ValueError without one."""
@@ -52,18 +49,19 @@ class Mechanism(ABC):
         return rate
 
 
+@dataclass(frozen=True, kw_only=True)
 class LinkedMechanism(Mechanism):
     """A mechanism whose probabilities follow a score z of standard deviation 1, :math:`P = F(a + b z)`.
 
-    Attributes:
+    Arguments:
         kind: F: ``logistic`` or normal (``probit``) distribution function, or a step (``hard``).
         direction: values that go missing: ``high``, ``low``, ``tails`` (far from the mean) or ``middle``.
         slope: b; unused by ``hard``.
     """
 
-    kind: str
-    direction: str
-    slope: float
+    kind: str = "logistic"
+    direction: str = "high"
+    slope: float = 2.0
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, KINDS)

@@ -28,10 +28,7 @@ class Patterns(LinkedMechanism):
         patterns: rows of 0 (goes missing) and 1 (stays), shape (P, D).
         frequencies: f (P,), summing to 1; equal by default.
         weights: w (P, D); by default 1 on what the pattern keeps (MAR).
-        kind, direction, slope: the link F, the weighted scores that remove, and b; see :class:`LinkedMechanism`.
-
-    Raises:
-        ValueError: shapes disagree, a pattern removes nothing, frequencies do not sum to 1; on use, a rate too high.
+        kind, direction, slope: as in :class:`LinkedMechanism`, of the weighted scores.
 
     References:
         Generating missing values for simulation purposes: a multivariate amputation procedure (Schouten, Lugtig and
@@ -48,9 +45,6 @@ class Patterns(LinkedMechanism):
     patterns: Sequence[Sequence[int]]
     frequencies: Sequence[float] | None = None
     weights: Sequence[Sequence[float]] | None = None
-    kind: str = "logistic"
-    direction: str = "high"
-    slope: float = 2.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,9 +52,8 @@ class Patterns(LinkedMechanism):
         if kept.ndim != 2 or not np.isin(kept, (0, 1)).all() or (kept == 1).all(axis=1).any():
             raise fail("patterns", "rows of 0 and 1, each with a 0", self.patterns, "write 0 where a cell goes missing")
         if self.weights is not None and np.shape(self.weights) != kept.shape:
-            raise fail(
-                "weights", f"shape {kept.shape}", np.shape(self.weights), "pass one weight per pattern and column"
-            )
+            fix = "pass one weight per pattern and column"
+            raise fail("weights", f"shape {kept.shape}", np.shape(self.weights), fix)
         f = self._frequencies()
         if f.shape != kept.shape[:1] or (f < 0).any() or abs(f.sum() - 1) > 1e-9:
             raise fail("frequencies", f"{len(kept)} shares that sum to 1", self.frequencies, "divide them by their sum")

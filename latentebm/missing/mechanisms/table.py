@@ -25,16 +25,6 @@ class Table:
     Arguments:
         X: array or tensor (N, …), flattened to (N, D), or a DataFrame of D columns.
         y: labels (N,), where a mechanism needs them.
-
-    Attributes:
-        seen: which cells hold a value, (D, N).
-
-    Raises:
-        ValueError: X has no rows or fewer than two dimensions, holds infinite values, or y has another length.
-
-    Example:
-        >>> Table(np.zeros((3, 2, 2))).shape
-        (3, 4)
     """
 
     def __init__(self, X: Any, y: Any = None) -> None:
@@ -52,7 +42,7 @@ class Table:
         if self.y is not None and self.y.shape != self.shape[:1]:
             raise fail("y", f"labels of shape ({len(X)},)", self.y.shape, "pass one label per row")
         self._block: tuple[int, NDArray[Any]] = (-1, np.empty(0))
-        self.seen = np.empty(self.shape[::-1], dtype=bool)
+        self.seen = np.empty(self.shape[::-1], dtype=bool)  # which cells hold a value, (D, N)
         for rows, columns, part in self._parts():
             missing = part != part if part.dtype.kind == "f" else pd.isna(part)
             if part.dtype.kind == "f" and not np.isfinite(part).all() and np.isinf(part).any():

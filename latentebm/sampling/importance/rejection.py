@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch import Tensor
 from latentebm.checks import check_int, check_rng, fail
 from latentebm.progress import Track, silent
 from latentebm.rng import uniform
-from latentebm.sampling.draws import Draws, gather_draws
+from latentebm.sampling.draws import Draws, base_chunks, gather_draws
 from latentebm.sampling.importance.resampling import pick_columns
 from latentebm.sampling.importance.weights import BASE_DRAWS, WeightSums, check_log_weight, check_weights
 from latentebm.sampling.target import Target, tilt_energy
@@ -26,17 +25,9 @@ class Rejection:
 
     .. math:: u \sim p_0 \text{ kept with probability } e^{-E(u) - M}
 
-    The bound :math:`M` is the largest log-weight met so far. When a larger one comes, the draws kept until then are
-    thinned by :math:`e^{M - M'}`, which makes them draws under the new bound: they are exact up to weights above all
-    that were met.
-
-    Arguments:
-        pilot: base draws that give the first bound, and are then thrown away.
-        chunk: proposals at once, which bounds the memory.
-        max_proposals: proposals after which to give up.
-
-    Raises:
-        ValueError: an argument lies outside its range.
+    The bound :math:`M` is the largest log-weight met so far, at first by `pilot` draws that are thrown away. When a
+    larger one comes, the draws kept until then are thinned by :math:`e^{M - M'}`, which makes them draws under the new
+    bound: they are exact up to weights above all that were met.
 
     References:
         Empirical supremum rejection sampling (Caffo, Booth and Davis, 2002)
@@ -59,11 +50,7 @@ class Rejection:
 
     @torch.no_grad()
     def draw(self, tilt: Target, n: int, *, generator: torch.Generator, track: Track = silent) -> Draws:
-        """Draw `n` points of the tilted distribution; progress is over the chunks of `max_proposals`.
-
-        Returns:
-            Independent draws whose diagnostics hold ``acceptance``, ``log_bound``, ``bound_raised`` (times the
-            bound proved too low), ``proposals``, ``log_z`` and ``log_z_se``.
+        """Draw `n` independent points; of the diagnostics, ``bound_raised`` counts how often the bound was too low.
 
         Raises:
             ValueError: all weights are zero, an energy is NaN or −∞, or `max_proposals` did not give `n` draws.
@@ -73,7 +60,6 @@ class Rejection:
         bound = self._pilot_bound(tilt, generator)
         sums, raised = WeightSums(self.max_proposals), 0
         kept: list[tuple[Tensor, Tensor]] = []
-        count = 0
         for _ in track(range(math.ceil(self.max_proposals / self.chunk)), "proposals"):
             u = tilt.sample_base(self.chunk, generator=generator)
             log_weight = -tilt_energy(tilt, u)
@@ -85,11 +71,12 @@ class Rejection:
             count = sum(len(w) for _, w in kept)
             if count >= n:
                 break
-        if count < n:
-            got = f"{count} kept of {sums.count}"
-            raise fail("max_proposals", f"enough for {n} draws", got, "use SNIS or Langevin")
+        else:
+            raise fail(
+                "max_proposals", f"enough for {n} draws", f"{count} kept of {sums.count}", "use SNIS or Langevin"
+            )
         latent, log_weight = (torch.cat(both)[:n] for both in zip(*kept, strict=True))
-        diagnostics: dict[str, Any] = {
+        diagnostics = {
             "sampler": "rejection",
             "proposals": sums.count,
             "acceptance": count / sums.count,
@@ -101,10 +88,9 @@ class Rejection:
         return gather_draws(tilt, latent, diagnostics, log_weight=log_weight)
 
     def _pilot_bound(self, tilt: Target, generator: torch.Generator) -> float:
-        sums, bound = WeightSums(self.pilot), -math.inf
-        while sums.count < self.pilot:
-            u = tilt.sample_base(min(self.chunk, self.pilot - sums.count), generator=generator)
-            bound = max(bound, float(sums.add(-tilt_energy(tilt, u)).max()))
+        sums = WeightSums(self.pilot)
+        pilots = base_chunks(tilt, self.pilot, self.chunk, generator=generator)
+        bound = max(float(sums.add(log_weight).max()) for _, log_weight in pilots)
         check_weights(sums)
         return bound
 
@@ -119,13 +105,7 @@ class ISIR:
     The tilted distribution is invariant for any number of proposals; where the weights are bounded by :math:`w^*` the
     distance to it falls by at least :math:`1 - (N - 1) / (2 w^* / Z + N - 2)` per step.
 
-    Arguments:
-        proposals: fresh base draws per step, N − 1.
-        n_steps: steps of each chain.
-        chunk: base draws at once, which bounds the memory.
-
-    Raises:
-        ValueError: an argument lies outside its range.
+    A chain makes `n_steps` steps of N − 1 `proposals`; at most `chunk` base draws are held at once.
 
     References:
         Uniform ergodicity of the iterated conditional SMC and geometric ergodicity of particle Gibbs samplers (Andrieu,
@@ -142,13 +122,10 @@ class ISIR:
 
     @torch.no_grad()
     def draw(self, tilt: Target, n: int, *, generator: torch.Generator, track: Track = silent) -> Draws:
-        """Draw `n` points of the tilted distribution, by `n` chains.
-
-        Returns:
-            Draws whose diagnostics hold ``acceptance`` (share of steps that moved) and ``steps``.
+        """Draw `n` points by `n` chains; ``acceptance`` among the diagnostics is the share of steps that moved.
 
         Raises:
-            ValueError: energies are not one per point, an energy is NaN or −∞, or a chain met weights of zero only.
+            ValueError: an energy is NaN or −∞, or a chain met weights of zero only.
         """
         check_int("n", n)
         check_rng(generator)

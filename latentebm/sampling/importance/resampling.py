@@ -12,22 +12,14 @@ from latentebm.checks import check_choice, check_int, check_rng, fail
 from latentebm.rng import permutation
 from latentebm.sampling.importance.weights import WeightSums, check_weights, log_add
 
-__all__ = ["RESAMPLING", "Resampler", "check_filled", "make_resampler", "pick_columns", "resample"]
+__all__ = ["RESAMPLING", "Resampler", "TwoPass", "check_filled", "make_resampler", "pick_columns", "resample"]
 
 
 class Resampler(ABC):
     """Draws n pool points in proportion to their weights, fed chunk by chunk.
 
-    Arguments:
-        n: draws wanted.
-        generator: source of the choices.
-
-    Attributes:
-        index: pool index of each draw, (n,), −1 where it is not drawn yet.
-        passes: how often the pool must be replayed.
+    ``index`` holds the pool index of each draw, (n,), −1 where it is not drawn yet.
     """
-
-    passes = 1
 
     def __init__(self, n: int, generator: torch.Generator) -> None:
         self.n = check_int("n", n)
@@ -38,10 +30,6 @@ class Resampler(ABC):
     @abstractmethod
     def update(self, log_weight: Tensor) -> tuple[Tensor, Tensor]:
         """Take a chunk of float64 log-weights: the positions among the n that it fills, and its rows that fill them."""
-
-    def start(self, log_sum: float) -> None:
-        """Begin the second pass, given the log of the sum of all weights."""
-        raise NotImplementedError(f"{type(self).__name__} needs no second pass")
 
     def finish(self) -> Tensor:
         """Order (n,) in which the draws are to be given, such that every prefix is a fair sample."""
@@ -94,14 +82,24 @@ class WithoutReplacement(Resampler):
         return self._keys.argsort(descending=True)
 
 
-class Systematic(Resampler):
-    """One uniform shift of an even grid over the cumulated weights, then shuffled; least variance, two passes."""
-
-    passes = 2
+class TwoPass(Resampler):
+    """One that needs the log of the sum of all weights before its first chunk, and shuffles what stands together."""
 
     def start(self, log_sum: float) -> None:
-        """Begin the second pass, given the log of the sum of all weights."""
-        self._log_sum, self._seen, self._below, self._filled = log_sum, 0, 0.0, 0
+        """Begin the second pass over the pool."""
+        self._log_sum, self._filled = log_sum, 0
+
+    def finish(self) -> Tensor:
+        """A random order."""
+        return permutation(self.n, self.generator, "cpu")
+
+
+class Systematic(TwoPass):
+    """One uniform shift of an even grid over the cumulated weights; least variance."""
+
+    def start(self, log_sum: float) -> None:
+        super().start(log_sum)
+        self._below = 0.0
         # Rounding in the cumulated weights must not push a grid point off either end.
         self._shift = min(max(float(self.uniform(1)), self.n * 1e-11), 1 - self.n * 1e-11)
 
@@ -115,23 +113,16 @@ class Systematic(Resampler):
         self._filled += len(rows)
         return self._take(draws, rows, len(log_weight))
 
-    def finish(self) -> Tensor:
-        """Shuffle: neighbours of the grid come from neighbours of the pool."""
-        return permutation(self.n, self.generator, "cpu")
 
-
-class Residual(Resampler):
-    """⌊n w⌋ copies of each point, the rest drawn from the remainders, then shuffled; two passes.
+class Residual(TwoPass):
+    """⌊n w⌋ copies of each point, the rest drawn from the remainders.
 
     Every place starts as a reservoir over the remainders; copies claim places from the front, and the reservoirs that
     are left at the end are the independent draws of the rest.
     """
 
-    passes = 2
-
     def start(self, log_sum: float) -> None:
-        """Begin the second pass, given the log of the sum of all weights."""
-        self._log_sum, self._seen, self._filled = log_sum, 0, 0
+        super().start(log_sum)
         self._rest = Multinomial(self.n, self.generator)
 
     def update(self, log_weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,10 +135,6 @@ class Residual(Resampler):
         draws, rows = self._rest.update((expected - whole).log())
         open_ = draws >= self._filled
         return self._take(torch.cat([claimed, draws[open_]]), torch.cat([copies, rows[open_]]), len(log_weight))
-
-    def finish(self) -> Tensor:
-        """Shuffle: copies stand together."""
-        return permutation(self.n, self.generator, "cpu")
 
 
 RESAMPLING: dict[str, type[Resampler]] = {
@@ -164,16 +151,9 @@ def make_resampler(resampling: str, n: int, generator: torch.Generator) -> Resam
 
 
 def resample(log_weight: Tensor, n: int, *, resampling: str = "multinomial", generator: torch.Generator) -> Tensor:
-    r"""Draw `n` indices in proportion to :math:`e^{\mathrm{log\_weight}}`.
+    r"""Draw indices (n,) in proportion to :math:`e^{\mathrm{log\_weight}}` of (K,); every prefix is a fair sample.
 
-    Arguments:
-        log_weight: log-weights, (K,), not normalised.
-        n: draws.
-        resampling: ``multinomial`` (independent), ``systematic``, ``residual``, or ``without_replacement`` (distinct).
-        generator: source of the choices.
-
-    Returns:
-        Indices (n,), of which every prefix is a fair sample.
+    `resampling` is ``multinomial`` (independent), ``systematic``, ``residual``, or ``without_replacement`` (distinct).
 
     Raises:
         ValueError: the weights are not (K,), all zero, NaN or infinite, or too few for distinct draws.
@@ -194,7 +174,7 @@ def resample(log_weight: Tensor, n: int, *, resampling: str = "multinomial", gen
     sums = WeightSums(len(log_weight))
     chunk = sums.add(log_weight)
     check_weights(sums)
-    if resampler.passes == 2:
+    if isinstance(resampler, TwoPass):
         resampler.start(sums.log_sum)
     resampler.update(chunk)
     return check_filled(resampler).index[resampler.finish()]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,10 +12,10 @@ from torch import Tensor
 from latentebm.checks import check_choice, check_int, check_rng, fail
 from latentebm.progress import Track, silent
 from latentebm.rng import child
-from latentebm.sampling.draws import Draws, gather_draws
-from latentebm.sampling.importance.resampling import RESAMPLING, Resampler, check_filled, make_resampler
+from latentebm.sampling.draws import Draws, base_chunks, gather_draws
+from latentebm.sampling.importance.resampling import RESAMPLING, TwoPass, check_filled, make_resampler
 from latentebm.sampling.importance.weights import BASE_DRAWS, WeightSums, check_weights
-from latentebm.sampling.target import Target, tilt_energy
+from latentebm.sampling.target import Target
 
 __all__ = ["SNIS"]
 
@@ -28,18 +29,11 @@ class SNIS:
     The pool is never held: n independent weighted reservoirs take the multinomial draws in one pass. Systematic and
     residual resampling know their counts only after a first pass, and replay the pool from the generator's state.
 
-    Arguments:
-        pool: base draws, K.
-        chunk: base draws at once, which bounds the memory.
-        resampling: ``multinomial`` (independent draws), ``systematic``, ``residual`` or ``without_replacement``
-            (distinct draws; their distribution approaches the tilted one only as the pool outgrows n).
-
-    Raises:
-        ValueError: an argument lies outside its range.
+    Of the `pool`, K base draws, `chunk` are held at once. Draws by ``multinomial`` resampling are independent, those
+    ``without_replacement`` distinct: their distribution approaches the tilted one only as the pool outgrows n.
 
     References:
-        Using the SIR algorithm to simulate posterior distributions (Rubin, 1988); Weighted random sampling with a
-        reservoir (Efraimidis and Spirakis, 2006)
+        Using the SIR algorithm to simulate posterior distributions (Rubin, 1988)
 
     Example:
         >>> from latentebm.adapters.from_module import WrappedModel
@@ -61,15 +55,10 @@ class SNIS:
 
     @torch.no_grad()
     def draw(self, tilt: Target, n: int, *, generator: torch.Generator, track: Track = silent) -> Draws:
-        """Draw `n` points of the tilted distribution.
-
-        Returns:
-            Draws whose diagnostics hold ``ess`` (as a share of the pool), ``pareto_k`` and its threshold, ``log_z`` and
-            ``log_z_se`` in nats, ``duplicates`` (share of draws that repeat an earlier one) and ``reliable``.
+        """Draw `n` points; the diagnostics are `WeightSums.report` and ``duplicates``, the share of repeated draws.
 
         Raises:
-            ValueError: `n` is below 1, energies are not one per point, all weights are zero, an energy is NaN or −∞, or
-                distinct draws outnumber the pool.
+            ValueError: all weights are zero, an energy is NaN or −∞, or distinct draws outnumber the pool.
         """
         check_int("n", n)
         check_rng(generator)
@@ -77,47 +66,31 @@ class SNIS:
             raise fail("n", f"at most pool={self.pool} distinct draws", n, "enlarge the pool")
         resampler = make_resampler(self.resampling, n, child(generator))
         replay = generator.get_state()
-        sums, kept = WeightSums(self.pool), _Kept()
-        for u, log_weight in self._chunks(tilt, generator, track):
-            chunk = sums.add(log_weight)
-            if resampler.passes == 1:
-                kept.fill(n, u, log_weight, resampler.update(chunk))
-        check_weights(sums)
-        if resampler.passes == 2:
+        chunks = partial(base_chunks, tilt, self.pool, self.chunk, generator=generator, track=track)
+        sums = WeightSums(self.pool)
+        if isinstance(resampler, TwoPass):
+            for _, log_weight in chunks():
+                sums.add(log_weight)
+            resampler.start(check_weights(sums).log_sum)
             generator.set_state(replay)
-            resampler.start(sums.log_sum)
-            for u, log_weight in self._chunks(tilt, generator, track):
-                kept.fill(n, u, log_weight, resampler.update(log_weight.double().cpu()))
+            held = _held(n, chunks(), lambda w: resampler.update(w.double().cpu()))
+        else:
+            held = _held(n, chunks(), lambda w: resampler.update(sums.add(w)))
+            check_weights(sums)
         order = check_filled(resampler).finish()
-        diagnostics = {"sampler": "snis", "pool": self.pool, **sums.report(), "duplicates": _duplicates(resampler)}
-        latent, log_weight = kept.ordered(order)
+        latent, log_weight = (t[order.to(t.device)] for t in held)
+        duplicates = 1 - len(resampler.index.unique()) / n
+        diagnostics = {"sampler": "snis", "pool": self.pool, **sums.report(), "duplicates": duplicates}
         return gather_draws(tilt, latent, diagnostics, log_weight=log_weight)
 
-    def _chunks(self, tilt: Target, generator: torch.Generator, track: Track) -> Iterator[tuple[Tensor, Tensor]]:
-        sizes = [min(self.chunk, self.pool - start) for start in range(0, self.pool, self.chunk)]
-        for size in track(sizes, "pool"):
-            u = tilt.sample_base(size, generator=generator)
-            yield u, -tilt_energy(tilt, u)
 
-
-class _Kept:
-    """The present holders of the n places."""
-
-    latent: Tensor | None = None
-    log_weight: Tensor
-
-    def fill(self, n: int, u: Tensor, log_weight: Tensor, taken: tuple[Tensor, Tensor]) -> None:
-        if self.latent is None:
-            self.latent, self.log_weight = u.new_zeros((n, *u.shape[1:])), log_weight.new_zeros(n)
-        draws, rows = (t.to(u.device) for t in taken)
-        self.latent[draws], self.log_weight[draws] = u[rows], log_weight[rows]
-
-    def ordered(self, order: Tensor) -> tuple[Tensor, Tensor]:
-        if self.latent is None:
-            raise RuntimeError("no chunk was seen")
-        order = order.to(self.latent.device)
-        return self.latent[order], self.log_weight[order]
-
-
-def _duplicates(resampler: Resampler) -> float:
-    return 1 - len(resampler.index.unique()) / resampler.n
+def _held(
+    n: int, chunks: Iterable[tuple[Tensor, Tensor]], update: Callable[[Tensor], tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor]:
+    """The points (n, D) and log-weights (n,) that hold the n places once all chunks have passed."""
+    for i, (u, log_weight) in enumerate(chunks):
+        if i == 0:
+            latent, kept = u.new_zeros((n, *u.shape[1:])), log_weight.new_zeros(n)
+        draws, rows = (t.to(u.device) for t in update(log_weight))
+        latent[draws], kept[draws] = u[rows], log_weight[rows]
+    return latent, kept

@@ -19,9 +19,6 @@ BASE_DRAWS = 65_536  # at once, on any device: the draws of a seed depend on it
 def normalised(log_weight: Tensor, dim: int = 0) -> Tensor:
     r"""Self-normalised weights :math:`e^{l_k} / \sum_j e^{l_j}` along an axis of log-weights, shaped as they are.
 
-    Raises:
-        ValueError: a log-weight is NaN or +∞, or all along the axis are −∞.
-
     Example:
         >>> normalised(torch.tensor([0.0, 0.0, -torch.inf]))
         tensor([0.5000, 0.5000, 0.0000])
@@ -51,16 +48,11 @@ def check_log_weight(log_weight: Tensor) -> Tensor:
 class WeightSums:
     r"""Running sums over log-weights that come in chunks: all that ESS, log Z and Pareto-k̂ need.
 
-    .. math::
-        \rho = \frac{(\sum w)^2}{K \sum w^2}, \quad
-        \log \hat Z = \log \tfrac1K \sum w, \quad
+    .. math:: \rho = \frac{(\sum w)^2}{K \sum w^2}, \quad \log \hat Z = \log \tfrac1K \sum w, \quad
         \mathrm{se} = \sqrt{(1/\rho - 1) / K}
 
-    Attributes:
-        log_sum: log of the sum of the weights so far.
-
-    Arguments:
-        size: how many log-weights will come, K; it sets the length of the tail kept for Pareto-k̂.
+    The number K of log-weights that will come sets the length of the tail kept for Pareto-k̂; ``log_sum`` is the log of
+    the sum of the weights so far.
 
     References:
         Pareto smoothed importance sampling (Vehtari et al., 2024), https://arxiv.org/abs/1507.02646
@@ -113,10 +105,7 @@ class WeightSums:
         if len(excess) < 5:
             return math.nan
         # Equal weights have no tail at all; below the resolution of single precision neither has the fit.
-        if float(excess[0]) < 1e-6:
-            return -math.inf
-        k, _ = fit_generalized_pareto(excess.clamp(min=1e-30))
-        return float(k)
+        return -math.inf if float(excess[0]) < 1e-6 else float(fit_generalized_pareto(excess.clamp(min=1e-30))[0])
 
     @property
     def pareto_k_threshold(self) -> float:
@@ -124,23 +113,18 @@ class WeightSums:
         return min(1 - 1 / math.log10(self.count), 0.7) if self.count > 10 else 0.0
 
     def report(self) -> dict[str, float | int | bool]:
-        """All of the above as plain numbers; reliable if ESS ≥ 1 % of the pool and k̂ is below its threshold."""
-        k, threshold = self.pareto_k, self.pareto_k_threshold
-        return {
-            "ess": self.ess,
-            "pareto_k": k,
-            "pareto_k_threshold": threshold,
-            "log_z": self.log_z,
-            "log_z_se": self.log_z_se,
-            "reliable": self.ess >= LEAST_ESS and k < threshold,
-        }
+        """All of the above as plain numbers, nats; reliable if ESS ≥ 1 % of the pool and k̂ is below its threshold."""
+        names = ("ess", "pareto_k", "pareto_k_threshold", "log_z", "log_z_se")
+        found = {name: getattr(self, name) for name in names}
+        return found | {"reliable": found["ess"] >= LEAST_ESS and found["pareto_k"] < found["pareto_k_threshold"]}
 
 
-def check_weights(sums: WeightSums) -> None:
-    """Raise a ValueError if every weight is zero."""
+def check_weights(sums: WeightSums) -> WeightSums:
+    """Return the sums, or raise a ValueError if every weight is zero."""
     if sums.log_sum == -math.inf:
         got = f"{sums.count} of zero"
         raise fail("log_weight", "at least one weight above zero", got, "lower the energy or widen the base")
+    return sums
 
 
 def log_add(log_sum: float, chunk: Tensor) -> float:

@@ -30,20 +30,9 @@ def annealed_langevin(
 
     At the large levels the modes overlap and the chains cross between them; the small ones put the detail in.
 
-    Arguments:
-        potential: maps points (N, *event) and levels (N,) to (N,), in nats.
-        position: starting points, (N, *event), spread about as far as the first level.
-        sigmas: noise levels, falling, (L,).
-        n_steps: steps per level.
-        step: step size in units of the squared level; unadjusted steps are stable below 2.
-        adjusted: accept or reject each step, so that a level's distribution has no bias of the step size.
-        generator: source of the noise.
-
-    Returns:
-        Last positions (N, *event).
-
-    Raises:
-        ValueError: the levels are not positive or do not fall, or an argument is out of range.
+    The potential maps points (N, *event) and levels (N,) to (N,), in nats; the positions (N, *event) spread about as
+    far as the first of the levels `sigmas`, (L,), and their last places are returned. Each level takes `n_steps` of
+    step size s; unadjusted ones are stable below 2, and `adjusted` ones leave no bias of the step size.
 
     References:
         Generative modeling by estimating gradients of the data distribution (Song and Ermon, 2019),

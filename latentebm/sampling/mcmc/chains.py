@@ -38,32 +38,21 @@ def run_chains(
     r"""Advance every chain `n_steps` by the kernel.
 
     Only gradients in the position are formed, never in parameters. A proposal whose energy or gradient is not finite
-    is taken back and counted. On Ctrl-C the steps done so far by all chains are returned.
+    is taken back and counted. On Ctrl-C, if `partial`, the steps done so far by all chains are returned.
 
     Arguments:
-        potential: a target, or a callable from points (N, *event) to (N,), in nats. Every chain's gradient is that of
-            its own potential: the target's ``value_and_grad``, or else found by automatic differentiation.
+        potential: a target, or a callable from points (N, *event) to (N,), in nats; a target without
+            ``value_and_grad`` is differentiated automatically.
         state: starting points (N, *event), or the state of an earlier run, whose step count goes on.
-        kernel: a Langevin kernel.
-        n_steps: steps to take.
-        generator: source of the noise, on the CPU or on the device of the positions.
-        trace: how many chains, from the first, have their path kept; at most `chunk`.
-        thin: keep every `thin`-th step of those paths.
-        chunk: chains evaluated at once, which bounds the memory of the potential's activations and keeps them in cache;
-            None chooses by the device.
+        trace: how many chains, from the first, have their path kept, every `thin`-th step; at most `chunk`.
+        chunk: chains evaluated at once, which bounds the memory; None chooses by the device.
         compile: None runs a perceptron energy (`FusedMLP`, `EnergyNet`, a latent tilt of any strength) as a compiled
             program where it applies: float32 on the CPU, with a C++ compiler at hand; it is built in under a second.
             True also compiles blocks of steps of any other potential with ``torch.compile``, which takes some ten
             seconds once and pays for long runs, and warns where there is no compiler. False runs the plain steps.
-        partial: return what is done on Ctrl-C; otherwise the interrupt passes on.
-        track: shows progress.
-
-    Returns:
-        The final state, how it went, and the kept paths.
 
     Raises:
-        ValueError: an argument is out of range, a start is not finite, the potential's shape is not (N,), or its own
-            ``value_and_grad`` gives other values.
+        ValueError: a start is not finite, or the target's own ``value_and_grad`` gives other values.
         FloatingPointError: an energy of −∞, which would hold its chain forever.
 
     Example:

@@ -52,13 +52,8 @@ class Hamiltonian(ABC):
 
     .. math:: H(u, r) = E(u) - \log p_0(u) + \tfrac12 r^\top M^{-1} r
 
-    Arguments:
-        chains: chains, run one after the other.
-        warm_up: steps of each chain that fit step size and diagonal mass matrix and are thrown away.
-        target: wanted acceptance of that fit.
-
-    Raises:
-        ValueError: an argument lies outside its range.
+    The chains run one after the other. The steps of `warm_up`, thrown away, fit step size and diagonal mass matrix to
+    an acceptance of `target`.
     """
 
     chains: int = 4
@@ -75,16 +70,10 @@ class Hamiltonian(ABC):
         """Pyro's kernel over a potential of one point, ``{"u": point}``."""
 
     def draw(self, tilt: Target, n: int, *, generator: torch.Generator, track: Track = silent) -> Draws:
-        """Draw `n` points of the tilted distribution, shared out evenly among the chains and then shuffled.
+        """Draw `n` points, shared out evenly among the chains and then shuffled; those of one chain are dependent.
 
-        Those of one chain depend on each other.
-
-        Returns:
-            Draws whose diagnostics hold ``divergences``, ``acceptance``, ``step_size``, ``rhat``, ``ess_bulk`` and
-            ``ess_tail`` (least over coordinates, in draws) and ``bfmi`` (least over chains); ``trace`` holds the paths.
-
-        Raises:
-            ValueError: `n` is below 1, or a chain finds no finite start.
+        Of the diagnostics, ``ess_bulk`` and ``ess_tail`` are the least over coordinates, in draws, and ``bfmi`` the
+        least over chains; ``trace`` holds the paths. A chain that finds no finite start is refused.
         """
         chains, name = min(self.chains, check_int("n", n)), type(self).__name__.lower()
         length = max(SHORTEST, math.ceil(n / chains))
@@ -101,10 +90,7 @@ class Hamiltonian(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class NUTS(Hamiltonian):
-    """No-U-Turn sampler (Pyro's): trajectories that end where they would turn back.
-
-    Arguments:
-        max_tree_depth: bound of the doublings of a trajectory; for the others see `Hamiltonian`.
+    """No-U-Turn sampler (Pyro's): trajectories that end where they would turn back, of at most 2^max_tree_depth steps.
 
     References:
         The No-U-Turn sampler (Hoffman and Gelman, 2014), https://arxiv.org/abs/1111.4246
@@ -123,11 +109,10 @@ class NUTS(Hamiltonian):
 
 @dataclass(frozen=True, kw_only=True)
 class HMC(Hamiltonian):
-    """Hamiltonian Monte Carlo (Pyro's) with trajectories of fixed length.
+    """Hamiltonian Monte Carlo (Pyro's) with trajectories of fixed least length.
 
-    Arguments:
-        trajectory: least length of a trajectory, in standard deviations of the whitened distribution; a quarter turn,
-            π/2, takes the normal distribution to an independent point. For the others see `Hamiltonian`.
+    The length is in standard deviations of the whitened distribution; a quarter turn, π/2, takes the normal
+    distribution to an independent point.
 
     References:
         MCMC using Hamiltonian dynamics (Neal, 2011), https://arxiv.org/abs/1206.1901

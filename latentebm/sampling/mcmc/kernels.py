@@ -27,13 +27,9 @@ class Kernel(ABC):
 
     Up to the discretisation it samples :math:`e^{-U/T}` with temperature :math:`T = s^2 / 2d`.
 
-    Arguments:
-        preconditioner: positive diagonal :math:`P`, shaped as one event or broadcast to it; None is the identity.
-        clip: bound of each chain's gradient norm, or None. An unadjusted chain that meets it is biased, and the
-            share of clipped gradients is reported; a Metropolis-adjusted one stays exact.
-
-    Raises:
-        ValueError: an argument lies outside its range.
+    The preconditioner is the positive diagonal :math:`P`, shaped as one event or broadcast to it. An unadjusted chain
+    whose gradient's norm meets the bound `clip` is biased, and the share of clipped gradients is reported; a
+    Metropolis-adjusted one stays exact.
     """
 
     preconditioner: Tensor | None = None
@@ -94,9 +90,7 @@ class ULA(_Stepped):
 
     On :math:`N(0, s^2)` its variance is :math:`T s^2 / (1 - \eta / 2s^2)`: the bias is of the order of the step.
 
-    Arguments:
-        step: step size :math:`\eta > 0`.
-        temperature: :math:`T \ge 0`; 0 is gradient descent.
+    At temperature T = 0 it is gradient descent.
 
     References:
         Exponential convergence of Langevin distributions and their discrete approximations (Roberts and Tweedie, 1996)
@@ -113,11 +107,7 @@ class MALA(_Stepped):
 
     .. math::
         \log \alpha = \frac{U(x) - U(y)}{T}
-        + \frac{|y - x + \eta \nabla U(x)|^2 - |x - y + \eta \nabla U(y)|^2}{4 \eta T}
-
-    Arguments:
-        step: step size :math:`\eta > 0`.
-        temperature: :math:`T > 0`.
+        + \frac{|y - x + \eta \nabla U(x)|^2 - |x - y + \eta \nabla U(y)|^2}{4 \eta T}, \quad T > 0
     """
 
     adjusted: ClassVar[bool] = True
@@ -133,9 +123,7 @@ class RandomWalk(Kernel):
 
     .. math:: y = x + s P^{1/2} \xi, \quad \log \alpha = U(x) - U(y)
 
-    Arguments:
-        step: standard deviation :math:`s > 0` of the proposal; 2.4 of the distribution's suit one dimension.
-        clip: must be None, as there is no gradient to bound.
+    A step s of 2.4 standard deviations of the distribution suits one dimension; there is no gradient to clip.
 
     References:
         Equation of state calculations by fast computing machines (Metropolis et al., 1953),
@@ -168,11 +156,8 @@ class SGLD(Kernel):
     .. math:: \epsilon_t = a (b + t)^{-\gamma}, \quad
         x' = x - \tfrac12 \epsilon_t \nabla U(x) + \sqrt{\epsilon_t T}\, \xi
 
-    Arguments:
-        a: scale of the step, positive.
-        b: offset of the step count, positive.
-        gamma: rate of decrease, of [0, 1]; convergence to the exact distribution asks for (0.5, 1].
-        temperature: :math:`T \ge 0`.
+    The scale a and the offset b are positive, and T is not negative; the rate γ is of [0, 1], of which convergence to
+    the exact distribution asks for (0.5, 1].
 
     References:
         Bayesian learning via stochastic gradient Langevin dynamics (Welling and Teh, 2011)
@@ -209,14 +194,6 @@ class ImproperSGLD(Kernel):
     No scale suits every energy, so there is no default: at :math:`\alpha = 2` a unit-normal prior alone is mapped to 0
     in one step.
 
-    Arguments:
-        alpha: twice the drift, :math:`\alpha > 0`.
-        sigma: standard deviation of the noise, :math:`\sigma \ge 0`.
-
-    References:
-        Your classifier is secretly an energy based model and you should treat it like one (Grathwohl et al., 2020),
-        https://arxiv.org/abs/1912.03263
-
     Example:
         >>> ImproperSGLD(alpha=2.0, sigma=0.01).temperature
         5e-05
@@ -252,6 +229,5 @@ def check_preconditioner(kernel: Kernel, event: tuple[int, ...]) -> None:
     shape = () if kernel.preconditioner is None else tuple(kernel.preconditioner.shape)
     extra = len(event) - len(shape)
     if extra < 0 or any(p not in (1, e) for p, e in zip(shape, event[extra:], strict=True)):
-        raise fail(
-            "preconditioner", f"a shape that broadcasts to {tuple(event)}", shape, "pass one entry per coordinate"
-        )
+        expected = f"a shape that broadcasts to {tuple(event)}"
+        raise fail("preconditioner", expected, shape, "pass one entry per coordinate")

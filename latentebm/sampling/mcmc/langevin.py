@@ -13,7 +13,7 @@ from latentebm.sampling.diagnostics import max_rhat
 from latentebm.sampling.draws import Draws, gather_draws
 from latentebm.sampling.mcmc.chains import run_chains
 from latentebm.sampling.mcmc.kernels import MALA, Kernel, check_kernel
-from latentebm.sampling.mcmc.state import ChainRun, ChainState, start_on
+from latentebm.sampling.mcmc.state import ChainState, start_on
 from latentebm.sampling.mcmc.tuning import tune_step
 from latentebm.sampling.target import Target
 
@@ -29,18 +29,9 @@ class Langevin:
 
     .. math:: u_0 \sim p_0, \quad u_{t+1} \sim K(u_t, \cdot) \text{ for } U(u) = E(u) - \log p_0(u)
 
-    Arguments:
-        kernel: any Langevin kernel. The default, MALA, is exact whatever its step; its step is only a first guess.
-        n_steps: steps of each chain.
-        warm_up: steps in which a Metropolis-adjusted kernel's step is fitted on separate pilot chains; 0 keeps it.
-        target: wanted acceptance of that fit.
-        trace: chains whose path is kept in ``Draws.trace``, the second half of which gives ``rhat``.
-        thin: keep every `thin`-th step of the path.
-        chunk: chains at once, which bounds the memory; None chooses by the device.
-        compile: run the energy as a compiled program where there is one, as in :func:`run_chains`.
-
-    Raises:
-        ValueError: an argument lies outside its range.
+    The default kernel, MALA, is exact whatever its step; that of any Metropolis-adjusted kernel is only a first guess,
+    fitted to an acceptance of `target` on pilot chains of `warm_up` steps, unless there are none. The paths of `trace`
+    chains are kept, the second half of which gives ``rhat``. The rest is as for :func:`run_chains`.
 
     Example:
         >>> from latentebm.adapters.from_module import WrappedModel
@@ -68,16 +59,12 @@ class Langevin:
                 check_int(name, getattr(self, name), low=low)
 
     def draw(self, tilt: Target, n: int, *, generator: torch.Generator, track: Track = silent) -> Draws:
-        """Draw `n` points of the tilted distribution, by `n` chains.
+        """Draw `n` points by `n` chains; the diagnostics are `ChainInfo` and the largest ``rhat`` over coordinates.
 
-        Returns:
-            Draws whose diagnostics hold ``acceptance``, ``step_size``, ``steps``, ``reverted`` (non-finite proposals
-            taken back), ``clipped`` and ``rhat`` (the largest rank-normalised split R̂ over coordinates); where chains
-            hardly move, ``reliable`` is false, and ``why`` says so.
+        Chains that hardly move are not ``reliable``, and ``why`` says so.
 
         Raises:
-            ValueError: `n` is below 1, a chain finds no finite start, or the energy is piecewise constant under an
-                unadjusted kernel.
+            ValueError: a chain finds no finite start, or the energy is piecewise constant under an unadjusted kernel.
             FloatingPointError: an energy of −∞.
         """
         check_int("n", n)
@@ -89,17 +76,12 @@ class Langevin:
         start = self._start(tilt, n, kernel, rng)
         kept: dict[str, Any] = {"trace": min(self.trace, n), "thin": self.thin, "chunk": self.chunk, "track": track}
         run = run_chains(tilt, start, kernel, self.n_steps, generator=rng, compile=self.compile, **kept)
-        return gather_draws(tilt, run.state.position, _report(kernel, run), trace=run.trace)
+        report = {"sampler": type(kernel).__name__.lower(), **run.info._asdict()}
+        report["rhat"] = max_rhat(run.trace[len(run.trace) // 2 :])
+        if run.info.acceptance < STUCK:
+            report |= {"reliable": False, "why": f"the chains hardly move: acceptance {run.info.acceptance:.3g}"}
+        return gather_draws(tilt, run.state.position, report, trace=run.trace)
 
     def _start(self, tilt: Target, n: int, kernel: Kernel, generator: torch.Generator) -> ChainState:
         base = tilt.sample_base(n, generator=generator)
         return start_on(tilt, base, kernel, generator=generator, chunk=self.chunk)
-
-
-def _report(kernel: Kernel, run: ChainRun) -> dict[str, Any]:
-    info = run.info
-    later = run.trace[len(run.trace) // 2 :]
-    said: dict[str, Any] = {}
-    if info.acceptance < STUCK:
-        said = {"reliable": False, "why": f"the chains hardly move: acceptance {info.acceptance:.3g}"}
-    return {"sampler": type(kernel).__name__.lower(), **info._asdict(), "rhat": max_rhat(later), **said}

@@ -1,4 +1,4 @@
-"""A block of Langevin steps as one pure function of tensors, so that it can be compiled as it stands."""
+"""The one Langevin update, and blocks of such steps as one pure function of tensors, to be compiled as it stands."""
 
 from __future__ import annotations
 
@@ -12,14 +12,77 @@ import torch
 from torch import Tensor
 
 from latentebm.sampling.compiled.perceptrons import compiled_form
-from latentebm.sampling.mcmc.step import langevin_update, log_acceptance
 from latentebm.sampling.target import Potential, agrees, value_and_grad
 
-__all__ = ["BLOCK", "MoveBlock", "Point", "all_finite", "clip_gradient", "fastest", "move_block", "why_not_compiled"]
+__all__ = ["BLOCK", "MoveBlock", "Point", "all_finite", "clip_gradient", "fastest", "langevin_update"]
+__all__ += ["langevin_update_foreach", "log_acceptance", "move_block", "why_not_compiled"]
 
 MoveBlock = Callable[..., Any]
 Point = tuple[Tensor, Tensor, Tensor]  # positions (N, *event), energies (N,), gradients (N, *event)
 BLOCK = 8  # steps per block: enough to spread a compiled call's fixed cost, few enough to compile in seconds
+
+
+def langevin_update(
+    x: Tensor,
+    grad: Tensor,
+    noise: Tensor,
+    drift: float | Tensor,
+    scale: float | Tensor,
+    preconditioner: Tensor | None = None,
+) -> Tensor:
+    r"""Make the one Langevin update of positions (N, *event) or a parameter, in place in `noise` unless it is compiled.
+
+    .. math:: x' = x - d P \nabla U(x) + s P^{1/2} \xi
+
+    Drift :math:`d` and noise scale :math:`s` are numbers or scalar tensors; the diagonal :math:`P` broadcasts to `x`.
+
+    Example:
+        >>> langevin_update(torch.ones(1), torch.ones(1), torch.zeros(1), 0.25, 1.0)
+        tensor([0.7500])
+    """
+    if preconditioner is not None:
+        drift, scale = preconditioner * drift, preconditioner.sqrt() * scale
+    if torch.compiler.is_compiling():
+        return noise * scale + x - grad * drift  # in place, a compiler would copy the noise of all steps at every step
+    return noise.mul_(scale).add_(x).sub_(grad * drift)
+
+
+def langevin_update_foreach(
+    xs: list[Tensor], grads: list[Tensor], noise: list[Tensor], drift: float, scale: float
+) -> None:
+    """Make the same update of parameters, in place in `xs`, by fused operations; the noise is overwritten."""
+    torch._foreach_mul_(noise, scale)
+    torch._foreach_add_(noise, grads, alpha=-drift)
+    torch._foreach_add_(xs, noise)
+
+
+def log_acceptance(
+    old: tuple[Tensor, Tensor, Tensor],
+    new: tuple[Tensor, Tensor, Tensor],
+    drift: float | Tensor,
+    scale: float | Tensor,
+    preconditioner: Tensor | None = None,
+) -> Tensor:
+    r"""Log Metropolis–Hastings ratio (N,) of a Langevin proposal, from positions, potentials and gradients.
+
+    .. math:: \log\frac{\pi(y)\, q(x|y)}{\pi(x)\, q(y|x)}, \quad
+        \pi \propto e^{-U/T}, \; q(y|x) = N(x - d P \nabla U(x), s^2 P), \; T = s^2 / 2d
+
+    Without drift the proposal is symmetric and the temperature 1: the ratio is :math:`U(x) - U(y)`.
+
+    Example:
+        >>> x, y = torch.tensor([[1.0]]), torch.tensor([[2.0]])  # U = x²/2: ratio η/4 (x² − y²)
+        >>> log_acceptance((x, x[:, 0] ** 2 / 2, x), (y, y[:, 0] ** 2 / 2, y), 0.5, 1.0)
+        tensor([-0.3750])
+    """
+    x, u_x, g_x = old
+    y, u_y, g_y = new
+    # With D = y − x, |D + dPg_x|² − |D − dPg_y|² over P is D·2d(g_x + g_y) + d²P(g_x² − g_y²): no division by P.
+    metric = g_x.square() - g_y.square() if preconditioner is None else (g_x.square() - g_y.square()) * preconditioner
+    quadratic = (2 * (y - x) * (g_x + g_y) + metric * drift).flatten(1).sum(1)
+    inverse = 2 * drift / scale**2
+    inverse = torch.where(drift == 0, 1.0, inverse) if isinstance(drift, Tensor) else inverse if drift else 1.0
+    return inverse * (u_x - u_y) + (drift / (2 * scale**2)) * quadratic
 
 
 def move_block(
@@ -36,13 +99,9 @@ def move_block(
     """Take K Langevin steps from a point: positions (N, *event), potentials (N,) and gradients.
 
     Arguments:
-        potential: a target, or a callable from (N, *event) to (N,).
-        point: where the chains are.
         noise: standard normal draws, (K, N, *event); overwritten.
         uniform: uniform draws (K, N) of the Metropolis tests, or None for unadjusted steps.
         scales: K pairs of drift and noise scales, or a tensor (K, 2) of them.
-        preconditioner: diagonal of the event, or None.
-        clip: bound of each chain's gradient norm, or None.
         trace: chains, from the first, whose path (K, trace, *event) is returned.
         rule: a kernel whose ``propose`` and ``log_ratio`` take the place of the Langevin update's, or None.
 

@@ -14,7 +14,7 @@ from latentebm.checks import check_rng, fail
 from latentebm.rng import normal
 from latentebm.sampling.mcmc import kernels
 from latentebm.sampling.mcmc.kernels import Kernel
-from latentebm.sampling.mcmc.step import langevin_update, langevin_update_foreach
+from latentebm.sampling.mcmc.moves import langevin_update, langevin_update_foreach
 
 __all__ = ["SGLD", "ImproperSGLD"]
 
@@ -35,11 +35,7 @@ class _LangevinOptimizer(Optimizer):
         return self.kernel(**{f.name: group[f.name] for f in fields(self.kernel) if f.name in group})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of parameters with settings of its own.
-
-        Raises:
-            ValueError: a setting lies outside its range, or a parameter is not floating; the group is not added.
-        """
+        """Add a group of parameters with settings of its own; wrong settings or parameters leave it out."""
         self._kernel({**self.defaults, **param_group})  # checks the settings
         super().add_param_group(param_group)
         if odd := [p.dtype for p in self.param_groups[-1]["params"] if not p.is_floating_point()]:
@@ -49,10 +45,8 @@ class _LangevinOptimizer(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
         """Take one Langevin step from the parameters' gradients; a closure forms them and returns the potential."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
         for group in self.param_groups:
             moved = [p for p in group["params"] if p.grad is not None]
             if moved:
@@ -78,16 +72,11 @@ class _LangevinOptimizer(Optimizer):
         return {**super().state_dict(), "generator": self.generator.get_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from a state dict.
-
-        Raises:
-            ValueError: it holds no state of a generator, or is of an optimizer with other settings.
-        """
+        """Continue from a state dict; one without a generator's state, or of other settings, is refused."""
         state = dict(state_dict)
         if "generator" not in state:
-            raise fail(
-                "state_dict", "the state of a torch.Generator", f"keys {sorted(state)}", "pass what state_dict() gave"
-            )
+            got, fix = f"keys {sorted(state)}", "pass what state_dict() gave"
+            raise fail("state_dict", "the state of a torch.Generator", got, fix)
         for group in state["param_groups"]:
             if missing := sorted(set(self.defaults) - set(group)):
                 got = f"none of {', '.join(missing)}"
@@ -115,17 +104,8 @@ class SGLD(_LangevinOptimizer):
 
     For a posterior the potential is N · mean loss − log prior: the loss summed over *all* data, estimated on a batch.
 
-    Arguments:
-        params: parameters or groups; each group may have its own `a`, `b`, `gamma` and `temperature`.
-        a: scale of the step, positive.
-        b: offset of the step count, positive.
-        gamma: rate of decrease, of [0, 1].
-        temperature: :math:`T \ge 0`.
-        generator: source of the noise.
-        foreach: move all parameters by fused operations; None does so on a GPU, where it pays.
-
-    Raises:
-        ValueError: a setting lies outside its range.
+    Each group of parameters may have its own `a`, `b`, `gamma` and `temperature`. Fused operations move all parameters
+    of a group (`foreach`) on a GPU, where they pay, or as asked for.
 
     Example:
         >>> theta = torch.nn.Parameter(torch.tensor([4.0]))
@@ -152,18 +132,7 @@ class SGLD(_LangevinOptimizer):
 
 
 class ImproperSGLD(_LangevinOptimizer):
-    """Langevin steps of parameters whose drift and noise are set apart, by the kernel of the same name.
-
-    Arguments:
-        params: parameters or groups; each group may have its own `alpha` and `sigma`.
-        alpha: twice the drift, positive.
-        sigma: standard deviation of the noise, 0 or more.
-        generator: source of the noise.
-        foreach: move all parameters by fused operations; None does so on a GPU, where it pays.
-
-    Raises:
-        ValueError: a setting lies outside its range.
-    """
+    """Langevin steps of parameters, drift and noise set apart, by the kernel of the same name; else as in `SGLD`."""
 
     kernel = kernels.ImproperSGLD
 

@@ -43,11 +43,7 @@ class Stepped(NamedTuple):
 
 
 class ReplayBuffer:
-    """The chains' last positions (size, *event) and labels (size,), zeros where chains have none.
-
-    Raises:
-        ValueError: there is no chain, the positions are not floating, or the labels are not one per chain.
-    """
+    """The chains' last positions (size, *event), floating, and labels (size,), zeros where chains have none."""
 
     def __init__(self, x: Tensor, y: Tensor | None = None) -> None:
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 1:
@@ -62,11 +58,7 @@ class ReplayBuffer:
         return len(self.x)
 
     def pick(self, n: int, *, generator: torch.Generator, y: Tensor | None = None) -> Tensor:
-        """Choose `n` distinct rows at random, or with labels given, one row of each label asked for.
-
-        Raises:
-            ValueError: the buffer holds fewer chains, or fewer of a label, than are asked for, or labels are not `n`.
-        """
+        """Choose `n` distinct rows at random, or with labels (n,) given, one of each label; too few are refused."""
         check_int("n", n)
         order = permutation(len(self), check_rng(generator), self.x.device)
         if y is None:
@@ -83,12 +75,6 @@ class ReplayBuffer:
             rows[wanted] = held[: len(wanted)]
         return rows
 
-    def put(self, rows: Tensor, x: Tensor, y: Tensor | None = None) -> None:
-        """Return chains to their rows."""
-        self.x[rows] = x.detach()
-        if y is not None:
-            self.y[rows] = y.to(self.y)
-
     def step(
         self,
         n: int,
@@ -104,21 +90,12 @@ class ReplayBuffer:
         .. math:: x_0 = \begin{cases} \text{a base draw} & \text{with probability } p \\
             \text{a chain of the buffer} & \text{otherwise} \end{cases}, \quad x_n \sim K^n(x_0, \cdot)
 
-        Arguments:
-            n: chains.
-            move: maps chains to where they end.
-            base: fresh starts, ``base(k, generator) -> (k, *event)``.
-            restart: probability p that a chain starts again.
-            generator: source of every choice.
-            y: labels (n,) asked for, or None to take the chains as they come.
-
-        Raises:
-            ValueError: the buffer holds fewer chains, or fewer of a label, than are asked for.
+        `base` gives fresh starts, `move` maps chains to where they end, and p is `restart`. Chains are taken as they
+        come, or with the labels (n,) asked for.
 
         References:
             Training restricted Boltzmann machines using approximations to the likelihood gradient (Tieleman, 2008),
-            https://doi.org/10.1145/1390156.1390290; Implicit generation and modeling with energy based models (Du and
-            Mordatch, 2019), https://arxiv.org/abs/1903.08689
+            https://doi.org/10.1145/1390156.1390290
 
         Example:
             >>> buffer, g = ReplayBuffer(torch.ones(10, 2)), torch.Generator().manual_seed(0)
@@ -133,7 +110,7 @@ class ReplayBuffer:
         if len(again):
             chains.x[again] = base(len(again), generator).to(self.x)
         moved = move(chains)
-        self.put(rows, *moved)
+        self.x[rows], self.y[rows] = moved.x.detach(), moved.y.to(self.y)
         return Stepped(moved, len(again))
 
     def save(self, path: Path | str) -> Path:
@@ -142,11 +119,7 @@ class ReplayBuffer:
 
     @classmethod
     def load(cls, path: Path | str) -> ReplayBuffer:
-        """Read a buffer written by `save`.
-
-        Raises:
-            ValueError: it holds other tensors.
-        """
+        """Read a buffer written by `save`."""
         held = load_file(path)
         if set(held) != {"x", "y"}:
             raise fail("path", "a buffer's tensors x and y", f"{sorted(held)} in {path}", "pass a file save() wrote")
@@ -168,16 +141,8 @@ class PMC:
     filled with base draws at the first call, then kept in ``buffer``. A kernel whose step falls with time starts at its
     first step in every call.
 
-    Arguments:
-        kernel: a Langevin kernel.
-        n_steps: transitions of each chain per call, exactly.
-        size: chains in the buffer.
-        restart: probability that a chain starts again from the base.
-        buffer: a buffer to go on from, or None.
-        compile: run a tilt's energy as a compiled program where there is one, as in :func:`run_chains`.
-
-    Raises:
-        ValueError: an argument lies outside its range.
+    Each call makes exactly `n_steps` transitions of each chain, after it has started again from the base with
+    probability `restart`. A buffer given is gone on from; `compile` is that of :func:`run_chains`.
 
     Example:
         >>> from latentebm.sampling.classifier import ConditionalSampler
@@ -211,11 +176,7 @@ class PMC:
     def sample(
         self, chains: ClassifierChains, n: int, *, generator: torch.Generator, y: Tensor | None = None
     ) -> Labelled:
-        """Move `n` of the buffer's chains over a classifier and return them, of any or of the given labels (n,).
-
-        Raises:
-            ValueError: the buffer is smaller than `n`, holds too few chains of a label, or a label is out of range.
-        """
+        """Move `n` of the buffer's chains over a classifier and return them, of any or of the given labels (n,)."""
         check_int("n", n)
         if y is not None:
             chains.check_labels(y, n)
@@ -237,14 +198,8 @@ class PMC:
     def draw(self, tilt: Target, n: int, *, generator: torch.Generator, track: Track = silent) -> Draws:
         """Move `n` of the buffer's chains over a tilt and return them as draws.
 
-        Returns:
-            Draws whose diagnostics hold ``restarted`` (chains that started again), ``buffer`` (its chains) and what
-            `ChainInfo` holds.
-
-        Raises:
-            ValueError: the buffer is smaller than `n`, a chain finds no finite start, or the energy is piecewise
-                constant under an unadjusted kernel.
-            FloatingPointError: an energy of −∞.
+        The diagnostics are `ChainInfo`, how many chains ``restarted`` and the size of the ``buffer``; errors are those
+        of :meth:`Langevin.draw`.
         """
         check_int("n", n)
         check_rng(generator)

@@ -33,20 +33,12 @@ class ChainState(NamedTuple):
 
 
 class ChainInfo(NamedTuple):
-    """How the chains went.
+    """How the chains went."""
 
-    Attributes:
-        acceptance: mean Metropolis acceptance probability; 1 for unadjusted kernels.
-        step_size: drift scale of the last step; of a random walk, which has no drift, the noise scale.
-        reverted: proposals of non-finite energy or gradient, taken back.
-        clipped: share of gradients that met the kernel's bound.
-        steps: steps done.
-    """
-
-    acceptance: float
-    step_size: float
-    reverted: int
-    clipped: float
+    acceptance: float  # mean Metropolis acceptance probability; 1 for unadjusted kernels
+    step_size: float  # drift scale of the last step; of a random walk, which has no drift, the noise scale
+    reverted: int  # proposals of non-finite energy or gradient, taken back
+    clipped: float  # share of gradients that met the kernel's bound
     steps: int
 
 
@@ -70,17 +62,9 @@ def start_chains(
     *,
     chunk: int | None = None,
 ) -> ChainState:
-    """Evaluate the potential at the start; chains of non-finite energy are redrawn up to 100 times.
+    """Evaluate the potential at points (N, *event); chains of non-finite energy are redrawn up to 100 times.
 
-    Arguments:
-        potential: a target, or a callable from points (N, *event) to (N,), in nats.
-        position: starting points, (N, *event), floating.
-        redraw: gives k fresh starting points, (k, *event), or None.
-        chunk: chains evaluated at once; None chooses by the device.
-
-    Raises:
-        ValueError: the positions are not floating, the potential's shape is not (N,), its own ``value_and_grad`` gives
-            other values, or a chain finds no finite start.
+    ``redraw(k)`` gives k fresh starting points; the other arguments and refusals are those of :func:`run_chains`.
 
     Example:
         >>> start_chains(lambda x: x.square().sum(1) / 2, torch.ones(2, 3)).energy
@@ -95,8 +79,7 @@ def start_chains(
     position = position.detach().clone()
     parts = [_finite(potential, part, redraw) for part in position.split(chain_chunk(chunk, position))]
     energy, grad = (torch.cat(both) for both in zip(*parts, strict=True))
-    bad = (~all_finite(energy, grad)).nonzero()[:, 0]
-    if len(bad):
+    if len(bad := _bad(energy, grad)):
         got = f"{energy[bad[0]].item()} at chain {int(bad[0])}" + (f" after {REDRAWS} redraws" if redraw else "")
         raise fail("start", "a finite potential and gradient", got, "start the chains where the density is positive")
     check_own_gradient(potential, position)
@@ -113,9 +96,7 @@ def start_on(
 ) -> ChainState:
     """Start chains over a tilt at base points (N, D), those of non-finite energy redrawn from its base distribution.
 
-    Raises:
-        ValueError: the energies are not one floating number per point, or are piecewise constant under an unadjusted
-            kernel, or a chain finds no finite start.
+    An energy that is piecewise constant is refused under an unadjusted kernel.
     """
     check_rng(generator)
     with torch.no_grad():
@@ -133,9 +114,12 @@ def _finite(potential: Potential, x: Tensor, redraw: Callable[[int], Tensor] | N
     """
     energy, grad = value_and_grad(potential, x)
     for _ in range(REDRAWS if redraw is not None else 0):
-        bad = (~all_finite(energy, grad)).nonzero()[:, 0]
-        if redraw is None or not len(bad):
+        if redraw is None or not len(bad := _bad(energy, grad)):
             break
         x[bad] = redraw(len(bad)).to(x)
         energy, grad = value_and_grad(potential, x)
     return energy, grad
+
+
+def _bad(energy: Tensor, grad: Tensor) -> Tensor:
+    return (~all_finite(energy, grad)).nonzero()[:, 0]

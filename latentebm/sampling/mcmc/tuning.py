@@ -31,22 +31,12 @@ def tune_step(
 
     .. math:: \log \eta_{t+1} = \log \eta_t + (t + 1)^{-0.6} (\bar\alpha_t - \alpha^*)
 
-    with :math:`\bar\alpha_t` the mean acceptance over all chains; the result averages the later half of the path.
+    with :math:`\bar\alpha_t` the mean acceptance over all chains. The kernel returned, beside the state reached, has
+    the average of the path's later half; the step of the kernel given is the first guess.
 
-    Arguments:
-        potential: a target, or a callable from points (N, *event) to (N,), in nats.
-        state: starting points, or a state.
-        kernel: a Metropolis-adjusted kernel; its step is the first guess.
-        n_steps: warm-up steps.
-        generator: source of the noise.
+    Arguments as for `run_chains`, and:
         target: wanted mean acceptance probability; 0.574 is optimal in high dimension, 0.234 for a random walk.
-        compile: run the potential's own compiled program, as in `run_chains`; True compiles no more than None here.
-
-    Returns:
-        The kernel at the fitted step, and the state reached.
-
-    Raises:
-        ValueError: the kernel is not Metropolis-adjusted, or an argument is out of range.
+        compile: True compiles no more than None here.
 
     References:
         A tutorial on adaptive MCMC (Andrieu and Thoms, 2008); Optimal scaling of discrete approximations to Langevin
