@@ -72,7 +72,7 @@ class Auto:
             own, reason = {"reliable": True}, f"i-SIR chains arrive to within {left:.1%} of total variation"
         else:
             chains = TemperedSMC(particles=self.particles, kernel=self._kernel(tilt, generator))  # type: ignore[assignment]
-            own, reason = {}, "tempered particles go on"
+            own, reason = {}, "tempered particles instead"
         draws = chains.draw(tilt, n, generator=generator, track=track)
         kept = {name: weights[name] for name in ("ess", "pareto_k", "pareto_k_threshold", "log_z", "log_z_se")}
         found: dict[str, Any] = {**kept, **draws.diagnostics, **own}

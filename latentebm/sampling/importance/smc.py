@@ -261,5 +261,5 @@ def _report(stages: list[_Stage], moved: float) -> dict[str, Any]:
         f"log Z is known to ±{se:.2g} nats only": se > LARGEST_SE,
     }
     found = [words for words, is_so in faults.items() if is_so]
-    healthy = f"tempered particles: {len(stages) - 1} temperatures, log Z known to ±{se:.2g} nats"
+    healthy = f"{len(stages) - 1} temperatures, log Z known to ±{se:.2g} nats"
     return {**report, "reliable": not found, "why": "; ".join(found) or healthy}
