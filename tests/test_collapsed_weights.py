@@ -5,6 +5,11 @@ import math
 import pytest
 import torch
 
+from latentebm.adapters.from_module import WrappedModel
+from latentebm.choices import KNOWN
+from latentebm.models.tilts import LatentTilt
+from latentebm.registry import restored, stored
+from latentebm.report.page import reliability
 from latentebm.sampling import (
     MALA,
     PCN,
@@ -250,6 +255,32 @@ def test_auto_takes_what_the_weights_call_for():
     steps = Auto(particles=300).draw(Steps(), 300, generator=gen(2)).diagnostics
     assert steps["sampler"] == "smc"
     assert named_sampler("auto", pool=7, steps=1, n=1) == Auto(pool=7)
+    for sampler in (
+        Auto(pool=9),
+        TemperedSMC(kernel=PCN(0.2)),
+        ParallelTempering(),
+        Langevin(kernel=EllipticalSlice()),
+    ):
+        assert restored("sampler", stored(sampler), KNOWN) == sampler  # as a run folder holds it
+
+
+class Energy(torch.nn.Module):
+    """The stretched mixture as the energy of a code."""
+
+    def forward(self, u):
+        return Stretched().energy(u)
+
+
+def test_a_collapsed_tilt_is_rescued():
+    tilt = LatentTilt(WrappedModel(torch.nn.Identity(), 1), Energy())
+    collapsed = SNIS(pool=20_000).draw(tilt, 50, generator=gen()).diagnostics
+    assert not collapsed["reliable"]
+    draws = named_sampler("auto", pool=20_000, steps=1, n=500).draw(tilt, 500, generator=gen(4))
+    assert_mean((draws.x > 0).double(), 0.7)
+    said = reliability({"tilted": {**collapsed, **draws.diagnostics}})
+    assert said.startswith("Importance weights collapsed (effective sample size 0.0")
+    assert said.endswith("nats.")
+    assert draws.diagnostics["reliable"]
 
 
 def test_particles_that_stand_still_are_unreliable():

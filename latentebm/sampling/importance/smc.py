@@ -212,7 +212,7 @@ def ordered_systematic(log_weight: Tensor, u: Tensor, n: int, *, generator: torc
     Example:
         >>> u = torch.tensor([[0.0], [2.0], [1.0], [3.0]])
         >>> rows = ordered_systematic(torch.tensor([0.0, 0.0, -torch.inf, 0.0]), u, 3, generator=torch.Generator())
-        >>> rows.tolist()
+        >>> rows.sort().values.tolist()
         [0, 1, 3]
     """
     order = _first_component(u, generator).argsort()
