@@ -25,7 +25,7 @@ from latentebm.sampling import (
     bracket_log_z,
 )
 from latentebm.sampling.importance.annealed_weights import annealed_log_weight
-from latentebm.sampling.importance.smc import ordered_systematic
+from latentebm.sampling.importance.places import Places, ordered_systematic
 from latentebm.sampling.named import named_sampler
 from tests.sampling_targets import GaussianTilt, MixtureTilt, assert_mean, gen
 
@@ -161,6 +161,18 @@ def test_ordered_resampling_keeps_the_weights():
     share = log_weight.softmax(0) * 60
     assert bool(((counts - share).abs() < 1 + 1e-9).all())
     assert bool(((counts.double().mean(0) - share).abs() < 4.9 * (0.5 / 20)).all())
+
+
+def test_memory_does_not_grow_with_the_steps():
+    few, many = (Places(size, torch.zeros(600, 4_096)) for size in (10, 10_000))
+    assert few.u.shape == many.u.shape == (3, 600, 4_096)
+    assert Places(50, torch.zeros(3_000, 4_096)).u.shape == (1, 3_000, 4_096)
+    log_weight = torch.tensor([0.0, 1.0, 2.0])
+    held = Places(3, torch.zeros(2_000, 4_200))  # one seat for three places: taken in proportion to weights
+    for k in range(3):
+        held.take(torch.full_like(held.u[0], k), torch.full((2_000,), float(k)), log_weight[k].expand(2_000), gen(k))
+    assert_mean((held.energy[0] == 2).double(), log_weight.softmax(0)[2].item())
+    torch.testing.assert_close(held.log_mean(), (log_weight.logsumexp(0) - math.log(3)).double().expand(2_000))
 
 
 def test_parallel_tempering_mode_masses():
