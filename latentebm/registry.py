@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from latentebm.checks import check_choice, fail
 
 __all__ = ["Option", "Registry", "restored", "stored"]
@@ -91,6 +93,8 @@ def stored(value: Any) -> Any:
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, np.generic):
+        return value.item()
     if dataclasses.is_dataclass(value) and type(value).__module__.split(".")[0] == __package__:
         fields = {field.name: stored(getattr(value, field.name)) for field in dataclasses.fields(value)}
         if not any(isinstance(v, dict) and "own" in v for v in fields.values()):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import check_event, check_int, fail
-from latentebm.models.latent_model import attempt, check_batch, check_codes, check_eval
+from latentebm.models.latent_model import attempt, check_batch, check_codes, check_eval, check_function, probe_codes
 
 __all__ = ["WrappedGenerator", "WrappedModel"]
 
@@ -28,8 +28,8 @@ class WrappedModel(nn.Module):
         encoder: module or function from data to codes (N, d), or None.
 
     Raises:
-        ValueError: two codes of zeros do not decode to a batch of data, of one `data_shape` each, and encode to codes
-            again; or layers depend on the batch in training mode.
+        ValueError: codes do not decode to data of one `data_shape` each, the same at every time and in every batch, or
+            do not encode to codes again.
 
     Example:
         >>> gan = nn.Sequential(nn.Flatten(), nn.Linear(3, 16), nn.Unflatten(1, (1, 4, 4)))
@@ -57,25 +57,33 @@ class WrappedModel(nn.Module):
         check_eval("decoder", decoder)
         check_eval("encoder", encoder)
         self.decoder, self.key, self.encoder = decoder, key, encoder
-        with torch.no_grad():
-            z = torch.zeros(2, *self.latent_shape).to(next(self.parameters(), torch.empty(0)))
-            x = self._data(attempt("decoder", decoder, z, "pass the latent_dim or latent_shape it was made for"), 2)
-            self.data_shape = tuple(x.shape[1:])
-            if encoder is not None:
-                fix = "pass an encoder of what the decoder returns"
-                check_codes("encoder", attempt("encoder", encoder, x, fix), 2, self.latent_dim)
+        like, fix = next(self.parameters(), torch.empty(0)), "pass the latent_dim or latent_shape it was made for"
+        z = probe_codes(self.latent_shape).to(like)
+
+        def decoded(codes: Tensor) -> Tensor:
+            return self._data(attempt("decoder", decoder, codes.clone(), fix), len(codes))
+
+        x = decoded(z)
+        check_function("decoder", decoded, z, x)
+        self.data_shape = tuple(x.shape[1:])
+        self.dtype = like.dtype
+        if encoder is not None:
+            codes = attempt("encoder", encoder, x, "pass an encoder of what the decoder returns")
+            check_codes("encoder", codes, len(x), self.latent_dim)
 
     def decode(self, z: Tensor) -> Tensor:
         """Data (N, *data_shape) of codes (N, d), differentiable where the decoder is."""
         check_event("z", z, (self.latent_dim,))
-        return self._data(self.decoder(z.reshape(-1, *self.latent_shape)), len(z))
+        # A copy in the decoder's own precision: some decoders write into their input.
+        codes = z.reshape(-1, *self.latent_shape).to(self.dtype, copy=True)
+        return self._data(self.decoder(codes), len(z)).to(z.dtype)
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes (N, d) of data; ValueError without an encoder."""
         if self.encoder is None:
             fix = "pass encoder= to WrappedModel, or features= to tilt_generator"
             raise fail("encoder", "a module or function", None, fix)
-        return check_codes("encoder", self.encoder(x), len(x), self.latent_dim)
+        return check_codes("encoder", self.encoder(x.to(self.dtype)).to(x.dtype), len(x), self.latent_dim)
 
     def _data(self, x: Any, n: int) -> Tensor:
         """The data in the decoder's output for `n` codes."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -38,5 +40,8 @@ for command in (sample, report, impute, ampute, plan):
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; signs that a terminal cannot show are replaced, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     app()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gzip
 import os
+import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
@@ -22,6 +26,7 @@ from latentebm.files import write_atomic
 __all__ = ["Images", "as_images", "load_images", "load_npz"]
 
 TORCHVISION = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}
+ROUNDING = 1e-5  # beyond [0, 1]: what rescaling in float32 may leave
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 
 
@@ -66,7 +71,7 @@ def as_images(images: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = 
         >>> as_images(np.ones((2, 4, 4))).images.max()
         tensor(255, dtype=torch.uint8)
     """
-    x = torch.as_tensor(images)
+    x = images if isinstance(images, Tensor) else torch.as_tensor(_plain(images))
     if x.ndim == 3:
         x = x.unsqueeze(1)
     if x.ndim != 4 or x.shape[1] not in (1, 3) or min(x.shape[2:]) < 1:
@@ -75,19 +80,43 @@ def as_images(images: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = 
         x = _quantise(name, x)
     if labels is None:
         return Images(x)
-    y = _labels(name, torch.as_tensor(labels), len(x))
-    return Images(x, y, tuple(str(k) for k in range(int(y.max()) + 1 if len(y) else 0)))
+    names, y = _numbered(labels)
+    y = _labels(name, y, len(x))
+    return Images(x, y, names or tuple(str(k) for k in range(int(y.max()) + 1 if len(y) else 0)))
+
+
+def _plain(array: Any) -> Any:
+    """Unsigned numbers of 16 to 64 bits as signed ones, for which torch has arithmetic."""
+    array = np.asarray(array)
+    return array.astype(np.int64) if array.dtype.kind == "u" and array.dtype.itemsize > 1 else array
+
+
+def _numbered(labels: Any) -> tuple[tuple[str, ...], Tensor]:
+    """Names and indices of text labels; other labels as they are, without names."""
+    if isinstance(labels, Tensor):
+        return (), labels.long() if labels.dtype == torch.bool else labels
+    array = np.asarray(labels)
+    if array.dtype.kind in "US":
+        names, index = np.unique(array, return_inverse=True)
+        return tuple(map(str, names)), torch.as_tensor(index.reshape(array.shape))
+    return (), torch.as_tensor(_plain(array.astype(np.int64) if array.dtype.kind == "b" else array))
 
 
 def _quantise(name: str, x: Tensor) -> Tensor:
+    if x.dtype == torch.bool:
+        return x.to(torch.uint8) * 255
     if not x.is_floating_point():
-        raise fail(name, "uint8, or float in [0, 1]", str(x.dtype), "convert with .astype('uint8')")
+        got = f"{x.dtype}" + (f" in [{int(x.min())}, {int(x.max())}]" if x.numel() and not x.is_complex() else "")
+        fix = "as floats, divide by the largest possible value: 255, 4095 of 12 bits, 65535 of 16"
+        raise fail(name, "uint8, or float in [0, 1]", got, fix)
     if not bool(torch.isfinite(x).all()):
         raise fail(name, "finite pixels", "NaN or infinite ones", "drop those images")
-    if len(x) and (x.min() < 0 or x.max() > 1):
+    if len(x) and (x.min() < -ROUNDING or x.max() > 1 + ROUNDING):
         got = f"floats in [{x.min():.3g}, {x.max():.3g}]"
-        raise fail(name, "floats in [0, 1]", got, "rescale them to [0, 1], or pass uint8")
-    return (x * 255).round().to(torch.uint8)
+        raise fail(
+            name, "floats in [0, 1]", got, "rescale them to [0, 1] (of [-1, 1]: add 1 and divide by 2), or pass uint8"
+        )
+    return (x.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def _labels(name: str, y: Tensor, n: int) -> Tensor:
@@ -166,31 +195,68 @@ def _cache() -> Path:
 
 
 def _shipped_mnist(part: str) -> Images:
-    images = read_image_file(str(_unpacked(f"MNIST/raw/{part}-images-idx3-ubyte.gz")))
-    labels = read_label_file(str(_unpacked(f"MNIST/raw/{part}-labels-idx1-ubyte.gz")))
+    images = _unpacked(f"MNIST/raw/{part}-images-idx3-ubyte.gz", read_image_file)
+    labels = _unpacked(f"MNIST/raw/{part}-labels-idx1-ubyte.gz", read_label_file)
     return Images(images.unsqueeze(1), labels, tuple(map(str, range(10))))
 
 
-def _unpacked(name: str) -> Path:
-    """The shipped file, unpacked once, under a name that holds its digest."""
+def _unpacked(name: str, read: Callable[[str], Tensor]) -> Tensor:
+    """What a shipped file holds, unpacked once under its digest, or each time where no cache can be written."""
     target = _cache() / SHIPPED[name][:16] / Path(name).stem
-    if not target.is_file():
-        write_atomic(target, lambda p: p.write_bytes(gzip.decompress(shipped_file(name).read_bytes())))
-    return target
+    try:
+        if not target.is_file():
+            write_atomic(target, lambda p: p.write_bytes(gzip.decompress(shipped_file(name).read_bytes())))
+        return read(str(target))
+    except OSError:
+        with tempfile.NamedTemporaryFile() as stream:
+            stream.write(gzip.decompress(shipped_file(name).read_bytes()))
+            stream.flush()
+            return read(stream.name)
+
+
+def _is_image(file: str) -> bool:
+    return file.lower().endswith(IMAGE_SUFFIXES) and not Path(file).name.startswith(".")
+
+
+def _rgb(file: str) -> Tensor:
+    """An image file of any mode as (3, H, W), uint8, turned as its EXIF says; transparent parts are black."""
+    with Image.open(file) as opened:
+        if (frames := getattr(opened, "n_frames", 1)) > 1:
+            raise ValueError(f"{frames} frames; save the one you mean")
+        image = ImageOps.exif_transpose(opened)
+        if image.mode.startswith("I"):
+            pixels = np.asarray(image)  # 16 bits, in a file of which no more are used
+            if pixels.min() < 0 or pixels.max() > 65535:
+                raise ValueError(f"pixels in [{pixels.min()}, {pixels.max()}]; save it with 8 or 16 bits")
+            image = Image.fromarray((pixels / 257).round().astype(np.uint8))
+        if image.mode == "F":
+            raise ValueError("floating pixels; save it with 8 or 16 bits")
+        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+            rgba = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+        return pil_to_tensor(image.convert("RGB"))
 
 
 def _load_folder(path: Path) -> Images:
     try:
-        folder = datasets.ImageFolder(str(path), is_valid_file=lambda f: f.lower().endswith(IMAGE_SUFFIXES))
+        folder = datasets.ImageFolder(str(path), is_valid_file=_is_image)
     except FileNotFoundError as error:
         fix = "put the images of each class into a folder of its own"
         raise fail("data", "a folder with one folder of images per class", str(error), fix) from None
-    tensors = [pil_to_tensor(folder.loader(file)) for file, _ in folder.samples]
+    tensors, broken = [], []
+    for file, _ in folder.samples:
+        try:
+            tensors.append(_rgb(file))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: of PNG chunks
+            broken.append(f"{file} ({error})")
+    if broken:
+        got = f"{len(broken)} that cannot: {', '.join(broken[:10])}"
+        raise fail("data", "image files that can be read", got, "repair or remove them")
     shapes = sorted({tuple(x.shape) for x in tensors})
     if len(shapes) != 1:
         raise fail("data", "images of one size", shapes[:3], "resize them to one height and width")
     stacked = torch.stack(tensors)
-    # PIL opens every file as RGB; three equal channels are a grey image.
+    # Every file is read as RGB; three equal channels are a grey image.
     if bool((stacked[:, :1] == stacked).all()):
         stacked = stacked[:, :1]
     return Images(stacked, torch.tensor(folder.targets), tuple(folder.classes))

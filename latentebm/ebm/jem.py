@@ -65,7 +65,7 @@ def fit_jem(
     unconditional one.
 
     Raises:
-        ValueError: the data are not floating and finite, the labels not theirs, or the logits do not depend on them.
+        ValueError: the data are not floating and finite, or have no label each, or the logits do not depend on them.
         DivergedError: training went on diverging; the classifier holds its last good state.
 
     Example:

@@ -149,16 +149,17 @@ def fit_amortized(
         \min_E\; E_{data}[E] - \textstyle\sum_i \bar w_i E(x_i) + \lambda\, E_{data}|\nabla E|^2, \qquad
         \min_G\; E_G[E + U_0] - w H(G)
 
-    The sampler's points are redrawn by importance weights (:class:`Proposal`), so that one that
-    lags behind does not mislead the energy. Each of the two losses treats the other's module as constant: their sum has
-    both gradients, and one optimizer makes both moves. Give the energy a form that is integrable whatever the network
-    does, such as a perceptron over a wide parabola, or a `base`; and the sampler a straight part as wide as the data.
+    The sampler's points are redrawn by importance weights (:class:`Proposal`), so that one that lags behind does not
+    mislead the energy. Each of the two losses treats the other's module as constant: their sum has both gradients, and
+    one optimizer makes both moves. Give the energy a form that is integrable whatever the network does, such as a
+    perceptron over a wide parabola, or a `base`; and the sampler a straight part as wide as the data.
 
     Energy and sampler are fitted in place to data (N, d). The `base` is the potential U₀ that the energy tilts, (N, d)
     to (N,), such as ½|z|² of a latent prior. The record's loss, the sum of a game's two, does not measure progress.
 
     Raises:
-        ValueError: the data are not finite (N, d), the energy not one number per point, or the sampler not of them.
+        ValueError: the data are not finite (N, d), the energy is not one number per point that depends on it, or the
+            sampler makes other points or lacks what its entropy needs.
         DivergedError: the loss became NaN or infinite.
 
     Example:

@@ -68,7 +68,7 @@ def fit_score(
     ``multiscale`` needs a :class:`~latentebm.ebm.noise.NoiseEnergy`.
 
     Raises:
-        ValueError: the data are not finite (N, d), or the energy not one number per point, as its method needs it.
+        ValueError: the data are not finite (N, d), or the energy is not one number per point that depends on it.
         DivergedError: the loss went on being NaN or infinite; the energy holds its last good state.
 
     Example:

@@ -10,7 +10,18 @@ from torch import Tensor, nn
 
 from latentebm.checks import check_finite, check_int, fail
 
-__all__ = ["LatentModel", "attempt", "check_batch", "check_codes", "check_eval", "check_model"]
+__all__ = [
+    *(
+        "LatentModel",
+        "attempt",
+        "check_batch",
+        "check_codes",
+        "check_eval",
+        "check_function",
+        "check_model",
+        "probe_codes",
+    )
+]
 
 BATCH_LAYERS = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 
@@ -46,7 +57,8 @@ def _form(x: Any) -> object:
 def attempt(name: str, function: Callable[..., Any], x: Tensor, fix: str) -> Any:
     """What a user's function makes of `x`; whatever it raises becomes a ValueError that names it."""
     try:
-        return function(x)
+        with torch.no_grad():
+            return function(x)
     except Exception as error:
         got = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         raise fail(name, f"one that takes a tensor of shape {tuple(x.shape)}", got, fix) from error
@@ -63,13 +75,42 @@ def check_model(name: str, model: LatentModel) -> LatentModel:
     if missing := [a for a in ("decode", "latent_dim") if not hasattr(model, a)]:
         got = f"{type(model).__name__} without {missing[0] if len(missing) == 1 else 'both'}"
         raise fail(name, "decode and latent_dim", got, "use WrappedModel(...)")
-    z = torch.zeros(2, check_int(f"{name}.latent_dim", model.latent_dim))
+    check_int(f"{name}.latent_dim", model.latent_dim)
     check_eval(name, model)
-    like = next(cast(nn.Module, model).parameters(), z) if isinstance(model, nn.Module) else z
-    with torch.no_grad():
-        x = attempt(f"{name}.decode", model.decode, z.to(like), "pass the latent_dim it was made for")
-    check_batch(f"{name}.decode", x, len(z), "use WrappedModel(...)")
+    like = next(cast(nn.Module, model).parameters(), torch.empty(0)) if isinstance(model, nn.Module) else torch.empty(0)
+    z = probe_codes((model.latent_dim,)).to(like)
+    kept = z.clone()
+    fix = "pass the latent_dim it was made for"
+    x = check_batch(f"{name}.decode", attempt(f"{name}.decode", model.decode, z, fix), len(z), "use WrappedModel(...)")
+    if not torch.equal(z, kept):
+        raise fail(f"{name}.decode", "codes left as they are", "codes written into", "use WrappedModel(...)")
+    check_function(f"{name}.decode", lambda codes: attempt(f"{name}.decode", model.decode, codes, fix), z, x)
     return model
+
+
+def probe_codes(latent_shape: tuple[int, ...]) -> Tensor:
+    """Two codes that a decoder is tried on."""
+    return torch.randn(2, *latent_shape, generator=torch.Generator().manual_seed(0))
+
+
+def check_function(name: str, decode: Callable[[Tensor], Any], z: Tensor, x: Tensor) -> None:
+    """Raise a ValueError unless codes decode to the same data again, and each by itself.
+
+    Data that differ in rounding alone, as other batch sizes may make them, are the same.
+    """
+    if not _same(decode(z.clone()), x):
+        fix = "switch its own noise off, or make the noise a part of the code"
+        raise fail(name, "the same data for the same codes", "other data at the second time", fix)
+    if not _same(decode(z[:1].clone()), x[:1]):
+        fix = "decode each code by itself, for example without normalising over the batch"
+        raise fail(name, "data of a code whatever its batch", "other data in another batch", fix)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    a, b = a.double(), b.double()
+    return a.shape == b.shape and bool(
+        torch.allclose(a, b, rtol=0.02, atol=0.02 * float(b.abs().mean()), equal_nan=True)
+    )
 
 
 def check_eval(name: str, module: object) -> None:

@@ -37,7 +37,8 @@ class Tilt(nn.Module, ABC):
     def sample_base(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw (n, dim) points of the base distribution."""
         like = next(self.parameters(), torch.empty(0))  # a user's pieces may be plain functions
-        return normal((n, self.dim), generator, like)
+        # Half precision holds weights well, and the steps of chains badly.
+        return normal((n, self.dim), generator, like.new_empty(0, dtype=torch.promote_types(like.dtype, torch.float32)))
 
     def log_base(self, u: Tensor) -> Tensor:
         """Log-density (N,) of the base distribution."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from latentebm.checks import check_int, check_number, fail
+from latentebm.registry import stored
 from latentebm.settings.declaration import setting, settings_of
 from latentebm.settings.values import OfReference, Uniform, parse_classes, parse_proportions, parse_target
 
@@ -188,4 +189,5 @@ class Settings(DebiaserSettings):
         """The settings of data and run as text, numbers and None, for a file."""
         own = {field.name for field in dataclasses.fields(self)} - set(self.debiaser())
         values = {name: getattr(self, name) for name in sorted(own)}
-        return {k: v if v is None or isinstance(v, bool | int | float) else str(v) for k, v in values.items()}
+        plain = {name: stored(value) for name, value in values.items()}
+        return {k: v if v is None or isinstance(v, bool | int | float) else str(values[k]) for k, v in plain.items()}

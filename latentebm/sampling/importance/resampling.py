@@ -83,7 +83,7 @@ class WithoutReplacement(Resampler):
 
 
 class TwoPass(Resampler):
-    """One that needs the log of the sum of all weights before its first chunk, and shuffles what stands together."""
+    """A resampler that needs the log of the sum of all weights before its first chunk, and shuffles its draws."""
 
     def start(self, log_sum: float) -> None:
         """Begin the second pass over the pool."""

@@ -32,7 +32,7 @@ def run_chains(
     thin: int = 1,
     chunk: int | None = None,
     compile: bool | None = None,  # noqa: A002 - the name torch users know
-    partial: bool = True,
+    partial: bool = False,
     track: Track = silent,
 ) -> ChainRun:
     r"""Advance every chain `n_steps` by the kernel.

@@ -14,15 +14,16 @@ from torch import Tensor
 
 from latentebm.checks import check_int, check_number, check_rng
 from latentebm.progress import Track, silent
-from latentebm.rng import permutation, seeded
+from latentebm.rng import permutation, seeded, stream
 from latentebm.sampling.diagnostics import bfmi, ess_bulk, ess_tail, max_rhat
 from latentebm.sampling.draws import Draws, gather_draws
 from latentebm.sampling.mcmc.state import start_on
-from latentebm.sampling.target import Target
+from latentebm.sampling.target import PROBED, Target, check_gradient
 
 __all__ = ["HMC", "NUTS"]
 
 SHORTEST = 4  # draws of a chain that its diagnostics need
+MOST_STEPS = 1_024  # leapfrog steps of a trajectory, as many as NUTS takes at most: a tiny step ends, and shows in R̂
 
 
 class _Recorded:
@@ -43,7 +44,7 @@ class _RecordedHMC(_Recorded, mcmc.HMC):
     @property
     def num_steps(self) -> int:
         """Leapfrog steps that make a trajectory at least as long as asked for; Pyro's own count falls short of it."""
-        return math.ceil(self.trajectory_length / self.step_size)
+        return min(MOST_STEPS, math.ceil(self.trajectory_length / self.step_size))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,7 @@ class Hamiltonian(ABC):
         length = max(SHORTEST, math.ceil(n / chains))
         base = tilt.sample_base(chains, generator=check_rng(generator))
         starts = start_on(tilt, base, generator=generator).position
+        check_gradient(tilt, tilt.sample_base(PROBED, generator=stream(0)))
         kernel = self.kernel(lambda site: tilt.potential(site["u"][None])[0])
         with seeded(generator):  # from which Pyro draws
             runs = [_chain(kernel, u, length, self.warm_up) for u in track(list(starts), name)]
