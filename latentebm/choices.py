@@ -22,8 +22,9 @@ __all__ = ["check_settings", "chosen_method", "chosen_sampler", "kl_weight"]
 
 # Classes whose objects a config file can hold.
 SAMPLING = ("SNIS", "Rejection", "ISIR", "Langevin", "HMC", "NUTS", "ULA", "MALA", "SGLD", "ImproperSGLD", "RandomWalk")
+HARD = ("PCN", "PCNL", "EllipticalSlice", "TemperedSMC", "ParallelTempering", "Auto")
 KNOWN: dict[str, type] = {kind.__name__: kind for kind in (*OBJECTIVES.kinds.values(), *SPACES.kinds.values())}
-KNOWN |= {name: getattr(sampling, name) for name in SAMPLING}
+KNOWN |= {name: getattr(sampling, name) for name in (*SAMPLING, *HARD)}
 
 
 def check_settings(settings: DebiaserSettings) -> None:

@@ -143,7 +143,7 @@ def files(tmp_path):
         ("--data good.npz --proportions .3,.3,.4 --reference-per-class 500", "--reference-per-class: expected"),
         ("--target 0:.5,9:.5", "target: expected"),
         ("--objective gan", "objective: expected one of likelihood, jensen, nce, contrastive, score, amortized"),
-        ("--sampler gibbs", "sampler: expected one of snis, langevin, mala, pmc, hmc, nuts"),
+        ("--sampler gibbs", "sampler: expected one of snis, langevin, mala, pmc, hmc, nuts, auto"),
         ("--space pixel", "space: expected one of latent, data"),
         ("--space data --positives cooked", "positives: expected one of reconstructed, raw"),
         ("--positives raw", "--positives: expected reconstructed unless --space data"),

@@ -6,7 +6,24 @@ import pytest
 import torch
 
 from latentebm.debiaser import Debiaser
-from latentebm.sampling import HMC, ISIR, MALA, NUTS, PMC, SNIS, ULA, Langevin, Rejection, agreement
+from latentebm.sampling import (
+    HMC,
+    ISIR,
+    MALA,
+    NUTS,
+    PCN,
+    PCNL,
+    PMC,
+    SNIS,
+    ULA,
+    Auto,
+    EllipticalSlice,
+    Langevin,
+    ParallelTempering,
+    Rejection,
+    TemperedSMC,
+    agreement,
+)
 from tests.sampling_targets import gen
 
 N = 3_000
@@ -59,8 +76,14 @@ def check_agrees(draws, exact):
         Langevin(),
         Langevin(kernel=ULA(0.01), n_steps=500, trace=0),
         PMC(MALA(0.5), n_steps=150, size=N),
+        Langevin(kernel=PCN(0.4), trace=0),
+        Langevin(kernel=PCNL(0.4), trace=0),
+        Langevin(kernel=EllipticalSlice(), n_steps=60, trace=0),
+        TemperedSMC(particles=N, ess=0.9),
+        ParallelTempering(ladder=[0, 0.5, 1], trace=0),
+        Auto(),
     ],
-    ids=["rejection", "isir", "mala", "ula", "pmc"],
+    ids=["rejection", "isir", "mala", "ula", "pmc", "pcn", "pcnl", "slice", "smc", "pt", "auto"],
 )
 def test_samplers_agree(tilt, exact, sampler):
     check_agrees(sampler.draw(tilt, N, generator=gen(2)), exact)

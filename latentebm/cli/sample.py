@@ -22,7 +22,7 @@ def sample(
     strength: Annotated[float, typer.Option(help="factor of the energy, 0 (untilted) to 1.5")] = 1.0,
     sampler: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="snis, mala, pmc, hmc or nuts; by default the run's own"),
+        typer.Option(help="snis, mala, pmc, hmc, nuts or auto; by default the run's own"),
     ] = None,
     seed: Annotated[Optional[int], typer.Option(help="random seed of the draws; by default the run's own")] = None,  # noqa: UP045
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",

@@ -86,6 +86,8 @@ def reliability(metrics: dict[str, Any]) -> str:
             f"The long chains do not agree: R̂ {t['rhat']:.2f}. Each explored only a part of the distribution; "
             "draw by snis or mala, or draw more."
         )
+    if t.get("why"):
+        return f"{t['why'][0].upper()}{t['why'][1:]}."
     size = f"effective sample size {100 * t['ess']:.3g} %"
     if t["reliable"]:
         return f"The importance weights are healthy: {size}, Pareto k̂ {t['pareto_k']:.2f}."

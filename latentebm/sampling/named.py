@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from latentebm.checks import check_choice, check_int, fail
-from latentebm.sampling import HMC, MALA, NUTS, PMC, SNIS, Langevin, Sampler
+from latentebm.sampling import HMC, MALA, NUTS, PMC, SNIS, Auto, Langevin, Sampler
 
 __all__ = ["SAMPLERS", "named_sampler"]
 
@@ -20,14 +20,15 @@ SAMPLERS: dict[str, Callable[[int, int, int], Sampler]] = {
     "pmc": lambda pool, steps, n: PMC(MALA(STEP), n_steps=steps, size=n),
     "hmc": lambda pool, steps, n: HMC(),
     "nuts": lambda pool, steps, n: NUTS(),
+    "auto": lambda pool, steps, n: Auto(pool=pool),
 }
 
 
 def named_sampler(sampler: Any, *, pool: int, steps: int, n: int) -> Sampler:
     """The sampler of a name; anything with ``draw(target, n, *, generator, track)`` stands for itself.
 
-    ``snis`` takes the pool's size, ``mala`` (which ``langevin`` is too) and ``pmc`` the steps of each chain; the buffer
-    of ``pmc`` holds as many chains as draws will be asked for, n.
+    ``snis`` and ``auto`` take the pool's size, ``mala`` (which ``langevin`` is too) and ``pmc`` each chain's steps; the
+    buffer of ``pmc`` holds as many chains as draws will be asked for, n.
 
     Example:
         >>> named_sampler("mala", pool=1000, steps=50, n=10).n_steps, named_sampler(SNIS(pool=9), pool=1, steps=1, n=1)

@@ -31,7 +31,8 @@ OBJECTIVE = (
 )
 SAMPLER = (
     "snis (importance resampling in one pass), mala or langevin (one Metropolis-adjusted Langevin chain per draw), pmc "
-    "(the same from a replay buffer), hmc or nuts (four long chains; slow), or in Python a Sampler"
+    "(the same from a replay buffer), hmc or nuts (four long chains; slow), auto (snis where its weights are "
+    "healthy, else i-SIR or tempered particles), or in Python a Sampler"
 )
 
 

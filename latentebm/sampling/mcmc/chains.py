@@ -13,7 +13,7 @@ from latentebm.rng import normal, uniform
 from latentebm.sampling.mcmc.kernels import Kernel, check_kernel, check_preconditioner
 from latentebm.sampling.mcmc.moves import BLOCK, MoveBlock, clip_gradient, fastest, move_block
 from latentebm.sampling.mcmc.state import ChainInfo, ChainRun, ChainState, chain_chunk, start_chains
-from latentebm.sampling.target import Potential, WithoutGradient
+from latentebm.sampling.target import Potential
 
 __all__ = ["run_chains"]
 
@@ -67,8 +67,10 @@ def run_chains(
     check_rng(generator)
     for name, value, low in (("n_steps", n_steps, 1), ("trace", trace, 0), ("thin", thin, 1)):
         check_int(name, value, low=low)
-    potential = potential if kernel.gradient else WithoutGradient(potential)
-    state = start_chains(potential, state, chunk=chunk) if not isinstance(state, ChainState) else state
+    x, step = (state.position, state.step) if isinstance(state, ChainState) else (state, 0)
+    potential = kernel.sees(potential, x)
+    if not isinstance(state, ChainState) or state.alone != kernel.alone:
+        state = start_chains(potential, x, chunk=chunk)._replace(step=step, alone=kernel.alone)
     check_preconditioner(kernel, state.position.shape[1:])
     chunk = chain_chunk(chunk, state.position)
     if kernel.clip is not None:
@@ -76,12 +78,14 @@ def run_chains(
     n, trace = len(state.position), min(trace, len(state.position), chunk)
     counts = torch.zeros(3, dtype=torch.float64, device=state.position.device)  # read once, at the end
     path = [state.position.new_empty((0, trace, *state.position.shape[1:]))]
-    potential, move = fastest(potential, state.position, compile)
+    own = kernel.block(generator)
+    potential, move = fastest(potential, state.position, compile) if own is None else (potential, own)
     first = state.step
     try:
         for block in track(_blocks(n_steps, state.position[:chunk].numel()), "chains"):
             # Odd blocks are not worth a program of their own.
-            run = _Run(move if block == BLOCK else move_block, potential, kernel, generator)
+            plain = own or move_block
+            run = _Run(move if block == BLOCK else plain, plain, potential, kernel, generator)
             state, moved = _advance(run, state, block, chunk, trace)
             path += [moved[0][1]] if trace else []
             for counted, _ in moved:
@@ -102,6 +106,7 @@ class _Run(NamedTuple):
     """What every part of the chains is moved by."""
 
     move: MoveBlock
+    plain: MoveBlock
     potential: Potential
     kernel: Kernel
     generator: torch.Generator
@@ -116,14 +121,14 @@ def _advance(run: _Run, state: ChainState, block: int, chunk: int, trace: int) -
     for start in range(0, n, chunk):
         # Nor is a last, smaller chunk worth a program of its own.
         whole = start == 0 or start + chunk <= n
-        part, own = slice(start, start + chunk), run if whole else run._replace(move=move_block)
+        part, own = slice(start, start + chunk), run if whole else run._replace(move=run.plain)
         moved.append(_advance_part(own, state, part, after, block, 0 if start else trace))
-    return ChainState(after[0], after[1], after[2], state.step + block), moved
+    return ChainState(after[0], after[1], after[2], state.step + block, state.alone), moved
 
 
 def _advance_part(run: _Run, state: ChainState, part: slice, after: list[Tensor], block: int, trace: int) -> Moved:
     """Move a part of the chains into `after`: its counts, and the path of its first `trace`."""
-    move, potential, kernel, generator = run
+    move, _, potential, kernel, generator = run
     x = state.position[part]
     noise = normal((block, *x.shape), generator, x)
     tests = uniform((block, len(x)), generator, x) if kernel.adjusted else None

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from latentebm.checks import check_number, fail
+from latentebm.sampling.target import Potential, WithoutGradient
 
 __all__ = ["MALA", "SGLD", "ULA", "ImproperSGLD", "Kernel", "RandomWalk", "check_kernel", "check_preconditioner"]
+
+KERNELS = "ULA, SGLD, ImproperSGLD, MALA, RandomWalk, PCN, PCNL or EllipticalSlice"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,8 @@ class Kernel(ABC):
     clip: float | None = None
     adjusted: ClassVar[bool] = False
     gradient: ClassVar[bool] = True
+    stepped: ClassVar[bool] = True  # whether there is a step to tune
+    alone: ClassVar[bool] = False  # whether its chains' energies are the tilt's alone, without the base distribution
 
     def __post_init__(self) -> None:
         if self.clip is not None:
@@ -45,6 +51,14 @@ class Kernel(ABC):
     @abstractmethod
     def scales(self, t: int) -> tuple[float, float]:
         """Drift and noise scales of step `t`, counted from 0."""
+
+    def sees(self, target: Potential, x: Tensor) -> Potential:
+        """What the kernel looks at of a target: all of it, or all but its gradient; `x` are points to check it at."""
+        return target if self.gradient else WithoutGradient(target)
+
+    def block(self, generator: torch.Generator) -> Callable[..., Any] | None:
+        """A block of steps of the kernel's own, in the form of `move_block`, or None for Langevin steps."""
+        return None
 
     def with_step(self, step: float) -> Kernel:
         """Return the same kernel at another step size."""
@@ -206,7 +220,7 @@ class ImproperSGLD(Kernel):
 def check_kernel(kernel: Kernel) -> Kernel:
     """Return `kernel` if it is one, or raise a ValueError."""
     if not isinstance(kernel, Kernel):
-        raise fail("kernel", "ULA, SGLD, ImproperSGLD, MALA or RandomWalk", repr(kernel), "pass for example MALA(0.1)")
+        raise fail("kernel", KERNELS, repr(kernel), "pass for example MALA(0.1)")
     return kernel
 
 

@@ -19,6 +19,7 @@ from latentebm.sampling.target import Target
 
 __all__ = ["Langevin"]
 
+STUCK = 1e-3  # acceptance below which chains stand still
 PILOTS = 1_024  # chains that tune the step: enough for an acceptance rate within 2 %
 
 
@@ -60,13 +61,15 @@ class Langevin:
     def draw(self, tilt: Target, n: int, *, generator: torch.Generator, track: Track = silent) -> Draws:
         """Draw `n` points by `n` chains; the diagnostics are `ChainInfo` and the largest ``rhat`` over coordinates.
 
+        Chains that hardly move are not ``reliable``, and ``why`` says so.
+
         Raises:
             ValueError: a chain finds no finite start, or the energy is piecewise constant under an unadjusted kernel.
             FloatingPointError: an energy of −∞.
         """
         check_int("n", n)
         kernel, rng = self.kernel, check_rng(generator)
-        if kernel.adjusted and self.warm_up:
+        if kernel.adjusted and kernel.stepped and self.warm_up:
             pilots = self._start(tilt, min(n, PILOTS), kernel, rng)
             fit: dict[str, Any] = {"target": self.target, "generator": rng, "compile": self.compile}
             kernel, _ = tune_step(tilt, pilots, kernel, self.warm_up, **fit)
@@ -75,6 +78,8 @@ class Langevin:
         run = run_chains(tilt, start, kernel, self.n_steps, generator=rng, compile=self.compile, **kept)
         report = {"sampler": type(kernel).__name__.lower(), **run.info._asdict()}
         report["rhat"] = max_rhat(run.trace[len(run.trace) // 2 :])
+        if run.info.acceptance < STUCK:
+            report |= {"reliable": False, "why": f"the chains hardly move: acceptance {run.info.acceptance:.3g}"}
         return gather_draws(tilt, run.state.position, report, trace=run.trace)
 
     def _start(self, tilt: Target, n: int, kernel: Kernel, generator: torch.Generator) -> ChainState:

@@ -14,11 +14,11 @@ from torch import Tensor
 from latentebm.sampling.compiled.perceptrons import compiled_form
 from latentebm.sampling.target import Potential, agrees, value_and_grad
 
-__all__ = ["BLOCK", "MoveBlock", "all_finite", "clip_gradient", "fastest", "langevin_update"]
+__all__ = ["BLOCK", "MoveBlock", "Point", "all_finite", "clip_gradient", "fastest", "langevin_update"]
 __all__ += ["langevin_update_foreach", "log_acceptance", "move_block", "why_not_compiled"]
 
 MoveBlock = Callable[..., Any]
-Point = tuple[Tensor, Tensor, Tensor]
+Point = tuple[Tensor, Tensor, Tensor]  # positions (N, *event), energies (N,), gradients (N, *event)
 BLOCK = 8  # steps per block: enough to spread a compiled call's fixed cost, few enough to compile in seconds
 
 
@@ -94,6 +94,7 @@ def move_block(
     preconditioner: Tensor | None,
     clip: float | None,
     trace: int,
+    rule: Any = None,
 ) -> tuple[Point, Tensor, Tensor]:
     """Take K Langevin steps from a point: positions (N, *event), potentials (N,) and gradients.
 
@@ -102,13 +103,15 @@ def move_block(
         uniform: uniform draws (K, N) of the Metropolis tests, or None for unadjusted steps.
         scales: K pairs of drift and noise scales, or a tensor (K, 2) of them.
         trace: chains, from the first, whose path (K, trace, *event) is returned.
+        rule: a kernel whose ``propose`` and ``log_ratio`` take the place of the Langevin update's, or None.
 
     Returns:
         The new point; sums of acceptance probabilities, clipped gradients and reverted proposals (3,); the path.
     """
     counts, path = noise.new_zeros(3), []
     for k, (drift, scale) in enumerate(scales):
-        y = langevin_update(point[0], point[2], noise[k], drift, scale, preconditioner)
+        moving = (drift, scale, preconditioner)
+        y = rule.propose(point, noise[k]) if rule else langevin_update(point[0], point[2], noise[k], *moving)
         u, g = value_and_grad(potential, y)
         keep = _keepable(u, g)
         if clip is not None:
@@ -117,7 +120,8 @@ def move_block(
         if keep is not None:
             counts[2] += (~keep).sum()
         if uniform is not None:
-            alpha = log_acceptance(point, (y, u, g), drift, scale, preconditioner).clamp(max=0).exp()
+            ratio = rule.log_ratio(point, (y, u, g)) if rule else log_acceptance(point, (y, u, g), *moving)
+            alpha = ratio.clamp(max=0).exp()
             if keep is not None:
                 alpha = torch.where(keep, torch.where(torch.isneginf(u), 1.0, alpha), 0.0)
             counts[0] += alpha.sum()

@@ -20,12 +20,16 @@ REDRAWS = 100
 
 
 class ChainState(NamedTuple):
-    """Where the chains are, (N, *event), with potential (N,), drift gradient (N, *event) and steps done so far."""
+    """Where the chains are, (N, *event), with potential (N,), drift gradient (N, *event) and steps done so far.
+
+    After a kernel over the base distribution, such as PCN, both are of the tilt's energy alone, and `alone` says so.
+    """
 
     position: Tensor
     energy: Tensor
     grad: Tensor
     step: int
+    alone: bool = False
 
 
 class ChainInfo(NamedTuple):

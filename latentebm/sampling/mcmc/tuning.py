@@ -12,7 +12,7 @@ from latentebm.sampling.mcmc.chains import run_chains
 from latentebm.sampling.mcmc.kernels import Kernel, check_kernel
 from latentebm.sampling.mcmc.moves import fastest
 from latentebm.sampling.mcmc.state import ChainState, start_chains
-from latentebm.sampling.target import Potential, WithoutGradient
+from latentebm.sampling.target import Potential
 
 __all__ = ["tune_step"]
 
@@ -55,7 +55,7 @@ def tune_step(
         raise fail("kernel", "a Metropolis-adjusted one", type(kernel).__name__, "use MALA")
     check_int("n_steps", n_steps)
     check_number("target", target, low=0.01, high=0.99)
-    potential = potential if kernel.gradient else WithoutGradient(potential)
+    potential = kernel.sees(potential, state if isinstance(state, Tensor) else state.position)
     state = start_chains(potential, state) if isinstance(state, Tensor) else state
     potential, _ = fastest(potential, state.position, None if compile else compile)
     drift, scale = kernel.scales(0)
