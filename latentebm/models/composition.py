@@ -38,7 +38,6 @@ class ProductTilt(Tilt):
 
     Example:
         >>> from latentebm.adapters.from_module import WrappedModel
-        >>> from latentebm.models.tilts import LatentTilt
         >>> model = WrappedModel(nn.Identity(), 1)
         >>> low, near = LatentTilt(model, nn.Flatten(0)), LatentTilt(model, lambda z: z.square().sum(1))
         >>> (low & near * 0.5).energy(torch.tensor([[3.0]]))
@@ -142,7 +141,6 @@ class NegatedTilt(Tilt):
     Example:
         >>> from latentebm.adapters.from_module import WrappedModel
         >>> from latentebm.models.energies import EnergyNet
-        >>> from latentebm.models.tilts import LatentTilt
         >>> tilt = LatentTilt(WrappedModel(nn.Identity(), 2), EnergyNet(2, limit=5.0))
         >>> away, z = ~tilt, torch.ones(3, 2)
         >>> torch.equal(away.energy(z), -tilt.energy(z))
@@ -212,7 +210,6 @@ def is_bounded(tilt: Tilt) -> bool:
     Example:
         >>> from latentebm.adapters.from_module import WrappedModel
         >>> from latentebm.models.energies import EnergyNet
-        >>> from latentebm.models.tilts import LatentTilt
         >>> model = WrappedModel(nn.Identity(), 2)
         >>> is_bounded(LatentTilt(model, EnergyNet(2, limit=5.0))), is_bounded(LatentTilt(model, EnergyNet(2)))
         (True, False)
