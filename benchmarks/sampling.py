@@ -26,17 +26,23 @@ from latentebm.sampling import (
     ISIR,
     MALA,
     NUTS,
+    PCN,
+    PCNL,
     PMC,
     SGLD,
     SNIS,
     ULA,
+    Auto,
     Draws,
+    EllipticalSlice,
     FusedMLP,
     ImproperSGLD,
     Langevin,
+    ParallelTempering,
     RandomWalk,
     Rejection,
     Target,
+    TemperedSMC,
     ess_bulk,
     run_chains,
 )
@@ -291,7 +297,74 @@ ESS_SAMPLERS: dict[str, tuple[Any, int]] = {
     "pmc": (PersistentCalls(), 2_000),
     "hmc": (HMC(chains=2, warm_up=200), 500),
     "nuts": (NUTS(chains=2, warm_up=200), 500),
+    "pcn": (Langevin(kernel=PCN(0.5), n_steps=200), 2_000),
+    "pcnl": (Langevin(kernel=PCNL(0.5), n_steps=200), 2_000),
+    "elliptical slice": (Langevin(kernel=EllipticalSlice(), n_steps=200), 2_000),
+    "tempered smc": (TemperedSMC(particles=2_000), 2_000),
+    "parallel tempering": (ParallelTempering(), 2_000),
+    "auto": (Auto(), 10_000),
 }
+# In many dimensions, where a step costs memory and chains of points none have to cross modes.
+WIDE: dict[str, tuple[Any, int]] = {
+    "snis": (SNIS(pool=20_000, chunk=1_024), 500),
+    "mala": (Langevin(n_steps=200), 500),
+    "pcn": (Langevin(kernel=PCN(0.5), n_steps=200), 500),
+    "pcnl": (Langevin(kernel=PCNL(0.5), n_steps=200), 500),
+    "elliptical slice": (Langevin(kernel=EllipticalSlice(), n_steps=200), 500),
+    "tempered smc": (TemperedSMC(particles=500, kernel=PCNL(0.5)), 500),
+}
+
+
+class Feature:
+    """N(0, I) tilted by E = 2 (u₀ − 2)²: u₀ ~ N(1.6, .2), the other coordinates as they were."""
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+
+    def sample_base(self, n, *, generator):
+        return torch.randn(n, self.dim, generator=generator)
+
+    def log_base(self, u):
+        return -0.5 * (u.square().sum(1) + self.dim * math.log(2 * math.pi))
+
+    def energy(self, u):
+        return 2 * (u[:, 0] - 2).square()
+
+    def potential(self, u):
+        return self.energy(u) - self.log_base(u)
+
+    def decode(self, u):
+        return u[:, :1]
+
+
+def wide_table() -> list[dict[str, Any]]:
+    """Effective draws per second, and bias, in 100 and 16,384 dimensions, where the exact answer is known."""
+    rows = []
+    for dim in (100, 16_384):
+        tilt = Feature(dim)
+        u = 1.6 + math.sqrt(0.2) * torch.randn(400_000, 1, generator=torch.Generator().manual_seed(2))
+        exact = -Feature(1).energy(u)
+        rows += [measured(dim, name, *pair, tilt, exact) for name, pair in WIDE.items()]
+    return rows
+
+
+def measured(dim: int, name: str, sampler: Any, n: int, tilt: Any, exact: torch.Tensor) -> dict[str, Any]:
+    """One row of a table: draws of a sampler against exact log-weights."""
+    start = time.perf_counter()
+    draws = sampler.draw(tilt, n, generator=torch.Generator().manual_seed(1))
+    seconds = time.perf_counter() - start
+    effective = effective_draws(draws)
+    return {
+        "dim": dim,
+        "sampler": name,
+        "draws": len(draws),
+        "seconds": seconds,
+        "effective": effective,
+        "effective_per_s": effective / seconds,
+        "mean_energy": -draws.log_weight.mean().item(),
+        # In standard deviations of the energy: chance alone gives 1/√effective.
+        "bias": ((exact.mean() - draws.log_weight.mean()) / exact.std()).item(),
+    }
 
 
 def ess_table(epochs: int) -> list[dict[str, Any]]:
@@ -305,24 +378,7 @@ def ess_table(epochs: int) -> list[dict[str, Any]]:
         model = Debiaser(latent_dim=dim, epochs=epochs, device="cpu")
         tilt = model.fit(images[biased].images, images[reference].images).tilt()
         exact = SNIS(pool=4_000_000).draw(tilt, 400_000, generator=torch.Generator().manual_seed(2)).log_weight
-        for name, (sampler, n) in ESS_SAMPLERS.items():
-            start = time.perf_counter()
-            draws = sampler.draw(tilt, n, generator=torch.Generator().manual_seed(1))
-            seconds = time.perf_counter() - start
-            effective = effective_draws(draws)
-            rows.append(
-                {
-                    "dim": dim,
-                    "sampler": name,
-                    "draws": len(draws),
-                    "seconds": seconds,
-                    "effective": effective,
-                    "effective_per_s": effective / seconds,
-                    "mean_energy": -draws.log_weight.mean().item(),
-                    # In standard deviations of the energy: chance alone gives 1/√effective.
-                    "bias": ((exact.mean() - draws.log_weight.mean()) / exact.std()).item(),
-                }
-            )
+        rows += [measured(dim, name, *pair, tilt, exact) for name, pair in ESS_SAMPLERS.items()]
     return rows
 
 
@@ -330,8 +386,9 @@ def effective_draws(draws: Any) -> float:
     """Independent draws that all draws given are worth.
 
     SNIS's are correlated through the noise of their common pool. Draws that are points of one path are worth the path's
-    bulk ESS, least over coordinates. Those of rejection and of chains that start apart and give one draw each are
-    independent. A path whose draws repel each other may be worth more than their number; none is counted so.
+    bulk ESS, least over coordinates, and tempered particles that of their least stage. Those of rejection and of chains
+    that start apart and give one draw each are independent. A path whose draws repel each other may be worth more than
+    their number; none is counted so.
     """
     n, found = len(draws), draws.diagnostics
     if found["sampler"] == "snis":
@@ -339,7 +396,7 @@ def effective_draws(draws: Any) -> float:
         return n * pool / (n + pool)
     if found["sampler"] in ("hmc", "nuts", "pmc"):
         return min(1.0, ess_bulk(draws.trace).min().item() / draws.trace[..., 0].numel()) * n
-    return float(n)
+    return n * min(found.get("stage_ess", [1.0]))
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -354,7 +411,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Run the parts asked for and write what they found."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parts = ("speed", "linear", "memory", "ess")
+    parts = ("speed", "linear", "memory", "ess", "wide")
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/sampling.json"))
     parser.add_argument("--epochs", type=int, default=25, help="of the VAE under the fitted tilts")
@@ -363,7 +420,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     for part in options.parts:
         print(f"\n{part}")
-        result = {"speed": speed, "linear": linear, "memory": memory, "ess": lambda: ess_table(options.epochs)}[part]()
+        tables = {"speed": speed, "linear": linear, "memory": memory, "wide": wide_table}
+        result = {**tables, "ess": lambda: ess_table(options.epochs)}[part]()
         show(result) if isinstance(result, list) else print(json.dumps(result, indent=2))
         # Read again before writing: parts may run side by side, each adding its own.
         found = json.loads(options.out.read_text()) if options.out.exists() else {}

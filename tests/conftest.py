@@ -65,5 +65,5 @@ def run(fast_settings, tmp_path_factory) -> Path:
 def mnist_run(tmp_path_factory) -> Path:
     """Run folder of the main job on real MNIST, shortened."""
     out = tmp_path_factory.mktemp("mnist") / "run"
-    short = {"epochs": 8, "tilt_steps": 400, "folds": 2, "pool": 200_000, "samples": 5000, "latent_dim": 2}
+    short = {"epochs": 6, "tilt_steps": 400, "folds": 2, "pool": 200_000, "samples": 3000, "latent_dim": 2}
     return debias(Settings(**short, out=str(out))).folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -78,13 +79,13 @@ class BaseKernel(Kernel):
 class _Autoregressive(BaseKernel):
     """A proposal that shrinks towards the base distribution's mean, accepted or rejected."""
 
+    @abstractmethod
     def propose(self, point: Point, noise: Tensor) -> Tensor:
         """Proposals (N, D) from a point (positions, energies, gradients) and standard normal draws."""
-        raise NotImplementedError
 
+    @abstractmethod
     def log_ratio(self, old: Point, new: Point) -> Tensor:
         """Log Metropolis–Hastings ratio (N,) of proposals against points."""
-        raise NotImplementedError
 
     def block(self, generator: torch.Generator) -> MoveBlock:
         """The Langevin block with this proposal and ratio."""
