@@ -304,48 +304,6 @@ ESS_SAMPLERS: dict[str, tuple[Any, int]] = {
     "parallel tempering": (ParallelTempering(), 2_000),
     "auto": (Auto(), 10_000),
 }
-# In many dimensions, where a step costs memory and chains of points none have to cross modes.
-WIDE: dict[str, tuple[Any, int]] = {
-    "snis": (SNIS(pool=20_000, chunk=1_024), 500),
-    "mala": (Langevin(n_steps=200), 500),
-    "pcn": (Langevin(kernel=PCN(0.5), n_steps=200), 500),
-    "pcnl": (Langevin(kernel=PCNL(0.5), n_steps=200), 500),
-    "elliptical slice": (Langevin(kernel=EllipticalSlice(), n_steps=200), 500),
-    "tempered smc": (TemperedSMC(particles=500, kernel=PCNL(0.5)), 500),
-}
-
-
-class Feature:
-    """N(0, I) tilted by E = 2 (u₀ − 2)²: u₀ ~ N(1.6, .2), the other coordinates as they were."""
-
-    def __init__(self, dim: int) -> None:
-        self.dim = dim
-
-    def sample_base(self, n, *, generator):
-        return torch.randn(n, self.dim, generator=generator)
-
-    def log_base(self, u):
-        return -0.5 * (u.square().sum(1) + self.dim * math.log(2 * math.pi))
-
-    def energy(self, u):
-        return 2 * (u[:, 0] - 2).square()
-
-    def potential(self, u):
-        return self.energy(u) - self.log_base(u)
-
-    def decode(self, u):
-        return u[:, :1]
-
-
-def wide_table() -> list[dict[str, Any]]:
-    """Effective draws per second, and bias, in 100 and 16,384 dimensions, where the exact answer is known."""
-    rows = []
-    for dim in (100, 16_384):
-        tilt = Feature(dim)
-        u = 1.6 + math.sqrt(0.2) * torch.randn(400_000, 1, generator=torch.Generator().manual_seed(2))
-        exact = -Feature(1).energy(u)
-        rows += [measured(dim, name, *pair, tilt, exact) for name, pair in WIDE.items()]
-    return rows
 
 
 def measured(dim: int, name: str, sampler: Any, n: int, tilt: Any, exact: torch.Tensor) -> dict[str, Any]:
@@ -411,7 +369,7 @@ def show(rows: list[dict[str, Any]]) -> None:
 def main() -> None:
     """Run the parts asked for and write what they found."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parts = ("speed", "linear", "memory", "ess", "wide")
+    parts = ("speed", "linear", "memory", "ess")
     parser.add_argument("--parts", nargs="+", choices=parts, default=list(parts))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/sampling.json"))
     parser.add_argument("--epochs", type=int, default=25, help="of the VAE under the fitted tilts")
@@ -420,8 +378,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     for part in options.parts:
         print(f"\n{part}")
-        tables = {"speed": speed, "linear": linear, "memory": memory, "wide": wide_table}
-        result = {**tables, "ess": lambda: ess_table(options.epochs)}[part]()
+        result = {"speed": speed, "linear": linear, "memory": memory, "ess": lambda: ess_table(options.epochs)}[part]()
         show(result) if isinstance(result, list) else print(json.dumps(result, indent=2))
         # Read again before writing: parts may run side by side, each adding its own.
         found = json.loads(options.out.read_text()) if options.out.exists() else {}
