@@ -49,6 +49,25 @@ def test_overwriting_takes_only_what_a_run_wrote(tmp_path):
         put(tmp_path / "bert", overwrite=True)
 
 
+@pytest.mark.parametrize("fails_at", [1, 2, 3, 4])
+def test_an_earlier_run_comes_back_where_its_successor_cannot_be_put(tmp_path, monkeypatch, fails_at):
+    put(tmp_path / "run", text="old")
+    calls, move = [], shutil.move
+
+    def full(source, target):
+        calls.append(source)
+        if len(calls) == fails_at:
+            raise OSError("no space left on device")
+        return move(source, target)
+
+    monkeypatch.setattr(shutil, "move", full)
+    with pytest.raises(OSError, match="no space"):
+        put(tmp_path / "run", text="new", overwrite=True)
+    assert (tmp_path / "run" / "samples.npz").read_text() == "old"
+    assert written(tmp_path / "run")
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
 def test_links_homes_and_empty_folders_are_used_as_they_are(tmp_path, monkeypatch):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")

@@ -87,8 +87,12 @@ def run_folder(out: Path, overwrite: bool) -> Iterator[Path]:
         if not out.exists():
             new.rename(out)
         else:
-            _move(written(out), out, hidden / "old")
-            _move(sorted(new.rglob("*"), key=lambda file: file.name == "config.json"), new, out)
+            try:
+                _move(written(out), out, hidden / "old")
+                _move(_config_last(new), new, out)
+            except BaseException:  # a full disk, Ctrl-C: the earlier run comes back
+                _move(_config_last(hidden / "old"), hidden / "old", out)
+                raise
         _sync(out.parent)
 
 
@@ -100,6 +104,10 @@ def _move(files: list[Path], source: Path, target: Path) -> None:
             shutil.move(file, place)  # across file systems too, where `out` is a mount point
 
 
+def _config_last(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"), key=lambda file: file.name == "config.json")
+
+
 def _recover(out: Path) -> None:
     """Undo what a killed run left behind: its lock, its hidden folder, an earlier run that it was replacing."""
     lock = _lock(out)
@@ -107,7 +115,7 @@ def _recover(out: Path) -> None:
         return
     for hidden in out.parent.glob(f".{out.name}-*"):
         if written(hidden / "old") and not (out / "config.json").is_file():
-            _move(sorted((hidden / "old").rglob("*")), hidden / "old", out)
+            _move(_config_last(hidden / "old"), hidden / "old", out)
         shutil.rmtree(hidden, ignore_errors=True)
     lock.unlink(missing_ok=True)
 
