@@ -95,5 +95,6 @@ from latentebm.tilting.objectives import Score as Score
 from latentebm.tilting.spaces import DataSpace as DataSpace
 from latentebm.tilting.spaces import LatentSpace as LatentSpace
 from latentebm.tilting.spaces import Space as Space
+from latentebm.training.checkpoint import checkpoints as checkpoints
 from latentebm.training.optimisation import Optimisation as Optimisation
 from latentebm.workflow.run import debias as debias
