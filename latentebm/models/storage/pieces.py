@@ -77,6 +77,7 @@ class Packer:
     A module whose ``arguments`` do not hold its weights sets ``stores_weights = True``.
 
     Example:
+        >>> import torch
         >>> from latentebm.models.features import LinearEnergy
         >>> packer = Packer(None)
         >>> packer.pack("energy", LinearEnergy(torch.ones(2)))
@@ -131,6 +132,7 @@ class Unpacker:
         trusted: packages besides this one whose functions and classes may be imported.
 
     Example:
+        >>> import torch
         >>> from latentebm.models.features import LinearEnergy
         >>> packer = Packer(None)
         >>> spec = packer.pack("energy", LinearEnergy(torch.ones(2)))
