@@ -39,6 +39,7 @@ from latentebm.models.latent_model import LatentModel as LatentModel
 from latentebm.models.networks import MLP as MLP
 from latentebm.models.networks import Conv as Conv
 from latentebm.models.networks import Network as Network
+from latentebm.models.storage.tilt_folder import load_tilt as load_tilt
 from latentebm.models.tilts import LatentTilt as LatentTilt
 from latentebm.models.tilts import ScaledTilt as ScaledTilt
 from latentebm.models.vae import VAE as VAE
