@@ -114,8 +114,8 @@ def test_a_stream_comes_back_with_its_gaps_filled_and_nothing_else_changed():
     words = ["impute", "-", "--out", "-", "--method", "mean"]
     result = CliRunner().invoke(app, words, input=numbers)
     assert result.exit_code == 0, result.output
-    assert result.stdout == numbers.replace(",\n", ",10.0\n")
+    assert result.stdout == numbers.replace(",\n", ",10\n")
     assert "5 of 40 cells imputed" in result.stderr
     for marked, fix in ((numbers.replace(",\n", ",?\n"), "--na '?'"), ("a,b\nNA,1\nx,2\n", "--na NA")):
-        result = CliRunner().invoke(app, words[:-1] + ["miwae"], input=marked)
+        result = CliRunner().invoke(app, [*words[:-1], "miwae"], input=marked)
         assert (result.exit_code, fix in " ".join(result.stderr.split())) == (2, True)

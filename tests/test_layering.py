@@ -31,7 +31,7 @@ ALLOWED = {
     "studies": {"data", "evaluation", "plots", "settings", "debiaser", "workflow"},
     "cli": {"data", "missing", "report", "settings", "debiaser", "workflow", "studies"},
 }
-GROUND = {"checks", "chunks", "devices", "files", "gradients", "progress", "registry", "rng", "_version"}
+GROUND = {"checks", "chunks", "devices", "files", "gradients", "progress", "registry", "rng", "statefile", "_version"}
 MOST_MODULES = 14
 
 
