@@ -48,6 +48,24 @@ def test_a_dataset_read_by_workers_gives_the_fit_of_the_same_images_in_memory(sm
     assert torch.equal(weights(Pairs()), weights(PIXELS))
 
 
+def test_a_stream_goes_on_where_it_was():
+    """After any number of batches: within an epoch, and between two."""
+
+    def batches():
+        images = stored.StoredImages(stored.Rows(torch.from_numpy(PIXELS[:10])), (1, 4, 4))
+        settings = {"batch_size": 3, "epochs": 3, "generator": torch.Generator().manual_seed(0)}
+        return stored.StoredMinibatches(images, torch.arange(10), **settings)
+
+    whole = [rows.tolist() for _, rows in batches()]
+    for used in range(9):
+        begun = batches()
+        _ = [next(iterator) for iterator in [iter(begun)] for _ in range(used)]
+        rest = batches()
+        rest.generator = begun.generator
+        rest.load_state_dict(begun.state_dict())
+        assert [rows.tolist() for _, rows in rest] == whole[used:]
+
+
 def test_arrays_are_mapped_where_they_lie(small_memory, tmp_path):
     np.save(tmp_path / "x.npy", PIXELS)
     np.savez(tmp_path / "x.npz", images=PIXELS, labels=LABELS)
@@ -56,10 +74,10 @@ def test_arrays_are_mapped_where_they_lie(small_memory, tmp_path):
     for name, kind in (("x.npy", StoredSet), ("x.npz", StoredSet), ("c.npz", Images), ("f.npy", StoredSet)):
         data = open_images(str(tmp_path / name))
         assert isinstance(data, kind)
-        assert data.whole(None).images[:, 0].numpy().tolist() == PIXELS.tolist()
+        assert data.whole(limited=False).images[:, 0].numpy().tolist() == PIXELS.tolist()
     assert open_images(str(tmp_path / "x.npz")).counts() == [700, 700, 700]
     part = np.load(tmp_path / "x.npy", mmap_mode="r")[700:]  # whose offset in the file is not the array's own
-    assert as_data(part).whole(None).images[0, 0].tolist() == PIXELS[700].tolist()
+    assert as_data(part).whole(limited=False).images[0, 0].tolist() == PIXELS[700].tolist()
 
 
 def test_folders_and_saved_datasets_stay_on_disk(small_memory, tmp_path):

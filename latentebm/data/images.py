@@ -134,7 +134,7 @@ def load_images(data: str, *, root: Path | str | None = None, train: bool = True
         >>> len(load_images("mnist", train=False))
         10000
     """
-    return open_images(data, root=root, train=train).whole(None)
+    return open_images(data, root=root, train=train).whole(limited=False)
 
 
 def open_images(data: str, *, root: Path | str | None = None, train: bool = True) -> Images | StoredSet:

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from latentebm.data.stored import HELD, StoredImages
+from latentebm.data.stored import StoredImages
 
 __all__ = ["Images", "Labelled", "StoredSet"]
 
@@ -50,7 +50,7 @@ class Images(Labelled[Tensor]):
         """Pixels as float32 in [0, 1], (N, C, H, W)."""
         return self.images.float() / 255
 
-    def whole(self, most: int | None = HELD) -> Images:
+    def whole(self, *, limited: bool = True) -> Images:
         """The images themselves, however many: they are in memory already."""
         return self
 
@@ -71,13 +71,13 @@ class StoredSet(Labelled[StoredImages]):
         (torch.Size([2, 1, 8, 8]), [2, 3])
     """
 
-    def whole(self, most: int | None = HELD) -> Images:
-        """All of the images, read into memory, if they take no more than `most` bytes.
+    def whole(self, *, limited: bool = True) -> Images:
+        """All of the images, read into memory; if `limited`, up to 256 MiB of them.
 
         Raises:
             ValueError: they take more, or one cannot be read.
         """
-        return Images(self.images.whole(most), self.labels, self.class_names)
+        return Images(self.images.whole(limited=limited), self.labels, self.class_names)
 
     def part(self, generator: torch.Generator) -> Images:
         """At most 32 MiB of the images, chosen at random, read into memory."""

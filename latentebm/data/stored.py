@@ -154,16 +154,15 @@ class StoredImages:
         most = max(2, PART // prod(self.item))
         return permutation(len(self), generator, "cpu")[:most].sort().values
 
-    def whole(self, most: int | None = HELD) -> Tensor:
-        """All images (N, C, H, W), uint8, in memory, if they take no more than `most` bytes.
+    def whole(self, *, limited: bool = True) -> Tensor:
+        """All images (N, C, H, W), uint8, in memory: if `limited`, up to 256 MiB of them.
 
         Raises:
             ValueError: they take more, or an item cannot be read.
         """
-        size = prod(self.shape)
-        if most is not None and size > most:
-            expected = f"at most {most / 2**20:,.0f} MiB of images, which are held in memory"
-            raise fail(self.name, expected, f"{size / 2**20:,.0f} MiB", "take fewer images")
+        if limited and not fits(self.shape):
+            expected = f"at most {HELD / 2**20:,.0f} MiB of images, which are held in memory"
+            raise fail(self.name, expected, f"{prod(self.shape) / 2**20:,.0f} MiB", "take fewer images")
         return torch.cat([torch.empty(0, *self.item, dtype=torch.uint8), *(b.images for b in self.in_order())])
 
 
@@ -268,17 +267,31 @@ class StoredMinibatches:
         self.images, self.tensors, self.device = images, tensors, device
         self.batch_size = min(check_int("batch_size", batch_size), len(images))
         self.epochs, self.generator = check_int("epochs", epochs), generator
+        self.used = self.resumed = 0
+        self.order: Tensor | None = None  # of the present epoch
 
     def __len__(self) -> int:
         return self.epochs * (len(self.images) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        order = _Order()
-        loader = self.images.read(order)
-        for _ in range(self.epochs):
-            shuffled = permutation(len(self.images), self.generator, "cpu")
-            picked = shuffled.split(self.batch_size)[: len(self.images) // self.batch_size]
+        order, steps = _Order(), len(self.images) // self.batch_size
+        loader, (first, self.resumed) = self.images.read(order), (self.resumed, 0)
+        for epoch in range(first // steps, self.epochs):
+            begun = max(first - epoch * steps, 0)
+            if begun == 0 or self.order is None:
+                self.order = permutation(len(self.images), self.generator, "cpu")
+            picked = self.order.split(self.batch_size)[begun:steps]
             order.batches = [rows.tolist() for rows in picked]
-            for rows, batch in zip(picked, loader, strict=True):
+            for i, (rows, batch) in enumerate(zip(picked, loader, strict=True)):
+                self.used = epoch * steps + begun + i + 1
                 tensors = (t[rows.to(t.device)] for t in self.tensors)
                 yield (batch.images.to(self.device, non_blocking=True), *tensors)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the iteration is."""
+        return {"used": self.used, "order": self.order}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next iteration go on from where another was."""
+        self.used = self.resumed = state["used"]
+        self.order = state["order"]
