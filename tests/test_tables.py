@@ -185,10 +185,11 @@ def test_shares_come_from_the_reference(exact):
 
 
 def test_a_reference_without_targets_is_matched_as_a_whole(census):
-    women = synthetic_census(6000, seed=3)
-    reference = pd.concat([women.query("sex == 'F'")[:800], women.query("sex == 'M'")[:200]])
-    model = TableDebiaser(steps=60, pool=5000, width=16).fit(census, reference)
-    assert model.heldout_gain_ > 0.1  # KL of the shares of sex alone is .32 nats
+    few = ["sex", "occupation", "income"]
+    other = synthetic_census(3000, seed=3)[few]
+    reference = pd.concat([other.query("sex == 'F'")[:800], other.query("sex == 'M'")[:200]])
+    model = TableDebiaser(steps=60, pool=5000, width=16).fit(census[few], reference)
+    assert model.heldout_gain_ == pytest.approx(0.32, abs=0.1)  # nats: KL of the shares of sex
     assert (model.sample(4000)["sex"] == "F").mean() == pytest.approx(0.8, abs=0.05)
 
 
