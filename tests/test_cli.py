@@ -173,7 +173,7 @@ def files(tmp_path):
         ("--kl-weight nan", "--kl-weight: expected"),
         ("--biased-fraction 1.5", "--biased-fraction: expected"),
         ("--device tpu", "device: expected one of auto, cpu, cuda"),
-        ("--device cuda", "device: expected a CUDA device"),
+        ("--device cuda", "device: expected a device of this machine"),
         ("--out run", "out: expected a folder that does not exist yet"),
         ("--out run --overwrite", "out: expected an earlier run to overwrite"),
         ("--out good.npz", "out: expected a folder"),

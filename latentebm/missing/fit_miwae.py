@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from latentebm.data.batches import Minibatches
+from latentebm.devices import beside
 from latentebm.missing.bound import iwae_bound
 from latentebm.missing.miwae import MIWAE
 from latentebm.progress import Track, silent
@@ -55,6 +56,7 @@ def fit_miwae(
     """
     recipe = recipe or MIWAERecipe()
     epochs = -(-recipe.steps // max(1, len(x) // recipe.batch_size))
+    x, mask = beside(model, x), beside(model, mask)
     batches = Minibatches(x, mask, batch_size=recipe.batch_size, epochs=epochs, generator=generator)
 
     def loss(rows: tuple[Tensor, ...]) -> Tensor:

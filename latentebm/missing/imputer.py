@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, fail
+from latentebm.devices import pick_device
 from latentebm.missing.codec import TableCodec, check_columns
 from latentebm.missing.fit_miwae import MIWAERecipe, fit_miwae
 from latentebm.missing.imputation import Imputation, impute, impute_each
@@ -49,6 +50,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         width: hidden units of each hidden layer.
         k: importance draws per row in training; this, steps, batch_size and lr as in :class:`MIWAERecipe`.
         draws: importance draws per row in imputation.
+        device: where the model computes: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``xpu``.
         random_state: seed of initial weights, training and imputation.
 
     Attributes:
@@ -78,6 +80,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     batch_size: int = 64
     lr: float = 1e-3
     draws: int = 1000
+    device: str = "auto"
     random_state: Any = 0
     track: Track = silent
 
@@ -86,13 +89,14 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         table = self._table(X, reset=True)
         recipe = MIWAERecipe(k=self.k, steps=self.steps, batch_size=self.batch_size, lr=self.lr)
         check_int("draws", self.draws)
+        device = pick_device(self.device)
         self.codec_ = TableCodec(self.likelihood, standardize=self.standardize).fit(table)
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         with seeded(self.seed_):
             self.model_ = MIWAE(
                 self.codec_.families, self.latent_dim, width=self.width, decoder=self.decoder,
                 missing_model=self.missing_model, signs=self._signs(table),
-            )  # fmt: skip
+            ).to(device)  # fmt: skip
         x, mask = self._encode(table)
         result = fit_miwae(self.model_, x, mask, recipe, generator=self._generator(), track=self.track)
         self.bound_ = -result.losses[-1]
@@ -158,7 +162,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return [1 if d == "high" else -1 for d in named]
 
     def _out(self, X: Any, table: pd.DataFrame, values: Tensor) -> Any:
-        done = self.codec_.decode(values.double().numpy(), table)
+        done = self.codec_.decode(values.double().cpu().numpy(), table)
         return done if isinstance(X, pd.DataFrame) else done.to_numpy()
 
     def __sklearn_tags__(self) -> Any:

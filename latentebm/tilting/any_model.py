@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from latentebm.checks import check_finite, check_int, check_rng, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
+from latentebm.devices import beside
 from latentebm.models.energies import EnergyNet
 from latentebm.models.features import FeatureEnergy, checked_features, decoded_features
 from latentebm.models.latent_model import LatentModel, check_codes, check_model
@@ -115,6 +116,7 @@ def tilt_generator(
     """
     check_model("model", model)
     check_rng(generator)
+    reference = beside(model, reference) if isinstance(reference, Tensor) else reference
     _matching(model, reference, generator)
     if features is not None and not callable(features):
         raise fail("features", "a function of the data, or None", repr(features), "pass a function or leave it out")
