@@ -6,22 +6,20 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
-from scipy.special import logsumexp, softmax
 from torch import Tensor
 
 from latentebm.checks import check_int, check_number, check_rng, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size
-from latentebm.models.features import Attribute, FeatureEnergy, LinearEnergy, joint_features
+from latentebm.models.features import Attribute, FeatureEnergy, JointFeatures, LinearEnergy
 from latentebm.models.latent_model import LatentModel, check_model
 from latentebm.models.tilts import LatentTilt, Tilt
 from latentebm.progress import Track, silent
+from latentebm.sampling.importance.moments import moment_weights
 from latentebm.sampling.importance.weights import ess, normalised
 
 __all__ = ["expected_shares", "tilt_attributes"]
 
 FEWEST = 100  # effective draws below which a target rests on too few of them to mean anything
-BOUND = (-30.0, 30.0)  # nats: no pool is large enough for greater log-ratios; targets out of reach end here
 FIX = "ask for a smaller change, enlarge the pool, or train the model on more of what is rare"
 
 
@@ -43,9 +41,8 @@ def tilt_attributes(
     proportional fitting on a pool of prior draws, solved by quasi-Newton steps. For one attribute of hard labels
     :math:`e^{-E}` is the ratio of wanted to found share.
 
-    The energy is the user's function and θ; to keep a tilt, save ``tilt.net.energy`` (θ) with
-    :func:`latentebm.models.saving.save_weights`. With a function that is not differentiable every sampler works but
-    the unadjusted Langevin kernels, which need the energy's gradient and refuse it.
+    The energy is the user's function and θ; ``tilt.save(folder)`` keeps θ and the function's name. A function that is
+    not differentiable suits every sampler but the unadjusted Langevin kernels, which need the energy's gradient.
 
     Arguments:
         model: anything with `latent_dim` and `decode`; it is not changed.
@@ -76,9 +73,8 @@ def tilt_attributes(
     prior = LatentTilt(model, LinearEnergy(torch.zeros(model.latent_dim)))
     phi, _ = _pool(prior, chosen, check_int("pool", pool), generator, track)
     theta = torch.from_numpy(_match(phi.numpy(), chosen, tolerance))
-    linear = LinearEnergy(theta)
-    linear.limit = float(theta.abs().sum())  # in nats: the features are probabilities
-    return LatentTilt(model, FeatureEnergy(model, joint_features(chosen), linear))
+    linear = LinearEnergy(theta, limit=float(theta.abs().sum()))  # the features are probabilities
+    return LatentTilt(model, FeatureEnergy(model, JointFeatures(chosen), linear))
 
 
 def expected_shares(
@@ -127,7 +123,7 @@ def _pool(
     tilt: Tilt, attributes: tuple[Attribute, ...], size: int, generator: torch.Generator, track: Track
 ) -> tuple[Tensor, Tensor]:
     """Features (K, F) of fresh base draws, and their log-weights (K,)."""
-    features, phi, log_weight = joint_features(attributes), [], []
+    features, phi, log_weight = JointFeatures(attributes), [], []
     chunk = chunk_size(CHAIN_NUMBERS)
     for n in track([min(chunk, size - start) for start in range(0, size, chunk)], "pool"):
         u = tilt.sample_base(n, generator=generator)
@@ -141,23 +137,17 @@ def _match(phi: np.ndarray, attributes: tuple[Attribute, ...], tolerance: float)
     target = np.array([share for a in attributes for share in a.target.values()], dtype=float)
     _reachable(phi, attributes, target)
 
-    def dual(theta: np.ndarray) -> tuple[float, np.ndarray]:
-        score = phi @ theta
-        return float(logsumexp(score) - np.log(len(phi)) - theta @ target), softmax(score) @ phi - target
-
-    options = {"gtol": tolerance / 100, "ftol": 1e-12}
-    theta = minimize(dual, np.zeros(len(target)), jac=True, method="L-BFGS-B", bounds=[BOUND], options=options).x
-    score = phi @ theta
-    for a, found in zip(attributes, _by_attribute(softmax(score) @ phi, attributes), strict=True):
+    theta, mean = moment_weights(phi, target, tolerance=tolerance)
+    for a, found in zip(attributes, _by_attribute(mean, attributes), strict=True):
         distance = 0.5 * float(np.abs(found - list(a.target.values())).sum())
         if not distance <= tolerance:
             reached = ", ".join(f"{k}: {s:.3f}" for k, s in zip(a.target, found, strict=True))
             raise fail(f"{a.name} target", "shares that the model's draws can reach", f"at best {reached}", FIX)
-    effective = len(phi) * float(ess(torch.from_numpy(score)))
+    effective = len(phi) * float(ess(torch.from_numpy(phi @ theta)))
     if effective < FEWEST:
         got = f"{effective:.0f} of {len(phi)}"
         raise fail("target", f"one that at least {FEWEST} effective draws of the pool carry", got, FIX)
-    return np.asarray(theta)
+    return theta
 
 
 def _reachable(phi: np.ndarray, attributes: tuple[Attribute, ...], target: np.ndarray) -> None:
