@@ -223,6 +223,10 @@ def _weight_rows(metrics: dict[str, Any]) -> list[list[str]]:
         rows.append(["repeated draws", f"{shown(t['duplicates'], '.1f', 100)} %"])
     if t.get("acceptance") is not None:
         rows.append(["acceptance", f"{shown(t['acceptance'], '.1f', 100)} %"])
+    stein = t.get("stein", {})
+    if stein:
+        found = stein.get("untested") or f"p = {shown(stein['p_value'])} ({stein['draws']} draws; small: they do not)"
+        rows.append(["do draws follow the tilt (Stein test)", found])
     if t.get("rhat") is not None:
         rows.append(["largest R̂ (chains agree near 1)", shown(t["rhat"])])
     if generator.get("heldout_loss") is not None:
