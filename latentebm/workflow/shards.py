@@ -207,11 +207,11 @@ def stream_samples(
         [10, 10, 5]
     """
     path, kind = check_stream(out, form), FORMATS[form]
-    tilt = model.tilt(strength)
+    model.tilt(strength)  # checks both
     store = kind(path, check_int("n", n), check_int("size", size), model.vae_.data_shape)
     seed = model.seed if seed is None else check_int("seed", seed, low=0)
     form_of = {"n": n, "size": size, "format": form, "seed": seed, "strength": strength}
-    weights = digest([tilt.model.state_dict(), model.energy_.state_dict()])  # type: ignore[attr-defined]
+    weights = digest([model.vae_.state_dict(), model.energy_.state_dict()])
     _begin(store, {**form_of, "sampler": str(stored(model.sampler)), "model": weights}, overwrite)
     for shard in track([s for s in store.shards if not store.place(s).exists()], "shards"):
         rng = stream(seed, STREAMS + shard)
