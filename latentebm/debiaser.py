@@ -148,9 +148,13 @@ class Debiaser(DebiaserSettings, BaseEstimator):
         Raises:
             ValueError: not fitted yet, or a setting is not as described.
         """
+        return self.draw(n, generator=self._stream(3, seed), strength=strength, track=track)
+
+    def draw(self, n: int, *, generator: torch.Generator, strength: float = 1.0, track: Track | None = None) -> Draws:
+        """Draw `n` debiased images from a stream of your own; the rest is as for `sample`."""
         check_int("n", n)
-        rng, tilt = self._stream(3, seed), self.tilt(strength)
-        draws = chosen_sampler(self, n).draw(tilt, n, generator=rng, track=track or self._track())
+        tilt = self.tilt(strength)
+        draws = chosen_sampler(self, n).draw(tilt, n, generator=generator, track=track or self._track())
         trace = None if draws.trace is None else tilt.code(draws.trace)
         return replace(draws, x=draws.x.clamp(0, 1), latent=tilt.code(draws.latent), trace=trace)
 
