@@ -88,9 +88,9 @@ def check_device(name: str, value: Any) -> device:
     """Return the torch.device of a name if this machine has it.
 
     Example:
-        >>> check_device("device", "cuda:1000")
+        >>> check_device("device", "cuda:99")
         Traceback (most recent call last):
-        ValueError: device: expected a device of this machine, got cuda:1000; pass for example device="cpu"
+        ValueError: device: expected a device of this machine, got cuda:99; pass for example device="cpu"
     """
     import torch
 
@@ -99,9 +99,9 @@ def check_device(name: str, value: Any) -> device:
         found = torch.device(value)
     except (RuntimeError, TypeError):
         raise fail(name, "auto, cpu, cuda, cuda:1, mps or xpu", repr(value), fix) from None
-    module = getattr(torch, found.type, None)
+    module: Any = getattr(torch, found.type, None)
     count = module.device_count() if hasattr(module, "device_count") else 0
-    if (found.index or 0) >= count:
+    if not 0 <= (found.index or 0) < count:  # torch wraps an index beyond 127 to a negative one
         kinds = f"one of {count} {found.type} devices" if count else "a device of this machine"
         raise fail(name, kinds, found, f'pass for example {name}="{found.type}:{count - 1}"' if count else fix)
     return found

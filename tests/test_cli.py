@@ -175,7 +175,7 @@ def files(tmp_path):
         ("--reference-per-class 0", "--reference-per-class: expected"),
         ("--kl-weight nan", "--kl-weight: expected"),
         ("--biased-fraction 1.5", "--biased-fraction: expected"),
-        ("--device tpu", "device: expected one of auto, cpu, cuda"),
+        ("--device tpu", "device: expected auto, cpu, cuda"),
         ("--device cuda", "device: expected a device of this machine"),
         ("--out run", "out: expected a folder that does not exist yet"),
         ("--out run --overwrite", "out: expected an earlier run to overwrite"),

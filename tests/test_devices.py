@@ -71,27 +71,25 @@ def test_samplers(sampler, g):
     assert {t.device for t in (draws.x, draws.latent, draws.log_weight)} == {DEVICE}
 
 
-@pytest.mark.parametrize("space", ["latent", "data"])
-def test_the_estimator(space, device, tmp_path):
+@pytest.mark.parametrize(("space", "network"), [("latent", "conv"), ("data", "mlp")])
+def test_the_estimator(space, network, device, tmp_path):
     biased, reference = bars(48, 0).images, bars(12, 1).images
-    fitted = debiaser(device, space=space).fit(biased, reference)
-    for objective in ("jensen", "nce", "contrastive", "amortized", *["score"] * (space == "latent")):
+    here, fitted = (debiaser(d, space=space, network=network).fit(biased, reference) for d in ("cpu", device))
+    for module, same in ((here.vae_, fitted.vae_), (here.energy_, fitted.energy_)):  # a seed means the same everywhere
+        for a, b in zip(module.parameters(), same.parameters(), strict=True):
+            assert torch.allclose(a, b.cpu(), atol=1e-4)
+    for objective in ("nce", "contrastive", "amortized", *["score"] * (space == "latent")):
         other = copy.copy(fitted).set_params(objective=objective, gradient_penalty=0.1 * (objective == "nce"))
         other.fit_tilt(reference)
-    for sampler in ("snis", "mala", "pmc", "auto"):
+    for sampler in ("snis", "mala", "pmc"):
         assert fitted.set_params(sampler=sampler).sample(3, strength=0.5).x.device == device
     fitted.sample_prior(2), fitted.weigh(100), fitted.gain(reference)
-    fitted.save(tmp_path)
-    here, there = (lb.Debiaser.load(tmp_path, device=d).sample(4).x for d in ("cpu", str(device)))
-    assert torch.allclose(here, there.cpu(), atol=1e-5)
+    fitted.set_params(sampler="snis").save(tmp_path)
+    there = [lb.Debiaser.load(tmp_path, device=d).sample(4).x for d in ("cpu", str(device))]
+    assert torch.allclose(there[0], there[1].cpu(), atol=1e-4)
 
 
-def test_a_seed_means_the_same_everywhere(device):
-    fitted = [debiaser(d, network="conv").fit(bars(48, 0).images, bars(12, 1).images) for d in ("cpu", device)]
-    a, b = ([p.detach().cpu() for m in (f.vae_, f.energy_) for p in m.parameters()] for f in fitted)
-    assert all(torch.allclose(x, y, atol=1e-5) for x, y in zip(a, b, strict=True))
-
-
+@pytest.mark.filterwarnings("ignore::latentebm.tilting.any_model.SupportWarning")
 def test_tilts_of_any_model(g):
     reference, recipe = points(30, 3).cpu(), lb.TiltRecipe(steps=2)
     for features in (None, lambda x: x[:, :2]):
@@ -147,7 +145,7 @@ def test_missing_data(g):
         fit_miwae(fitted, x, mask, MIWAERecipe(steps=2, batch_size=8, k=2), generator=g)
     assert impute_each(fitted, x[:2], mask[:2], draws=3, seed=0).device == DEVICE
     for space in ("latent", "data"):
-        small = {"members": 2, "rounds": 2, "copies": 2, "draws": 5, "recipe": lb.TiltRecipe(steps=2)}
+        small = {"members": 2, "rounds": 1, "copies": 2, "draws": 5, "recipe": lb.TiltRecipe(steps=2)}
         assert lb.tilt_miwae(fitted, x, mask, space=space, **small, generator=g).sample(2, pool=20, generator=g)
 
 
