@@ -1,16 +1,18 @@
-"""Minibatches of tensors already in memory, without workers."""
+"""Minibatches of tensors in memory, without workers, or of images on disk, with them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, fail
+from latentebm.data.stored import StoredImages, StoredMinibatches
 from latentebm.rng import permutation
 
-__all__ = ["Minibatches"]
+__all__ = ["Minibatches", "minibatches"]
 
 
 class Minibatches:
@@ -34,12 +36,48 @@ class Minibatches:
         self.batch_size = min(check_int("batch_size", batch_size), self.size)
         self.epochs = check_int("epochs", epochs)
         self.generator = generator
+        self.used = self.resumed = 0
+        self.order: Tensor | None = None  # of the present epoch
 
     def __len__(self) -> int:
         return self.epochs * (self.size // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        for _ in range(self.epochs):
-            order = permutation(self.size, self.generator, self.tensors[0].device)
-            for rows in order.split(self.batch_size)[: self.size // self.batch_size]:
-                yield tuple(t[rows] for t in self.tensors)
+        first, self.resumed = self.resumed, 0
+        for used in range(first, len(self)):
+            row = used % (self.size // self.batch_size) * self.batch_size
+            if row == 0 or self.order is None:
+                self.order = permutation(self.size, self.generator, self.tensors[0].device)
+            self.used, rows = used + 1, self.order[row : row + self.batch_size]
+            yield tuple(t[rows] for t in self.tensors)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the iteration is."""
+        return {"used": self.used, "order": self.order}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next iteration go on from where another was."""
+        self.used = self.resumed = state["used"]
+        self.order = state["order"]
+
+
+def minibatches(
+    images: Tensor | StoredImages,
+    *tensors: Tensor,
+    batch_size: int,
+    epochs: int,
+    generator: torch.Generator,
+    device: torch.device | str,
+) -> Minibatches | StoredMinibatches:
+    """Shuffled minibatches of images (N, C, H, W), wherever they are, and of tensors (N, …) beside them, on a device.
+
+    Example:
+        >>> images, rng = torch.zeros(6, 1, 4, 4, dtype=torch.uint8), torch.Generator()
+        >>> next(iter(minibatches(images, batch_size=2, epochs=1, generator=rng, device="cpu")))[0].shape
+        torch.Size([2, 1, 4, 4])
+    """
+    beside = [t.to(device) for t in tensors]
+    sizes: dict[str, Any] = {"batch_size": batch_size, "epochs": epochs, "generator": generator}
+    if isinstance(images, StoredImages):
+        return StoredMinibatches(images, *beside, device=device, **sizes)
+    return Minibatches(images.to(device), *beside, **sizes)

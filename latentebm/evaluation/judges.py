@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -53,5 +55,6 @@ def fit_classifier(
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
         return F.cross_entropy(classifier(batch[0].float() / 255), batch[1])
 
-    fit(classifier, loss, batches, Optimisation(lr=lr, schedule="onecycle"), track=track, description="classifier")
+    known: dict[str, Any] = {"state": [generator], "track": track, "description": "classifier"}
+    fit(classifier, loss, batches, Optimisation(lr=lr, schedule="onecycle"), **known)
     return classifier.eval()
