@@ -108,14 +108,19 @@ def test_probabilities_sum_to_one_in_any_order_and_are_those_of_the_draws():
     rows = torch.tensor(list(itertools.product(*map(range, sizes))))
     p = model.log_prob(rows).exp()
     assert float(p.sum()) == pytest.approx(1, abs=1e-5)
-    drawn, _, _ = model.draw(100_000, torch.Generator().manual_seed(0))
+    z = model.latents(100_000, torch.Generator().manual_seed(0))
+    drawn, _, _ = model.rows(z)
     found = torch.stack([(drawn == row).all(1).double().mean() for row in rows])
     assert float((found - p).abs().max()) < 4 * 0.5 / 100_000**0.5
     # Given a value, the mean weight is that value's probability.
     allowed = {1: torch.tensor([False, False, True])}
-    given, _, log_weight = model.draw(20_000, torch.Generator().manual_seed(1), allowed=allowed)
+    given, _, log_weight = model.rows(z[:20_000], allowed)
     assert (given[:, 1] == 2).all()
     assert float(log_weight.exp().mean()) == pytest.approx(float(p[rows[:, 1] == 2].sum()), rel=0.02)
+    # Stopped and taken up again, the rows are the same.
+    part, _, _ = model.rows(z, stop=1)
+    assert (part[:, [0, 1]] == -1).all()
+    assert torch.equal(model.rows(z, known=part)[0], drawn)
 
 
 def test_a_column_reads_those_before_it_alone():
