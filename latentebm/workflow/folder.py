@@ -16,6 +16,7 @@ from latentebm.checks import fail
 __all__ = ["check_out", "run_folder", "written"]
 
 FILES = ("metrics.json", "samples.npz", "log.jsonl", "report.html", "vae.safetensors", "energy.safetensors")
+TABLES = ("samples.csv", "samples.tsv", "samples.parquet")
 
 
 def check_out(out: Path | str, overwrite: bool) -> Path:
@@ -56,7 +57,7 @@ def written(folder: Path) -> list[Path]:
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        names = ["config.json", *FILES, *config["manifest"]] if "latentebm" in config else []
+        names = ["config.json", *FILES, *TABLES, *config["manifest"]] if "latentebm" in config else []
     except (OSError, ValueError, KeyError, TypeError):
         return []
     figures = [f"figures/{file.name}" for file in (folder / "figures").glob("*.png")]
