@@ -15,7 +15,7 @@ from latentebm.cli.console import console
 from latentebm.cli.missing import impute
 from latentebm.cli.planning import plan
 from latentebm.cli.sample import report, sample
-from latentebm.cli.table import table
+from latentebm.cli.table_command import table
 
 __all__ = ["app", "main"]
 

@@ -166,7 +166,7 @@ def _read(
     values = values.drop(columns=list(drop or []))
     for column in dates or []:
         try:
-            values[column] = pd.to_datetime(values[column])
+            values[column] = pd.to_datetime(values[column], format="ISO8601")
         except (ValueError, TypeError) as error:
             fix = "write them as 2020-12-31, or leave --date out"
             raise fail("--date", f"dates in {column!r}", str(error).partition("\n")[0], fix) from None
