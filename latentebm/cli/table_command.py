@@ -58,7 +58,7 @@ def table(
 
     Example: latentebm table census.csv --target 'income by sex' --out runs/census
     """
-    from latentebm.workflow.folder import check_out, run_folder
+    from latentebm.disk.folders import check_out, run_folder
 
     check_out(out, overwrite)
     biased = _read(file, "FILE", date, drop, na, sep)
@@ -69,9 +69,9 @@ def table(
 
     model = TableDebiaser(targets or None, width=width, steps=steps, pool=pool, seed=seed, verbose=True)
     job = TableJob(biased, model, other, label, rows, test_share)
-    with run_folder(out, overwrite) as folder:
+    with run_folder(out, overwrite) as place:
         metrics = job.judge()
-        job.write(folder, metrics, kind=_kind(file))
+        job.write(place.new, metrics, kind=_kind(file))
     for part in table_tables(metrics):
         if part.title in ("Targets", "Utility", "Weights and cost"):
             _print(part)

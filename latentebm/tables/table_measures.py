@@ -14,7 +14,7 @@ from scipy.stats import norm
 from latentebm.checks import check_int
 from latentebm.tables.column_codes import matches
 from latentebm.tables.moments_of_rows import Rows
-from latentebm.tables.targets import Mean, Parity, Share, Target
+from latentebm.tables.targets import Mean, Parity, Share, Target, said
 
 __all__ = ["Measured", "association_distance", "marginal_distances", "measured", "nearness", "parity_gap"]
 
@@ -96,8 +96,9 @@ def measured(table: pd.DataFrame, target: Target, reference: pd.DataFrame | None
         return [Measured(f"mean of {target.column}", mean, mean - Z * se, mean + Z * se, target.value)]
     if not isinstance(target, Share):
         return []
-    moments = target.moments(rows, None if reference is None else Rows(reference))
-    return [_share(m.name, rows.holds(m.terms[0].where)[held], m.wanted) for m in moments]
+    given = target.given or {}
+    cells = target.cells(None if reference is None else Rows(reference))
+    return [_share(said(cell, given), rows.holds({**given, **cell})[held], share) for cell, share in cells]
 
 
 def _share(name: str, held: NDArray[np.bool_], wanted: float) -> Measured:

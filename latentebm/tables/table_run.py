@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from latentebm._version import __version__
 from latentebm.checks import check_int, check_number, fail
+from latentebm.disk.manifest import add_files
 from latentebm.files import write_atomic, write_json, write_text
 from latentebm.plots.style import AFTER, BEFORE, new_figure, tidy_legend
 from latentebm.report.page import Table
@@ -105,6 +106,7 @@ class TableJob:
             write_atomic(samples, lambda p: self.made.to_csv(p, index=False, sep="\t" if kind == ".tsv" else ","))
         write_json(folder / "metrics.json", metrics)
         write_text(folder / "report.html", self._page(metrics))
+        add_files(folder, [samples.name, "metrics.json"])
 
     def _split(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         order = np.random.default_rng(self.model.seed).permutation(len(self.table))
