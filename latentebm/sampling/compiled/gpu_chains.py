@@ -16,10 +16,11 @@ from latentebm.sampling.compiled.rounding import rounded
 
 __all__ = ["GPUPerceptrons", "gpu_form"]
 
-ROWS = 64  # chains that one program moves, a tile of the matrix units
-PART = 32  # units of the first hidden layer held at once: what registers have room for
-WARPS, STAGES = 8, 2
-WIDEST = (128, 1_024, 256)  # dimensions and hidden units that a tile has room for
+ROWS = 32  # chains that one program moves: few, so that few chains wait less and registers suffice
+PART = 64  # units of the first hidden layer held at once, the height of a product on the matrix units
+WARPS = 4
+STAGES = (2, 1)  # parts of the weights under way at once, the second where shared memory is small
+WIDEST = (128, 1_024, 256)  # dimensions and hidden units that a tile may have room for
 
 Point = tuple[Tensor, Tensor, Tensor]
 
@@ -59,6 +60,7 @@ class GPUPerceptrons:
         W3, B3 = _padded(weights[2].reshape(members, -1), (members, h2)), biases[2].detach().float().reshape(-1).clone()
         # What TF32 leaves of each weight; other precisions do not read it.
         low = [w - h for w, h in zip(plain, high, strict=True)] if precision == "fp32" else [W1, T1, W2, T2]
+        self.stages = STAGES[0]
         self.tensors = [W1, T1, B1, W2, T2, B2, W3, B3, *low]
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -83,18 +85,20 @@ class GPUPerceptrons:
         path = x.new_empty((steps, trace, self.dim) if trace else 0)
         tests = u if uniform is None else uniform.contiguous()
         moved = (x, u, g, noise.contiguous(), tests, scales.contiguous(), counts, path, *self.tensors)
-        numbers = (n, self.dim, steps, trace, self.members, self.strength, self.base, self.constant, self.limit or 1.0)
+        counted = (n, self.dim, steps, trace, self.members, int(uniform is not None))
         with torch.cuda.device_of(x):
-            _program()[(tiles,)](*moved, *numbers, **self._constants(uniform is not None))
+            _program()[(tiles,)](
+                *moved, *counted, self.strength, self.base, self.constant, self.limit or 1.0, **self._constants()
+            )
         accepted, reverted = counts.sum(0)
         return (x, u, g), torch.stack([accepted, torch.zeros_like(accepted), reverted]), path
 
-    def _constants(self, adjusted: bool) -> dict[str, Any]:
+    def _constants(self) -> dict[str, Any]:
         from triton import language as tl
 
         kind = tl.bfloat16 if self.precision == "bf16" else tl.float32
-        shape = {**self.sizes, "PART": PART, "ROWS": ROWS, "num_warps": WARPS, "num_stages": STAGES}
-        flags = {"BOUNDED": self.limit is not None, "ADJUSTED": adjusted, "TYPE": kind, "PRECISION": self.precision}
+        shape = {**self.sizes, "PART": PART, "ROWS": ROWS, "num_warps": WARPS, "num_stages": self.stages}
+        flags = {"BOUNDED": self.limit is not None, "TYPE": kind, "PRECISION": self.precision}
         return {**shape, **flags}
 
 
@@ -113,12 +117,14 @@ def gpu_form(target: Any, x: Tensor, precision: str = "fp32") -> GPUPerceptrons 
     if len(weights) != 3 or weights[0].device != x.device or any(w > m for w, m in zip(widths, WIDEST, strict=True)):
         return None
     form = GPUPerceptrons(weights, biases, limit, strength=strength, base=base, precision=precision)
-    try:
-        form(x[:1])
-    except Exception as error:  # noqa: BLE001 - a compiler may fail in any way, and the plain steps do as well
-        warnings.warn(f"compile: Triton failed ({error}); the plain steps run instead", RuntimeWarning, stacklevel=2)
-        return None
-    return form
+    for form.stages in STAGES:
+        try:
+            form(x[:1])
+            return form
+        except Exception as error:  # noqa: BLE001 - a compiler may fail in any way, and the plain steps do as well
+            reason = str(error)
+    warnings.warn(f"compile: Triton failed ({reason}); the plain steps run instead", RuntimeWarning, stacklevel=2)
+    return None
 
 
 def _scaled(target: Any) -> tuple[Any, float, bool] | None:

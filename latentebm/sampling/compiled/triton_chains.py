@@ -27,16 +27,17 @@ def _slope(h):
 
 
 @triton.jit
-def _product(b, W, S, at, acc, TYPE: tl.constexpr, PRECISION: tl.constexpr):
+def _product(W, S, at, b, acc, TYPE: tl.constexpr, PRECISION: tl.constexpr):
+    """acc + weight @ b, the weight at `at`: as three TF32 products of leading and trailing parts for fp32."""
     weight = tl.load(W + at)
     if PRECISION == "fp32":
         low = tl.load(S + at)
         high = ((b.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
-        acc = tl.dot(high, low, acc, input_precision="tf32")
-        acc = tl.dot(b - high, weight, acc, input_precision="tf32")
-        acc = tl.dot(high, weight, acc, input_precision="tf32")
+        acc = tl.dot(low, high, acc, input_precision="tf32")
+        acc = tl.dot(weight, b - high, acc, input_precision="tf32")
+        acc = tl.dot(weight, high, acc, input_precision="tf32")
     else:
-        acc = tl.dot(_rounded(b, TYPE, PRECISION), weight, acc, input_precision="tf32")
+        acc = tl.dot(weight, _rounded(b, TYPE, PRECISION), acc, input_precision="tf32")
     return acc
 
 
@@ -46,53 +47,55 @@ def _potential(
     D: tl.constexpr, H1: tl.constexpr, H2: tl.constexpr, PART: tl.constexpr, ROWS: tl.constexpr,
     BOUNDED: tl.constexpr, TYPE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Potential (ROWS,) and its gradient (ROWS, D) at points (ROWS, D), the first hidden layer part by part."""
+    """Potential (ROWS,) and its gradient (D, ROWS) at points (D, ROWS), the first hidden layer part by part."""
     d, wide, part = tl.arange(0, D), tl.arange(0, H2), tl.arange(0, PART)
     value = tl.zeros((ROWS,), tl.float32)
-    grad = tl.zeros((ROWS, D), tl.float32)
+    grad = tl.zeros((D, ROWS), tl.float32)
     for m in range(members):
-        second = tl.zeros((ROWS, H2), tl.float32) + tl.load(B2 + m * H2 + wide)[None, :]
+        second = tl.zeros((H2, ROWS), tl.float32) + tl.load(B2 + m * H2 + wide)[:, None]
         for start in range(0, H1, PART):
-            rows = start + part
-            h = tl.zeros((ROWS, PART), tl.float32) + tl.load(B1 + m * H1 + rows)[None, :]
-            h = _product(y, T1, R1, (m * H1 + rows)[None, :] * D + d[:, None], h, TYPE, PRECISION)
+            rows = m * H1 + start + part
+            h = tl.zeros((PART, ROWS), tl.float32) + tl.load(B1 + rows)[:, None]
+            h = _product(T1, R1, rows[:, None] * D + d[None, :], y, h, TYPE, PRECISION)
             a, _ = _slope(h)
-            second = _product(a, T2, R2, (m * H2 + wide)[None, :] * H1 + rows[:, None], second, TYPE, PRECISION)
+            at = (m * H2 + wide)[:, None] * H1 + (start + part)[None, :]
+            second = _product(T2, R2, at, a, second, TYPE, PRECISION)
         a, s = _slope(second)
         out = tl.load(W3 + m * H2 + wide)
-        free = tl.sum(a * out[None, :], 1) + tl.load(B3 + m)
+        free = tl.sum(a * out[:, None], 0) + tl.load(B3 + m)
         slope = tl.zeros((ROWS,), tl.float32) + 1.0
         if BOUNDED:
             bent = 2 / (1 + tl.exp(-2 * free / limit)) - 1
             free = limit * bent
             slope = 1 - bent * bent
         value += free
-        back = slope[:, None] * out[None, :] * s
+        back = slope[None, :] * out[:, None] * s
         for start in range(0, H1, PART):
-            rows = start + part
-            h = tl.zeros((ROWS, PART), tl.float32) + tl.load(B1 + m * H1 + rows)[None, :]
-            h = _product(y, T1, R1, (m * H1 + rows)[None, :] * D + d[:, None], h, TYPE, PRECISION)
+            rows = m * H1 + start + part
+            h = tl.zeros((PART, ROWS), tl.float32) + tl.load(B1 + rows)[:, None]
+            h = _product(T1, R1, rows[:, None] * D + d[None, :], y, h, TYPE, PRECISION)
             _, s1 = _slope(h)
-            down = tl.zeros((ROWS, PART), tl.float32)
-            down = _product(back, W2, S2, (m * H1 + rows)[None, :] * H2 + wide[:, None], down, TYPE, PRECISION) * s1
-            grad = _product(down, W1, S1, (m * D + d)[None, :] * H1 + rows[:, None], grad, TYPE, PRECISION)
+            down = tl.zeros((PART, ROWS), tl.float32)
+            down = _product(W2, S2, rows[:, None] * H2 + wide[None, :], back, down, TYPE, PRECISION) * s1
+            at = (m * D + d)[:, None] * H1 + (start + part)[None, :]
+            grad = _product(W1, S1, at, down, grad, TYPE, PRECISION)
     share = strength / members
-    return share * value + 0.5 * base * tl.sum(y * y, 1) + constant, share * grad + base * y
+    return share * value + 0.5 * base * tl.sum(y * y, 0) + constant, share * grad + base * y
 
 
-@triton.jit(do_not_specialize=["n", "dim", "steps", "trace", "members"])
+@triton.jit(do_not_specialize=["n", "dim", "steps", "trace", "members", "adjusted"])
 def langevin_steps(
     X, U, G, NOISE, TESTS, SCALES, COUNTS, PATH, W1, T1, B1, W2, T2, B2, W3, B3, S1, R1, S2, R2,
-    n, dim, steps, trace, members, strength, base, constant, limit,
+    n, dim, steps, trace, members, adjusted, strength, base, constant, limit,
     D: tl.constexpr, H1: tl.constexpr, H2: tl.constexpr, PART: tl.constexpr, ROWS: tl.constexpr,
-    BOUNDED: tl.constexpr, ADJUSTED: tl.constexpr, TYPE: tl.constexpr, PRECISION: tl.constexpr,
+    BOUNDED: tl.constexpr, TYPE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Move ROWS chains by some steps, in place: what `move_block` does, without leaving the multiprocessor."""
     tile = tl.program_id(0)
     row, col = tile * ROWS + tl.arange(0, ROWS), tl.arange(0, D)
     there = row < n
-    inside = there[:, None] & (col < dim)[None, :]
-    at = row[:, None] * dim + col[None, :]
+    inside = there[None, :] & (col < dim)[:, None]
+    at = row[None, :] * dim + col[:, None]
     x, g = tl.load(X + at, inside, 0.0), tl.load(G + at, inside, 0.0)
     u = tl.load(U + row, there, 0.0)
     accepted, reverted = tl.zeros((ROWS,), tl.float32), tl.zeros((ROWS,), tl.float32)
@@ -105,20 +108,20 @@ def langevin_steps(
         )  # fmt: skip
         h = tl.where(inside, h, 0.0)
         sunk = v == float("-inf")
-        finite = (tl.abs(v) < float("inf")) & (tl.max(tl.where(tl.abs(h) < float("inf"), 0, 1), 1) == 0)
+        finite = (tl.abs(v) < float("inf")) & (tl.max(tl.where(tl.abs(h) < float("inf"), 0, 1), 0) == 0)
         keep = finite | sunk
         reverted += tl.where(keep, 0.0, 1.0)
-        if ADJUSTED:
-            metric = tl.sum(2 * (y - x) * (g + h) + (g * g - h * h) * drift, 1)
+        if adjusted > 0:
+            metric = tl.sum(2 * (y - x) * (g + h) + (g * g - h * h) * drift, 0)
             inverse = tl.where(drift == 0, 1.0, 2 * drift / (scale * scale))
             ratio = inverse * (u - v) + drift / (2 * scale * scale) * metric
             alpha = tl.where(keep, tl.where(sunk, 1.0, tl.exp(tl.minimum(ratio, 0.0))), 0.0)
             accepted += alpha
             keep = tl.load(TESTS + row, there, 1.0) < alpha
-        x, g = tl.where(keep[:, None], y, x), tl.where(keep[:, None], h, g)
+        x, g = tl.where(keep[None, :], y, x), tl.where(keep[None, :], h, g)
         u = tl.where(keep, v, u)
         if trace > 0:
-            kept = inside & (row < trace)[:, None]
+            kept = inside & (row < trace)[None, :]
             tl.store(PATH + at, x, kept)
         NOISE += n * dim
         TESTS += n
