@@ -134,7 +134,7 @@ class Settings(DebiaserSettings):
         ('uniform', '0.75,0.25')
     """
 
-    data: str = setting("mnist", "mnist, fashion-mnist, an .npz file, or a folder of class folders", DATA)
+    data: str = setting("mnist", "mnist, fashion-mnist, an .npz or .npy file, or a folder of images", DATA)
     data_root: str | None = setting(None, "folder of torchvision's files", DATA, kind=str)
     classes: Any = setting(
         None, "0-4, 0,2,7, class names, or all; by default 0-4 of the built-in data, else all", DATA, kind=str
@@ -184,6 +184,10 @@ class Settings(DebiaserSettings):
     def debiaser(self) -> dict[str, Any]:
         """The settings a `Debiaser` takes."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(DebiaserSettings)}
+
+    def saved(self) -> dict[str, Any]:
+        """Every setting as a file holds it."""
+        return {name: stored(value) for name, value in self.debiaser().items()} | self.plain()
 
     def plain(self) -> dict[str, Any]:
         """The settings of data and run as text, numbers and None, for a file."""
