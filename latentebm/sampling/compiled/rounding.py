@@ -49,7 +49,9 @@ class RoundedPerceptrons:
     the last layer, of one output, stay float32. Arguments as for `CompiledPerceptrons`.
     """
 
-    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor], limit: float | None, precision: str) -> None:
+    def __init__(
+        self, weights: Sequence[Tensor], biases: Sequence[Tensor], limit: float | None, precision: str
+    ) -> None:
         self.precision, self.limit = check_precision(precision), limit
         self.weights = [rounded(w.detach().float(), precision) for w in weights[:-1]]
         self.last = weights[-1].detach().float()
@@ -88,6 +90,7 @@ def rounded_form(target: Any, precision: str) -> Any:
 
 def _form(target: Any, precision: str) -> Any:
     if (layers := getattr(target, "perceptrons", None)) is not None:
-        return RoundedPerceptrons(*layers, precision)
+        weights, biases, limit = layers
+        return RoundedPerceptrons(weights, biases, limit, precision)
     again = getattr(target, "with_energy", lambda form: None)
     return again(lambda part: getattr(_form(part, precision), "value_and_grad", None))

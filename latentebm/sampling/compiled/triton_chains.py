@@ -1,7 +1,8 @@
 """Langevin steps over perceptron energies as one GPU program, in Triton's language; loaded only where it runs."""
 
 # Triton reads the source of its functions: each line here is a line of the program, and its arguments are untyped.
-# ruff: noqa: ANN001, ANN201, N803
+# ruff: noqa: ANN001, ANN201, ANN202
+# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ def _slope(h):
 
 @triton.jit
 def _product(W, S, at, b, acc, TYPE: tl.constexpr, PRECISION: tl.constexpr):
-    """acc + weight @ b, the weight at `at`: as three TF32 products of leading and trailing parts for fp32."""
+    """Acc + weight @ b, the weight at `at`: as three TF32 products of leading and trailing parts for fp32."""
     weight = tl.load(W + at)
     if PRECISION == "fp32":
         low = tl.load(S + at)

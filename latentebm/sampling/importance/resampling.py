@@ -18,7 +18,8 @@ __all__ = ["RESAMPLING", "Resampler", "TwoPass", "check_filled", "make_resampler
 class Resampler(ABC):
     """Draws n pool points in proportion to their weights, fed chunk by chunk.
 
-    The weights are where the generator is. ``index`` holds the pool index of each draw, (n,), −1 where it is not drawn yet.
+    The weights are where the generator is; ``index`` holds the pool index of each draw, (n,), −1 where it is not drawn
+    yet.
     """
 
     def __init__(self, n: int, generator: torch.Generator) -> None:

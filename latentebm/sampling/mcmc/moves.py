@@ -171,7 +171,10 @@ class Fastest(NamedTuple):
 
 
 def fastest(
-    target: Potential, x: Tensor, compile: bool | None, precision: str = "fp32"  # noqa: A002
+    target: Potential,
+    x: Tensor,
+    compile: bool | None,  # noqa: A002
+    precision: str = "fp32",
 ) -> Fastest:
     """The form of a target that runs fastest: see `compile` and `precision` of `run_chains`.
 
