@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 DEVICE = torch.device("meta")
-AUTOCAST = torch.autocast
+AUTOCAST, GENERATOR = torch.autocast, torch.Generator
 aten = torch.ops.aten
 MOVES = {aten._to_copy.default, aten.copy_.default}  # what takes tensors of two devices
 INDEXED = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default}
@@ -30,6 +30,16 @@ class DeviceGenerator(torch.Generator):
         self.made[self._cdata] = self
 
     device = property(lambda self: DEVICE)  # type: ignore[assignment]
+
+
+class _Made(type):
+    """What stands for torch.Generator, which cannot make one of this device."""
+
+    def __call__(cls, device: Any = "cpu") -> torch.Generator:
+        return DeviceGenerator() if torch.device(device).type == DEVICE.type else GENERATOR(device)
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, GENERATOR)
 
 
 class DeviceTensor(Tensor):
@@ -134,6 +144,7 @@ def pretend_device() -> Iterator[torch.device]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, module.__name__, module)
         patch.setattr(torch, DEVICE.type, module, raising=False)
+        patch.setattr(torch, "Generator", _Made("Generator", (), {}))
         patch.setattr(torch, "autocast", lambda kind, *rest, **more: AUTOCAST("cpu", *rest, **more))
         with _Literals(), _Everything():
             yield DEVICE
