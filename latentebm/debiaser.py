@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from latentebm.checks import check_int, fail
 from latentebm.choices import check_settings, chosen_method, chosen_sampler, kl_weight
 from latentebm.chunks import in_chunks
-from latentebm.data.images import as_images
+from latentebm.data.images import as_data
+from latentebm.data.stored import StoredImages
 from latentebm.devices import pick_device
 from latentebm.models.saving import load_config, load_weights, save_model
 from latentebm.models.tilts import ScaledTilt, Tilt
@@ -30,6 +32,8 @@ from latentebm.tilting.method import TiltMethod
 from latentebm.training.fit_vae import fit_vae
 
 __all__ = ["Debiaser"]
+
+ImageData = np.ndarray | Tensor | Dataset[Any] | StoredImages
 
 
 @described
@@ -48,7 +52,8 @@ class Debiaser(DebiaserSettings, BaseEstimator):
 
     Attributes:
         vae_: the fitted VAE.
-        biased_: the biased images, (N, C, H, W), uint8, which a small reference's tilt starts from; not saved.
+        biased_: the biased images, (N, C, H, W), uint8, which a small reference's tilt starts from, of images on disk a
+            random part of 32 MiB; not saved.
         energy_: the fitted energy.
         heldout_gain_: cross-validated gain of the tilt, nats per image.
 
@@ -69,28 +74,30 @@ class Debiaser(DebiaserSettings, BaseEstimator):
 
     verbose: bool = setting(False, "show progress bars", "")
 
-    def fit(self, biased: np.ndarray | Tensor, reference: np.ndarray | Tensor) -> Debiaser:
+    def fit(self, biased: ImageData, reference: ImageData) -> Debiaser:
         """Fit the VAE to biased images, then the tilt to reference images; labels are never needed.
 
         Arguments:
-            biased: uint8, or float in [0, 1]; (N, H, W) or (N, C, H, W).
-            reference: the same shape of image, at least two.
+            biased: uint8, or float in [0, 1]; (N, H, W) or (N, C, H, W). Or a map-style Dataset of torch's or of
+                Hugging Face's, or a memory-mapped array: above 256 MiB it is read batch by batch, not held.
+            reference: the same kinds and shape of image, at least two; held in memory.
 
         Raises:
             ValueError: a setting or an array is not as described.
         """
         self.check()
-        images, wanted = as_images(biased, name="biased").images, as_images(reference, name="reference").images
+        images, wanted = as_data(biased, "biased").images, as_data(reference, "reference").whole().images
         _check_reference(wanted, tuple(images.shape[1:]))
         return self.fit_vae(images).fit_tilt(wanted)
 
-    def fit_vae(self, biased: np.ndarray | Tensor, *, track: Track | None = None) -> Debiaser:
+    def fit_vae(self, biased: ImageData, *, track: Track | None = None) -> Debiaser:
         """Fit the VAE alone to biased images.
 
         Raises:
             ValueError: a setting or the array is not as described.
         """
-        images = as_images(biased, name="biased").images
+        data = as_data(biased, "biased")
+        images = data.images
         device, rng = pick_device(self.check().device), stream(self.seed, 1)
         sizes: dict[str, Any] = {"network": self.network, "width": self.width, "likelihood": self.likelihood}
         with seeded(rng):
@@ -105,10 +112,10 @@ class Debiaser(DebiaserSettings, BaseEstimator):
             track=track or self._track(),
         )
         self.vae_ = vae.requires_grad_(False)
-        self.biased_ = images
+        self.biased_ = data.part(stream(self.seed, 7)).images
         return self
 
-    def fit_tilt(self, reference: np.ndarray | Tensor, *, track: Track | None = None) -> Debiaser:
+    def fit_tilt(self, reference: ImageData, *, track: Track | None = None) -> Debiaser:
         """Fit the tilt alone to reference images, the VAE as it is.
 
         Raises:
@@ -140,9 +147,13 @@ class Debiaser(DebiaserSettings, BaseEstimator):
         Raises:
             ValueError: not fitted yet, or a setting is not as described.
         """
+        return self.draw(n, generator=self._stream(3, seed), strength=strength, track=track)
+
+    def draw(self, n: int, *, generator: torch.Generator, strength: float = 1.0, track: Track | None = None) -> Draws:
+        """Draw `n` debiased images from a stream of your own; the rest is as for `sample`."""
         check_int("n", n)
-        rng, tilt = self._stream(3, seed), self.tilt(strength)
-        draws = chosen_sampler(self, n).draw(tilt, n, generator=rng, track=track or self._track())
+        tilt = self.tilt(strength)
+        draws = chosen_sampler(self, n).draw(tilt, n, generator=generator, track=track or self._track())
         trace = None if draws.trace is None else tilt.code(draws.trace)
         return replace(draws, x=draws.x.clamp(0, 1), latent=tilt.code(draws.latent), trace=trace)
 
@@ -175,7 +186,7 @@ class Debiaser(DebiaserSettings, BaseEstimator):
         report = sampler.draw(self.tilt(), 1, generator=stream(self.seed, 5)).diagnostics
         return {name: report[name] for name in names}
 
-    def gain(self, images: np.ndarray | Tensor, *, seed: int | None = None) -> float:
+    def gain(self, images: ImageData, *, seed: int | None = None) -> float:
         """Gain of the whole ensemble on other images, in nats an image.
 
         Raises:
@@ -262,9 +273,9 @@ class Debiaser(DebiaserSettings, BaseEstimator):
     def _track(self) -> Track:
         return bars if self.verbose else silent
 
-    def _reference(self, reference: np.ndarray | Tensor) -> Tensor:
+    def _reference(self, reference: ImageData) -> Tensor:
         self._fitted("vae_")
-        return _check_reference(as_images(reference, name="reference").images, self.vae_.data_shape)
+        return _check_reference(as_data(reference, "reference").whole().images, self.vae_.data_shape)
 
     def _fitted(self, name: str) -> None:
         if not hasattr(self, name):

@@ -20,14 +20,18 @@ from latentebm.evaluation.metrics import NEIGHBOURS
 from latentebm.files import sha256, write_atomic, write_json, write_text
 from latentebm.progress import Track, silent
 from latentebm.report import render_report
+from latentebm.rng import stream
 from latentebm.sampling import Draws
 from latentebm.settings.fields import Settings
+from latentebm.workflow.draws_check import stein_row
 from latentebm.workflow.folder import check_out, run_folder
 from latentebm.workflow.judge import check_made, fit_judge, judge_draws, run_metrics
 from latentebm.workflow.problem import Problem, pose
 from latentebm.workflow.run_figures import run_figures
 
 __all__ = ["RunResult", "check_npz", "debias", "save_samples"]
+
+STEIN = 20  # stream of the signs of the Stein test: no other stage's draws shift
 
 
 @dataclass
@@ -105,6 +109,7 @@ def _run(settings: Settings, model: Debiaser, folder: Path, track: Track) -> dic
     with clock.stage("judge"):
         verdict = judge_draws(problem, classifier, prior.x, tilted.x, rng, track)
         metrics = run_metrics(problem, model, tilted, verdict, rng)
+        metrics["tilted"]["stein"] = stein_row(model.tilt(), tilted, stream(settings.seed, STEIN))
     with clock.stage("figures"):
         _write_figures(folder, run_figures(problem, model, prior, tilted, verdict, rng), track)
     metrics["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
