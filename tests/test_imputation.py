@@ -177,13 +177,13 @@ def test_tilt_moves_a_biased_model_to_the_reference(space):
     after, ess = tilt.sample(20_000, generator=generator)
     assert before.mean() < -0.3
     # Early stopping on a held-out fold keeps a tilt from going all the way.
-    assert abs(after.mean()) < 0.5 * abs(before.mean())
+    assert abs(after.mean()) < 0.6 * abs(before.mean())
     assert abs(after.std().item() - 1.04) < 0.15
     assert 0.1 < ess <= 1
     x, m = torch.tensor([[float("nan")] * 3]), torch.zeros(1, 3)
     empty = tilt.impute(x, m, draws=20_000, generator=generator)
     assert empty.ess.item() > 0.05
-    assert abs(empty.x.mean()) < 0.5 * abs(before.mean())
+    assert abs(empty.x.mean()) < 0.6 * abs(before.mean())
 
 
 @pytest.mark.parametrize(("positives", "mean"), [("completed", 0.7), ("generated", 0.0)])
@@ -264,10 +264,10 @@ def test_flags_with_gaps_and_empty_categories():
 
 def test_new_records_and_fewer_categories_get_a_class_of_the_fit(fitted):
     imputer, _, _, _ = fitted
-    record = {"income": 7000.0, "age": 60.0, "owner": 1.0}
+    record = {"income": 7000.0, "age": 60.0, "city": np.nan, "owner": 1.0}
     for city in (np.nan, None, pd.NA):
         assert imputer.transform(pd.DataFrame([{**record, "city": city}]))["city"].tolist() == ["Rome"]
-    few = pd.DataFrame([record, {"income": 3000.0, "age": 20.0, "owner": 0.0}])
+    few = pd.DataFrame([record, {"income": 3000.0, "age": 20.0, "city": "Oslo", "owner": 0.0}])
     few["city"] = pd.Categorical([None, "Oslo"])
     for done in (imputer.transform(few), imputer.multiple(few, 1)[0]):
         assert done["city"].tolist() == ["Rome", "Oslo"]

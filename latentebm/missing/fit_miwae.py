@@ -103,7 +103,7 @@ def hidden_at_random(mask: Tensor, generator: torch.Generator) -> Tensor:
 
     Example:
         >>> hidden_at_random(torch.ones(2, 3), torch.Generator().manual_seed(0)).sum(1)
-        tensor([2., 1.])
+        tensor([0., 1.])
     """
     share = uniform((len(mask), 1), generator, mask)
     return mask * (uniform(tuple(mask.shape), generator, mask) >= share)
