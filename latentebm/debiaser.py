@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,9 @@ from latentebm.rng import seeded, stream
 from latentebm.sampling import SNIS, Draws
 from latentebm.settings.declaration import described, setting
 from latentebm.settings.fields import DebiaserSettings
+from latentebm.sources import Sources, choose_sources
 from latentebm.tilting.method import TiltMethod
+from latentebm.training.fit import FitResult
 from latentebm.training.fit_vae import fit_vae
 
 __all__ = ["Debiaser"]
@@ -48,6 +52,7 @@ class Debiaser(DebiaserSettings, BaseEstimator):
 
     Attributes:
         vae_: the fitted VAE.
+        sources_: what it learned from, and why; see `Sources`.
         biased_: the biased images, (N, C, H, W), uint8, which a small reference's tilt starts from; not saved.
         energy_: the fitted energy.
         heldout_gain_: cross-validated gain of the tilt, nats per image.
@@ -82,31 +87,43 @@ class Debiaser(DebiaserSettings, BaseEstimator):
         self.check()
         images, wanted = as_images(biased, name="biased").images, as_images(reference, name="reference").images
         _check_reference(wanted, tuple(images.shape[1:]))
-        return self.fit_vae(images).fit_tilt(wanted)
+        return self.fit_vae(images, wanted).fit_tilt(wanted)
 
-    def fit_vae(self, biased: np.ndarray | Tensor, *, track: Track | None = None) -> Debiaser:
-        """Fit the VAE alone to biased images.
+    def fit_vae(
+        self,
+        biased: np.ndarray | Tensor,
+        reference: np.ndarray | Tensor | None = None,
+        *,
+        track: Track | None = None,
+    ) -> Debiaser:
+        """Fit the VAE alone, to biased images and, as ``learn_from`` says, to reference images too.
 
         Raises:
-            ValueError: a setting or the array is not as described.
+            ValueError: a setting or an array is not as described.
         """
-        images = as_images(biased, name="biased").images
-        device, rng = pick_device(self.check().device), stream(self.seed, 1)
-        sizes: dict[str, Any] = {"network": self.network, "width": self.width, "likelihood": self.likelihood}
-        with seeded(rng):
-            vae = VAE(tuple(images.shape[1:]), self.latent_dim, **sizes).to(device)
-        self.vae_log_ = fit_vae(
-            vae,
-            images,
-            epochs=self.epochs,
-            kl_weight=kl_weight(self),
-            precision=self.precision,
-            generator=rng,
-            track=track or self._track(),
-        )
-        self.vae_ = vae.requires_grad_(False)
+        images, wanted = as_images(biased, name="biased").images, None
+        if reference is not None:
+            wanted = _check_reference(as_images(reference, name="reference").images, tuple(images.shape[1:]))
+        self.check()
+
+        def train(part: float = 1.0, stage: int = 1, **more: Any) -> FitResult:
+            return self._train(images, part, stage, track or self._track(), **more)
+
+        self.sources_ = choose_sources(self, images, wanted, partial(train, stage=8))
+        self.vae_log_ = train(**self.sources_.training())
         self.biased_ = images
         return self
+
+    def _train(self, images: Tensor, part: float, stage: int, track: Track, **more: Any) -> FitResult:
+        """Fit a fresh VAE for a part of the epochs, by draws of a stage of its own."""
+        rng = stream(self.seed, stage)
+        sizes: dict[str, Any] = {"network": self.network, "width": self.width, "likelihood": self.likelihood}
+        with seeded(rng):
+            vae = VAE(tuple(images.shape[1:]), self.latent_dim, **sizes).to(pick_device(self.device))
+        recipe: dict[str, Any] = {"kl_weight": kl_weight(self), "precision": self.precision, **more}
+        done = fit_vae(vae, images, epochs=math.ceil(part * self.epochs), **recipe, generator=rng, track=track)
+        self.vae_ = vae.requires_grad_(False)
+        return done
 
     def fit_tilt(self, reference: np.ndarray | Tensor, *, track: Track | None = None) -> Debiaser:
         """Fit the tilt alone to reference images, the VAE as it is.
@@ -120,7 +137,8 @@ class Debiaser(DebiaserSettings, BaseEstimator):
         if biased is None:
             fix = "fit the VAE here, or set biased_ to its training images (N, C, H, W), uint8"
             raise fail("biased_", "the images the VAE was trained on", "none, as a loaded model has none", fix)
-        fitted = method.fit(self.vae_, images, biased, generator=rng, track=track or self._track())
+        views = getattr(self, "sources_", Sources()).views(images, rng)
+        fitted = method.fit(self.vae_, images, biased, views=views, generator=rng, track=track or self._track())
         self.energy_, self.energy_log_, self.heldout_gain_ = fitted
         return self
 
@@ -207,7 +225,9 @@ class Debiaser(DebiaserSettings, BaseEstimator):
         self._fitted("energy_")
         modules = {"vae": self.vae_, "energy": self.energy_}
         parameters = {name: stored(value) for name, value in self.get_params(deep=False).items()}
-        return save_model(folder, parameters, modules, {"heldout_gain": self.heldout_gain_})
+        sources = getattr(self, "sources_", None)
+        learned = {"heldout_gain": self.heldout_gain_, "sources": None if sources is None else sources.as_dict()}
+        return save_model(folder, parameters, modules, learned)
 
     @classmethod
     def load(cls, folder: Path | str, *, device: str = "auto", verbose: bool = False, **own: Any) -> Debiaser:

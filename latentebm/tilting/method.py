@@ -73,8 +73,20 @@ class TiltMethod:
         if self.build is not None and not callable(self.build):
             raise fail("energy", "a function that builds a network, or None", repr(self.build), "pass a callable")
 
-    def fit(self, vae: VAE, images: Tensor, biased: Tensor, *, generator: torch.Generator, track: Track) -> FittedTilt:
-        """Fit an energy to reference images (N, C, H, W), uint8, of a frozen VAE of the biased (M, C, H, W)."""
+    def fit(
+        self,
+        vae: VAE,
+        images: Tensor,
+        biased: Tensor,
+        *,
+        views: Tensor | None = None,
+        generator: torch.Generator,
+        track: Track,
+    ) -> FittedTilt:
+        """Fit an energy to reference images (N, C, H, W), uint8, of a frozen VAE of the biased (M, C, H, W).
+
+        Changed copies of the reference, `views` (V, N, C, H, W), take its place as positives, each in its image's fold.
+        """
         recipe = self.space.recipe(self.objective, self.gradient_penalty)
         codes, members = self.space.codes(vae, images, generator), min(self.space.folds, len(images))
         clusters = self.space.start_clusters(self.objective, len(images))
@@ -86,6 +98,9 @@ class TiltMethod:
         else:
             # The weights are drawn on the CPU: a seed means the same on every device.
             energy = self._energy(vae, members, self._limit(), generator).to(codes.mean.device)
+        if views is not None:
+            images, fold = views.flatten(0, 1), codes.fold.repeat(len(views))
+            codes = dataclasses.replace(self.space.codes(vae, images, generator), fold=fold)
         sides = self.space.sides(self.tilt(vae, energy), images, codes, generator)
         log = fit_energy(energy, sides, recipe, generator=generator, track=track)
         energy.requires_grad_(False)

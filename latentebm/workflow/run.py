@@ -92,7 +92,8 @@ def _run(settings: Settings, model: Debiaser, folder: Path, track: Track) -> dic
     with clock.stage("data"):
         problem = _posed(settings, rng)
     with clock.stage("vae") as line:
-        line["losses"] = model.fit_vae(problem.biased.images, track=track).vae_log_.losses
+        model.fit_vae(problem.biased.images, problem.reference.images, track=track)
+        line |= {"losses": model.vae_log_.losses, "sources": model.sources_.as_dict()}
     with clock.stage("classifier"):
         classifier = fit_judge(problem, rng, next(model.vae_.parameters()).device, track)
         check_made(problem, classifier, model)
