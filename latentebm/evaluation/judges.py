@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ class Classifier(nn.Module):
 
     .. math:: p(y|x) = \mathrm{softmax}(W\,\phi(x) + b)
 
+    Another `body`, from images to (N, features), takes the place of these layers.
+
     References:
         Gradient-based learning applied to document recognition (LeCun et al., 1998).
 
@@ -35,22 +38,12 @@ class Classifier(nn.Module):
         (torch.Size([2, 10]), torch.Size([2, 64]))
     """
 
-    def __init__(self, data_shape: tuple[int, ...], n_classes: int, *, features: int = 64) -> None:
+    def __init__(
+        self, data_shape: tuple[int, ...], n_classes: int, *, features: int = 64, body: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.data_shape = tuple(data_shape)
-        channels, height, width = data_shape
-        flat = 32 * math.ceil(height / 4) * math.ceil(width / 4)
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, CHANNELS, 5, padding=2),
-            nn.ReLU(),
-            nn.MaxPool2d(2, ceil_mode=True),
-            nn.Conv2d(CHANNELS, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2, ceil_mode=True),
-            nn.Flatten(),
-            nn.Linear(flat, check_int("features", features)),
-            nn.ReLU(),
-        )
+        self.body = _small(self.data_shape, check_int("features", features)) if body is None else body
         self.head = nn.Linear(features, check_int("n_classes", n_classes))
         # Channels last halves the time of these small convolutions on a processor.
         self.to(memory_format=torch.channels_last)
@@ -75,9 +68,25 @@ class Classifier(nn.Module):
         return self.body(x.contiguous(memory_format=torch.channels_last))
 
 
+def _small(data_shape: tuple[int, ...], features: int) -> nn.Sequential:
+    channels, height, width = data_shape
+    return nn.Sequential(
+        nn.Conv2d(channels, CHANNELS, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.Conv2d(CHANNELS, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.Flatten(),
+        nn.Linear(32 * math.ceil(height / 4) * math.ceil(width / 4), features),
+        nn.ReLU(),
+    )
+
+
 def fit_classifier(
     data: Images,
     *,
+    build: Callable[[tuple[int, ...], int], Classifier] = Classifier,
     epochs: int = 2,
     batch_size: int = 128,
     lr: float = 3e-3,
@@ -89,7 +98,7 @@ def fit_classifier(
 
     .. math:: \min_\theta \mathrm{mean}_i\, -\log p_\theta(y_i|x_i)
 
-    The generator shuffles the batches, and `lr` is the peak of a one-cycle schedule; the initial weights come from
+    `build` makes it from the shape of an image and the number of classes. The generator shuffles the batches, and `lr` is the peak of a one-cycle schedule; the initial weights come from
     torch's default stream.
 
     Example:
@@ -103,7 +112,7 @@ def fit_classifier(
     """
     if data.labels is None:
         raise fail("data", "labelled images", "no labels", "pass Images(images, labels, class_names)")
-    classifier = Classifier(tuple(data.images.shape[1:]), len(data.class_names)).to(device)
+    classifier = build(tuple(data.images.shape[1:]), len(data.class_names)).to(device)
     batches = Minibatches(
         data.images.to(device), data.labels.to(device), batch_size=batch_size, epochs=epochs, generator=generator
     )
