@@ -39,6 +39,7 @@ from latentebm.models.latent_model import LatentModel as LatentModel
 from latentebm.models.networks import MLP as MLP
 from latentebm.models.networks import Conv as Conv
 from latentebm.models.networks import Network as Network
+from latentebm.models.storage.tilt_folder import load_tilt as load_tilt
 from latentebm.models.tilts import LatentTilt as LatentTilt
 from latentebm.models.tilts import ScaledTilt as ScaledTilt
 from latentebm.models.vae import VAE as VAE
@@ -95,5 +96,6 @@ from latentebm.tilting.objectives import Score as Score
 from latentebm.tilting.spaces import DataSpace as DataSpace
 from latentebm.tilting.spaces import LatentSpace as LatentSpace
 from latentebm.tilting.spaces import Space as Space
+from latentebm.training.checkpoint import checkpoints as checkpoints
 from latentebm.training.optimisation import Optimisation as Optimisation
 from latentebm.workflow.run import debias as debias

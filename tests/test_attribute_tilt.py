@@ -10,7 +10,7 @@ from torch import nn
 
 from latentebm.adapters.from_module import WrappedModel
 from latentebm.models.data_tilts import DataTilt
-from latentebm.models.features import Attribute, FeatureEnergy, LinearEnergy, joint_features
+from latentebm.models.features import Attribute, FeatureEnergy, JointFeatures, LinearEnergy
 from latentebm.models.latent_model import check_model
 from latentebm.models.tilts import LatentTilt, ScaledTilt
 from latentebm.sampling import ISIR, PMC, SGLD, SNIS, ULA, Langevin, RandomWalk, Rejection
@@ -65,7 +65,7 @@ def test_faults_in_the_fit_are_caught(fault, rng):
     theta = torch.tensor([0.2, 0.8, 0.7, 0.3]).mul(2).log()
     if fault == "opposite":
         theta = -tilt_attributes(CORRELATED, BOTH, generator=rng).net.energy.theta
-    faulty = LatentTilt(CORRELATED, FeatureEnergy(CORRELATED, joint_features(BOTH), LinearEnergy(theta)))
+    faulty = LatentTilt(CORRELATED, FeatureEnergy(CORRELATED, JointFeatures(BOTH), LinearEnergy(theta)))
     with pytest.raises(AssertionError):
         check_marginals(faulty, rng)
 

@@ -91,7 +91,7 @@ def test_classical_methods_and_npz(table, method):
             "--class-rate: expected CLASS=RATE",
         ),
         (["ampute", "whole.csv", "--out", "o.csv", "--mechanism", "self-masking"], "text in 'c'"),
-        (["ampute", "whole.txt", "--out", "o.txt"], "FILE: expected .csv or .npz"),
+        (["ampute", "whole.txt", "--out", "o.txt"], "FILE: expected .csv, .tsv"),
     ],
 )
 def test_bad_input_names_the_fix(table, monkeypatch, words, message):
@@ -102,3 +102,20 @@ def test_bad_input_names_the_fix(table, monkeypatch, words, message):
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.split())
     assert not (table / "o.csv").exists()
+
+
+def test_a_stream_comes_back_with_its_gaps_filled_and_nothing_else_changed():
+    text = "zip,n\n00501,1\n"
+    rows = "".join(f"{500 + i:05d},{'' if i % 4 == 0 else i},\n" for i in range(20))
+    result = CliRunner().invoke(app, ["ampute", "-", "--out", "-", "--rate", "0"], input=text + rows)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == text + rows
+    numbers = "n,m\n" + rows.replace(",\n", "\n").replace("00", "9")
+    words = ["impute", "-", "--out", "-", "--method", "mean"]
+    result = CliRunner().invoke(app, words, input=numbers)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == numbers.replace(",\n", ",10\n")
+    assert "5 of 40 cells imputed" in result.stderr
+    for marked, fix in ((numbers.replace(",\n", ",?\n"), "--na '?'"), ("a,b\nNA,1\nx,2\n", "--na NA")):
+        result = CliRunner().invoke(app, [*words[:-1], "miwae"], input=marked)
+        assert (result.exit_code, fix in " ".join(result.stderr.split())) == (2, True)

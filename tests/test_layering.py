@@ -30,9 +30,9 @@ ALLOWED = {
     "debiaser": {"data", "models", "objectives", "sampling", "training", "tilting", "settings", "choices", "sources"},
     "workflow": {"data", "models", "sampling", "tilting", "evaluation", "plots", "report", "settings", "debiaser"},
     "studies": {"data", "evaluation", "plots", "settings", "debiaser", "workflow"},
-    "cli": {"missing", "report", "settings", "debiaser", "workflow", "studies"},
+    "cli": {"data", "missing", "report", "settings", "debiaser", "workflow", "studies"},
 }
-GROUND = {"checks", "chunks", "devices", "files", "gradients", "progress", "registry", "rng", "_version"}
+GROUND = {"checks", "chunks", "devices", "files", "gradients", "progress", "registry", "rng", "statefile", "_version"}
 MOST_MODULES = 14
 
 

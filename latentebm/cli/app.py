@@ -10,8 +10,9 @@ import typer
 
 from latentebm._version import __version__
 from latentebm.cli import debias
+from latentebm.cli.ampute import ampute
 from latentebm.cli.console import console
-from latentebm.cli.missing import ampute, impute
+from latentebm.cli.missing import impute
 from latentebm.cli.planning import plan
 from latentebm.cli.sample import report, sample
 

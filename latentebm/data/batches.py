@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,12 +35,26 @@ class Minibatches:
         self.batch_size = min(check_int("batch_size", batch_size), self.size)
         self.epochs = check_int("epochs", epochs)
         self.generator = generator
+        self.used = self.resumed = 0
+        self.order: Tensor | None = None  # of the present epoch
 
     def __len__(self) -> int:
         return self.epochs * (self.size // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        for _ in range(self.epochs):
-            order = permutation(self.size, self.generator, self.tensors[0].device)
-            for rows in order.split(self.batch_size)[: self.size // self.batch_size]:
-                yield tuple(t[rows] for t in self.tensors)
+        first, self.resumed = self.resumed, 0
+        for used in range(first, len(self)):
+            row = used % (self.size // self.batch_size) * self.batch_size
+            if row == 0 or self.order is None:
+                self.order = permutation(self.size, self.generator, self.tensors[0].device)
+            self.used, rows = used + 1, self.order[row : row + self.batch_size]
+            yield tuple(t[rows] for t in self.tensors)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the iteration is."""
+        return {"used": self.used, "order": self.order}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next iteration go on from where another was."""
+        self.used = self.resumed = state["used"]
+        self.order = state["order"]

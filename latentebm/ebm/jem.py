@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -104,4 +105,5 @@ def fit_jem(
         return jem_loss(classifier(data), labels, positive, negative, **weights)
 
     batches = Minibatches(x, y, batch_size=recipe.batch_size, epochs=recipe.epochs, generator=generator)
-    return fit(classifier, loss, batches, recipe, guard=guard, track=track, description="JEM")
+    known: dict[str, Any] = {"guard": guard, "state": [generator], "track": track}
+    return fit(classifier, loss, batches, recipe, **known, description="JEM")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -193,7 +194,7 @@ def fit_amortized(
         # In between, the energy gets no gradient at all, and the optimizer leaves it where it is.
         return own if step % recipe.ratio else own + energy_loss()
 
-    return _fit(nn.ModuleList([energy, learner]), learner, loss, recipe, track)
+    return _fit(nn.ModuleList([energy, learner]), learner, loss, recipe, track, state=[generator], data=[data])
 
 
 def fit_sampler(
@@ -220,14 +221,18 @@ def fit_sampler(
         check_energy(potential, torch.randn(64, source.dim, generator=torch.Generator().manual_seed(0)))
     fixed = constant(potential) if isinstance(potential, nn.Module) else potential
     learner = recipe.loss(source, generator)
-    return _fit(learner, learner, lambda _: learner(fixed, recipe.batch, generator), recipe, track)
+    weights = list(potential.parameters()) if isinstance(potential, nn.Module) else []
+    own = {"state": [generator], "data": weights}
+    return _fit(learner, learner, lambda _: learner(fixed, recipe.batch, generator), recipe, track, **own)
 
 
 def _fit(
-    module: nn.Module, learner: SamplerLoss, loss: Callable[[int], Tensor], recipe: SamplerRecipe, track: Track
-) -> FitResult:
+    module: nn.Module, learner: SamplerLoss, loss: Callable[[int], Tensor], recipe: SamplerRecipe, track: Track,
+    **known: Any,
+) -> FitResult:  # fmt: skip
     learner.train()
-    result = fit(module, loss, range(recipe.steps), recipe, guard=Guard(module), track=track, description="sampler")
+    known |= {"guard": Guard(module), "track": track, "description": "sampler"}
+    result = fit(module, loss, range(recipe.steps), recipe, **known)
     learner.eval()
     return result
 

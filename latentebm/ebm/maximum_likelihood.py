@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -151,7 +151,8 @@ def fit_ebm(
         return value
 
     batches = Minibatches(data, batch_size=recipe.batch_size, epochs=recipe.epochs, generator=generator)
-    return fit(energy, loss, batches, recipe, guard=guard, track=track, description="energy")
+    known: dict[str, Any] = {"guard": guard, "state": [generator], "track": track}
+    return fit(energy, loss, batches, recipe, **known, description="energy")
 
 
 def _noise_like(data: Tensor) -> Base:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +89,8 @@ def fit_score(
         return of_points(data[integers(len(data), (recipe.batch,), generator, data.device)])
 
     # The guard sees losses alone: without draws there is no energy gap.
-    return fit(energy, loss, range(recipe.steps), recipe, guard=Guard(energy), track=track, description="score")
+    known: dict[str, Any] = {"guard": Guard(energy), "state": [generator], "data": [data]}
+    return fit(energy, loss, range(recipe.steps), recipe, **known, track=track, description="score")
 
 
 def _loss(energy: nn.Module, recipe: ScoreRecipe, generator: torch.Generator) -> Callable[[Tensor], Tensor]:

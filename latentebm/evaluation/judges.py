@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -120,5 +121,6 @@ def fit_classifier(
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
         return F.cross_entropy(classifier(batch[0].float() / 255), batch[1])
 
-    fit(classifier, loss, batches, Optimisation(lr=lr, schedule="onecycle"), track=track, description="classifier")
+    known: dict[str, Any] = {"state": [generator], "track": track, "description": "classifier"}
+    fit(classifier, loss, batches, Optimisation(lr=lr, schedule="onecycle"), **known)
     return classifier.eval()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -74,7 +76,8 @@ def fit_ratio(a: Tensor, b: Tensor, *, steps: int = STEPS, generator: torch.Gene
         return _cross_entropy(ratio.log_ratio(aside_a), ratio.log_ratio(aside_b))
 
     recipe = Optimisation(weight_decay=1e-2, schedule="cosine")
-    fit(ratio, loss, range(steps), recipe, validate=held_out, every=25, patience=8, track=track, description="ratio")
+    known: dict[str, Any] = {"state": [generator], "data": [a, b], "track": track, "description": "ratio"}
+    fit(ratio, loss, range(steps), recipe, validate=held_out, every=25, patience=8, **known)
     ratio.requires_grad_(False).eval()
     logits = [ratio.log_ratio(x) for x in (aside_a, aside_b)]
     values = torch.stack([_cross_entropy(*(t * x for x in logits)) for t in TEMPERATURES.to(a.device)])

@@ -61,6 +61,6 @@ def fit_miwae(
         return -iwae_bound(model.terms(rows[0], rows[1], recipe.k, generator=generator).log_weight).mean()
 
     model.train()
-    result = fit(model, loss, batches, recipe, track=track, description="MIWAE")
+    result = fit(model, loss, batches, recipe, state=[generator], track=track, description="MIWAE")
     model.eval()
     return result

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from latentebm.checks import check_number, fail
 from latentebm.gradients import differentiate
 from latentebm.models.data_tilts import DataTilt
+from latentebm.models.storage.tilt_folder import model_of
 from latentebm.models.tilts import LatentTilt, ScaledTilt, Tilt, ValueAndGrad
 from latentebm.rng import stream
 
@@ -49,12 +50,16 @@ class ProductTilt(Tilt):
         for tilt in (first, second):
             if not isinstance(tilt, Tilt):
                 raise fail("tilt", "a tilt on both sides of &", type(tilt).__name__, "pass for example a LatentTilt")
-        if _model(first) is not _model(second):
-            got = f"{type(_model(first)).__name__} and another {type(_model(second)).__name__}"
+        if model_of(first) is not model_of(second):
+            got = f"{type(model_of(first)).__name__} and another {type(model_of(second)).__name__}"
             raise fail("tilt", "tilts of one and the same model object", got, "build both over it")
         self.parts = nn.ModuleList((first, second) if first.dim >= second.dim else (second, first))
         self.dim = self.base.dim
         self._check_bases()
+
+    def arguments(self) -> dict[str, Any]:
+        """Both tilts."""
+        return {"first": self.parts[0], "second": self.parts[1]}
 
     @property
     def base(self) -> Tilt:
@@ -160,6 +165,10 @@ class NegatedTilt(Tilt):
         self.tilt = tilt
         self.dim = tilt.dim
 
+    def arguments(self) -> dict[str, Any]:
+        """Tilt and bound."""
+        return {"tilt": self.tilt, "bound": self.bound}
+
     def sample_base(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw (n, dim) points of the tilt's own base distribution."""
         return self.tilt.sample_base(n, generator=generator)
@@ -227,17 +236,6 @@ def is_bounded(tilt: Tilt) -> bool:
         return False
     transform = getattr(tilt, "transform", None)
     return transform is None or bool(transform(torch.linspace(-net.limit, net.limit, GRID)).isfinite().all())
-
-
-def _model(tilt: Tilt) -> object:
-    """The model object under a tilt, however it is composed."""
-    inner = getattr(tilt, "tilt", None) or getattr(tilt, "base", None)
-    if isinstance(inner, Tilt):
-        return _model(inner)
-    model = getattr(tilt, "model", None)
-    if model is None:
-        raise fail("tilt", "a tilt with a `model`", f"{type(tilt).__name__} without one", "set its model")
-    return model
 
 
 def _own(tilt: Tilt) -> ValueAndGrad:

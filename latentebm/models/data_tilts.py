@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,10 @@ class DataTilt(Tilt):
         self.transform = transform
         self.noise = noise
         self.dim = model.latent_dim + (math.prod(model.data_shape) if noise else 0)
+
+    def arguments(self) -> dict[str, Any]:
+        """Model, energy, transform and noise."""
+        return {"model": self.model, "energy": self.net, "transform": self.transform, "noise": self.noise}
 
     def energy(self, u: Tensor) -> Tensor:
         """Tilt energy (N,) of base points (N, dim), nats."""
@@ -133,6 +137,17 @@ class ElboTilt(Tilt):
         self.dim = math.prod(tilt.model.data_shape)
         half = normal((draws // 2, tilt.model.latent_dim), generator, next(tilt.parameters()))
         self.register_buffer("noise", torch.cat([half, -half]))
+
+    def arguments(self) -> dict[str, Any]:
+        """Tilt and noises."""
+        return {"tilt": self.tilt, "noise": self.noise}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ElboTilt:
+        """A tilt with the given noises (S, d)."""
+        made = cls(config["tilt"], draws=len(config["noise"]), generator=torch.Generator())
+        made.noise.copy_(config["noise"])
+        return made
 
     def sample_base(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw (n, dim) flat data of the VAE itself, noise included."""

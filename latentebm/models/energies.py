@@ -37,12 +37,18 @@ class EnsembleEnergy(nn.Module, ABC):
         https://arxiv.org/abs/1612.01474
     """
 
+    stores_weights = True
+
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         self.config = config
         self.n_members = check_int("members", config["members"])
         limit = config["limit"]
         self.limit = None if limit is None else check_number("limit", limit, low=0, open_low=True)
+
+    def arguments(self) -> dict[str, Any]:
+        """The `config`, by which `from_config` makes an energy of the same shape."""
+        return dict(self.config)
 
     @classmethod
     def from_config(cls: type[E], config: dict[str, Any]) -> E:
@@ -164,11 +170,21 @@ class Ensemble(EnsembleEnergy):
         weights, constants = stack_module_state(built)
         # One network lends its form; its own weights are replaced by each member's when it is called.
         self.__dict__["_form"] = built[0].to("meta")
+        self.build = build
         self._names = list(weights)
         self.weights = nn.ParameterList(nn.Parameter(w.detach().clone()) for w in weights.values())
         self._constants = list(constants)
         for i, value in enumerate(constants.values()):
             self.register_buffer(f"constant_{i}", value)
+
+    def arguments(self) -> dict[str, Any]:
+        """The `config`, and the function that builds a network."""
+        return {**self.config, "build": self.build}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Ensemble:
+        """An ensemble of the same shape, of networks that ``config["build"]`` makes."""
+        return cls(**{**config, "event_shape": tuple(config["event_shape"])}, generator=torch.Generator())
 
     def members(self, x: Tensor) -> Tensor:
         """Energies (M, N) of every member, for inputs (N, *event_shape) or a batch per member (M, N, *event_shape)."""

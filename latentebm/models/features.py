@@ -14,7 +14,7 @@ from latentebm.checks import check_shares, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
 from latentebm.models.latent_model import LatentModel
 
-__all__ = ["Attribute", "FeatureEnergy", "LinearEnergy", "checked_features", "decoded_features", "joint_features"]
+__all__ = ["Attribute", "FeatureEnergy", "JointFeatures", "LinearEnergy", "checked_features", "decoded_features"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,10 @@ class Attribute:
             raise fail(f"{self.name} target", "at least two values", len(self.target), "name each value's share")
         check_shares(f"{self.name} target", list(self.target.values()), len(self.target))
 
+    def arguments(self) -> dict[str, Any]:
+        """Function, target and name."""
+        return {"function": self.function, "target": self.target, "name": self.name}
+
     def __call__(self, x: Tensor) -> Tensor:
         """Probabilities (N, K) of the values, in the order of the target's keys."""
         found = self.function(x)
@@ -76,23 +80,29 @@ class Attribute:
         return torch.from_numpy(hit).float()
 
 
-def joint_features(attributes: tuple[Attribute, ...]) -> Callable[[Tensor], Tensor]:
+@dataclass(frozen=True)
+class JointFeatures:
     """All attributes' probabilities side by side, as features of data.
 
     Where one of them has no gradient, none is passed on: that of the others alone is not the energy's.
 
     Example:
         >>> sign = Attribute(lambda x: x[:, 0] > 0, {False: 0.5, True: 0.5})
-        >>> joint_features((sign, sign))(torch.ones(1, 1))
+        >>> JointFeatures((sign, sign))(torch.ones(1, 1))
         tensor([[0., 1., 0., 1.]])
     """
 
-    def features(x: Tensor) -> Tensor:
-        parts = [attribute(x) for attribute in attributes]
+    attributes: tuple[Attribute, ...]
+
+    def arguments(self) -> dict[str, Any]:
+        """The attributes."""
+        return {"attributes": self.attributes}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Probabilities (N, F) of data (N, ...)."""
+        parts = [attribute(x) for attribute in self.attributes]
         joint = torch.cat(parts, dim=1)
         return joint if all(part.requires_grad for part in parts) else joint.detach()
-
-    return features
 
 
 class LinearEnergy(nn.Module):
@@ -100,16 +110,21 @@ class LinearEnergy(nn.Module):
 
     .. math:: E(\phi) = -\theta^\top \phi
 
+    Where the features are bounded the energy is; `limit` says by how many nats.
+
     Example:
         >>> LinearEnergy(torch.tensor([1.0, -1.0]))(torch.eye(2))
         tensor([-1.,  1.])
     """
 
-    limit: float | None = None  # bound of the energy in nats, where its features have one
-
-    def __init__(self, theta: Tensor) -> None:
+    def __init__(self, theta: Tensor, limit: float | None = None) -> None:
         super().__init__()
+        self.limit = limit
         self.theta = nn.Parameter(theta.detach().clone().float(), requires_grad=False)
+
+    def arguments(self) -> dict[str, Any]:
+        """θ and the limit."""
+        return {"theta": self.theta, "limit": self.limit}
 
     def forward(self, features: Tensor) -> Tensor:
         """Energies (N,) of features (N, F)."""
@@ -140,6 +155,10 @@ class FeatureEnergy(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.features, self.energy, self.chunk = model, features, energy, chunk
+
+    def arguments(self) -> dict[str, Any]:
+        """Model, features, energy and chunk."""
+        return {"model": self.model, "features": self.features, "energy": self.energy, "chunk": self.chunk}
 
     def forward(self, z: Tensor) -> Tensor:
         """Energies (N,) of codes (N, d), nats; a gradient that `decode` does not pass on is refused."""

@@ -6,14 +6,16 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_event, check_number
+from latentebm.checks import check_event, check_number, fail
 from latentebm.gradients import differentiate
 from latentebm.models.latent_model import LatentModel
+from latentebm.models.storage.tilt_folder import save_tilt
 from latentebm.rng import normal
 
 __all__ = ["STRONGEST", "LatentTilt", "ScaledTilt", "Tilt", "ValueAndGrad"]
@@ -72,6 +74,23 @@ class Tilt(nn.Module, ABC):
         """
         return None
 
+    def arguments(self) -> dict[str, Any]:
+        """What the constructor builds this tilt from; a class that cannot be saved has none."""
+        got, fix = f"{type(self).__name__} without one", "return what its constructor takes"
+        raise fail("tilt", "a class with a method arguments()", got, fix)
+
+    def save(self, folder: Path | str, *, overwrite: bool = False) -> Path:
+        """Write the tilt, not its model, into a folder: safetensors, JSON, the SHA-256 of both and of the model.
+
+        `load_tilt` reads it. Features and attributes are saved by name: a function must be importable, as
+        ``package.module:name``.
+
+        Raises:
+            ValueError: a lambda or local function, a module without ``arguments()``, or a folder with a saved tilt.
+            OSError: the folder cannot be written.
+        """
+        return save_tilt(self, folder, overwrite=overwrite)
+
     def __and__(self, other: Tilt) -> Tilt:
         """Both tilts at once: `ProductTilt`."""
         from latentebm.models.composition import ProductTilt  # these are tilts themselves, as below
@@ -126,6 +145,10 @@ class LatentTilt(Tilt):
         self.transform = transform
         self.dim = model.latent_dim
 
+    def arguments(self) -> dict[str, Any]:
+        """Model, energy and transform."""
+        return {"model": self.model, "energy": self.net, "transform": self.transform}
+
     def energy(self, u: Tensor) -> Tensor:
         """Tilt energy (N,) of codes (N, d), nats."""
         energy = cast(Tensor, self.net(u))
@@ -178,6 +201,10 @@ class ScaledTilt(Tilt):
         self.tilt = tilt
         self.strength = check_number("strength", strength, low=0, high=STRONGEST)
         self.dim = tilt.dim
+
+    def arguments(self) -> dict[str, Any]:
+        """Tilt and strength."""
+        return {"tilt": self.tilt, "strength": self.strength}
 
     def sample_base(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw (n, dim) points of the tilt's own base distribution."""

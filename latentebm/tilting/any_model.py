@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,11 @@ DRAWS = 4096  # of the check for collapse
 OUTSIDE = 0.25  # share of the reference, lower in energy than all draws, above which their supports lie apart
 
 
+def flat(x: Tensor) -> Tensor:
+    """The data themselves (N, F), as features."""
+    return x.reshape(len(x), -1)
+
+
 class SupportWarning(UserWarning):
     """The energy tells real from generated data, not what the tilt is for: its weights collapsed, or tilt nothing."""
 
@@ -51,6 +56,10 @@ class Standardised(nn.Module):
         self.scale: Tensor
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
+
+    def arguments(self) -> dict[str, Any]:
+        """Energy, mean and scale."""
+        return {"energy": self.energy, "mean": self.mean, "scale": self.scale}
 
     def forward(self, features: Tensor) -> Tensor:
         """Energies (N,) of features (N, F)."""
@@ -118,7 +127,7 @@ def tilt_generator(
         seen: nn.Module = fitted(real, scale)
         tilt = LatentTilt(model, seen)
     else:
-        features = features or (lambda x: x.reshape(len(x), -1))
+        features = features or flat
         real, made = _both(model, reference, features, pool, generator)
         seen = _of_features(real, made, fitted)
         tilt = LatentTilt(model, FeatureEnergy(model, features, seen))

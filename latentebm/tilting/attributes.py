@@ -12,7 +12,7 @@ from torch import Tensor
 
 from latentebm.checks import check_int, check_number, check_rng, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size
-from latentebm.models.features import Attribute, FeatureEnergy, LinearEnergy, joint_features
+from latentebm.models.features import Attribute, FeatureEnergy, JointFeatures, LinearEnergy
 from latentebm.models.latent_model import LatentModel, check_model
 from latentebm.models.tilts import LatentTilt, Tilt
 from latentebm.progress import Track, silent
@@ -43,9 +43,8 @@ def tilt_attributes(
     proportional fitting on a pool of prior draws, solved by quasi-Newton steps. For one attribute of hard labels
     :math:`e^{-E}` is the ratio of wanted to found share.
 
-    The energy is the user's function and θ; to keep a tilt, save ``tilt.net.energy`` (θ) with
-    :func:`latentebm.models.saving.save_weights`. With a function that is not differentiable every sampler works but
-    the unadjusted Langevin kernels, which need the energy's gradient and refuse it.
+    The energy is the user's function and θ; ``tilt.save(folder)`` keeps θ and the function's name. A function that is
+    not differentiable suits every sampler but the unadjusted Langevin kernels, which need the energy's gradient.
 
     Arguments:
         model: anything with `latent_dim` and `decode`; it is not changed.
@@ -76,9 +75,8 @@ def tilt_attributes(
     prior = LatentTilt(model, LinearEnergy(torch.zeros(model.latent_dim)))
     phi, _ = _pool(prior, chosen, check_int("pool", pool), generator, track)
     theta = torch.from_numpy(_match(phi.numpy(), chosen, tolerance))
-    linear = LinearEnergy(theta)
-    linear.limit = float(theta.abs().sum())  # in nats: the features are probabilities
-    return LatentTilt(model, FeatureEnergy(model, joint_features(chosen), linear))
+    linear = LinearEnergy(theta, limit=float(theta.abs().sum()))  # the features are probabilities
+    return LatentTilt(model, FeatureEnergy(model, JointFeatures(chosen), linear))
 
 
 def expected_shares(
@@ -127,7 +125,7 @@ def _pool(
     tilt: Tilt, attributes: tuple[Attribute, ...], size: int, generator: torch.Generator, track: Track
 ) -> tuple[Tensor, Tensor]:
     """Features (K, F) of fresh base draws, and their log-weights (K,)."""
-    features, phi, log_weight = joint_features(attributes), [], []
+    features, phi, log_weight = JointFeatures(attributes), [], []
     chunk = chunk_size(CHAIN_NUMBERS)
     for n in track([min(chunk, size - start) for start in range(0, size, chunk)], "pool"):
         u = tilt.sample_base(n, generator=generator)

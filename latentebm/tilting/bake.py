@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -93,35 +92,26 @@ def bake(
     return baked
 
 
-@dataclass(frozen=True)
-class _Batches:
-    u: Tensor
-    recipe: BakeRecipe
-    generator: torch.Generator
-
-    def __len__(self) -> int:
-        return self.recipe.steps
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for _ in range(self.recipe.steps):
-            yield self.u[integers(len(self.u), (self.recipe.batch_size,), self.generator, self.u.device)]
-
-
 def _fitted(flow: nn.Module, u: Tensor, recipe: BakeRecipe, generator: torch.Generator, track: Track) -> FitResult:
     u = u[permutation(len(u), generator, u.device)]
     held = min(MOST_HELD, round(HELD_OUT * len(u)))
 
-    def loss(batch: Tensor) -> Tensor:
+    def nats(batch: Tensor) -> Tensor:
         return cast(Tensor, -flow().log_prob(batch).mean())
+
+    def loss(_: int) -> Tensor:
+        return nats(u[held:][integers(len(u) - held, (recipe.batch_size,), generator, u.device)])
 
     return fit(
         flow,
         loss,
-        _Batches(u[held:], recipe, generator),
+        range(recipe.steps),
         recipe,
-        validate=lambda: loss(u[:held]),
+        validate=lambda: nats(u[:held]),
         every=recipe.every,
         patience=recipe.patience,
+        state=[generator],
+        data=[u],
         track=track,
         description="flow",
     )

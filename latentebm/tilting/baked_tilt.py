@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import check_int, check_rng, fail
+from latentebm.files import check_absent
 from latentebm.gradients import differentiate
 from latentebm.models.latent_model import attempt
 from latentebm.models.saving import load_config, load_weights, save_model
@@ -178,12 +179,14 @@ class BakedTilt(Tilt):
                 sums.add(-self.energy(part))
         return sums.report()
 
-    def save(self, folder: Path | str) -> Path:
-        """Write the flow's weights and ``config.json`` into a folder; the tilt is saved by what fitted it.
+    def save(self, folder: Path | str, *, overwrite: bool = False) -> Path:
+        """Write the flow's weights and ``config.json`` into a folder; the tilt has a `save` of its own.
 
         Raises:
+            ValueError: the folder holds a ``config.json`` already.
             OSError: the folder cannot be written.
         """
+        check_absent([Path(folder) / "config.json"], overwrite)
         return save_model(folder, {}, {"flow": self.flow}, {"dim": self.dim})
 
     @classmethod

@@ -127,6 +127,8 @@ def fit_energy(
         validate=lambda: by_fold(objective.score, energy, points, x0),
         every=recipe.every,
         patience=recipe.patience,
+        state=[generator, *([negatives] if hasattr(negatives, "state_dict") else [])],
+        data=[*points, x0],
         track=track,
         description="energy",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ __all__ = ["STARTS", "LearnedNegatives", "Negatives"]
 STARTS = ("persistent", "prior")
 
 
-class _Members:
+class _Members(ABC):
     """Data of M models' base points, and their potentials, whichever axis holds the members."""
 
     def __init__(self, members: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor]) -> None:
@@ -31,6 +32,13 @@ class _Members:
     def _data(self, by_member: Tensor) -> Tensor:
         """Data (M, N, *event) of base points (M, N, D)."""
         return self.decode(by_member.flatten(0, 1)).unflatten(0, by_member.shape[:2])
+
+    def __call__(self) -> Tensor:
+        return self.draw()
+
+    @abstractmethod
+    def draw(self) -> Tensor:
+        """Fresh data (M, N, *event), N of each member."""
 
 
 class Negatives(_Members):
@@ -99,6 +107,15 @@ class Negatives(_Members):
             u = moved.chains.x
         with torch.no_grad():
             return self._data(u.transpose(0, 1))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the chains stand, for a checkpoint."""
+        return {} if self.buffer is None else {"x": self.buffer.x}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where chains stood."""
+        if self.buffer is not None:
+            self.buffer.x.copy_(state["x"])
 
     def _move(self, u: Tensor) -> Tensor:
         run = run_chains(self._potential, u, self.kernel, self.steps, generator=self.generator, partial=False)
@@ -177,6 +194,15 @@ class LearnedNegatives(_Members):
             self.optimizer.step()
         with torch.no_grad():
             return self._data(self._by_member(self.proposal.draw(self._potential, self.rows, self.generator)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sampler and its optimizer, for a checkpoint."""
+        return {"loss": self.loss.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from another's state."""
+        self.loss.load_state_dict(state["loss"])
+        self.optimizer.load_state_dict(state["optimizer"])
 
     def _by_member(self, u: Tensor) -> Tensor:
         return u.unflatten(0, (-1, self.loss.source.members)).transpose(0, 1)

@@ -189,7 +189,7 @@ class Contrastive(_OwnNegatives):
             step=self.step,
             like=next(energy.parameters()).detach(),
             generator=generator,
-        ).draw
+        )
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ class Amortized(_OwnNegatives):
             noise=self.noise,
             like=next(energy.parameters()).detach(),
             generator=generator,
-        ).draw
+        )
 
 
 @dataclass(frozen=True)

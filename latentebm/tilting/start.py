@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -65,4 +67,5 @@ def fit_start(
         base = biased.base(recipe.base_batch, generator)
         return likelihood_loss(energy(biased.draw(rows, generator)), energy(base))
 
-    return fit(energy, loss, range(recipe.steps), recipe, track=track, description="start")
+    known: dict[str, Any] = {"state": [generator], "data": [biased.mean, biased.scale, weight]}
+    return fit(energy, loss, range(recipe.steps), recipe, **known, track=track, description="start")

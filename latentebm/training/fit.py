@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from latentebm.checks import check_int, fail
 from latentebm.progress import Sized, Track, silent
+from latentebm.training.checkpoint import fit_checkpoint
 from latentebm.training.keep import Average, BestState, Guard
 from latentebm.training.optimisation import Optimisation
 
@@ -45,6 +47,8 @@ def fit(
     every: int = 100,
     patience: int | None = None,
     guard: Guard | None = None,
+    state: Sequence[Any] = (),
+    data: Sequence[Tensor] = (),
     track: Track = silent,
     description: str = "fit",
 ) -> FitResult:
@@ -58,6 +62,9 @@ def fit(
         every: steps between validations.
         patience: validations without any improvement before stopping; None never stops early.
         guard: after a bad step sets the module back to a good state and halves the learning rate, as the log says.
+        state: what else the loss changes, for checkpoints: generators, tensors, and what has `state_dict` and
+            `load_state_dict`.
+        data: what the loss reads beside the batches; a checkpoint is of the same data only.
 
     Raises:
         ValueError: the loss is no scalar, or both `validate` and an average choose the final state.
@@ -78,16 +85,38 @@ def fit(
     if optimisation.average and validate is not None:
         raise fail("average", "0 where validate chooses the state", optimisation.average, "pass one of the two")
     run = _Run(module, len(batches), optimisation, guard)
-    # Where training improves nothing, the start is the best state.
-    run.check(validate)
-    for batch in track(batches, description):
-        run.step(loss, batch)
-        if run.result.steps % every == 0 or run.result.steps == run.steps:
-            run.check(validate)
-            if patience is not None and run.keeper.stale >= patience:
-                run.result.stopped_early = run.result.steps < run.steps
+    position = [batches] if hasattr(batches, "load_state_dict") else []
+    data = [*data, *getattr(batches, "tensors", ())]
+    parts = [run, *position, *state, *(guard.extra if guard else [])]
+    with fit_checkpoint(description, parts, optimisation, data) as saved:
+        if not saved.restore():
+            run.check(validate)  # where training improves nothing, the start is the best state
+        for batch in track(_Left(batches, run.result.steps), description):
+            if run.ended:
                 break
-    return run.end()
+            run.step(loss, batch)
+            if run.result.steps % every == 0 or run.result.steps == run.steps:
+                run.check(validate)
+                if patience is not None and run.keeper.stale >= patience:
+                    run.result.stopped_early = run.result.steps < run.steps
+                    break
+            saved.step()
+        run.end()
+        saved.save()
+    return run.result
+
+
+class _Left:
+    """What a fit has not used yet of its batches; those that hold their position know it themselves."""
+
+    def __init__(self, batches: Sized[Any], used: int) -> None:
+        self.batches, self.used = batches, used
+
+    def __len__(self) -> int:
+        return len(self.batches) - self.used
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches) if hasattr(self.batches, "load_state_dict") else islice(self.batches, self.used, None)
 
 
 class _Run:
@@ -101,7 +130,7 @@ class _Run:
         self.average = Average(module, optimisation.average) if optimisation.average else None
         self.clip, self.keeper, self.result = optimisation.clip, BestState(module), FitResult()
         self.recent: list[Tensor] = []
-        self.moved = False
+        self.moved = self.ended = False
 
     def step(self, loss: Callable[[Any], Tensor], batch: Any) -> None:
         """Move the parameters by one batch, or back to a good state."""
@@ -178,11 +207,34 @@ class _Run:
         self.result.scores.append(value)
         self.keeper.update(value)
 
-    def end(self) -> FitResult:
+    def end(self) -> None:
         """Leave the best or the averaged state in the module."""
+        if self.ended:
+            return
         if self.result.scores:
             self.keeper.restore()
             self.result.best = self.keeper.best
         if self.average:
             self.average.load()
-        return self.result
+        self.ended = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the steps to come depend on; of a fit that has ended, its outcome."""
+        outcome = {"module": self.module.state_dict(), "result": vars(self.result), "ended": self.ended}
+        if self.ended:
+            return outcome
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        return {**outcome, **parts, "recent": self.recent, "moved": self.moved}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from where another run of the same fit was."""
+        self.module.load_state_dict(state["module"])
+        self.result, self.ended = FitResult(**state["result"]), state["ended"]
+        if not self.ended:
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
+            self.recent, self.moved = state["recent"], state["moved"]
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {name: getattr(self, name) for name in ("optimizer", "scheduler", "keeper", "average", "guard")}
+        return {name: part for name, part in parts.items() if part is not None}

@@ -89,7 +89,9 @@ def fit_vae(
     watch: dict[str, Any] = {"validate": validate, "every": 25 if validate else 100, "patience": patience}
     vae.train()
     optimisation = Optimisation(lr=lr, schedule="onecycle")
-    result = fit(vae, loss, batches, optimisation, **watch, track=track, description="VAE")
+    held = [] if held_out is None else [held_out]
+    known: dict[str, Any] = {"state": [generator], "data": held, "track": track, "description": "VAE"}
+    result = fit(vae, loss, batches, optimisation, **watch, **known)
     vae.eval()
     return result
 

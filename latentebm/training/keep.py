@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,14 @@ class BestState:
         """Load the kept state into the module."""
         self.module.load_state_dict(self.state)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {"state": self.state, "best": self.best, "stale": self.stale}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what `state_dict` gave."""
+        self.state, self.best, self.stale = state["state"], state["best"], state["stale"]
+
 
 class Average:
     r"""Exponential moving average of the parameters, which smooths the noise of single steps.
@@ -102,6 +111,14 @@ class Average:
         """Put the average in the parameters' place."""
         for parameter, mean in zip(self.module.parameters(), self.mean, strict=True):
             parameter.copy_(mean)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {"steps": self.steps, "mean": self.mean}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what `state_dict` gave."""
+        self.steps, self.mean = state["steps"], state["mean"]
 
 
 class Guard:
@@ -173,6 +190,15 @@ class Guard:
         self._next = self._good
         self.rollbacks += 1
         return step
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {name: getattr(self, name) for name in ("gap", "rollbacks", "_good", "_next")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what `state_dict` gave."""
+        self.gap, self.rollbacks = state["gap"], state["rollbacks"]
+        self._good, self._next = state["_good"], state["_next"]
 
     def _state(self, step: int) -> tuple[int, dict[str, Tensor], list[Tensor]]:
         return step, _snapshot(self.module), [t.detach().clone() for t in self.extra]

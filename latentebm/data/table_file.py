@@ -1,0 +1,157 @@
+"""Table files of every kind: text, compressed or not, .npz and parquet, the standard streams among them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from latentebm.checks import fail
+from latentebm.data.text_table import Dialect, TextTable, parse_text
+from latentebm.files import write_atomic
+
+__all__ = ["STREAM", "TableFile", "check_same_kind", "read_table_file"]
+
+STREAM = "-"  # in place of a path: the standard input or output, a .csv
+TEXT, KINDS = (".csv", ".tsv"), (".csv", ".tsv", ".npz", ".parquet")
+
+
+@dataclass
+class TableFile:
+    """A table and what its file held besides: cells that nobody changed are written as they stood there."""
+
+    values: pd.DataFrame  # (N, D), NaN where missing
+    kind: str  # one of KINDS
+    text: TextTable | None = None
+    encoding: str = "utf-8"
+
+    def write(self, out: Path | str, done: pd.DataFrame, changed: NDArray[np.bool_]) -> None:
+        """Write the table with the cells of `done` (N, D) where `changed` (N, D) is True, whole or not at all."""
+        if self.text is not None:
+            content = self.text.render(done, changed).encode(self.encoding)
+            if str(out) == STREAM:
+                sys.stdout.buffer.write(content)
+                sys.stdout.flush()
+                return
+            packed = gzip.compress(content, mtime=0) if Path(out).suffix.lower() == ".gz" else content
+            write_atomic(out, lambda p: p.write_bytes(packed))
+        elif self.kind == ".npz":
+            write_atomic(out, lambda p: np.savez_compressed(p, x=done.to_numpy(dtype=np.float64)))
+        else:
+            write_atomic(out, lambda p: done.to_parquet(p, index=False))
+
+
+def read_table_file(
+    file: Path | str, dialect: Dialect | None = None, *, encoding: str = "utf-8", name: str = "FILE"
+) -> TableFile:  # fmt: skip
+    r"""Read a .csv or .tsv, both also .gz, a .parquet, or the array ``x`` (or the only one) of an .npz.
+
+    Arguments:
+        file: the path, or ``-`` for a .csv from the standard input.
+        dialect: of text; by default cells are separated by a comma, or a tab in a .tsv.
+        encoding: of text.
+        name: what errors call the file.
+
+    Raises:
+        ValueError: there is no such file, or it is of another kind, damaged, or not a table.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "t.csv"
+        >>> _ = file.write_text("a,b\n1,\n")
+        >>> read_table_file(file).values.isna().to_numpy()
+        array([[False,  True]])
+    """
+    kind = kind_of(file, name)
+    if str(file) != STREAM and not Path(file).is_file():
+        raise fail(name, "an existing file", str(file), "check the path")
+    try:
+        if kind in TEXT:
+            return _read_text(file, dialect or Dialect(sep="\t" if kind == ".tsv" else ","), encoding, name)
+        values = _read_npz(Path(file), name) if kind == ".npz" else _read_parquet(Path(file), name)
+    except (OSError, EOFError, zlib.error) as error:
+        raise fail(name, f"a readable {kind}", f"{file}: {error}", "check the file and its permissions") from None
+    if values.empty:
+        raise fail(name, "at least one row and one column", values.shape, "pass a table with rows")
+    return TableFile(values, kind)
+
+
+def kind_of(file: Path | str, name: str) -> str:
+    """The suffix that says how a file is read, in lower case and without .gz; ValueError for another one."""
+    suffixes = [s.lower() for s in Path(file).suffixes]
+    packed = suffixes[-1:] == [".gz"]
+    kind = ".csv" if str(file) == STREAM else "".join(suffixes[:-1][-1:] if packed else suffixes[-1:])
+    if kind not in (TEXT if packed else KINDS):
+        got = Path(file).suffix or "no suffix"
+        raise fail(name, ".csv, .tsv (or these and .gz), .npz, .parquet or -", got, "convert it")
+    return kind
+
+
+def check_same_kind(out: Path | str, file: Path | str, name: str = "--out") -> None:
+    """Raise ValueError unless the output is of the input's kind.
+
+    Example:
+        >>> check_same_kind("a.CSV.gz", "b.csv")
+    """
+    kind = kind_of(file, "FILE")
+    try:
+        same = kind_of(out, name) == kind
+    except ValueError:
+        same = False
+    if not same:
+        raise fail(name, f"a name ending in {kind}, as the input", Path(out).name, f"pass {name} name{kind}")
+
+
+def _read_text(file: Path | str, dialect: Dialect, encoding: str, name: str) -> TableFile:
+    content = sys.stdin.buffer.read() if str(file) == STREAM else Path(file).read_bytes()
+    if str(file).lower().endswith(".gz"):
+        content = gzip.decompress(content)
+    if encoding == "utf-8" and content.startswith(b"\xef\xbb\xbf"):
+        encoding = "utf-8-sig"
+    try:
+        text = content.decode(encoding)
+    except LookupError:
+        raise fail("encoding", "the name of an encoding", repr(encoding), "pass for example utf-8 or latin-1") from None
+    except UnicodeDecodeError as error:
+        got = f"byte 0x{content[error.start]:02x} in line {content.count(10, 0, error.start) + 1}"
+        fix = "pass encoding=" + ("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin-1, or what it is")
+        raise fail(name, f"text in {encoding}", got, fix) from None
+    if "\0" in text:
+        raise fail(name, f"text in {encoding}", "zero bytes", "pass encoding=utf-16, or convert the file")
+    table = parse_text(text, dialect, name=name)
+    return TableFile(table.values, ".csv", table, encoding)
+
+
+def _read_npz(file: Path, name: str) -> pd.DataFrame:
+    fix = "save it with numpy.savez(file, x=table)"
+    try:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            key = "x" if "x" in arrays.files or len(arrays.files) != 1 else arrays.files[0]
+            x = arrays[key] if key in arrays.files else np.empty(0)
+            if x.ndim != 2 or x.dtype.kind not in "fiub":
+                raise fail(name, "numbers x of shape (N, D)", arrays.files, fix)
+            return pd.DataFrame(x)
+    except (zipfile.BadZipFile, MemoryError, TypeError, AttributeError, ValueError) as error:
+        if str(error).startswith(f"{name}: "):
+            raise
+        raise fail(name, "an .npz archive of plain arrays", f"{type(error).__name__}: {error}", fix) from None
+
+
+def _read_parquet(file: Path, name: str) -> pd.DataFrame:
+    try:
+        import pyarrow as pa
+    except ImportError:
+        raise fail(name, "pyarrow to read parquet", "none", "pip install pyarrow") from None
+    try:
+        # Nullable types: whole numbers with gaps stay whole.
+        return pd.read_parquet(io.BytesIO(file.read_bytes()), dtype_backend="numpy_nullable")
+    except (pa.ArrowException, ValueError) as error:
+        raise fail(name, "a parquet file", str(error).splitlines()[0], "check the file") from None

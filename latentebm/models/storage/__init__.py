@@ -1,0 +1,1 @@
+"""Tilts as folders of JSON and tensors, tied to the model that they tilt."""

@@ -1,0 +1,109 @@
+"""Text tables: every cell read right, or refused by its line or column; observed cells come back byte for byte."""
+
+import gzip
+
+import numpy as np
+import pytest
+
+from latentebm.data.table_file import check_same_kind, read_table_file
+from latentebm.data.text_table import Dialect, parse_text
+
+QUIRKS = '"zip","a ""b""",c\r\n00501,"x, y",1e3\r\n\r\n07,"two\nlines",  \r\n"1",NA,+4.50,\r\n'
+
+
+def test_every_cell_is_read_as_what_it_means():
+    table = parse_text(QUIRKS, Dialect())
+    assert list(table.values) == ["zip", 'a "b"', "c"]
+    assert table.values["zip"].tolist() == ["00501", "07", "1"]
+    assert table.values['a "b"'].tolist() == ["x, y", "two\nlines", "NA"]
+    assert np.array_equal(table.values["c"], [1000.0, np.nan, 4.5], equal_nan=True)
+    assert list(table.words()) == [('a "b"', "NA")]
+
+
+def test_only_the_missing_cell_is_written():
+    table = parse_text(QUIRKS, Dialect())
+    gone = table.values.isna().to_numpy()
+    done = table.values.fillna({"c": 2.5})
+    assert table.render(done, gone) == QUIRKS.replace(",  \r\n", ",2.5\r\n")
+    assert table.render(done, gone & False) == QUIRKS
+
+
+def test_any_cells_survive_writing_and_reading():
+    # Written into empty cells, quoted where need be, and read again: the same text in every cell.
+    g = np.random.default_rng(0)
+    texts = ["k" + "".join(g.choice(list('a1"., \n;é'), size=g.integers(5))) for _ in range(400)]
+    holed = parse_text("p,q\nx,y\n" + ",z\nz,\n" * 200, Dialect())
+    gone = holed.values.isna().to_numpy()
+    done = holed.values.astype(object)
+    for (i, j), text in zip(np.argwhere(gone), texts, strict=True):
+        done.iloc[i, j] = text
+    again = parse_text(holed.render(done, gone), Dialect())
+    assert [again.text.iloc[i, j] for i, j in np.argwhere(gone)] == texts
+
+
+def test_dialects_and_markers():
+    table = parse_text("a;b\n1,5;?\n;-9\n2;3\n", Dialect(";", ",", na=("?", "-9")))
+    assert np.array_equal(table.values, [[1.5, np.nan], [np.nan, np.nan], [2.0, 3.0]], equal_nan=True)
+    text = table.render(table.values.fillna(0.25), table.values.isna().to_numpy())
+    assert text == "a;b\n1,5;0,25\n0,25;0,25\n2;3\n"
+    assert list(parse_text("a,b\n1,?\n2,3\n3,4\n", Dialect()).spoiled()) == [("b", "?", 1)]
+    assert list(parse_text("a,b\n1,12a\n2,12b\n3,7\n", Dialect()).spoiled()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n3,4,5\n", "2 cells in each line, got 3 in line 3"),
+        ('a,b\n"x\ny",2\n3\n', "2 cells in each line, got 1 in line 4"),
+        ('a,b\n1,2\n"3,4\n', "a quote that line 3 opens"),
+        ("a;b\n1;2\n", "pass sep=';'"),
+        ("a\tb\n1\t2\n", "pass sep=tab"),
+        ('a,b\n1,"2,5"\n2,\n', "pass decimal=,"),
+        ("a,a\n1,2\n", "'a' twice"),
+        ("a,b\n", "at least one row"),
+        ("\n\n", "an empty file"),
+    ],
+)
+def test_what_cannot_be_read_right_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_text(text, Dialect())
+
+
+def test_files_of_every_kind(tmp_path):
+    text = "a,b\n1,\n2,é\n"
+    (tmp_path / "plain.CSV").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    (tmp_path / "packed.csv.gz").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "tabs.tsv").write_text(text.replace(",", "\t"), encoding="utf-8")
+    (tmp_path / "old.csv").write_bytes(text.encode("latin-1"))
+    for name, settings in (
+        ("plain.CSV", {}),
+        ("packed.csv.gz", {}),
+        ("tabs.tsv", {}),
+        ("old.csv", {"encoding": "latin-1"}),
+    ):
+        read = read_table_file(tmp_path / name, **settings)
+        assert read.values["b"].isna().tolist() == [True, False], name
+        out = tmp_path / f"out{''.join((tmp_path / name).suffixes)}"
+        read.write(out, read.values, np.zeros((2, 2), dtype=bool))
+        unpack = gzip.decompress if name.endswith("gz") else bytes
+        assert unpack(out.read_bytes()) == unpack((tmp_path / name).read_bytes())
+    with pytest.raises(ValueError, match="byte 0xe9 in line 3; pass encoding=latin-1"):
+        read_table_file(tmp_path / "old.csv")
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 nothing")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    (tmp_path / "broken.csv.gz").write_bytes(b"a,b")
+    for name in ("broken.npz", "broken.parquet", "broken.csv.gz"):
+        with pytest.raises(ValueError, match="FILE: expected"):
+            read_table_file(tmp_path / name)
+    with pytest.raises(ValueError, match=r"--out: expected a name ending in \.csv"):
+        check_same_kind("a.npz", "b.csv")
+
+
+def test_parquet_keeps_whole_numbers(tmp_path):
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    file = tmp_path / "t.parquet"
+    pd.DataFrame({"n": pd.array([2**60 + 1, None], dtype="Int64"), "x": [1.0, 2.0]}).to_parquet(file)
+    read = read_table_file(file)
+    read.write(tmp_path / "o.parquet", read.values.fillna({"n": 3}), read.values.isna().to_numpy())
+    assert pd.read_parquet(tmp_path / "o.parquet")["n"].tolist() == [2**60 + 1, 3]
