@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from latentebm.checks import check_int, fail
 from latentebm.choices import check_settings, chosen_method, chosen_sampler, kl_weight
 from latentebm.chunks import in_chunks
-from latentebm.data.images import as_images
+from latentebm.data.images import as_data
+from latentebm.data.stored import StoredImages
 from latentebm.devices import pick_device
 from latentebm.models.saving import load_config, load_weights, save_model
 from latentebm.models.tilts import ScaledTilt, Tilt
@@ -28,12 +30,14 @@ from latentebm.rng import seeded, stream
 from latentebm.sampling import SNIS, Draws
 from latentebm.settings.declaration import described, setting
 from latentebm.settings.fields import DebiaserSettings
-from latentebm.sources import Sources, choose_sources
 from latentebm.tilting.method import TiltMethod
 from latentebm.training.fit import FitResult
 from latentebm.training.fit_vae import fit_vae
+from latentebm.vae_sources import Sources, choose_sources
 
 __all__ = ["Debiaser"]
+
+ImageData = np.ndarray | Tensor | Dataset[Any] | StoredImages
 
 
 @described
@@ -53,7 +57,8 @@ class Debiaser(DebiaserSettings, BaseEstimator):
     Attributes:
         vae_: the fitted VAE.
         sources_: what it learned from, and why; see `Sources`.
-        biased_: the biased images, (N, C, H, W), uint8, which a small reference's tilt starts from; not saved.
+        biased_: the biased images, (N, C, H, W), uint8, which a small reference's tilt starts from, of images on disk a
+            random part of 32 MiB; not saved.
         energy_: the fitted energy.
         heldout_gain_: cross-validated gain of the tilt, nats per image.
 
@@ -74,47 +79,42 @@ class Debiaser(DebiaserSettings, BaseEstimator):
 
     verbose: bool = setting(False, "show progress bars", "")
 
-    def fit(self, biased: np.ndarray | Tensor, reference: np.ndarray | Tensor) -> Debiaser:
+    def fit(self, biased: ImageData, reference: ImageData) -> Debiaser:
         """Fit the VAE to biased images, then the tilt to reference images; labels are never needed.
 
         Arguments:
-            biased: uint8, or float in [0, 1]; (N, H, W) or (N, C, H, W).
-            reference: the same shape of image, at least two.
+            biased: uint8, or float in [0, 1]; (N, H, W) or (N, C, H, W). Or a map-style Dataset of torch's or of
+                Hugging Face's, or a memory-mapped array: above 256 MiB it is read batch by batch, not held.
+            reference: the same kinds and shape of image, at least two; held in memory.
 
         Raises:
             ValueError: a setting or an array is not as described.
         """
         self.check()
-        images, wanted = as_images(biased, name="biased").images, as_images(reference, name="reference").images
+        images, wanted = as_data(biased, "biased").images, as_data(reference, "reference").whole().images
         _check_reference(wanted, tuple(images.shape[1:]))
         return self.fit_vae(images, wanted).fit_tilt(wanted)
 
-    def fit_vae(
-        self,
-        biased: np.ndarray | Tensor,
-        reference: np.ndarray | Tensor | None = None,
-        *,
-        track: Track | None = None,
-    ) -> Debiaser:
+    def fit_vae(self, biased: ImageData, reference: ImageData | None = None, *, track: Track | None = None) -> Debiaser:
         """Fit the VAE alone, to biased images and, as ``learn_from`` says, to reference images too.
 
         Raises:
             ValueError: a setting or an array is not as described.
         """
-        images, wanted = as_images(biased, name="biased").images, None
+        data, wanted = as_data(biased, "biased"), None
         if reference is not None:
-            wanted = _check_reference(as_images(reference, name="reference").images, tuple(images.shape[1:]))
+            wanted = _check_reference(as_data(reference, "reference").whole().images, tuple(data.images.shape[1:]))
         self.check()
 
         def train(part: float = 1.0, stage: int = 1, **more: Any) -> FitResult:
-            return self._train(images, part, stage, track or self._track(), **more)
+            return self._train(data.images, part, stage, track or self._track(), **more)
 
-        self.sources_ = choose_sources(self, images, wanted, partial(train, stage=8))
+        self.biased_ = data.part(stream(self.seed, 7)).images
+        self.sources_ = choose_sources(self, self.biased_, wanted, partial(train, stage=12))
         self.vae_log_ = train(**self.sources_.training())
-        self.biased_ = images
         return self
 
-    def _train(self, images: Tensor, part: float, stage: int, track: Track, **more: Any) -> FitResult:
+    def _train(self, images: Tensor | StoredImages, part: float, stage: int, track: Track, **more: Any) -> FitResult:
         """Fit a fresh VAE for a part of the epochs, by draws of a stage of its own."""
         rng = stream(self.seed, stage)
         sizes: dict[str, Any] = {"network": self.network, "width": self.width, "likelihood": self.likelihood}
@@ -125,7 +125,7 @@ class Debiaser(DebiaserSettings, BaseEstimator):
         self.vae_ = vae.requires_grad_(False)
         return done
 
-    def fit_tilt(self, reference: np.ndarray | Tensor, *, track: Track | None = None) -> Debiaser:
+    def fit_tilt(self, reference: ImageData, *, track: Track | None = None) -> Debiaser:
         """Fit the tilt alone to reference images, the VAE as it is.
 
         Raises:
@@ -193,7 +193,7 @@ class Debiaser(DebiaserSettings, BaseEstimator):
         report = sampler.draw(self.tilt(), 1, generator=stream(self.seed, 5)).diagnostics
         return {name: report[name] for name in names}
 
-    def gain(self, images: np.ndarray | Tensor, *, seed: int | None = None) -> float:
+    def gain(self, images: ImageData, *, seed: int | None = None) -> float:
         """Gain of the whole ensemble on other images, in nats an image.
 
         Raises:
@@ -253,6 +253,8 @@ class Debiaser(DebiaserSettings, BaseEstimator):
             load_weights(Path(folder) / f"{name}.safetensors", module)
             module.to(pick_device(device)).requires_grad_(False).eval()
         model.heldout_gain_ = config["learned"]["heldout_gain"]
+        if sources := config["learned"].get("sources"):  # which runs of earlier versions lack
+            model.sources_ = Sources(**sources)
         return model
 
     def check(self) -> Debiaser:
@@ -282,9 +284,9 @@ class Debiaser(DebiaserSettings, BaseEstimator):
     def _track(self) -> Track:
         return bars if self.verbose else silent
 
-    def _reference(self, reference: np.ndarray | Tensor) -> Tensor:
+    def _reference(self, reference: ImageData) -> Tensor:
         self._fitted("vae_")
-        return _check_reference(as_images(reference, name="reference").images, self.vae_.data_shape)
+        return _check_reference(as_data(reference, "reference").whole().images, self.vae_.data_shape)
 
     def _fitted(self, name: str) -> None:
         if not hasattr(self, name):

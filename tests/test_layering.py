@@ -24,13 +24,24 @@ ALLOWED = {
     "adapters": {"models"},
     "tilting": {"models", "objectives", "sampling", "training", "ebm"},
     "missing": {"data", "models", "sampling", "training", "tilting", "plots", "report"},
+    "tables": {"data", "models", "sampling", "training", "tilting", "report", "plots"},
     "evaluation": {"data", "models", "sampling", "training"},
     "choices": {"data", "models", "sampling", "training", "tilting", "settings"},
-    "sources": {"data", "models", "training", "tilting", "settings"},
-    "debiaser": {"data", "models", "objectives", "sampling", "training", "tilting", "settings", "choices", "sources"},
+    "vae_sources": {"data", "models", "training", "tilting", "settings"},
+    "debiaser": {
+        "data",
+        "models",
+        "objectives",
+        "sampling",
+        "training",
+        "tilting",
+        "settings",
+        "choices",
+        "vae_sources",
+    },
     "workflow": {"data", "models", "sampling", "tilting", "evaluation", "plots", "report", "settings", "debiaser"},
     "studies": {"data", "evaluation", "plots", "settings", "debiaser", "workflow"},
-    "cli": {"data", "missing", "report", "settings", "debiaser", "workflow", "studies"},
+    "cli": {"data", "missing", "tables", "report", "settings", "debiaser", "workflow", "studies"},
 }
 GROUND = {"checks", "chunks", "devices", "files", "gradients", "progress", "registry", "rng", "statefile", "_version"}
 MOST_MODULES = 14

@@ -1,4 +1,4 @@
-"""Minibatches of tensors already in memory, without workers."""
+"""Minibatches of tensors in memory, without workers, or of images on disk, with them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, fail
+from latentebm.data.stored import StoredImages, StoredMinibatches
 from latentebm.rng import permutation
 
-__all__ = ["Minibatches"]
+__all__ = ["Minibatches", "minibatches"]
 
 
 class Minibatches:
@@ -58,3 +59,25 @@ class Minibatches:
         """Let the next iteration go on from where another was."""
         self.used = self.resumed = state["used"]
         self.order = state["order"]
+
+
+def minibatches(
+    images: Tensor | StoredImages,
+    *tensors: Tensor,
+    batch_size: int,
+    epochs: int,
+    generator: torch.Generator,
+    device: torch.device | str,
+) -> Minibatches | StoredMinibatches:
+    """Shuffled minibatches of images (N, C, H, W), wherever they are, and of tensors (N, …) beside them, on a device.
+
+    Example:
+        >>> images, rng = torch.zeros(6, 1, 4, 4, dtype=torch.uint8), torch.Generator()
+        >>> next(iter(minibatches(images, batch_size=2, epochs=1, generator=rng, device="cpu")))[0].shape
+        torch.Size([2, 1, 4, 4])
+    """
+    beside = [t.to(device) for t in tensors]
+    sizes: dict[str, Any] = {"batch_size": batch_size, "epochs": epochs, "generator": generator}
+    if isinstance(images, StoredImages):
+        return StoredMinibatches(images, *beside, device=device, **sizes)
+    return Minibatches(images.to(device), *beside, **sizes)

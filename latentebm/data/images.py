@@ -1,4 +1,4 @@
-"""Labelled images as one uint8 tensor: MNIST, Fashion-MNIST, an .npz file, or a folder of class folders."""
+"""Labelled images by name or path: MNIST, Fashion-MNIST, an .npz or .npy file, or a folder of images."""
 
 from __future__ import annotations
 
@@ -7,57 +7,35 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
-from torchvision.transforms.functional import pil_to_tensor
 
 from latentebm.checks import fail
+from latentebm.data.labelled import Images, StoredSet
+from latentebm.data.pixels import UNREADABLE, as_uint8, is_image, plain, rgb_file
 from latentebm.data.shipped import SHIPPED, shipped_file
+from latentebm.data.sources import (
+    FileImages,
+    is_dataset,
+    mapped_npy,
+    mapped_npz,
+    open_array,
+    open_dataset,
+    saved_dataset,
+)
+from latentebm.data.stored import StoredImages, fits
 from latentebm.files import write_atomic
 
-__all__ = ["Images", "as_images", "load_images", "load_npz"]
+__all__ = ["Images", "as_data", "as_images", "load_images", "load_npz", "open_images"]
 
 TORCHVISION = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}
-ROUNDING = 1e-5  # beyond [0, 1]: what rescaling in float32 may leave
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images and, where known, their labels.
-
-    Example:
-        >>> data = Images(torch.full((3, 1, 4, 4), 51, dtype=torch.uint8), torch.tensor([0, 1, 1]), ("cat", "dog"))
-        >>> data.float01().mean(), data.counts()
-        (tensor(0.2000), [1, 2])
-    """
-
-    images: Tensor  # (N, C, H, W), uint8
-    labels: Tensor | None = None  # class indices, (N,), int64
-    class_names: tuple[str, ...] = ()  # of each class index
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, rows: Tensor) -> Images:
-        labels = None if self.labels is None else self.labels[rows]
-        return Images(self.images[rows], labels, self.class_names)
-
-    def float01(self) -> Tensor:
-        """Pixels as float32 in [0, 1], (N, C, H, W)."""
-        return self.images.float() / 255
-
-    def counts(self) -> list[int]:
-        """Images per class, in the order of `class_names`; empty without labels."""
-        return [] if self.labels is None else torch.bincount(self.labels, minlength=len(self.class_names)).tolist()
 
 
 def as_images(images: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None, name: str = "images") -> Images:
@@ -71,24 +49,12 @@ def as_images(images: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = 
         >>> as_images(np.ones((2, 4, 4))).images.max()
         tensor(255, dtype=torch.uint8)
     """
-    x = images if isinstance(images, Tensor) else torch.as_tensor(_plain(images))
-    if x.ndim == 3:
-        x = x.unsqueeze(1)
-    if x.ndim != 4 or x.shape[1] not in (1, 3) or min(x.shape[2:]) < 1:
-        raise fail(name, "shape (N, H, W) or (N, C, H, W) with C 1 or 3", tuple(x.shape), "reshape or transpose them")
-    if x.dtype != torch.uint8:
-        x = _quantise(name, x)
+    x = as_uint8(images, name)
     if labels is None:
         return Images(x)
     names, y = _numbered(labels)
     y = _labels(name, y, len(x))
     return Images(x, y, names or tuple(str(k) for k in range(int(y.max()) + 1 if len(y) else 0)))
-
-
-def _plain(array: Any) -> Any:
-    """Unsigned numbers of 16 to 64 bits as signed ones, for which torch has arithmetic."""
-    array = np.asarray(array)
-    return array.astype(np.int64) if array.dtype.kind == "u" and array.dtype.itemsize > 1 else array
 
 
 def _numbered(labels: Any) -> tuple[tuple[str, ...], Tensor]:
@@ -99,24 +65,7 @@ def _numbered(labels: Any) -> tuple[tuple[str, ...], Tensor]:
     if array.dtype.kind in "US":
         names, index = np.unique(array, return_inverse=True)
         return tuple(map(str, names)), torch.as_tensor(index.reshape(array.shape))
-    return (), torch.as_tensor(_plain(array.astype(np.int64) if array.dtype.kind == "b" else array))
-
-
-def _quantise(name: str, x: Tensor) -> Tensor:
-    if x.dtype == torch.bool:
-        return x.to(torch.uint8) * 255
-    if not x.is_floating_point():
-        got = f"{x.dtype}" + (f" in [{int(x.min())}, {int(x.max())}]" if x.numel() and not x.is_complex() else "")
-        fix = "as floats, divide by the largest possible value: 255, 4095 of 12 bits, 65535 of 16"
-        raise fail(name, "uint8, or float in [0, 1]", got, fix)
-    if not bool(torch.isfinite(x).all()):
-        raise fail(name, "finite pixels", "NaN or infinite ones", "drop those images")
-    if len(x) and (x.min() < -ROUNDING or x.max() > 1 + ROUNDING):
-        got = f"floats in [{x.min():.3g}, {x.max():.3g}]"
-        raise fail(
-            name, "floats in [0, 1]", got, "rescale them to [0, 1] (of [-1, 1]: add 1 and divide by 2), or pass uint8"
-        )
-    return (x.clamp(0, 1) * 255).round().to(torch.uint8)
+    return (), torch.as_tensor(plain(array.astype(np.int64) if array.dtype.kind == "b" else array))
 
 
 def _labels(name: str, y: Tensor, n: int) -> Tensor:
@@ -154,8 +103,27 @@ def _arrays(path: Path, name: str) -> dict[str, np.ndarray]:
         raise fail(name, "an .npz archive of plain arrays", got, fix) from error
 
 
+def as_data(images: Any, name: str = "images") -> Images | StoredSet:
+    """Arrays, tensors, mapped arrays and Datasets of images: in memory, or, above 256 MiB, where they are stored.
+
+    Raises:
+        ValueError: see `as_images`, `open_dataset` and `open_array`.
+
+    Example:
+        >>> len(as_data(np.ones((2, 4, 4)))), len(as_data(torch.utils.data.TensorDataset(torch.ones(3, 4, 4))))
+        (2, 3)
+    """
+    if isinstance(images, Images | StoredSet):
+        return images
+    if isinstance(images, StoredImages):
+        return StoredSet(images)
+    if isinstance(images, np.memmap):
+        return open_array(images, name)
+    return open_dataset(images, name) if is_dataset(images) else as_images(images, name=name)
+
+
 def load_images(data: str, *, root: Path | str | None = None, train: bool = True) -> Images:
-    """Load ``mnist``, ``fashion-mnist``, an .npz file, or a folder with one folder of images per class.
+    """Load ``mnist``, ``fashion-mnist``, an .npz or .npy file, or a folder of images into memory.
 
     Arguments:
         data: the name or the path.
@@ -166,15 +134,45 @@ def load_images(data: str, *, root: Path | str | None = None, train: bool = True
         >>> len(load_images("mnist", train=False))
         10000
     """
+    return open_images(data, root=root, train=train).whole(limited=False)
+
+
+def open_images(data: str, *, root: Path | str | None = None, train: bool = True) -> Images | StoredSet:
+    """What `load_images` loads, left on disk above 256 MiB: mapped arrays, image files and saved Datasets.
+
+    A compressed .npz is always read whole. A folder holds one folder of images per class, or images alone, or is what
+    ``save_to_disk`` of Hugging Face's datasets wrote.
+
+    Example:
+        >>> open_images("mnist", train=False).counts()[:3]
+        [980, 1135, 1032]
+    """
     if data in TORCHVISION:
         return _torchvision(data, root, train)
     path = Path(data)
     if path.is_dir():
-        return _load_folder(path)
+        saved = saved_dataset(path)
+        return _open_folder(path) if saved is None else open_dataset(saved)
+    if path.suffix == ".npy" and path.is_file():
+        return open_array(mapped_npy(path))
     if path.suffix == ".npz" or path.is_file():
-        return load_npz(path)
+        return _open_npz(path)
     expected = "mnist, fashion-mnist, an .npz file or a folder of class folders"
     raise FileNotFoundError(f"data: expected {expected}, got {data!r}, which does not exist; check the path")
+
+
+def _open_npz(path: Path) -> Images | StoredSet:
+    """An archive's images, mapped where they are large and not compressed."""
+    mapped = mapped_npz(path) if path.is_file() else None
+    if mapped is None or fits(mapped.shape):
+        return load_npz(path)
+    data = open_array(mapped)
+    with np.load(path, allow_pickle=False) as archive:
+        labels = archive.get("labels", None)
+    if labels is None:
+        return data
+    known = as_images(np.zeros((len(data), 1, 1), np.uint8), labels, "data")  # checks the labels
+    return replace(data, labels=known.labels, class_names=known.class_names)
 
 
 def _torchvision(data: str, root: Path | str | None, train: bool) -> Images:
@@ -214,40 +212,21 @@ def _unpacked(name: str, read: Callable[[str], Tensor]) -> Tensor:
             return read(stream.name)
 
 
-def _is_image(file: str) -> bool:
-    return file.lower().endswith(IMAGE_SUFFIXES) and not Path(file).name.startswith(".")
-
-
-def _rgb(file: str) -> Tensor:
-    """An image file of any mode as (3, H, W), uint8, turned as its EXIF says; transparent parts are black."""
-    with Image.open(file) as opened:
-        if (frames := getattr(opened, "n_frames", 1)) > 1:
-            raise ValueError(f"{frames} frames; save the one you mean")
-        image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith("I"):
-            pixels = np.asarray(image)  # 16 bits, in a file of which no more are used
-            if pixels.min() < 0 or pixels.max() > 65535:
-                raise ValueError(f"pixels in [{pixels.min()}, {pixels.max()}]; save it with 8 or 16 bits")
-            image = Image.fromarray((pixels / 257).round().astype(np.uint8))
-        if image.mode == "F":
-            raise ValueError("floating pixels; save it with 8 or 16 bits")
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            rgba = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
-        return pil_to_tensor(image.convert("RGB"))
-
-
-def _load_folder(path: Path) -> Images:
+def _open_folder(path: Path) -> Images | StoredSet:
+    """The image files of a folder: left there where all, of the first one's size, would take more than 256 MiB."""
+    files, labels, names = _listed(path)
     try:
-        folder = datasets.ImageFolder(str(path), is_valid_file=_is_image)
-    except FileNotFoundError as error:
-        fix = "put the images of each class into a folder of its own"
-        raise fail("data", "a folder with one folder of images per class", str(error), fix) from None
+        held = fits((len(files), *rgb_file(files[0]).shape))
+    except UNREADABLE:
+        held = True
+    if not held:
+        data = open_dataset(FileImages(files, labels))
+        return replace(data, class_names=names)
     tensors, broken = [], []
-    for file, _ in folder.samples:
+    for file in files:
         try:
-            tensors.append(_rgb(file))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # SyntaxError: of PNG chunks
+            tensors.append(rgb_file(file))
+        except UNREADABLE as error:
             broken.append(f"{file} ({error})")
     if broken:
         got = f"{len(broken)} that cannot: {', '.join(broken[:10])}"
@@ -259,4 +238,18 @@ def _load_folder(path: Path) -> Images:
     # Every file is read as RGB; three equal channels are a grey image.
     if bool((stacked[:, :1] == stacked).all()):
         stacked = stacked[:, :1]
-    return Images(stacked, torch.tensor(folder.targets), tuple(folder.classes))
+    return Images(stacked, torch.tensor(labels) if names else None, names)
+
+
+def _listed(path: Path) -> tuple[list[str], list[int], tuple[str, ...]]:
+    """The image files of class folders, the class of each and the classes' names; else those of the folder itself."""
+    try:
+        folder = datasets.ImageFolder(str(path), is_valid_file=is_image)
+        files, labels = zip(*folder.samples, strict=True)
+        return list(files), list(labels), tuple(folder.classes)
+    except FileNotFoundError as error:
+        loose = sorted(str(file) for file in path.iterdir() if is_image(file.name))
+        if loose and not any(entry.is_dir() and not entry.name.startswith(".") for entry in path.iterdir()):
+            return loose, [-1] * len(loose), ()
+        fix = "put the images of each class into a folder of its own"
+        raise fail("data", "a folder with one folder of images per class", str(error), fix) from None

@@ -77,7 +77,9 @@ def panel_shares(
     wide = Z * float((_sampling_variance(votes, target, generator) + spread).sqrt())
     return PanelShares(
         shares=mean.tolist(),
-        shares_interval=list(zip((mean - half).clamp_min(0).tolist(), (mean + half).clamp_max(1).tolist(), strict=True)),
+        shares_interval=list(
+            zip((mean - half).clamp_min(0).tolist(), (mean + half).clamp_max(1).tolist(), strict=True)
+        ),
         tv=tv,
         tv_interval=(max(0.0, tv - wide), min(1.0, tv + wide)),
         each=alone,

@@ -14,6 +14,7 @@ from latentebm.debiaser import Debiaser
 from latentebm.evaluation.judges import Classifier
 from latentebm.evaluation.metrics import Judgement, judge
 from latentebm.progress import Track, silent
+from latentebm.rng import stream
 from latentebm.settings.fields import Settings
 from latentebm.workflow.judge import fit_judge
 from latentebm.workflow.problem import Problem, pose
@@ -62,7 +63,7 @@ def pose_again(run: Path | str, *, device: str = "auto") -> tuple[Debiaser, Prob
     problem = pose(settings, rng)
     if problem.unjudged:
         raise fail("run", "labels to judge class shares by", problem.unjudged, "run it on labelled data")
-    model.biased_ = problem.biased.images
+    model.biased_ = problem.biased.part(stream(model.seed, 7)).images
     return model, problem, rng
 
 

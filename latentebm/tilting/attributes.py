@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
-from scipy.special import logsumexp, softmax
 from torch import Tensor
 
 from latentebm.checks import check_int, check_number, check_rng, fail
@@ -16,12 +14,12 @@ from latentebm.models.features import Attribute, FeatureEnergy, JointFeatures, L
 from latentebm.models.latent_model import LatentModel, check_model
 from latentebm.models.tilts import LatentTilt, Tilt
 from latentebm.progress import Track, silent
+from latentebm.sampling.importance.moments import moment_weights
 from latentebm.sampling.importance.weights import ess, normalised
 
 __all__ = ["expected_shares", "tilt_attributes"]
 
 FEWEST = 100  # effective draws below which a target rests on too few of them to mean anything
-BOUND = (-30.0, 30.0)  # nats: no pool is large enough for greater log-ratios; targets out of reach end here
 FIX = "ask for a smaller change, enlarge the pool, or train the model on more of what is rare"
 
 
@@ -139,23 +137,17 @@ def _match(phi: np.ndarray, attributes: tuple[Attribute, ...], tolerance: float)
     target = np.array([share for a in attributes for share in a.target.values()], dtype=float)
     _reachable(phi, attributes, target)
 
-    def dual(theta: np.ndarray) -> tuple[float, np.ndarray]:
-        score = phi @ theta
-        return float(logsumexp(score) - np.log(len(phi)) - theta @ target), softmax(score) @ phi - target
-
-    options = {"gtol": tolerance / 100, "ftol": 1e-12}
-    theta = minimize(dual, np.zeros(len(target)), jac=True, method="L-BFGS-B", bounds=[BOUND], options=options).x
-    score = phi @ theta
-    for a, found in zip(attributes, _by_attribute(softmax(score) @ phi, attributes), strict=True):
+    theta, mean = moment_weights(phi, target, tolerance=tolerance)
+    for a, found in zip(attributes, _by_attribute(mean, attributes), strict=True):
         distance = 0.5 * float(np.abs(found - list(a.target.values())).sum())
         if not distance <= tolerance:
             reached = ", ".join(f"{k}: {s:.3f}" for k, s in zip(a.target, found, strict=True))
             raise fail(f"{a.name} target", "shares that the model's draws can reach", f"at best {reached}", FIX)
-    effective = len(phi) * float(ess(torch.from_numpy(score)))
+    effective = len(phi) * float(ess(torch.from_numpy(phi @ theta)))
     if effective < FEWEST:
         got = f"{effective:.0f} of {len(phi)}"
         raise fail("target", f"one that at least {FEWEST} effective draws of the pool carry", got, FIX)
-    return np.asarray(theta)
+    return theta
 
 
 def _reachable(phi: np.ndarray, attributes: tuple[Attribute, ...], target: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Fit a VAE to images held in memory."""
+"""Fit a VAE to images, in memory or on disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_choice, check_number, fail
-from latentebm.data.batches import Minibatches
+from latentebm.data.batches import minibatches
+from latentebm.data.stored import StoredImages
 from latentebm.models.vae import VAE
 from latentebm.progress import Track, silent
 from latentebm.training.fit import FitResult, fit
@@ -31,7 +32,7 @@ def bf16_pays(device: torch.device) -> bool:
 
 def fit_vae(
     vae: VAE,
-    images: Tensor,
+    images: Tensor | StoredImages,
     *,
     epochs: int = 40,
     batch_size: int = 256,
@@ -50,7 +51,8 @@ def fit_vae(
 
     .. math:: \max_\theta \mathrm{mean}_i\, w_i \big(E_q[\log p(x_i|z)] - \beta\,\mathrm{KL}(q(z|x_i)\,\|\,p_0)\big)
 
-    Losses are nats per image. Images are uint8 (N, C, H, W), weights w and labels, of a `ConditionalVAE`, (N,).
+    Losses are nats per image. Images are uint8 (N, C, H, W), in memory or `StoredImages`, weights w and
+    labels, of a `ConditionalVAE`, (N,).
 
     With `kl_weight` β above 1 the codes of all images together come closer to the prior, from which new ones are drawn.
     The precision is ``fp32``, ``bf16`` autocast, or ``auto``: bf16 where the processor has it. The ELBO of images held
@@ -73,8 +75,9 @@ def fit_vae(
     if mixed is not None and labels is not None:
         raise fail("mixed", "None with labels, which mixed images lack", "both", "pass one of the two")
     autocast = precision == "bf16" or (precision == "auto" and bf16_pays(device))
-    tensors = [images, torch.ones(len(images)) if weights is None else weights, *([] if labels is None else [labels])]
-    batches = Minibatches(*(t.to(device) for t in tensors), batch_size=batch_size, epochs=epochs, generator=generator)
+    beside = [torch.ones(len(images)) if weights is None else weights, *([] if labels is None else [labels])]
+    sizes: dict[str, Any] = {"batch_size": batch_size, "epochs": epochs, "generator": generator}
+    batches = minibatches(images, *beside, device=device, **sizes)
 
     def loss(batch: tuple[Tensor, ...]) -> Tensor:
         x, weight, *label = batch

@@ -60,9 +60,7 @@ def panel_metrics(
     held = fixed_features(real)
     for name, x in sides.items():
         seen, meant = panel.read(x)
-        shares = panel_shares(
-            seen, meant, list(panel.strangers), problem.classes, problem.target, generator=rng
-        )
+        shares = panel_shares(seen, meant, list(panel.strangers), problem.classes, problem.target, generator=rng)
         found[name] = {**asdict(shares), "fixed_features": _without_judge(fixed_features(x), held, name, rng)}
         if name == "tilted":
             alike = (seen == seen[0]).all(0)

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import fail
-from latentebm.data.images import TORCHVISION, Images, load_images, load_npz
+from latentebm.data.images import TORCHVISION, Images, load_images, load_npz, open_images
 from latentebm.data.imbalance import biased_split, draw_shares, within_classes
+from latentebm.data.labelled import StoredSet
 from latentebm.evaluation.metrics import NEIGHBOURS
 from latentebm.settings.fields import Settings
 from latentebm.settings.values import ALL, FIRST_FIVE, Classes, LongTail, OfReference, biased_shares
 
 __all__ = ["Problem", "pose"]
 
+Data = Images | StoredSet
 HELD_OUT = 0.1  # share of a user's labelled images kept for judging; built-in data have a test part
 
 
@@ -26,7 +28,7 @@ class Problem:
     """The arrays of one run.
 
     Attributes:
-        biased: what the generator learns.
+        biased: what the generator learns; on disk where it is large.
         reference: what the tilt learns.
         judge_train: labelled images the evaluation classifier learns from, or None.
         judge_test: labelled images it is tested on, or None.
@@ -37,7 +39,7 @@ class Problem:
         unjudged: why there is no evaluation classifier; empty when there is one.
     """
 
-    biased: Images
+    biased: Data
     reference: Images
     judge_train: Images | None = None
     judge_test: Images | None = None
@@ -47,7 +49,7 @@ class Problem:
     target: tuple[float, ...] = ()
     unjudged: str = ""
 
-    def counts(self, part: Images) -> list[int] | None:
+    def counts(self, part: Data) -> list[int] | None:
         """Images per class of the run, or None without labels."""
         if part.labels is None:
             return None
@@ -66,7 +68,7 @@ def pose(settings: Settings, generator: torch.Generator) -> Problem:
         >>> problem.counts(problem.biased), problem.counts(problem.reference)
         ([2202, 6057, 5139, 3671, 1284], [10, 10, 10, 10, 10])
     """
-    data = load_images(settings.data, root=settings.data_root)
+    data = open_images(settings.data, root=settings.data_root)
     if len(data) < 2:
         raise fail("data", "at least 2 images", len(data), "pass more images")
     if data.labels is None:
@@ -76,17 +78,16 @@ def pose(settings: Settings, generator: torch.Generator) -> Problem:
     absent = [data.class_names[k] for k in classes if not bool((data.labels == k).any())]
     if absent:
         raise fail("classes", "classes that the data have", f"{', '.join(absent)} absent", "leave them out")
+    pool, test_part = data, data
     if built_in:
-        pool, test_part = data, load_images(settings.data, root=settings.data_root, train=False)
+        test_part = load_images(settings.data, root=settings.data_root, train=False)
     else:
         pool, test_part = _hold_out(data, generator)
     cut = _cut if settings.reference is None else _with_reference
     return cut(settings, pool, test_part, classes, generator)
 
 
-def _cut(
-    settings: Settings, pool: Images, test_part: Images, classes: list[int], generator: torch.Generator
-) -> Problem:
+def _cut(settings: Settings, pool: Data, test_part: Data, classes: list[int], generator: torch.Generator) -> Problem:
     """Both sets are cut from the same images, without any in common."""
     names = tuple(pool.class_names[k] for k in classes)
     target, shares = settings.target.of(names), biased_shares(settings.proportions, names)
@@ -96,7 +97,7 @@ def _cut(
     sizes: dict[str, Any] = {"biased_fraction": fraction, "reference_per_class": settings.reference_per_class}
     biased, reference = biased_split(labels, classes, shares, **sizes, target=target, generator=generator)
     _check_seen(labels[biased], classes, names, target)
-    return _judged(Problem(pool[biased], pool[reference]), pool, test_part, classes, target, generator)
+    return _judged(Problem(pool[biased], _whole(pool[reference])), pool, test_part, classes, target, generator)
 
 
 def _classes(settings: Settings, names: tuple[str, ...], built_in: bool) -> Classes:
@@ -114,7 +115,7 @@ def _check_seen(labels: Tensor, classes: list[int], names: tuple[str, ...], targ
         raise fail("target", expected, got, "leave them out, or give them a share in proportions")
 
 
-def _unlabelled(settings: Settings, data: Images) -> Problem:
+def _unlabelled(settings: Settings, data: Data) -> Problem:
     if settings.reference is None:
         expected = "an .npz of unbiased images, since the data have no labels"
         raise fail("reference", expected, "None", "pass reference=PATH")
@@ -130,7 +131,15 @@ def _unlabelled(settings: Settings, data: Images) -> Problem:
     return Problem(data, _reference(settings.reference, data), unjudged=reason)
 
 
-def _reference(path: str, data: Images) -> Images:
+def _whole(reference: Data) -> Images:
+    """A reference cut from the data, in memory."""
+    try:
+        return reference.whole()
+    except ValueError as error:
+        raise ValueError(str(error).replace("take fewer images", "pass a smaller reference_per_class")) from None
+
+
+def _reference(path: str, data: Data) -> Images:
     reference = load_npz(Path(path), "reference")
     if len(reference) < 2:
         raise fail("reference", "at least 2 images", len(reference), "pass more reference images")
@@ -141,7 +150,7 @@ def _reference(path: str, data: Images) -> Images:
 
 
 def _with_reference(
-    settings: Settings, pool: Images, test_part: Images, classes: list[int], generator: torch.Generator
+    settings: Settings, pool: Data, test_part: Data, classes: list[int], generator: torch.Generator
 ) -> Problem:
     """All images of the chosen classes are the biased set; the reference is the user's."""
     reference = _reference(str(settings.reference), pool)
@@ -162,7 +171,7 @@ def _with_reference(
     return _judged(problem, pool, test_part, classes, target, generator)
 
 
-def _hold_out(data: Images, generator: torch.Generator) -> tuple[Images, Images]:
+def _hold_out(data: Data, generator: torch.Generator) -> tuple[Data, Data]:
     """Set a tenth of each class aside, at least one image, for judging."""
     labels = _labels(data)
     aside = []
@@ -177,9 +186,10 @@ def _hold_out(data: Images, generator: torch.Generator) -> tuple[Images, Images]
 
 
 def _judged(
-    problem: Problem, train: Images, test: Images, classes: list[int], target: list[float], generator: torch.Generator
+    problem: Problem, train: Data, test: Data, classes: list[int], target: list[float], generator: torch.Generator
 ) -> Problem:
     """Add the evaluation classifier's data: images to learn and be tested on, and real ones in the target's shares."""
+    train, test = train.part(generator), test.part(generator)
     labels = _labels(test)
     room = min(int((labels == k).sum()) / t for k, t in zip(classes, target, strict=True) if t > 0)
     real = test[draw_shares(labels, classes, target, int(room + 1e-9), generator=generator)]
@@ -198,7 +208,7 @@ def _judged(
     )
 
 
-def _labels(data: Images) -> Tensor:
+def _labels(data: Data) -> Tensor:
     if data.labels is None:
         raise fail("data", "labels", "none", "pass labelled images")
     return data.labels

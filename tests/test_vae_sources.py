@@ -10,8 +10,8 @@ import torch
 from latentebm.data.augment import random_affine
 from latentebm.debiaser import Debiaser
 from latentebm.settings.fields import DebiaserSettings
-from latentebm.sources import Sources, choose_sources
 from latentebm.training.mixed_in import MixedIn
+from latentebm.vae_sources import Sources, choose_sources
 
 from .conftest import bars
 
@@ -83,7 +83,7 @@ def test_a_frozen_fit_is_the_same_with_and_without_a_reference():
 
 def test_positives_are_images_the_vae_has_not_seen():
     learned = bars(40, 0).images
-    views = Sources(learn_from="both", mixed=MixedIn(images=learned, share=0.2, augment="none")).views(learned, rng())
+    views = Sources(learn_from="both", augment="none").views(learned, rng())
     assert views.shape == (16, *learned.shape)
     assert not any(bool((view == image).all()) for view in views[:4, :10].flatten(0, 1) for image in learned)
     assert Sources().views(learned, rng()) is None
@@ -110,6 +110,8 @@ def test_a_fit_on_both_is_saved_with_its_reason(tmp_path):
     assert model.sources_.learn_from == "both"
     text = (model.save(tmp_path / "m") / "config.json").read_text(encoding="utf-8")
     assert '"reference_share"' in text
-    assert Debiaser.load(tmp_path / "m").sample(3).x.shape == (3, 1, 8, 8)
+    loaded = Debiaser.load(tmp_path / "m")
+    assert loaded.sample(3).x.shape == (3, 1, 8, 8)
+    assert (loaded.sources_.augment, loaded.sources_.mixed) == (model.sources_.augment, None)
     with pytest.raises(ValueError, match="at least 10 images with learn_from=both, got 2"):
         Debiaser(learn_from="both", **settings).fit(data, data[:2])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ LEAST = 10  # reference images that can be cut into some to learn from and some 
 SHARES, AUGMENTS = (0.1, 0.25, 0.5), ("none", "slight", "affine")  # tried
 TRIAL = 0.25  # of the epochs, that a trial takes
 VIEWS = 4096  # changed reference images that the tilt is fitted to, at most 16 of each
+IMAGES = ("mixed", "held_out")  # fields that no file holds
 
 Trainer = Callable[..., FitResult]
 
@@ -36,28 +37,25 @@ class Sources:
         learn_from: ``biased`` or ``both``.
         why: the reason, one sentence.
         effective_share: see :func:`latentebm.tilting.reweight.effective_share`; None where nobody asked.
-        mixed: the reference images it learns from; None for none of them.
-        held_out: reference images that it never learns from, which choose its best state; None for none.
+        reference_share: of the reference in every batch; None without.
+        augment: how its images are changed at every use; None without.
         tried: held-out −ELBO of each share and augmentation tried, nats per image.
+        mixed: the reference images it learns from; None for none, and once loaded.
+        held_out: reference images that it never learns from, which choose its best state; likewise.
     """
 
     learn_from: str = "biased"
     why: str = "No reference was passed along with the biased images."
     effective_share: float | None = None
+    reference_share: float | None = None
+    augment: str | None = None
+    tried: Sequence[dict[str, Any]] = ()
     mixed: MixedIn | None = None
     held_out: Tensor | None = None
-    tried: tuple[dict[str, Any], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a file."""
-        return {
-            "learn_from": self.learn_from,
-            "why": self.why,
-            "effective_share": self.effective_share,
-            "reference_share": None if self.mixed is None else self.mixed.share,
-            "augment": None if self.mixed is None else self.mixed.augment,
-            "tried": list(self.tried),
-        }
+        """Plain values for a file; the images are left out."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in IMAGES}
 
     def training(self) -> dict[str, Any]:
         """What `fit_vae` is told besides the biased images; training goes on to the end, and its best state is kept."""
@@ -71,10 +69,10 @@ class Sources:
         The VAE knows by heart what it was shown: the posterior of such an image is sharper than an unseen one's. The
         tilt is therefore fitted to changes of the images that the VAE has not seen.
         """
-        if self.mixed is None:
+        if self.augment is None:
             return None
         times = max(1, min(16, VIEWS // len(reference)))
-        how = "slight" if self.mixed.augment == "none" else self.mixed.augment
+        how = "slight" if self.augment == "none" else self.augment
         copies = [augmented(reference.float() / 255, how, generator=generator) for _ in range(times)]
         return (torch.stack(copies) * 255).round().to(torch.uint8)
 
@@ -107,7 +105,7 @@ def choose_sources(
         return Sources(why="As asked.")
     if reference is None:
         return Sources()
-    rng = stream(settings.seed, 7)
+    rng = stream(settings.seed, 11)
     share, why = None, "As asked."
     if settings.learn_from == "auto":
         share, why = _effective(biased, reference, rng)
@@ -116,8 +114,10 @@ def choose_sources(
     learned, held_out = _parted(reference, rng)
     tried = tuple(_trials(settings, learned, held_out, train))
     best = min(tried, key=lambda row: row["held_out_loss"])
+    chosen = {"reference_share": best["share"], "augment": best["augment"]}
     mixed = MixedIn(images=learned, share=best["share"], augment=best["augment"])
-    return Sources(learn_from="both", why=why, effective_share=share, mixed=mixed, held_out=held_out, tried=tried)
+    found: dict[str, Any] = {"why": why, "effective_share": share, "tried": tried, "held_out": held_out, **chosen}
+    return Sources(learn_from="both", mixed=mixed, **found)
 
 
 def _effective(biased: Tensor, reference: Tensor, generator: torch.Generator) -> tuple[float, str]:

@@ -1,0 +1,297 @@
+"""Images that stay on disk, or where a map-style Dataset has them, read batch by batch by worker processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from latentebm.checks import check_int, fail
+from latentebm.data.pixels import item_label, item_pixels
+from latentebm.rng import permutation
+
+__all__ = ["HELD", "Batch", "MappedArray", "Rows", "StoredImages", "StoredMinibatches", "fits"]
+
+HELD = 2**28  # bytes of pixels up to which images are read into memory
+PART = 2**25  # bytes of the random part that is held of images on disk
+WORKERS, FEW = 4, 2_048  # most reading processes; up to FEW images they are read without
+READ = 256  # images read at once
+
+
+def fits(shape: Sequence[int]) -> bool:
+    """Whether as many uint8 pixels are held in memory: up to 256 MiB of them.
+
+    Example:
+        >>> fits((60_000, 1, 28, 28)), fits((200_000, 3, 64, 64))
+        (True, False)
+    """
+    return prod(shape) <= HELD
+
+
+class Batch(NamedTuple):
+    """Images (n, C, H, W), uint8, that were read together, and their labels (n,), −1 where there are none."""
+
+    images: Tensor
+    labels: Tensor
+
+
+class Rows(Dataset[Any]):
+    """The rows of an array or tensor (N, …), as a map-style Dataset.
+
+    Example:
+        >>> len(Rows(torch.zeros(5, 8, 8))), Rows(torch.zeros(5, 8, 8))[2].shape
+        (5, torch.Size([8, 8]))
+    """
+
+    def __init__(self, array: np.ndarray | Tensor) -> None:
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, row: int) -> np.ndarray | Tensor:
+        item: np.ndarray | Tensor = self.array[row]
+        return item
+
+
+class MappedArray(Dataset[np.ndarray]):
+    """The rows of an array (N, …) that lies in a file, mapped anew for each batch: no page of it stays in the process.
+
+    Example:
+        >>> import tempfile
+        >>> file = os.path.join(tempfile.mkdtemp(), "x.npy")
+        >>> np.save(file, np.arange(6, dtype=np.uint8).reshape(3, 2))
+        >>> MappedArray(np.load(file, mmap_mode="r")).__getitems__([2, 0]).tolist()
+        [[4, 5], [0, 1]]
+    """
+
+    def __init__(self, array: np.memmap) -> None:
+        self.form: dict[str, Any] = {"filename": array.filename, "dtype": array.dtype, "shape": array.shape}
+        self.form |= {"offset": array.offset, "order": "C" if array.flags.c_contiguous else "F", "mode": "r"}
+
+    def __len__(self) -> int:
+        return int(self.form["shape"][0])
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return np.array(np.memmap(**self.form)[row])
+
+    def __getitems__(self, rows: Sequence[int]) -> np.ndarray:
+        return np.asarray(np.memmap(**self.form)[list(rows)])
+
+
+@dataclass(frozen=True)
+class StoredImages:
+    """Images of one shape (C, H, W) in a map-style Dataset, or those of its items that `rows` picks, read as uint8.
+
+    Arguments:
+        dataset: its items are images, pairs of image and label, or mappings with an ``image``.
+        item: shape (C, H, W) that every image has.
+        rows: of the dataset, (N,); None takes all.
+        name: what errors call the dataset.
+
+    Example:
+        >>> stored = StoredImages(Rows(torch.arange(12, dtype=torch.uint8).reshape(3, 2, 2)), (1, 2, 2), name="data")
+        >>> stored.shape, stored[torch.tensor([2])].whole().tolist()
+        (torch.Size([3, 1, 2, 2]), [[[[8, 9], [10, 11]]]])
+    """
+
+    dataset: Any
+    item: tuple[int, ...]
+    rows: Tensor | None = None
+    name: str = "data"
+
+    def __len__(self) -> int:
+        return len(self.dataset) if self.rows is None else len(self.rows)
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape (N, C, H, W) of all images together."""
+        return torch.Size((len(self), *self.item))
+
+    def __getitem__(self, rows: Tensor) -> StoredImages:
+        """The images of some rows (n,), still on disk."""
+        return replace(self, rows=rows.cpu() if self.rows is None else self.rows[rows.cpu()])
+
+    def first(self) -> Tensor:
+        """The first image (C, H, W), uint8, of whatever shape."""
+        return _Reader(self.dataset, (), self.rows, self.name).image(0 if self.rows is None else int(self.rows[0]))[0]
+
+    def read(self, batches: Iterable[list[int]]) -> Iterable[Batch]:
+        """The images of each batch of row numbers, in that order, read ahead by worker processes.
+
+        Raises:
+            ValueError: an item that cannot be read or has another shape; the item is named.
+        """
+        workers = min(WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+        if len(self) <= FEW or multiprocessing.current_process().daemon:  # a daemon may have no children
+            workers = 0
+        reader = _Reader(self.dataset, self.item, self.rows, self.name)
+        return _Checked(
+            DataLoader(
+                reader,
+                batch_sampler=batches,
+                num_workers=workers,
+                collate_fn=_as_read,
+                persistent_workers=workers > 0,
+                generator=torch.Generator(),  # else each pass would draw a number from torch's global stream
+            )
+        )
+
+    def in_order(self) -> Iterable[Batch]:
+        """All images, in order."""
+        return self.read([list(range(i, min(i + READ, len(self)))) for i in range(0, len(self), READ)])
+
+    def some(self, generator: torch.Generator) -> Tensor:
+        """Row numbers of at most 32 MiB of images, at least two, chosen at random and in order."""
+        most = max(2, PART // prod(self.item))
+        return permutation(len(self), generator, "cpu")[:most].sort().values
+
+    def whole(self, *, limited: bool = True) -> Tensor:
+        """All images (N, C, H, W), uint8, in memory: if `limited`, up to 256 MiB of them.
+
+        Raises:
+            ValueError: they take more, or an item cannot be read.
+        """
+        if limited and not fits(self.shape):
+            expected = f"at most {HELD / 2**20:,.0f} MiB of images, which are held in memory"
+            raise fail(self.name, expected, f"{prod(self.shape) / 2**20:,.0f} MiB", "take fewer images")
+        return torch.cat([torch.empty(0, *self.item, dtype=torch.uint8), *(b.images for b in self.in_order())])
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """The batches of a loader; what its workers found wrong is raised here, in the process of the caller."""
+
+    loader: DataLoader[Any]
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.loader:
+            if isinstance(batch, str):
+                raise ValueError(batch)
+            yield batch
+
+
+@dataclass(frozen=True)
+class _Reader(Dataset[Any]):
+    """What a worker process runs: it reads a batch of items, or says what is wrong with the first wrong one."""
+
+    dataset: Any
+    item: tuple[int, ...]
+    rows: Tensor | None
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.dataset) if self.rows is None else len(self.rows)
+
+    def __getitems__(self, numbers: Sequence[int]) -> Batch | str:
+        rows = [int(n) for n in (numbers if self.rows is None else self.rows[list(numbers)])]
+        try:
+            if isinstance(self.dataset, MappedArray) and self.dataset.form["dtype"] == np.uint8:
+                images = torch.from_numpy(self.dataset.__getitems__(rows)).reshape(-1, *self.item)
+                return Batch(images, torch.full((len(rows),), -1))
+            read = [self._one(row) for row in rows]
+        except ValueError as error:
+            return str(error)
+        return Batch(torch.stack([image for image, _ in read]), torch.tensor([label for _, label in read]))
+
+    def image(self, row: int) -> tuple[Tensor, int]:
+        """An item's image of any shape and its label."""
+        name = f"{self.name}[{row}]"
+        try:
+            item = self.dataset[row]
+        except Exception as error:
+            got = f"{type(error).__name__}: {error}"
+            raise fail(name, "an item that can be read", got, "repair it or leave it out") from error
+        return item_pixels(item, name), item_label(item, name)
+
+    def _one(self, row: int) -> tuple[Tensor, int]:
+        image, label = self.image(row)
+        if self.item[0] == 1 and bool((image[:1] == image).all()):
+            image = image[:1]  # a grey image, held in three channels
+        if tuple(image.shape) != self.item:
+            expected = f"shape {self.item}, as the first item has"
+            fix = "bring all images to one size and number of channels"
+            raise fail(f"{self.name}[{row}]", expected, tuple(image.shape), fix)
+        return image, label
+
+
+def _as_read(batch: Any) -> Any:
+    return batch
+
+
+class _Order:
+    """The batches of one pass; a loader asks for them more than once."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+
+class StoredMinibatches:
+    """Shuffled minibatches of images on disk and of tensors (N, …) beside them: those of `Minibatches`, streamed.
+
+    From the same generator the batches are the same; images come as uint8 on the tensors' device, or on `device`.
+
+    Example:
+        >>> images = StoredImages(Rows(torch.arange(6, dtype=torch.uint8).reshape(6, 1, 1)), (1, 1, 1))
+        >>> batches = StoredMinibatches(images, batch_size=3, epochs=2, generator=torch.Generator().manual_seed(0))
+        >>> len(batches), sorted(torch.cat([b for (b,) in batches]).flatten().tolist())
+        (4, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5])
+    """
+
+    def __init__(
+        self,
+        images: StoredImages,
+        *tensors: Tensor,
+        batch_size: int,
+        epochs: int,
+        generator: torch.Generator,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if {len(t) for t in tensors} - {len(images)} or not len(images):
+            got = [len(images), *(len(t) for t in tensors)]
+            raise fail("tensors", "one common length of at least 1", got, "pass aligned, non-empty tensors")
+        self.images, self.tensors, self.device = images, tensors, device
+        self.batch_size = min(check_int("batch_size", batch_size), len(images))
+        self.epochs, self.generator = check_int("epochs", epochs), generator
+        self.used = self.resumed = 0
+        self.order: Tensor | None = None  # of the present epoch
+
+    def __len__(self) -> int:
+        return self.epochs * (len(self.images) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        order, steps = _Order(), len(self.images) // self.batch_size
+        loader, (first, self.resumed) = self.images.read(order), (self.resumed, 0)
+        for epoch in range(first // steps, self.epochs):
+            begun = max(first - epoch * steps, 0)
+            if begun == 0 or self.order is None:
+                self.order = permutation(len(self.images), self.generator, "cpu")
+            picked = self.order.split(self.batch_size)[begun:steps]
+            order.batches = [rows.tolist() for rows in picked]
+            for i, (rows, batch) in enumerate(zip(picked, loader, strict=True)):
+                self.used = epoch * steps + begun + i + 1
+                tensors = (t[rows.to(t.device)] for t in self.tensors)
+                yield (batch.images.to(self.device, non_blocking=True), *tensors)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the iteration is."""
+        return {"used": self.used, "order": self.order}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next iteration go on from where another was."""
+        self.used = self.resumed = state["used"]
+        self.order = state["order"]

@@ -1,0 +1,114 @@
+"""Where rows come from: the package's model of rows, or anybody's generator with ``sample(n) -> DataFrame``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from latentebm.checks import fail
+from latentebm.rng import draw_seed, seeded
+from latentebm.tables.column_codes import matches
+from latentebm.tables.row_model import RowModel
+from latentebm.tables.table_code import TableCode
+
+__all__ = ["DrawnRows", "Modelled", "RowSource", "Sampled"]
+
+Where = Mapping[Any, Any]
+
+
+@dataclass(frozen=True)
+class DrawnRows:
+    """Rows drawn under a condition.
+
+    Attributes:
+        log_weight: (N,) in double precision, −∞ where a row does not meet the condition.
+        table: the rows of some indices (n,), all columns or those named.
+        codes: codes (N, D) of all rows.
+    """
+
+    log_weight: Tensor
+    table: Callable[..., pd.DataFrame]
+    codes: Callable[[], Tensor]
+
+
+class RowSource(ABC):
+    """A fitted generator of rows; it is never changed."""
+
+    code: TableCode
+
+    @abstractmethod
+    def draw(self, n: int, generator: torch.Generator, where: Where | None = None) -> DrawnRows:
+        """Draw n rows, weighted so that they stand for the rows that meet a condition, column to value."""
+
+
+class Modelled(RowSource):
+    """Rows of a `RowModel`; those of a condition come by likelihood weighting, none of them in vain."""
+
+    def __init__(self, code: TableCode, model: RowModel) -> None:
+        self.code, self.model = code, model
+
+    def draw(self, n: int, generator: torch.Generator, where: Where | None = None) -> DrawnRows:
+        """Draw n rows, whose codes all may meet the condition."""
+        where = where or {}
+        allowed = {self.code.names.index(c): torch.from_numpy(self.code[c].allowed(v)) for c, v in where.items()}
+        codes, position, log_weight = (t.cpu() for t in self.model.draw(n, generator, allowed=allowed))
+
+        def table(rows: Tensor, names: Sequence[Any] | None = None) -> pd.DataFrame:
+            return self.code.decode(codes[rows], position[rows], names)
+
+        log_weight = log_weight.double()
+        if where:  # an interval of numbers may hold a part of a code's numbers only
+            log_weight[~meets(table(torch.arange(n), list(where)), where)] = -torch.inf
+        return DrawnRows(log_weight, table, lambda: codes)
+
+
+class Sampled(RowSource):
+    """Rows of anything with ``sample(n)``, such as CTGAN, TVAE or a synthesizer of SDV.
+
+    What it draws from the global streams of torch and NumPy is seeded from the generator.
+    """
+
+    def __init__(self, code: TableCode, model: Any) -> None:
+        self.code, self.model = code, model
+
+    def draw(self, n: int, generator: torch.Generator, where: Where | None = None) -> DrawnRows:
+        """Draw n rows; those that do not meet the condition have no weight."""
+        rows = self._sample(n, generator)
+        log_weight = torch.zeros(n, dtype=torch.float64)
+        log_weight[~meets(rows, where or {})] = -torch.inf
+
+        def table(index: Tensor, names: Sequence[Any] | None = None) -> pd.DataFrame:
+            return rows.iloc[index.numpy()][self.code.names if names is None else list(names)].reset_index(drop=True)
+
+        return DrawnRows(log_weight, table, lambda: self.code.encode(rows))
+
+    def _sample(self, n: int, generator: torch.Generator) -> pd.DataFrame:
+        seed, state = draw_seed(generator), np.random.get_state()
+        with seeded(seed):
+            np.random.seed(seed)
+            try:
+                rows = self.model.sample(n)
+            finally:
+                np.random.set_state(state)
+        if not isinstance(rows, pd.DataFrame) or len(rows) != n:
+            got = f"{len(rows)} rows" if isinstance(rows, pd.DataFrame) else type(rows).__name__
+            raise fail("model.sample", f"a DataFrame of {n} rows", got, "wrap it so that it returns n rows")
+        absent = [c for c in self.code.names if c not in rows.columns]
+        if absent:
+            raise fail("model.sample", "every column of the table", f"none named {absent}", "fit it to this table")
+        return rows.reset_index(drop=True)
+
+
+def meets(rows: pd.DataFrame, where: Where) -> Tensor:
+    """Which rows (N,) meet a condition."""
+    held = np.ones(len(rows), dtype=bool)
+    for column, value in where.items():
+        held &= matches(rows[column], value)
+    return torch.from_numpy(held)

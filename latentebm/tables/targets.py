@@ -1,0 +1,278 @@
+"""What a table's shares shall be: marginal, joint and conditional shares, means, and parity between groups."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from latentebm.checks import check_choice, check_number, fail
+from latentebm.tables.moments_of_rows import Moment, Rows, Term
+
+__all__ = ["Bound", "Mean", "Parity", "Share", "Target", "as_targets", "equal_opportunity"]
+
+Bound = Literal["equal", "at_most", "at_least"]
+BOUNDS = ("equal", "at_most", "at_least")
+MOST_GROUPS = 50  # values of a column that parity compares
+
+
+class Target(ABC):
+    """A wish about the rows, which becomes moments: wanted means of features of a row."""
+
+    @abstractmethod
+    def columns(self) -> tuple[Hashable, ...]:
+        """Columns that the wish is about."""
+
+    @abstractmethod
+    def moments(self, drawn: Rows, reference: Rows | None) -> list[Moment]:
+        """The wish in numbers, with whatever it leaves open taken from the model's rows or the reference's."""
+
+    @property
+    def open(self) -> bool:
+        """Whether its numbers come from a reference table."""
+        return False
+
+
+@dataclass(frozen=True)
+class Share(Target):
+    r"""Shares of a column's values, of the value pairs of several columns, or of either among some rows only.
+
+    .. math:: P(x_c = v \mid x_g = w) = s_v
+
+    Arguments:
+        column: a name, or a list of names for joint shares, whose values are then tuples.
+        shares: share of each value; values left out are free. None takes all of them from the reference table.
+        given: column to value of the rows meant; None for all.
+        bound: whether the shares hold exactly (``equal``), or ``at_most`` or ``at_least``.
+
+    Values are plain, ``pd.Interval`` for numbers, or None for missing cells.
+
+    Example:
+        >>> Share("sex", {"Female": 0.5}).columns()
+        ('sex',)
+        >>> Share(["sex", "income"], {("Female", ">50K"): 0.12}).columns()
+        ('sex', 'income')
+    """
+
+    column: Any
+    shares: Mapping[Any, float] | None = None
+    given: Mapping[Any, Any] | None = None
+    bound: Bound = "equal"
+
+    def __post_init__(self) -> None:
+        check_choice("bound", self.bound, BOUNDS)
+        if self.shares is None:
+            return
+        name = f"shares of {self.column!r}"
+        if not isinstance(self.shares, Mapping) or not self.shares:
+            raise fail(name, "a mapping of each value to its share", repr(self.shares), 'pass for example {"F": 0.5}')
+        total = sum(check_number(name, s, low=0, high=1) for s in self.shares.values())
+        if total > 1 + 1e-9 and self.bound == "equal":
+            raise fail(name, "a sum of at most 1", f"{total:.6g}", "divide them by their sum")
+
+    @property
+    def open(self) -> bool:
+        """Whether its numbers come from a reference table."""
+        return self.shares is None
+
+    def columns(self) -> tuple[Hashable, ...]:
+        """Columns of the shares and of the condition."""
+        return (*_names(self.column), *(self.given or {}))
+
+    def moments(self, drawn: Rows, reference: Rows | None) -> list[Moment]:
+        """One for each value: the mean of 1(x = v) − s over the rows meant is 0."""
+        given = dict(self.given or {})
+        weight, names = 1 / drawn.share_above_zero(given), _names(self.column)
+        shares = self.shares if self.shares is not None or reference is None else reference.shares(names, given)
+        found = []
+        for value, share in (shares or {}).items():
+            cell = dict(zip(names, value if len(names) > 1 else (value,), strict=True))
+            if share > 0:
+                drawn.share_above_zero({**given, **cell})
+            terms = (Term(weight, tuple({**given, **cell}.items())), Term(-weight * share, tuple(given.items())))
+            found.append(Moment(_said({**cell}, given), terms, share, self.bound, offset=share))
+        return found
+
+
+@dataclass(frozen=True)
+class Mean(Target):
+    r"""Mean of a number column over rows where it is not missing.
+
+    .. math:: E[x_c \mid x_g = w] = m
+
+    Example:
+        >>> Mean("hours", 40.0, given={"sex": "Female"}).columns()
+        ('hours', 'sex')
+    """
+
+    column: Any
+    value: float
+    given: Mapping[Any, Any] | None = None
+    bound: Bound = "equal"
+
+    def __post_init__(self) -> None:
+        check_choice("bound", self.bound, BOUNDS)
+        check_number(f"mean of {self.column!r}", self.value)
+
+    def columns(self) -> tuple[Hashable, ...]:
+        """The column and those of the condition."""
+        return (self.column, *(self.given or {}))
+
+    def moments(self, drawn: Rows, reference: Rows | None) -> list[Moment]:
+        """One: the mean of (x − m) / sd over the rows meant is 0."""
+        given = tuple((self.given or {}).items())
+        spread = drawn.spread(self.column) * drawn.share_above_zero(dict(given))
+        terms = (Term(1 / spread, given, self.column, float(self.value)),)
+        return [Moment(f"mean of {self.column}", terms, float(self.value), self.bound, offset=0.0)]
+
+
+@dataclass(frozen=True)
+class Parity(Target):
+    r"""Demographic parity: an outcome independent of a group, all marginal shares staying as the model has them.
+
+    .. math:: P(y, a \mid o) = P(y \mid o)\, P(a \mid o) \quad\text{or}\quad
+              |P(y \mid a, o) - P(y \mid b, o)| \le \varepsilon
+
+    Arguments:
+        outcome: column of y.
+        by: column of the groups a.
+        within: column of the strata o, such as an occupation, in each of which parity shall hold; None for none.
+        given: column to value, or list of values, of the rows meant; None for all.
+        at_most: largest gap ε between two groups' shares of an outcome.
+
+    References:
+        Building classifiers with independency constraints (Calders, Kamiran and Pechenizkiy, 2009); Data preprocessing
+        techniques for classification without discrimination (Kamiran and Calders, 2012)
+
+    Example:
+        >>> Parity("income", by="sex", within="occupation").columns()
+        ('income', 'sex', 'occupation')
+    """
+
+    outcome: Any
+    by: Any
+    within: Any = None
+    given: Mapping[Any, Any] | None = None
+    at_most: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_number("at_most", self.at_most, low=0, high=1)
+        named = [self.outcome, self.by, *self._within]
+        if len(set(named)) < len(named):
+            raise fail("parity", "different columns", named, "name each column once")
+
+    def columns(self) -> tuple[Hashable, ...]:
+        """Outcome, groups, strata and condition."""
+        return tuple(dict.fromkeys((self.outcome, self.by, *self._within, *(self.given or {}))))
+
+    @property
+    def _within(self) -> tuple[Any, ...]:
+        return () if self.within is None else (self.within,)
+
+    def moments(self, drawn: Rows, reference: Rows | None) -> list[Moment]:
+        """Means of indicators of cells, or of differences of groups' shares."""
+        given = dict(self.given or {})
+        drawn.share_above_zero(given)
+        values = [drawn.values(c, MOST_GROUPS, given) for c in (self.outcome, self.by, *self._within)]
+        found = []
+        for stratum in values[2] if self.within is not None else [None]:
+            where = given if self.within is None else {**given, self.within: stratum}
+            found += self._stratum(drawn, where, values[0], values[1])
+        return found
+
+    def _stratum(self, drawn: Rows, where: dict[Any, Any], ys: list[Any], groups: list[Any]) -> list[Moment]:
+        inside = drawn.share(where)
+        y_share = {y: drawn.share({**where, self.outcome: y}) for y in ys}
+        a_share = {a: drawn.share({**where, self.by: a}) for a in groups}
+        present = [(y, a) for y in ys for a in groups if y_share[y] * a_share[a] > 0]
+        if self.at_most > 0:
+            return self._bounded(where, inside, y_share, a_share, present)
+        found = []
+        for y, a in present:
+            cell = {**where, self.outcome: y, self.by: a}
+            drawn.share_above_zero(cell, fix=self._fix())
+            wanted = y_share[y] * a_share[a] / inside
+            found.append(Moment(_said(cell, {}), (Term(1.0, tuple(cell.items())),), wanted))
+        return found
+
+    def _bounded(
+        self, where: dict[Any, Any], inside: float, y_share: Mapping[Any, float], a_share: Mapping[Any, float],
+        present: Sequence[tuple[Any, Any]],
+    ) -> list[Moment]:  # fmt: skip
+        held = [(self.outcome, y_share), (self.by, a_share)]
+        found = [
+            Moment(_said({c: v}, where), (Term(1.0, tuple({**where, c: v}.items())),), s)
+            for c, shares in held for v, s in shares.items() if s > 0
+        ]  # fmt: skip
+        for y in dict.fromkeys(y for y, _ in present):
+            for a, b in itertools.permutations([a for z, a in present if z == y], 2):
+                terms = [
+                    Term(sign / a_share[g], tuple({**where, self.outcome: y, self.by: g}.items()))
+                    for g, sign in ((a, 1.0), (b, -1.0))
+                ]
+                name = f"{self.outcome}={y} in {a} above {b}"
+                found.append(Moment(name, tuple(terms), self.at_most, "at_most"))
+        return found
+
+    def _fix(self) -> str:
+        if self.within is None:
+            return "merge rare values, or train the model on more such rows"
+        return f"merge rare strata, or pass given={{{self.within!r}: [the strata that hold every group]}}"
+
+
+def equal_opportunity(decision: Any, by: Any, *, outcome: Any, positive: Any, at_most: float = 0.0) -> Parity:
+    r"""Equal opportunity: among rows of a positive outcome a decision is independent of the group.
+
+    .. math:: P(\hat y \mid a, y = 1) = P(\hat y \mid y = 1)
+
+    References:
+        Equality of Opportunity in Supervised Learning (Hardt, Price and Srebro, 2016),
+        https://arxiv.org/abs/1610.02413
+
+    Example:
+        >>> equal_opportunity("hired", "sex", outcome="able", positive=True)
+        Parity(outcome='hired', by='sex', within=None, given={'able': True}, at_most=0.0)
+    """
+    return Parity(decision, by, given={outcome: positive}, at_most=at_most)
+
+
+def as_targets(target: Any) -> list[Target]:
+    """Targets from one, several, or a mapping of a column to its shares.
+
+    Example:
+        >>> as_targets({"sex": {"Female": 0.5}})
+        [Share(column='sex', shares={'Female': 0.5}, given=None, bound='equal')]
+    """
+    if target is None:
+        return []
+    if isinstance(target, Target):
+        return [target]
+    if isinstance(target, Mapping):
+        return [Share(column, shares) for column, shares in target.items()]
+    if isinstance(target, str) or not isinstance(target, Sequence):
+        got = repr(target)
+        raise fail("target", "Share, Parity, Mean, several in a list, or a mapping", got, 'pass Parity("y", by="a")')
+    return [t for part in target for t in as_targets(part)]
+
+
+def check_columns_known(targets: Sequence[Target], table: pd.DataFrame) -> None:
+    """Raise ValueError if a target names a column that the table lacks."""
+    for target in targets:
+        unknown = [c for c in target.columns() if c not in table.columns]
+        if unknown:
+            raise fail("target", "columns of the table", unknown, f"pass some of {list(table.columns)[:10]}")
+
+
+def _names(column: Any) -> tuple[Any, ...]:
+    return tuple(column) if isinstance(column, list | tuple) else (column,)
+
+
+def _said(cell: Mapping[Any, Any], given: Mapping[Any, Any]) -> str:
+    def joined(parts: Mapping[Any, Any]) -> str:
+        return ", ".join(f"{c}={v}" for c, v in parts.items())
+
+    return f"{joined(cell)} given {joined(given)}" if given else joined(cell)
