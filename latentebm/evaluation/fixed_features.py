@@ -21,7 +21,8 @@ def fixed_features(x: Tensor, *, cells: int = 4) -> Tensor:
 
     .. math:: h_{ck} = \sum_{p \in c} |\nabla x(p)|\, \max\big(0, 1 - |\angle \nabla x(p) - \alpha_k| / \alpha_1\big)
 
-    with directions :math:`\alpha_k = 2 \pi k / 8`. Nothing is fitted, so that they favour no method and depend on no data or seed.
+    with directions :math:`\alpha_k = 2 \pi k / 8`. Nothing is fitted, so that they favour no
+    method and depend on no data or seed.
 
     Arguments:
         x: images (N, C, H, W) in [0, 1]; colours are averaged.

@@ -99,8 +99,8 @@ def fit_classifier(
 
     .. math:: \min_\theta \mathrm{mean}_i\, -\log p_\theta(y_i|x_i)
 
-    `build` makes it from the shape of an image and the number of classes. The generator shuffles the batches, and `lr` is the peak of a one-cycle schedule; the initial weights come from
-    torch's default stream.
+    `build` makes it from the shape of an image and the number of classes. The generator shuffles the batches, and `lr`
+    is the peak of a one-cycle schedule; the initial weights come from torch's default stream.
 
     Example:
         >>> images = torch.zeros(40, 1, 8, 8, dtype=torch.uint8)

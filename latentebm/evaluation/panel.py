@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -108,7 +109,7 @@ def fit_panel(
     """
     if data.labels is None:
         raise fail("data", "labelled images", "no labels", "pass Images(images, labels, class_names)")
-    known = {"generator": generator, "track": track, "device": next(small.parameters()).device}
+    known: dict[str, Any] = {"generator": generator, "track": track, "device": next(small.parameters()).device}
     passes = max(1, min(20, round(SEEN / len(data))))
     strangers = {
         "small convnet": small,

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from latentebm.files import write_text
+from latentebm.report.panel_table import HEAD, panel_rows, panel_sentence, remarks
 from latentebm.sampling.importance.weights import LEAST_ESS
 
 __all__ = ["CAPTIONS", "Table", "course", "finding", "metric_tables", "reliability", "render_report"]
@@ -60,8 +61,9 @@ def finding(metrics: dict[str, Any]) -> str:
     if not metrics["judged"]:
         gain = metrics["tilted"]["heldout_gain"]
         return f"The tilt adds {gain:.3f} nats to the mean log-likelihood bound of a held-out reference image."
-    before, after = metrics["untilted"]["tv"], metrics["tilted"]["tv"]
-    low, high = metrics["tilted"]["tv_interval"]
+    sides = metrics.get("panel") or metrics  # runs of earlier versions had one judge
+    before, after = sides["untilted"]["tv"], sides["tilted"]["tv"]
+    low, high = sides["tilted"]["tv_interval"]
     return (
         f"The distance between the model's class shares and the target {course(before, after)} from "
         f"{before:.3f} to {after:.3f} (total variation, 95 % interval {low:.3f} to {high:.3f})."
@@ -112,6 +114,8 @@ def metric_tables(metrics: dict[str, Any], *, intervals: bool = True) -> list[Ta
         [['held-out gain (nats per image)', '0.500'], ['log Z ± standard error (nats)', '0.0000 ± 0.1000']]
     """
     tables = _judged_tables(metrics, intervals) if metrics["judged"] else []
+    if panel := metrics.get("panel"):
+        tables.insert(1, Table("Several judges", panel_sentence(panel), list(HEAD), panel_rows(panel)))
     seconds = [[stage, f"{value:.1f}"] for stage, value in metrics["seconds"].items()]
     sentence = "How far the tilt goes from the prior, and how well the draws represent it."
     return [
@@ -203,6 +207,10 @@ def _weight_rows(metrics: dict[str, Any]) -> list[list[str]]:
         ["Pareto k̂", f"{t['pareto_k']:.2f}"],
         ["sampler", str(t["sampler"])],
     ]
+    if t.get("copied") is not None:
+        rows.append(
+            ["nearer to a reference image than to any of as many unseen (fair: 50 %)", f"{100 * t['copied']:.0f} %"]
+        )
     if t.get("duplicates") is not None:
         rows.append(["repeated draws", f"{100 * t['duplicates']:.1f} %"])
     if t.get("acceptance") is not None:
@@ -232,6 +240,7 @@ def render_report(run: Path | str) -> Path:
         reliable=metrics["tilted"]["reliable"],
         reliability=reliability(metrics),
         unjudged=metrics.get("unjudged", ""),
+        remarks=remarks(metrics),
         tables=metric_tables(metrics),
         figures=_figures(run),
         version=config["latentebm"],

@@ -40,7 +40,7 @@ def train_panel(
         return None
     rng = stream(model.seed, 9)
     with seeded(rng):
-        return fit_panel(classifier, problem.judge_train, _reconstruction(model), generator=rng, track=track)
+        return fit_panel(classifier, problem.judge_train.part(rng), _reconstruction(model), generator=rng, track=track)
 
 
 def panel_metrics(
@@ -79,7 +79,8 @@ def copied(problem: Problem, x: Tensor, classifier: Classifier | None, generator
         >>> copied(Problem(some, some), some.float01(), None, torch.Generator())
         0.0
     """
-    unseen = problem.biased if problem.real is None or classifier is None else problem.real
+    judged = problem.real is not None and classifier is not None
+    unseen = problem.real if judged and problem.real is not None else problem.biased.part(generator)
     embed = fixed_features if classifier is None else classifier.embed
     if len(unseen) < 2:
         return None

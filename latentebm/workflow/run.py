@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from latentebm.checks import check_int, fail
 from latentebm.debiaser import Debiaser
@@ -20,10 +21,13 @@ from latentebm.evaluation.metrics import NEIGHBOURS
 from latentebm.files import sha256, write_atomic, write_json, write_text
 from latentebm.progress import Track, silent
 from latentebm.report import render_report
+from latentebm.rng import stream
 from latentebm.sampling import Draws
 from latentebm.settings.fields import Settings
+from latentebm.workflow.data_notes import data_notes
 from latentebm.workflow.folder import check_out, run_folder
 from latentebm.workflow.judge import check_made, fit_judge, judge_draws, run_metrics
+from latentebm.workflow.panel_metrics import copied, panel_metrics, train_panel
 from latentebm.workflow.problem import Problem, pose
 from latentebm.workflow.run_figures import run_figures
 
@@ -106,10 +110,16 @@ def _run(settings: Settings, model: Debiaser, folder: Path, track: Track) -> dic
     with clock.stage("judge"):
         verdict = judge_draws(problem, classifier, prior.x, tilted.x, rng, track)
         metrics = run_metrics(problem, model, tilted, verdict, rng)
+        panel = train_panel(problem, classifier, model, track)
+        metrics["panel"], alike = panel_metrics(problem, panel, model, prior.x, tilted.x)
+        metrics |= {"notes": data_notes(problem)}
+        for side, draws in (("untilted", prior), ("tilted", tilted)):
+            if metrics[side] is not None:
+                metrics[side]["copied"] = copied(problem, draws.x, classifier, stream(settings.seed, 13))
     with clock.stage("figures"):
         _write_figures(folder, run_figures(problem, model, prior, tilted, verdict, rng), track)
     metrics["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
-    _write(folder, settings, model, tilted, metrics, clock)
+    _write(folder, settings, model, tilted, metrics, clock, alike)
     return metrics
 
 
@@ -137,8 +147,10 @@ def check_npz(path: Path | str) -> Path:
     return path
 
 
-def save_samples(path: Path | str, draws: Draws) -> Path:
+def save_samples(path: Path | str, draws: Draws, *, judges_agree: Tensor | None = None) -> Path:
     """Write draws to an .npz: ``images`` float32 (n, C, H, W) in [0, 1], ``latent`` (n, d), ``log_weight`` (n,) nats.
+
+    Of judged draws ``judges_agree``, (n,) of bool, says whether all judges of real images read them alike.
 
     Raises:
         ValueError: the path does not end in .npz.
@@ -154,6 +166,8 @@ def save_samples(path: Path | str, draws: Draws) -> Path:
     path = check_npz(path)
     arrays = {"images": draws.x, "latent": draws.latent, "log_weight": draws.log_weight}
     plain: dict[str, Any] = {k: v.detach().cpu().numpy().astype(np.float32) for k, v in arrays.items()}
+    if judges_agree is not None:
+        plain["judges_agree"] = judges_agree.cpu().numpy()
     return write_atomic(path, lambda temporary: np.savez_compressed(temporary, **plain))
 
 
@@ -163,9 +177,15 @@ def _write_figures(folder: Path, figures: dict[str, Figure], track: Track) -> No
 
 
 def _write(
-    folder: Path, settings: Settings, model: Debiaser, tilted: Draws, metrics: dict[str, Any], clock: _Clock
+    folder: Path,
+    settings: Settings,
+    model: Debiaser,
+    tilted: Draws,
+    metrics: dict[str, Any],
+    clock: _Clock,
+    alike: Tensor | None,
 ) -> None:
-    save_samples(folder / "samples.npz", tilted)
+    save_samples(folder / "samples.npz", tilted, judges_agree=alike)
     model.save(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["settings"] = {name: config["debiaser"][name] for name in settings.debiaser()} | settings.plain()
