@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import argparse
 import math
+import time
+from pathlib import Path
 
 import torch
+from sampling import ESS_SAMPLERS, effective_draws, show
 
+from latentebm.files import write_json
 from latentebm.sampling import (
+    ISIR,
     MALA,
     PCN,
     PCNL,
     SNIS,
+    ULA,
+    Auto,
     EllipticalSlice,
     Langevin,
     ParallelTempering,
+    RandomWalk,
+    Rejection,
     TemperedSMC,
     ess_bulk,
     run_chains,
@@ -104,7 +113,40 @@ def collapse(n=1_000):
         )
 
 
-PARTS = {"dimension": dimension, "collapse": collapse}
+def wide():
+    """Samplers by name for codes of many numbers; HMC and NUTS as in two dimensions."""
+    chains = {"ula": ULA(0.05), "mala": MALA(0.2), "random walk": RandomWalk(0.3), "pcn": PCN(0.5), "pcnl": PCNL(0.5)}
+    chains["elliptical slice"] = EllipticalSlice()
+    found = {"snis": SNIS(pool=20_000), "rejection": Rejection(), "isir": ISIR()}
+    found |= {name: Langevin(kernel=kernel, n_steps=100, trace=0) for name, kernel in chains.items()}
+    found["tempered smc"] = TemperedSMC(particles=500, kernel=PCNL(0.5))
+    found["parallel tempering"] = ParallelTempering(trace=0)
+    return found | {name: ESS_SAMPLERS[name][0] for name in ("hmc", "nuts")} | {"auto": Auto()}
+
+
+def rate(n=500, out=Path("benchmarks/hard_targets.json")):
+    """Print and write effective draws per processor second in 100 and 16,384 dimensions, and how far off u₀ is."""
+    rows = []
+    for dim in (100, 16_384):
+        for name, sampler in wide().items():
+            start = time.process_time()
+            try:
+                count = 50 if name == "parallel tempering" and dim > 1_000 else n  # each from a ladder of its own
+                draws = sampler.draw(Feature(dim), count, generator=torch.Generator().manual_seed(1))
+            except ValueError as refusal:
+                rows.append({"dim": dim, "sampler": name, "refused": str(refusal)})
+                continue
+            seconds, effective = time.process_time() - start, effective_draws(draws)
+            u = draws.latent[:, 0]
+            row = {"dim": dim, "sampler": name, "draws": len(draws), "seconds": seconds, "effective": effective}
+            row |= {"per_s": effective / seconds, "bias": (u.mean().item() - 1.6) / 0.2**0.5}
+            row |= {"spread": u.std().item() / 0.2**0.5, "reliable": bool(draws.diagnostics.get("reliable", True))}
+            rows.append(row)
+            show([row])
+            write_json(out, {"rate": rows, "torch": torch.__version__, "threads": torch.get_num_threads()})
+
+
+PARTS = {"dimension": dimension, "collapse": collapse, "rate": rate}
 
 
 def main() -> None:

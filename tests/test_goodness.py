@@ -12,7 +12,9 @@ from torch import nn
 
 from latentebm.adapters.from_module import WrappedModel
 from latentebm.models.tilts import LatentTilt
-from latentebm.sampling import SNIS, ULA, Langevin, agreement, classifier_test, stein_test
+from latentebm.rng import stream
+from latentebm.sampling import SNIS, ULA, Draws, Langevin, agreement, classifier_test, stein_test
+from latentebm.workflow.draws_check import stein_row
 from tests.sampling_targets import GaussianTilt, MixtureTilt, gen
 
 REPLICATES = 200
@@ -139,3 +141,26 @@ def test_bad_input(case):
     call, message = BAD[case]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+class _Base:
+    """N(0, I) in two dimensions tilted by a step, as a run's tilt."""
+
+    dim = 2
+
+    def log_base(self, u):
+        return -u.square().sum(1) / 2
+
+    def energy(self, u):
+        return (u[:, 0] > 0).float()
+
+    def potential(self, u):
+        return self.energy(u) - self.log_base(u)
+
+
+def test_a_run_says_why_its_draws_are_not_tested():
+    u = torch.randn(40, 2, generator=stream(0))
+    cases = {"fewer": u[:5], "repeated": u[:1].expand(40, 2), "raw pixels": u[:, :1], "piecewise": u}
+    for words, latent in cases.items():
+        found = stein_row(_Base(), Draws(latent, latent, latent[:, 0]), stream(1))
+        assert (words in found.get("untested", ""), "p_value" in found) == (True, False)

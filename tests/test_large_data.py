@@ -67,17 +67,18 @@ def test_a_stream_goes_on_where_it_was():
 
 
 def test_arrays_are_mapped_where_they_lie(small_memory, tmp_path):
-    np.save(tmp_path / "x.npy", PIXELS)
-    np.savez(tmp_path / "x.npz", images=PIXELS, labels=LABELS)
-    np.savez_compressed(tmp_path / "c.npz", images=PIXELS)
-    np.save(tmp_path / "f.npy", (PIXELS / 255).astype(np.float32))
+    pixels, labels = PIXELS[:90], LABELS[:90]
+    np.save(tmp_path / "x.npy", pixels)
+    np.savez(tmp_path / "x.npz", images=pixels, labels=labels)
+    np.savez_compressed(tmp_path / "c.npz", images=pixels)
+    np.save(tmp_path / "f.npy", (pixels / 255).astype(np.float32))
     for name, kind in (("x.npy", StoredSet), ("x.npz", StoredSet), ("c.npz", Images), ("f.npy", StoredSet)):
         data = open_images(str(tmp_path / name))
         assert isinstance(data, kind)
-        assert data.whole(limited=False).images[:, 0].numpy().tolist() == PIXELS.tolist()
-    assert open_images(str(tmp_path / "x.npz")).counts() == [700, 700, 700]
-    part = np.load(tmp_path / "x.npy", mmap_mode="r")[700:]  # whose offset in the file is not the array's own
-    assert as_data(part).whole(limited=False).images[0, 0].tolist() == PIXELS[700].tolist()
+        assert data.whole(limited=False).images[:, 0].numpy().tolist() == pixels.tolist()
+    assert open_images(str(tmp_path / "x.npz")).counts() == [30, 30, 30]
+    part = np.load(tmp_path / "x.npy", mmap_mode="r")[7:]  # whose offset in the file is not the array's own
+    assert as_data(part).whole(limited=False).images[0, 0].tolist() == pixels[7].tolist()
 
 
 def test_folders_and_saved_datasets_stay_on_disk(small_memory, tmp_path):

@@ -81,4 +81,4 @@ class StoredSet(Labelled[StoredImages]):
 
     def part(self, generator: torch.Generator) -> Images:
         """At most 32 MiB of the images, chosen at random, read into memory."""
-        return self[self.images.some(generator)].whole()
+        return self[self.images.some(generator)].whole(limited=False)

@@ -215,6 +215,10 @@ def _weight_rows(metrics: dict[str, Any]) -> list[list[str]]:
         rows.append(["repeated draws", f"{100 * t['duplicates']:.1f} %"])
     if t.get("acceptance") is not None:
         rows.append(["acceptance", f"{100 * t['acceptance']:.1f} %"])
+    stein = t.get("stein", {})
+    if stein:
+        found = stein.get("untested") or f"p = {stein['p_value']:.3f} ({stein['draws']} draws; small: they do not)"
+        rows.append(["do draws follow the tilt (Stein test)", found])
     if t.get("rhat") is not None:
         rows.append(["largest R̂ (chains agree near 1)", f"{t['rhat']:.3f}"])
     if generator.get("heldout_loss") is not None:

@@ -19,8 +19,8 @@ def panel_sentence(panel: dict[str, Any]) -> str:
     """What the panel's table shows, with the judges' accuracies.
 
     Example:
-        >>> panel_sentence({"accuracy": {"small convnet": 0.99, "insider": 0.9}})
-        'Class shares as judges of different make read them, who know real images only (small convnet 99.0 % right on...'
+        >>> "insider" in panel_sentence({"accuracy": {"small convnet": 0.99, "insider": 0.9}})
+        False
     """
     own = {name: f"{100 * value:.1f} %" for name, value in panel["accuracy"].items()}
     insider = own.pop("insider", "–")

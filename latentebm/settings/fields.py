@@ -152,9 +152,7 @@ class Settings(DebiaserSettings):
         ('uniform', '0.75,0.25')
     """
 
-    data: str = setting(
-        "mnist", "mnist, fashion-mnist, an .npz or .npy file, or a folder of images or of class folders", DATA
-    )
+    data: str = setting("mnist", "mnist, fashion-mnist, an .npz or .npy file, or a folder of images", DATA)
     data_root: str | None = setting(None, "folder of torchvision's files", DATA, kind=str)
     classes: Any = setting(
         None, "0-4, 0,2,7, class names, or all; by default 0-4 of the built-in data, else all", DATA, kind=str

@@ -17,12 +17,36 @@ from latentebm.evaluation.panel_shares import panel_shares
 from latentebm.progress import Track, silent
 from latentebm.rng import permutation, seeded, stream
 from latentebm.sampling.diagnostics import agreement
+from latentebm.workflow.data_notes import data_notes
 from latentebm.workflow.problem import Problem
 
-__all__ = ["copied", "panel_metrics", "train_panel"]
+__all__ = ["add_panel", "copied", "panel_metrics", "train_panel"]
 
 TESTED, PERMUTATIONS = 500, 199  # images of each side of the two-sample test, and its permutations
 COPIES = 5_000  # reference images that draws are held against
+
+
+def add_panel(
+    metrics: dict[str, Any],
+    problem: Problem,
+    classifier: Classifier | None,
+    model: Debiaser,
+    untilted: Tensor,
+    tilted: Tensor,
+    track: Track = silent,
+) -> Tensor | None:
+    """Add the panel's reading, the copies and the notes to a run's metrics.
+
+    Returns:
+        For each tilted draw, whether all judges of real images read it alike, (n,); None without a panel.
+    """
+    panel = train_panel(problem, classifier, model, track)
+    metrics["panel"], alike = panel_metrics(problem, panel, model, untilted, tilted)
+    metrics["notes"] = data_notes(problem)
+    for side, x in (("untilted", untilted), ("tilted", tilted)):
+        if metrics[side] is not None:
+            metrics[side]["copied"] = copied(problem, x, classifier, stream(model.seed, 13))
+    return alike
 
 
 def train_panel(

@@ -24,14 +24,16 @@ from latentebm.report import render_report
 from latentebm.rng import stream
 from latentebm.sampling import Draws
 from latentebm.settings.fields import Settings
-from latentebm.workflow.data_notes import data_notes
+from latentebm.workflow.draws_check import stein_row
 from latentebm.workflow.folder import check_out, run_folder
 from latentebm.workflow.judge import check_made, fit_judge, judge_draws, run_metrics
-from latentebm.workflow.panel_metrics import copied, panel_metrics, train_panel
+from latentebm.workflow.panel_metrics import add_panel
 from latentebm.workflow.problem import Problem, pose
 from latentebm.workflow.run_figures import run_figures
 
 __all__ = ["RunResult", "check_npz", "debias", "save_samples"]
+
+STEIN = 20  # stream of the signs of the Stein test: no other stage's draws shift
 
 
 @dataclass
@@ -110,12 +112,8 @@ def _run(settings: Settings, model: Debiaser, folder: Path, track: Track) -> dic
     with clock.stage("judge"):
         verdict = judge_draws(problem, classifier, prior.x, tilted.x, rng, track)
         metrics = run_metrics(problem, model, tilted, verdict, rng)
-        panel = train_panel(problem, classifier, model, track)
-        metrics["panel"], alike = panel_metrics(problem, panel, model, prior.x, tilted.x)
-        metrics |= {"notes": data_notes(problem)}
-        for side, draws in (("untilted", prior), ("tilted", tilted)):
-            if metrics[side] is not None:
-                metrics[side]["copied"] = copied(problem, draws.x, classifier, stream(settings.seed, 13))
+        metrics["tilted"]["stein"] = stein_row(model.tilt(), tilted, stream(settings.seed, STEIN))
+        alike = add_panel(metrics, problem, classifier, model, prior.x, tilted.x, track)
     with clock.stage("figures"):
         _write_figures(folder, run_figures(problem, model, prior, tilted, verdict, rng), track)
     metrics["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
