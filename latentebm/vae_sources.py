@@ -19,7 +19,7 @@ from latentebm.training.mixed_in import MixedIn
 
 __all__ = ["THIN", "Sources", "choose_sources"]
 
-THIN = 0.55  # of the biased images, the effective share below which their tail counts as thin
+THIN = 0.58  # of the biased images, the effective share below which their tail counts as thin
 LEAST = 10  # reference images that can be cut into some to learn from and some to choose by
 SHARES, AUGMENTS = (0.1, 0.25, 0.5), ("none", "slight", "affine")  # tried
 TRIAL = 0.25  # of the epochs, that a trial takes

@@ -31,7 +31,7 @@ OBJECTIVE = (
 )
 LEARN_FROM = (
     "images that the VAE learns from: biased (the reference serves the tilt alone), both, or auto (both where the "
-    "biased images, weighted as the reference says, are worth less than 55 % of their number)"
+    "biased images, weighted as the reference says, are worth less than 58 % of their number)"
 )
 SAMPLER = (
     "snis (importance resampling in one pass), mala or langevin (one Metropolis-adjusted Langevin chain per draw), pmc "
