@@ -106,3 +106,4 @@ from latentebm.tilting.spaces import Space as Space
 from latentebm.training.checkpoint import checkpoints as checkpoints
 from latentebm.training.optimisation import Optimisation as Optimisation
 from latentebm.workflow.run import debias as debias
+from latentebm.workflow.shards import stream_samples as stream_samples

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.markup import escape
@@ -13,12 +13,22 @@ from latentebm.cli.console import bars, console, errors_exit
 
 __all__ = ["report", "sample"]
 
+IN_ONE_FILE = 100_000  # most images that go into one .npz unless it is asked for
+
 
 @errors_exit()
 def sample(
     run: Annotated[Path, typer.Argument(help="run folder of latentebm debias")],
     n: Annotated[int, typer.Option("-n", "--samples", help="images to draw")] = 1000,
-    out: Annotated[Path, typer.Option(help=".npz file to write")] = Path("samples.npz"),
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="file.npz, file.npy, or a folder of shards; by default samples.npz, beyond 100,000 samples/"),
+    ] = None,
+    form: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--format", help="stream shards to disk: npz, png (both in a folder) or npy (one mapped array)"),
+    ] = None,
+    shard_size: Annotated[int, typer.Option(help="images per shard, which alone are held in memory")] = 10_000,
     strength: Annotated[float, typer.Option(help="factor of the energy, 0 (untilted) to 1.5")] = 1.0,
     sampler: Annotated[
         Optional[str],  # noqa: UP045
@@ -36,21 +46,39 @@ def sample(
 
         latentebm sample runs/debias --sampler nuts --out nuts.npz
 
-    The file holds images (n, C, H, W) in [0, 1], latent (n, d) and log_weight (n,).
+        latentebm sample runs/debias -n 10000000 --out many
+
+    The .npz holds images (n, C, H, W) in [0, 1], latent (n, d) and log_weight (n,). Shards hold uint8 pixels, are
+    written whole, and are drawn from streams of their own: after an interruption the same command goes on.
     """
-    if out.exists() and not overwrite:
+    form = _form(out, form, n)
+    out = Path("samples" if form else "samples.npz") if out is None else out
+    if form is None and out.exists() and not overwrite:
         raise fail("out", "a file that does not exist yet", f"{out}", "choose another, or pass --overwrite")
     from latentebm.debiaser import Debiaser
     from latentebm.workflow.run import check_npz, save_samples
+    from latentebm.workflow.shards import check_stream, stream_samples
 
-    check_npz(out)
+    _ = check_npz(out) if form is None else check_stream(out, form)
     model = Debiaser.load(run, device=device)
     if sampler is not None:
         model.set_params(sampler=sampler).check()
+    drawn: dict[str, Any] = {"strength": strength, "seed": seed}
     with bars() as track:
-        draws = model.sample(n, strength=strength, seed=seed, track=track)
-    save_samples(out, draws)
+        if form is None:
+            save_samples(out, model.sample(n, **drawn, track=track))
+        else:
+            stream_samples(model, n, out, form=form, size=shard_size, overwrite=overwrite, **drawn, track=track)
     console.print(f"{n:,} images in [bold]{escape(str(out))}[/bold]", highlight=False)
+
+
+def _form(out: Path | None, form: str | None, n: int) -> str | None:
+    """The format of the shards, None for one .npz: as asked for, else by the name of `out`, else by the number."""
+    if form is not None:
+        return form
+    if out is None:
+        return "npz" if n > IN_ONE_FILE else None
+    return {".npy": "npy", "": "npz"}.get(out.suffix)
 
 
 @errors_exit()
