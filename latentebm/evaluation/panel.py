@@ -19,6 +19,7 @@ from latentebm.rng import permutation
 __all__ = ["Panel", "fit_panel", "large_judge", "linear_judge"]
 
 SEEN = 60_000  # images that each judge sees in its training, all passes together
+PASSES = 10  # at most, over small data
 CELLS = 7  # of the linear judge's features, along each side
 
 
@@ -55,7 +56,7 @@ def large_judge(data_shape: tuple[int, ...], n_classes: int) -> Classifier:
     for i, o, stride in ((data_shape[0], 32, 2), (32, 64, 1), (64, 96, 2)):
         layers += [nn.Conv2d(i, o, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU()]
     body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(3), nn.Flatten())
-    return Classifier(data_shape, n_classes, features=96 * 9, body=body)
+    return _with_body(body, data_shape, n_classes, 96 * 9)
 
 
 def linear_judge(data_shape: tuple[int, ...], n_classes: int) -> Classifier:
@@ -67,7 +68,14 @@ def linear_judge(data_shape: tuple[int, ...], n_classes: int) -> Classifier:
     """
     features = 8 * CELLS**2
     body = nn.Sequential(_Fixed(), nn.BatchNorm1d(features, affine=False, momentum=None))
-    return Classifier(data_shape, n_classes, features=features, body=body)
+    return _with_body(body, data_shape, n_classes, features)
+
+
+def _with_body(body: nn.Module, data_shape: tuple[int, ...], n_classes: int, features: int) -> Classifier:
+    """A classifier whose features are made by other layers."""
+    judge = Classifier(data_shape, n_classes, features=features)
+    judge.body = body.to(memory_format=torch.channels_last)  # type: ignore[assignment]
+    return judge
 
 
 class _Fixed(nn.Module):
@@ -110,14 +118,14 @@ def fit_panel(
     if data.labels is None:
         raise fail("data", "labelled images", "no labels", "pass Images(images, labels, class_names)")
     known: dict[str, Any] = {"generator": generator, "track": track, "device": next(small.parameters()).device}
-    passes = max(1, min(20, round(SEEN / len(data))))
+    passes = max(1, min(PASSES, round(SEEN / len(data))))
     strangers = {
         "small convnet": small,
         "large convnet": fit_classifier(data, build=large_judge, epochs=passes, **known),
         "linear model": fit_classifier(data, build=linear_judge, epochs=2 * passes, lr=1e-2, **known),
     }
     both = _with_reconstructions(data, reconstruct, generator)
-    return Panel(strangers, fit_classifier(both, epochs=max(1, min(20, round(SEEN / len(both)))), **known))
+    return Panel(strangers, fit_classifier(both, epochs=max(1, min(PASSES, round(SEEN / len(both)))), **known))
 
 
 def _with_reconstructions(data: Images, reconstruct: Callable[[Tensor], Tensor], generator: torch.Generator) -> Images:
