@@ -19,7 +19,7 @@ from latentebm.rng import permutation
 __all__ = ["Panel", "fit_panel", "large_judge", "linear_judge"]
 
 SEEN = 60_000  # images that each judge sees in its training, all passes together
-PASSES = 10  # at most, over small data
+PASSES = 5  # at most, over small data
 CELLS = 7  # of the linear judge's features, along each side
 
 
