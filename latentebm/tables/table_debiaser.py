@@ -237,6 +237,8 @@ class TableDebiaser(BaseEstimator):
             Optimisation(lr=self.lr, schedule="onecycle", weight_decay=1e-2),
             validate=lambda: -model.log_prob(held).mean(),
             patience=8,
+            state=[rng],
+            data=[held],
             track=self._track(),
             description="rows",
         )
