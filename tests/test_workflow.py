@@ -10,7 +10,8 @@ import torch
 
 from latentebm.debiaser import Debiaser
 from latentebm.files import sha256, write_atomic
-from latentebm.report.page import metric_tables, reliability
+from latentebm.report.run_tables import metric_tables
+from latentebm.report.words import reliability
 from latentebm.sampling import HMC, NUTS
 from latentebm.sampling.named import SAMPLERS
 from latentebm.settings.fields import Settings

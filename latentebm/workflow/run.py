@@ -25,9 +25,10 @@ from latentebm.progress import Track, silent
 from latentebm.report import render_report
 from latentebm.rng import stream
 from latentebm.sampling import Draws
+from latentebm.settings.command import as_command
 from latentebm.settings.fields import Settings
 from latentebm.training.checkpoint import checkpoints
-from latentebm.workflow.draws_check import stein_row
+from latentebm.workflow.draws_check import clusters_of, stein_row
 from latentebm.workflow.judge import check_made, fit_judge, judge_draws, run_metrics
 from latentebm.workflow.problem import Problem, pose
 from latentebm.workflow.run_figures import run_figures
@@ -35,6 +36,7 @@ from latentebm.workflow.run_figures import run_figures
 __all__ = ["RunResult", "check_npz", "debias", "resume", "save_samples"]
 
 STEIN = 20  # stream of the signs of the Stein test: no other stage's draws shift
+CLUSTERS = 21  # stream of the clusters of raw images
 
 
 @dataclass
@@ -154,12 +156,16 @@ def _run(settings: Settings, model: Debiaser, folder: Path, track: Track) -> dic
         verdict = judge_draws(problem, classifier, prior.x, tilted.x, rng, track)
         metrics = run_metrics(problem, model, tilted, verdict, rng)
         metrics["tilted"]["stein"] = stein_row(model.tilt(), tilted, stream(settings.seed, STEIN))
+        metrics["clusters"] = clusters_of(problem, tilted, stream(settings.seed, CLUSTERS))
     with clock.stage("figures"):
-        _write_figures(folder, run_figures(problem, model, prior, tilted, verdict, rng), track)
+        _write_figures(
+            folder, run_figures(problem, model, prior, tilted, verdict, rng, classifier, metrics["clusters"]), track
+        )
     metrics["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
     write_json(folder / "metrics.json", metrics)
     write_text(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in clock.lines))
-    add_files(folder, ["samples.npz", "metrics.json"], settings=settings.saved())
+    asked = settings.saved()
+    add_files(folder, ["samples.npz", "metrics.json"], settings=asked, command=as_command(asked))
     render_report(folder)
     return metrics
 
