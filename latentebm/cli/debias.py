@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import typer
 from rich.markup import escape
@@ -75,15 +75,18 @@ def register(app: typer.Typer, declaring: type[Settings] = Settings) -> None:
             if resume is not None and (values or typed):
                 got = ", ".join(typed) or "config"
                 raise fail("resume", "no other option, since a run goes on with its own settings", got, "leave it out")
-            settings = None if resume is not None else declaring(**{**values, **typed})
             # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
-            from latentebm.workflow import run
+            if resume is None:
+                settings = declaring(**{**values, **typed})
+                from latentebm.workflow import run
 
-            with _naming(resume or Path(settings.out)), bars() as track:
-                if settings is None:
-                    result = run.resume(cast(Path, resume), track=track)
-                else:
+                with _naming(Path(settings.out)), bars() as track:
                     result = run.debias(settings, track=track)
+            else:
+                from latentebm.workflow import run
+
+                with _naming(resume), bars() as track:
+                    result = run.resume(resume, track=track)
         _print(result.folder, result.metrics)
 
     app.command("debias", help=HELP)(with_options(debias, declaring))
