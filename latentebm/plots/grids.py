@@ -38,6 +38,6 @@ def plot_clusters(images: Tensor, reference: Sequence[float], draws: Sequence[fl
         ax.imshow(make_grid(image, padding=0).permute(1, 2, 0).numpy(), interpolation="nearest")
         ax.set(xticks=[], yticks=[])
         lacking = draws[k] < reference[k] / 2
-        style = {"color": "#D55E00", "weight": "bold"} if lacking else {"color": AFTER}
-        ax.set_xlabel(f"{k + 1}: {100 * reference[k]:.0f} → {100 * draws[k]:.0f} %", fontsize=7, **style)
+        words = f"{k + 1}: {100 * reference[k]:.0f} → {100 * draws[k]:.0f} %"
+        ax.set_xlabel(words, fontsize=7, color="#A83C00" if lacking else AFTER, weight="bold" if lacking else "normal")
     return figure

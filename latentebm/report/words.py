@@ -106,15 +106,15 @@ def reliability(metrics: dict[str, Any]) -> str:
 
 
 def balance(metrics: dict[str, Any]) -> tuple[str, str]:
-    """Whether the balance is right, ``good``, ``bad`` or ``note``, and why; the health of the weights is another matter.
+    """Whether the balance is right (``good``, ``bad`` or ``note``) and why; the weights' health is another matter.
 
     Without labels it is told by clusters of raw reference images.
 
     Example:
         >>> clusters = {"tv": 0.29, "interval": [0.27, 0.31], "floor": 0.04, "balanced": False, "lacking": [2],
         ...             "reference": [0.5, 0.3, 0.2], "draws": [0.6, 0.35, 0.05]}
-        >>> balance({"judged": False, "clusters": clusters})[1]
-        'Shares of 3 clusters of raw images differ by 0.290 (0.270–0.310) between reference and draws, where chance ...'
+        >>> balance({"judged": False, "clusters": clusters})
+        ('bad', "Shares of 3 clusters ... differ by 0.290 (0.270–0.310) ... reference's share: cluster 3 (20 → 5 %).")
     """
     if metrics["judged"]:
         tv, ends = metrics["tilted"]["tv"], metrics["tilted"].get("tv_interval") or (None, None)

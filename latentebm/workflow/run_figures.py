@@ -53,9 +53,9 @@ def run_figures(
         **_data_figures(problem, plane, codes),
         "reference": plots.plot_image_grid(problem.reference.float01()[:SHOWN], "Images of the reference"),
         "training": plots.plot_training(_losses(model), "Losses along the fits"),
-        "prior_draws": plots.plot_image_grid(prior.x[:SHOWN], "Before: draws from the generator's prior"),
+        "prior_draws": plots.plot_image_grid(prior.x[:SHOWN], "Before: draws from the model's prior", columns=8),
         "energy": _energy(plane, model, tilted, generator),
-        "tilted_draws": plots.plot_image_grid(tilted.x[:SHOWN], "After: draws from the tilted prior"),
+        "tilted_draws": plots.plot_image_grid(tilted.x[:SHOWN], "After: draws from the tilted prior", columns=8),
         "overlay": plots.plot_overlay(
             plane,
             codes[:POINTS],
