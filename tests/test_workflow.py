@@ -22,7 +22,19 @@ from latentebm.workflow.run import debias, resume
 
 from .conftest import FAST, bars
 
-FIGURES = {"counts", "latents", "prior_draws", "energy", "tilted_draws", "overlay", "shares"}
+FIGURES = {
+    "counts",
+    "latents",
+    "prior_draws",
+    "energy",
+    "tilted_draws",
+    "overlay",
+    "shares",
+    "clusters",
+    "reference",
+    "training",
+    *(f"class_0{k}" for k in range(3)),
+}
 
 
 def metrics_of(folder):

@@ -108,6 +108,7 @@ def _naming(out: Path) -> Iterator[None]:
 
 
 def _print(folder: Path, metrics: dict[str, Any]) -> None:
+    from latentebm.report.panel_table import remarks
     from latentebm.report.run_tables import metric_tables
     from latentebm.report.words import balance, finding, reliability
 
@@ -125,6 +126,8 @@ def _print(folder: Path, metrics: dict[str, Any]) -> None:
     console.print(f"[{TONES[tone]}]Balance: {escape(sentence)}[/{TONES[tone]}]", highlight=False)
     colour, word = ("green", "") if metrics["tilted"]["reliable"] else ("bold red", "UNRELIABLE. ")
     console.print(f"[{colour}]{word}{escape(reliability(metrics))}[/{colour}]", highlight=False)
+    for remark in remarks(metrics):
+        console.print(escape(remark), highlight=False)
     if metrics["unjudged"]:
         console.print(escape(f"Class shares are left out: {metrics['unjudged']}"), highlight=False)
     page = folder / "report.html"

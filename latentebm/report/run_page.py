@@ -9,6 +9,7 @@ from typing import Any
 from latentebm.disk.manifest import as_written, load_config, load_metrics
 from latentebm.files import write_text
 from latentebm.report.page import Page, Picture, picture, render_page
+from latentebm.report.panel_table import remarks
 from latentebm.report.run_tables import Table, metric_tables
 from latentebm.report.words import balance, finding, headline, reliability, shown, worries
 
@@ -54,7 +55,7 @@ def _page(run: Path, metrics: dict[str, Any], config: dict[str, Any]) -> Page:
         before=_draws(run, "prior_draws", "Before: images drawn from the model as it is."),
         after=_draws(run, "tilted_draws", "After: images drawn from the same model under the tilt."),
         pictures=_pictures(run, metrics),
-        worries=worries(metrics),
+        worries=[*worries(metrics), *remarks(metrics)],
         tables=[*metric_tables(metrics), _settings_table(settings)],
         command=config.get("command", ""),
         version=config["latentebm"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from latentebm.report.panel_table import HEAD, panel_rows, panel_sentence
 from latentebm.report.words import shown
 
 __all__ = ["Table", "metric_tables"]
@@ -33,6 +34,8 @@ def metric_tables(metrics: dict[str, Any], *, intervals: bool = True) -> list[Ta
         [['held-out gain (nats per image)', '0.500'], ['log Z ± standard error (nats)', '0.0000 ± 0.1000']]
     """
     tables = _judged_tables(metrics, intervals) if metrics["judged"] else []
+    if panel := metrics.get("panel"):
+        tables.insert(1, Table("Several judges", panel_sentence(panel), list(HEAD), panel_rows(panel)))
     seconds = [[stage, shown(value, ".1f")] for stage, value in metrics["seconds"].items()]
     sentence = "How far the tilt goes from the prior, and how well the draws represent it."
     return [
@@ -126,6 +129,9 @@ def _weight_rows(metrics: dict[str, Any]) -> list[list[str]]:
         ["Pareto k̂", shown(t["pareto_k"], ".2f")],
         ["sampler", str(t["sampler"])],
     ]
+    if t.get("copied") is not None:
+        title = "nearer to a reference image than to any of as many unseen (fair: 50 %)"
+        rows.append([title, f"{shown(t['copied'], '.0f', 100)} %"])
     if t.get("duplicates") is not None:
         rows.append(["repeated draws", f"{shown(t['duplicates'], '.1f', 100)} %"])
     if t.get("acceptance") is not None:

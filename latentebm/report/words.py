@@ -66,8 +66,9 @@ def finding(metrics: dict[str, Any]) -> str:
     if not metrics["judged"]:
         gain = metrics["tilted"]["heldout_gain"]
         return f"The tilt adds {shown(gain)} nats to the mean log-likelihood bound of a held-out reference image."
-    before, after = metrics["untilted"]["tv"], metrics["tilted"]["tv"]
-    low, high = metrics["tilted"]["tv_interval"] or (None, None)
+    sides = metrics.get("panel") or metrics  # runs of earlier versions had one judge
+    before, after = sides["untilted"]["tv"], sides["tilted"]["tv"]
+    low, high = sides["tilted"]["tv_interval"] or (None, None)
     return (
         f"The distance between the model's class shares and the target {course(before, after)} from "
         f"{shown(before)} to {shown(after)} (total variation, 95 % interval {shown(low)} to {shown(high)})."
@@ -117,7 +118,8 @@ def balance(metrics: dict[str, Any]) -> tuple[str, str]:
         ('bad', "Shares of 3 clusters ... differ by 0.290 (0.270–0.310) ... reference's share: cluster 3 (20 → 5 %).")
     """
     if metrics["judged"]:
-        tv, ends = metrics["tilted"]["tv"], metrics["tilted"].get("tv_interval") or (None, None)
+        side = (metrics.get("panel") or metrics)["tilted"]
+        tv, ends = side["tv"], side.get("tv_interval") or (None, None)
         if tv is None:
             return "note", "The draws could not be judged."
         tone = "good" if tv <= OFF else "bad" if (ends[0] or 0) > OFF else "note"

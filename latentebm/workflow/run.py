@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from latentebm._version import __version__
 from latentebm.checks import check_int, fail
@@ -30,6 +31,7 @@ from latentebm.settings.fields import Settings
 from latentebm.training.checkpoint import checkpoints
 from latentebm.workflow.draws_check import clusters_of, stein_row
 from latentebm.workflow.judge import check_made, fit_judge, judge_draws, run_metrics
+from latentebm.workflow.panel_metrics import add_panel
 from latentebm.workflow.problem import Problem, pose
 from latentebm.workflow.run_figures import run_figures
 
@@ -139,7 +141,8 @@ def _run(settings: Settings, model: Debiaser, folder: Path, track: Track) -> dic
     with clock.stage("data"):
         problem = _posed(settings, rng)
     with clock.stage("vae") as line:
-        line["losses"] = model.fit_vae(problem.biased.images, track=track).vae_log_.losses
+        model.fit_vae(problem.biased.images, problem.reference.images, track=track)
+        line |= {"losses": model.vae_log_.losses, "sources": model.sources_.as_dict()}
         model.save(folder)
     with clock.stage("classifier"):
         classifier = fit_judge(problem, rng, next(model.vae_.parameters()).device, track)
@@ -157,10 +160,11 @@ def _run(settings: Settings, model: Debiaser, folder: Path, track: Track) -> dic
         metrics = run_metrics(problem, model, tilted, verdict, rng)
         metrics["tilted"]["stein"] = stein_row(model.tilt(), tilted, stream(settings.seed, STEIN))
         metrics["clusters"] = clusters_of(problem, tilted, stream(settings.seed, CLUSTERS))
+        alike = add_panel(metrics, problem, classifier, model, prior.x, tilted.x, track)
+        save_samples(folder / "samples.npz", tilted, judges_agree=alike)
     with clock.stage("figures"):
-        _write_figures(
-            folder, run_figures(problem, model, prior, tilted, verdict, rng, classifier, metrics["clusters"]), track
-        )
+        read = (verdict, rng, classifier, metrics["clusters"])
+        _write_figures(folder, run_figures(problem, model, prior, tilted, *read), track)
     metrics["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
     write_json(folder / "metrics.json", metrics)
     write_text(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in clock.lines))
@@ -194,8 +198,10 @@ def check_npz(path: Path | str) -> Path:
     return path
 
 
-def save_samples(path: Path | str, draws: Draws) -> Path:
+def save_samples(path: Path | str, draws: Draws, *, judges_agree: Tensor | None = None) -> Path:
     """Write draws to an .npz: ``images`` float32 (n, C, H, W) in [0, 1], ``latent`` (n, d), ``log_weight`` (n,) nats.
+
+    Of judged draws ``judges_agree``, (n,) of bool, says whether all judges of real images read them alike.
 
     Raises:
         ValueError: the path does not end in .npz.
@@ -211,6 +217,8 @@ def save_samples(path: Path | str, draws: Draws) -> Path:
     path = check_npz(path)
     arrays = {"images": draws.x, "latent": draws.latent, "log_weight": draws.log_weight}
     plain: dict[str, Any] = {k: v.detach().cpu().numpy().astype(np.float32) for k, v in arrays.items()}
+    if judges_agree is not None:
+        plain["judges_agree"] = judges_agree.cpu().numpy()
     return write_atomic(path, lambda temporary: np.savez_compressed(temporary, **plain))
 
 
