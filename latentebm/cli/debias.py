@@ -108,6 +108,7 @@ def _naming(out: Path) -> Iterator[None]:
 
 def _print(folder: Path, metrics: dict[str, Any]) -> None:
     from latentebm.report.page import finding, metric_tables, reliability
+    from latentebm.report.panel_table import remarks
 
     for table in metric_tables(metrics, intervals=console.width >= WIDE):
         if table.title == "Seconds":
@@ -121,6 +122,8 @@ def _print(folder: Path, metrics: dict[str, Any]) -> None:
     console.print(escape(finding(metrics)), highlight=False)
     colour, word = ("green", "") if metrics["tilted"]["reliable"] else ("bold red", "UNRELIABLE. ")
     console.print(f"[{colour}]{word}{escape(reliability(metrics))}[/{colour}]", highlight=False)
+    for remark in remarks(metrics):
+        console.print(escape(remark), highlight=False)
     if metrics["unjudged"]:
         console.print(escape(f"Class shares are left out: {metrics['unjudged']}"), highlight=False)
     page = folder / "report.html"

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from latentebm.disk.manifest import as_written, load_config, load_metrics
 from latentebm.files import write_text
+from latentebm.report.panel_table import HEAD, panel_rows, panel_sentence, remarks
 from latentebm.sampling.importance.weights import LEAST_ESS
 
 __all__ = ["CAPTIONS", "Table", "course", "finding", "metric_tables", "reliability", "render_report", "shown"]
@@ -74,8 +75,9 @@ def finding(metrics: dict[str, Any]) -> str:
     if not metrics["judged"]:
         gain = metrics["tilted"]["heldout_gain"]
         return f"The tilt adds {shown(gain)} nats to the mean log-likelihood bound of a held-out reference image."
-    before, after = metrics["untilted"]["tv"], metrics["tilted"]["tv"]
-    low, high = metrics["tilted"]["tv_interval"] or (None, None)
+    sides = metrics.get("panel") or metrics  # runs of earlier versions had one judge
+    before, after = sides["untilted"]["tv"], sides["tilted"]["tv"]
+    low, high = sides["tilted"]["tv_interval"] or (None, None)
     return (
         f"The distance between the model's class shares and the target {course(before, after)} from "
         f"{shown(before)} to {shown(after)} (total variation, 95 % interval {shown(low)} to {shown(high)})."
@@ -126,6 +128,8 @@ def metric_tables(metrics: dict[str, Any], *, intervals: bool = True) -> list[Ta
         [['held-out gain (nats per image)', '0.500'], ['log Z ± standard error (nats)', '0.0000 ± 0.1000']]
     """
     tables = _judged_tables(metrics, intervals) if metrics["judged"] else []
+    if panel := metrics.get("panel"):
+        tables.insert(1, Table("Several judges", panel_sentence(panel), list(HEAD), panel_rows(panel)))
     seconds = [[stage, shown(value, ".1f")] for stage, value in metrics["seconds"].items()]
     sentence = "How far the tilt goes from the prior, and how well the draws represent it."
     return [
@@ -219,6 +223,10 @@ def _weight_rows(metrics: dict[str, Any]) -> list[list[str]]:
         ["Pareto k̂", shown(t["pareto_k"], ".2f")],
         ["sampler", str(t["sampler"])],
     ]
+    if t.get("copied") is not None:
+        rows.append(
+            ["nearer to a reference image than to any of as many unseen (fair: 50 %)", f"{100 * t['copied']:.0f} %"]
+        )
     if t.get("duplicates") is not None:
         rows.append(["repeated draws", f"{shown(t['duplicates'], '.1f', 100)} %"])
     if t.get("acceptance") is not None:
@@ -253,6 +261,7 @@ def _page(run: Path, metrics: dict[str, Any], config: dict[str, Any]) -> str:
         reliable=metrics["tilted"]["reliable"],
         reliability=reliability(metrics),
         unjudged=metrics.get("unjudged", ""),
+        remarks=remarks(metrics),
         tables=metric_tables(metrics),
         figures=_figures(run),
         version=config["latentebm"],

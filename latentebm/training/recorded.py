@@ -24,8 +24,8 @@ def recordable(parameters: Sequence[nn.Parameter], noise: Sequence[torch.Generat
 class Recorder:
     """Calls a step of batches (a tensor or a tuple of them): the first few as they are, later ones as one graph.
 
-    The step returns its loss. A step that cannot be recorded, because it reads numbers back from the GPU, runs as it is,
-    and so do batches of another shape than the recorded one's.
+    The step returns its loss. A step that cannot be recorded, because it reads numbers back from the GPU, runs as it
+    is, and so do batches of another shape than the recorded one's.
     """
 
     def __init__(self, step: Callable[[Any], Tensor], noise: Sequence[torch.Generator]) -> None:
