@@ -1,4 +1,4 @@
-"""A training step recorded once as a CUDA graph and replayed, so that small networks do not wait for the interpreter."""
+"""A training step recorded once as a CUDA graph and replayed, so that small networks wait for no interpreter."""
 
 from __future__ import annotations
 
