@@ -124,10 +124,11 @@ def measure(cell: dict, device: str, root: str | None, folder: Path) -> dict:
     model, draws = fitted(cell, problem, device, root)
     real = problem.real.float01().to(device)[:DRAWS]
     rng = stream(cell["seed"], 10)
-    seen, meant = panel.read(draws.x)
+    x = draws.x.to(device)
+    seen, meant = panel.read(x)
     found = panel_shares(seen, meant, list(panel.strangers), problem.classes, problem.target, generator=rng)
     embed = panel.strangers["small convnet"].embed
-    features, held, own = embed(draws.x), embed(real), embed(problem.reference.float01().to(device))
+    features, held, own = embed(x), embed(real), embed(problem.reference.float01().to(device))
     sources = model.sources_ if model is not None and hasattr(model, "sources_") else None
     return {
         "tv": found.tv,
@@ -137,7 +138,7 @@ def measure(cell: dict, device: str, root: str | None, folder: Path) -> dict:
         "shares": found.shares,
         "disagreed": found.disagreed,
         "frechet": frechet_distance(features, held),
-        "frechet_fixed": frechet_distance(fixed_features(draws.x), fixed_features(real)),
+        "frechet_fixed": frechet_distance(fixed_features(x), fixed_features(real)),
         "copied": copied_share(features, own, held, generator=torch.Generator().manual_seed(0)),
         "ess": draws.diagnostics.get("ess"),
         "learned": None if sources is None else {k: v for k, v in sources.as_dict().items() if k != "why"},

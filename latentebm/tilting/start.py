@@ -11,7 +11,7 @@ from latentebm.checks import fail
 from latentebm.models.energies import EnsembleEnergy
 from latentebm.objectives.tilt_losses import likelihood_loss
 from latentebm.progress import Track, silent
-from latentebm.rng import on_device
+from latentebm.rng import on_device, weighted_rows
 from latentebm.tilting.fit_tilt import TiltRecipe
 from latentebm.tilting.sides import Codes
 from latentebm.training.fit import FitResult, fit
@@ -65,8 +65,7 @@ def fit_start(
         raise fail("weight", f"shape ({count},)", tuple(weight.shape), "pass one weight per biased image")
 
     noise = on_device(generator, biased.mean.device)
-    pick = lambda: torch.multinomial(weight, recipe.batch, replacement=True, generator=generator)  # noqa: E731
-    batches = Picks(recipe.steps, pick, biased.mean.device)
+    batches = Picks(recipe.steps, lambda: weighted_rows(weight, recipe.batch, generator), biased.mean.device)
 
     def loss(rows: Tensor) -> Tensor:
         base = biased.base(recipe.base_batch, noise)
