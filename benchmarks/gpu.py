@@ -44,12 +44,12 @@ class Run:
     def line(self, part: str, name: str, work: Callable[[], Any], limit: float = 60.0) -> None:
         """Run one line within its limit and the budget, and note its value, or how it failed."""
         left = min(limit, self.end - time.perf_counter())
-        start = time.perf_counter()
+        start, said = time.perf_counter(), []
         try:
             if left < 1:
                 raise TimeoutError("the budget is spent")
-            with _alarm(left), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with _alarm(left), warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter("always", RuntimeWarning)
                 value = work()
                 torch.cuda.synchronize()
             value = "pass" if value is None else value
@@ -57,6 +57,8 @@ class Run:
             value = f"FAIL {type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
         self.found.setdefault(part, {})[name] = value
         print(f"{part:10} {name:32} {value}  ({time.perf_counter() - start:.1f} s)", flush=True)
+        for message in {str(w.message)[:300] for w in said if issubclass(w.category, RuntimeWarning)}:
+            print(f"           warned: {message}", flush=True)
         write_json(self.out, self.found)
 
 
@@ -131,7 +133,7 @@ def torchebm(n: int, dim: int, precision: str) -> float:
 
 
 def graph(n: int, dim: int, precision: str) -> dict[str, float]:
-    """Microseconds a step of one function compiled by torch.compile and replayed as a CUDA graph; seconds to get there."""
+    """Microseconds a step of one function compiled by torch.compile and replayed as a graph; seconds to get there."""
     energy, x = FusedMLP(perceptron(dim)), torch.randn(n, dim, device=DEVICE)
     if precision == "bf16":
         for layer in (energy.weights, energy.transposed, energy.biases):
