@@ -167,7 +167,7 @@ class TableDebiaser(BaseEstimator):
             ValueError: not fitted yet.
         """
         self._ready()
-        drawn = self.source_.draw(pool or self.pool, stream(self.seed, 6))
+        drawn = self.source_.draw(pool or self.pool, stream(self.seed, 6), names=self.tilt_.reads)
         return weighed(self.tilt_.log_weight(drawn))
 
     def save(self, folder: Path | str) -> Path:

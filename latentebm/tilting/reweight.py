@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from latentebm.checks import check_int, check_number, fail
 from latentebm.progress import Track, silent
 from latentebm.rng import draw_seed, permutation
 
-__all__ = ["cluster_weights", "principal_scores", "raked"]
+__all__ = ["cluster_weights", "effective_share", "principal_scores", "raked"]
 
 LEARNED_FROM = 5_000  # biased images that components and clusters are learned from
 RAKINGS = 100
@@ -118,24 +120,70 @@ def cluster_weights(
     check_number("shrinkage", shrinkage, low=0)
     if biased.shape[1:] != reference.shape[1:]:
         raise fail("reference", f"{biased.shape[1]} features", reference.shape[1], "compute both alike")
+    # All chance first, in the order of the members: they are then fitted side by side.
+    jobs = [_clustering(biased, check_int("clusters", clusters), generator) for _ in range(members)]
+    with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        # The clusters are a partition to reweight, not an estimate: a few more steps would not change its use.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fits = [pool.submit(_responsibilities, *job, biased.numpy()) for job in jobs]
+        found = [fits[m].result() for m in track(range(members), "clusters")]
     weights = []
-    for m in track(range(members), "clusters"):
-        fitted = _clusters(biased, check_int("clusters", clusters), generator)
-        own, seen = (torch.from_numpy(fitted.predict_proba(x.numpy())) for x in (biased, reference[fold != m]))
+    for m, (mixture, own) in enumerate(found):
+        seen = torch.from_numpy(mixture.predict_proba(reference[fold != m].numpy()))
         share = own.mean(0)
         target = (seen.sum(0) + shrinkage * share) / (len(seen) + shrinkage)
         weights.append(own @ raked(own, target))
     return torch.stack(weights).float()
 
 
-def _clusters(biased: Tensor, clusters: int, generator: torch.Generator) -> GaussianMixture:
+def effective_share(biased: Tensor, reference: Tensor, *, clusters: int = 20, generator: torch.Generator) -> float:
+    r"""How many of the biased images still count once they are weighted as the reference says, as a share of them.
+
+    .. math:: \frac{(\sum_i w_i)^2}{N \sum_i w_i^2}
+
+    with the weights of `cluster_weights` of one clustering. Near 1 the two sets fill the same clusters alike; near 0 a
+    few of the biased images must stand for much of the reference.
+
+    Arguments:
+        biased: images (N, *data_shape), uint8 or float.
+        reference: images (M, *data_shape), of the same kind.
+        clusters: components of the mixture.
+        generator: source of the clustering.
+
+    Returns:
+        In (0, 1]; no labels are needed.
+
+    References:
+        A Note on Importance Sampling using Standardized Weights (Kong, 1992)
+
+    Example:
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> x = torch.rand(400, 1, 2, 2, generator=rng) / 4
+        >>> x[:380] += 0.7
+        >>> round(effective_share(x, x, clusters=2, generator=rng), 1)
+        1.0
+        >>> effective_share(x, torch.cat([x[:20], x[380:]]), clusters=2, generator=rng) < 0.3
+        True
+    """
+    scores = principal_scores(biased, reference, generator=generator)
+    everyone = torch.full((len(reference),), -1)
+    weight = cluster_weights(*scores, everyone, clusters=clusters, members=1, generator=generator)[0].double()
+    return float(weight.sum() ** 2 / (len(weight) * weight.square().sum()))
+
+
+def _responsibilities(
+    mixture: GaussianMixture, rows: np.ndarray, features: np.ndarray
+) -> tuple[GaussianMixture, Tensor]:
+    """A mixture fitted to some rows of features, and its responsibilities of all."""
+    fitted = mixture.fit(features[rows])
+    return fitted, torch.from_numpy(fitted.predict_proba(features))
+
+
+def _clustering(biased: Tensor, clusters: int, generator: torch.Generator) -> tuple[GaussianMixture, np.ndarray]:
+    """A mixture to fit, and the rows to fit it to."""
     rows = permutation(len(biased), generator, "cpu")[:LEARNED_FROM]
     count = max(1, min(clusters, len(rows) // 10))
-    fitted = GaussianMixture(count, reg_covar=1e-4, max_iter=60, random_state=draw_seed(generator))
-    with warnings.catch_warnings():
-        # The clusters are a partition to reweight, not an estimate: a few more steps would not change its use.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return fitted.fit(biased[rows].numpy())
+    return GaussianMixture(count, reg_covar=1e-4, max_iter=60, random_state=draw_seed(generator)), rows.numpy()
 
 
 def raked(own: Tensor, target: Tensor) -> Tensor:
