@@ -32,7 +32,19 @@ ALLOWED = {
     "studies": {"data", "evaluation", "plots", "settings", "debiaser", "workflow"},
     "cli": {"data", "missing", "tables", "report", "settings", "debiaser", "workflow", "studies"},
 }
-GROUND = {"checks", "chunks", "devices", "files", "gradients", "progress", "registry", "rng", "statefile", "_version"}
+GROUND = {
+    "checks",
+    "chunks",
+    "devices",
+    "files",
+    "gradients",
+    "processes",
+    "progress",
+    "registry",
+    "rng",
+    "statefile",
+    "_version",
+}
 MOST_MODULES = 14
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, NamedTuple
@@ -19,11 +19,13 @@ from latentebm.data.pixels import item_label, item_pixels
 from latentebm.rng import permutation
 
 __all__ = ["HELD", "Batch", "MappedArray", "Rows", "StoredImages", "StoredMinibatches", "fits"]
+__all__ += ["OwnRows", "whole"]
 
 HELD = 2**28  # bytes of pixels up to which images are read into memory
 PART = 2**25  # bytes of the random part that is held of images on disk
 WORKERS, FEW = 4, 2_048  # most reading processes; up to FEW images they are read without
 READ = 256  # images read at once
+OwnRows = Callable[[Tensor], Tensor]  # from the row numbers of a batch to those that are read
 
 
 def fits(shape: Sequence[int]) -> bool:
@@ -240,6 +242,11 @@ class _Order:
         return iter(self.batches)
 
 
+def whole(rows: Tensor) -> Tensor:
+    """All rows of a batch."""
+    return rows
+
+
 class StoredMinibatches:
     """Shuffled minibatches of images on disk and of tensors (N, …) beside them: those of `Minibatches`, streamed.
 
@@ -260,13 +267,14 @@ class StoredMinibatches:
         epochs: int,
         generator: torch.Generator,
         device: torch.device | str = "cpu",
+        own: OwnRows = whole,
     ) -> None:
         if {len(t) for t in tensors} - {len(images)} or not len(images):
             got = [len(images), *(len(t) for t in tensors)]
             raise fail("tensors", "one common length of at least 1", got, "pass aligned, non-empty tensors")
         self.images, self.tensors, self.device = images, tensors, device
         self.batch_size = min(check_int("batch_size", batch_size), len(images))
-        self.epochs, self.generator = check_int("epochs", epochs), generator
+        self.epochs, self.generator, self.own = check_int("epochs", epochs), generator, own
         self.used = self.resumed = 0
         self.order: Tensor | None = None  # of the present epoch
 
@@ -280,7 +288,7 @@ class StoredMinibatches:
             begun = max(first - epoch * steps, 0)
             if begun == 0 or self.order is None:
                 self.order = permutation(len(self.images), self.generator, "cpu")
-            picked = self.order.split(self.batch_size)[begun:steps]
+            picked = [self.own(rows) for rows in self.order.split(self.batch_size)[begun:steps]]
             order.batches = [rows.tolist() for rows in picked]
             for i, (rows, batch) in enumerate(zip(picked, loader, strict=True)):
                 self.used = epoch * steps + begun + i + 1

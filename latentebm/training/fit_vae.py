@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentebm import processes
 from latentebm.checks import check_choice, check_number
 from latentebm.data.batches import minibatches
 from latentebm.data.stored import StoredImages
 from latentebm.models.vae import VAE
 from latentebm.progress import Track, silent
+from latentebm.training.averaged import averaged
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.optimisation import Optimisation
 
@@ -45,7 +47,7 @@ def fit_vae(
     generator: torch.Generator,
     track: Track = silent,
 ) -> FitResult:
-    r"""Maximise the ELBO of images by AdamW with a one-cycle learning rate.
+    r"""Maximise the ELBO of images by AdamW with a one-cycle learning rate; several processes share each batch.
 
     .. math:: \max_\theta \mathrm{mean}_i\, w_i \big(E_q[\log p(x_i|z)] - \beta\,\mathrm{KL}(q(z|x_i)\,\|\,p_0)\big)
 
@@ -72,7 +74,8 @@ def fit_vae(
     autocast = precision == "bf16" or (precision == "auto" and bf16_pays(device))
     beside = [torch.ones(len(images)) if weights is None else weights, *([] if labels is None else [labels])]
     sizes: dict[str, Any] = {"batch_size": batch_size, "epochs": epochs, "generator": generator}
-    batches = minibatches(images, *beside, device=device, **sizes)
+    batches = minibatches(images, *beside, device=device, own=processes.own_rows, **sizes)
+    generator = processes.own_stream(generator)  # of the noise, where several processes share each batch
 
     def loss(batch: tuple[Tensor, ...]) -> Tensor:
         x, weight, *label = batch
@@ -86,7 +89,8 @@ def fit_vae(
     optimisation = Optimisation(lr=lr, schedule="onecycle")
     held = [] if held_out is None else [held_out]
     known: dict[str, Any] = {"state": [generator], "data": held, "track": track, "description": "VAE"}
-    result = fit(vae, loss, batches, optimisation, **watch, **known)
+    with processes.exchange():
+        result = fit(vae, averaged(vae, loss, batches.batch_size), batches, optimisation, **watch, **known)
     vae.eval()
     return result
 
