@@ -23,8 +23,8 @@ from torch import Tensor
 from latentebm.rng import stream
 
 __all__ = [
-    *("LostRankError", "exchange", "first_to_tell", "from_main", "gather", "gather_rows", "joined", "launched", "mean"),
-    *("on_main", "own_rows", "own_stream", "rank", "share", "solo", "together", "tree", "world"),
+    *("LostRankError", "exchange", "first_to_tell", "from_main", "gather", "gather_rows", "grouped", "joined"),
+    *("launched", "mean", "on_main", "own_rows", "own_stream", "rank", "share", "solo", "together", "tree", "world"),
 ]
 
 T = TypeVar("T")
@@ -63,6 +63,16 @@ def world() -> int:
 def rank() -> int:
     """Number of this process, 0 for the one that prints and writes."""
     return dist.get_rank() if world() > 1 else 0
+
+
+def grouped() -> bool:
+    """Whether there is a group of several processes, inside `solo` too.
+
+    Example:
+        >>> grouped()
+        False
+    """
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 @contextmanager

@@ -114,8 +114,8 @@ def open_array(array: np.memmap, name: str = "data") -> Images | StoredSet:
     form = as_uint8(np.array(array[:1]), name)
     if fits(array.shape):
         return Images(as_uint8(np.array(array), name))
-    whole_file = isinstance(array.base, mmap.mmap)  # a view's offset is not its own
-    dataset = MappedArray(array) if whole_file else Rows(array)
+    in_rows = isinstance(array.base, mmap.mmap) and array.flags.c_contiguous  # a view's offset is not its own
+    dataset = MappedArray(array) if in_rows else Rows(array)
     stored = StoredImages(dataset, tuple(form.shape[1:]), name=name)
     return StoredSet(stored) if array.dtype == np.uint8 else _scanned(stored)
 

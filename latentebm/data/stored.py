@@ -65,7 +65,7 @@ class Rows(Dataset[Any]):
 
 
 class MappedArray(Dataset[np.ndarray]):
-    """The rows of an array (N, …) that lies in a file, mapped anew for each batch: no page of it stays in the process.
+    """The rows of an array (N, …) that lies in a file, read without mapping it: no page of it counts to the process.
 
     Example:
         >>> import tempfile
@@ -76,17 +76,23 @@ class MappedArray(Dataset[np.ndarray]):
     """
 
     def __init__(self, array: np.memmap) -> None:
-        self.form: dict[str, Any] = {"filename": array.filename, "dtype": array.dtype, "shape": array.shape}
-        self.form |= {"offset": array.offset, "order": "C" if array.flags.c_contiguous else "F", "mode": "r"}
+        self.file, self.offset, self.dtype, self.shape = str(array.filename), array.offset, array.dtype, array.shape
 
     def __len__(self) -> int:
-        return int(self.form["shape"][0])
+        return self.shape[0]
 
     def __getitem__(self, row: int) -> np.ndarray:
-        return np.array(np.memmap(**self.form)[row])
+        item: np.ndarray = self.__getitems__([row])[0]
+        return item
 
     def __getitems__(self, rows: Sequence[int]) -> np.ndarray:
-        return np.asarray(np.memmap(**self.form)[list(rows)])
+        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        with open(self.file, "rb", buffering=0) as stream:
+            for row, place in zip(rows, found, strict=True):
+                stream.seek(self.offset + row * place.nbytes)
+                if stream.readinto(place.data) != place.nbytes:  # a file that was cut since
+                    raise ValueError(f"{self.file}: expected {len(self)} rows, got fewer; write it again")
+        return found
 
 
 @dataclass(frozen=True)
@@ -196,7 +202,7 @@ class _Reader(Dataset[Any]):
     def __getitems__(self, numbers: Sequence[int]) -> Batch | str:
         rows = [int(n) for n in (numbers if self.rows is None else self.rows[list(numbers)])]
         try:
-            if isinstance(self.dataset, MappedArray) and self.dataset.form["dtype"] == np.uint8:
+            if isinstance(self.dataset, MappedArray) and self.dataset.dtype == np.uint8:
                 images = torch.from_numpy(self.dataset.__getitems__(rows)).reshape(-1, *self.item)
                 return Batch(images, torch.full((len(rows),), -1))
             read = [self._one(row) for row in rows]

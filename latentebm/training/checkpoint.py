@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_number, fail
+from latentebm.processes import grouped
 from latentebm.registry import stored
 from latentebm.statefile import digest, read_state, write_state
 
@@ -118,7 +119,7 @@ def fit_checkpoint(
         data: what is fitted to.
     """
     block = _BLOCK.get()
-    if block is None or block.fitting:
+    if block is None or block.fitting or grouped():  # several processes would not all go on from one place
         yield Checkpoint(None, Path(), parts, "")
         return
     fields = {field.name: stored(getattr(settings, field.name)) for field in dataclasses.fields(settings)}

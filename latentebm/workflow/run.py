@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from latentebm import processes
 from latentebm.checks import check_int, fail
 from latentebm.debiaser import Debiaser
+from latentebm.evaluation.judges import Classifier
 from latentebm.evaluation.metrics import NEIGHBOURS
 from latentebm.files import sha256, write_atomic, write_json, write_text
 from latentebm.progress import Track, silent
@@ -65,6 +67,8 @@ class _Clock:
 def debias(settings: Settings, *, track: Track = silent) -> RunResult:
     """Run the whole job: split, VAE, tilt, draws, judgement, figures, report.
 
+    In a process group of torch.distributed every process calls it alike, and all return the same; rank 0 alone writes.
+
     Arguments:
         settings: what to do.
         track: shows progress.
@@ -78,6 +82,7 @@ def debias(settings: Settings, *, track: Track = silent) -> RunResult:
             the error holds the trained model.
         FileNotFoundError: data that are not there; nothing is written then.
         DivergedError: a loss became NaN or infinite; nothing is written then.
+        LostRankError: of several processes one has ended or hangs; nothing is written then.
 
     Example:
         >>> debias(Settings(data="nowhere.npz", out="runs/nowhere"))
@@ -85,36 +90,48 @@ def debias(settings: Settings, *, track: Track = silent) -> RunResult:
         FileNotFoundError: data: expected a file at nowhere.npz, found none; check the path
     """
     out, model = check_out(settings.out, settings.overwrite), Debiaser(**settings.debiaser()).check()
-    with run_folder(out, settings.overwrite) as folder:
-        metrics = _run(settings, model, folder, track)
+    with ExitStack() as stack:
+        # Of several processes rank 0 alone writes; what it cannot do is an error in all.
+        folder = processes.on_main(lambda: stack.enter_context(run_folder(out, settings.overwrite)))
+        metrics = _run(settings, model, folder, track if processes.rank() == 0 else silent)
     return RunResult(out, metrics)
 
 
-def _run(settings: Settings, model: Debiaser, folder: Path, track: Track) -> dict[str, Any]:
+def _run(settings: Settings, model: Debiaser, folder: Path | None, track: Track) -> dict[str, Any]:
     """Every stage of the job, its results written into a folder."""
     clock, rng = _Clock(), torch.Generator().manual_seed(settings.seed)
     with clock.stage("data"):
-        problem = _posed(settings, rng)
+        problem = processes.together(lambda: _posed(settings, rng))
     with clock.stage("vae") as line:
         line["losses"] = model.fit_vae(problem.biased.images, track=track).vae_log_.losses
     with clock.stage("classifier"):
-        classifier = fit_judge(problem, rng, next(model.vae_.parameters()).device, track)
-        check_made(problem, classifier, model)
+        classifier = processes.on_main(lambda: _classifier(problem, model, rng, track))
     with clock.stage("tilt") as line:
         log = model.fit_tilt(problem.reference.images, track=track).energy_log_
         line |= {"losses": log.losses, "scores": [score.tolist() for score in log.scores]}
     with clock.stage("draw") as line:
         prior, tilted = model.sample_prior(settings.samples), model.sample(settings.samples, track=track)
         line |= tilted.diagnostics
-    with clock.stage("judge"):
-        verdict = judge_draws(problem, classifier, prior.x, tilted.x, rng, track)
-        metrics = run_metrics(problem, model, tilted, verdict, rng)
-        metrics["tilted"]["stein"] = stein_row(model.tilt(), tilted, stream(settings.seed, STEIN))
-    with clock.stage("figures"):
-        _write_figures(folder, run_figures(problem, model, prior, tilted, verdict, rng), track)
-    metrics["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
-    _write(folder, settings, model, tilted, metrics, clock)
-    return metrics
+
+    def rest() -> dict[str, Any]:
+        with clock.stage("judge"):
+            verdict = judge_draws(problem, classifier, prior.x, tilted.x, rng, track)
+            metrics = run_metrics(problem, model, tilted, verdict, rng)
+            metrics["tilted"]["stein"] = stein_row(model.tilt(), tilted, stream(settings.seed, STEIN))
+        with clock.stage("figures"):
+            _write_figures(cast(Path, folder), run_figures(problem, model, prior, tilted, verdict, rng), track)
+        metrics["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
+        _write(cast(Path, folder), settings, model, tilted, metrics, clock)
+        return metrics
+
+    return cast(dict[str, Any], processes.from_main(processes.on_main(rest)))
+
+
+def _classifier(problem: Problem, model: Debiaser, generator: torch.Generator, track: Track) -> Classifier | None:
+    """The evaluation classifier, once it has seen every wanted class among untilted draws."""
+    classifier = fit_judge(problem, generator, next(model.vae_.parameters()).device, track)
+    check_made(problem, classifier, model)
+    return classifier
 
 
 def _posed(settings: Settings, generator: torch.Generator) -> Problem:

@@ -77,7 +77,7 @@ def owners(log_sums: Sequence[float], n: int, generator: torch.Generator) -> Ten
 
     Example:
         >>> owners([0.0, -torch.inf, 0.0], 1000, torch.Generator().manual_seed(0)).bincount(minlength=3)
-        tensor([524,   0, 476])
+        tensor([500,   0, 500])
     """
     weight = (torch.tensor(log_sums, dtype=torch.float64) - max(log_sums)).exp()
     return torch.multinomial(weight, n, replacement=True, generator=generator)
