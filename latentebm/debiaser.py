@@ -18,7 +18,8 @@ from latentebm.chunks import in_chunks
 from latentebm.data.images import as_data
 from latentebm.data.stored import StoredImages
 from latentebm.devices import pick_device
-from latentebm.models.saving import load_config, load_weights, save_model
+from latentebm.disk.manifest import as_written, load_config
+from latentebm.models.saving import load_weights, save_model
 from latentebm.models.tilts import ScaledTilt, Tilt
 from latentebm.models.vae import VAE
 from latentebm.objectives.tilt_losses import gain
@@ -213,16 +214,17 @@ class Debiaser(DebiaserSettings, BaseEstimator):
         return tilt if strength == 1 else ScaledTilt(tilt, strength)
 
     def save(self, folder: Path | str) -> Path:
-        """Write the weights and ``config.json`` into a folder, each file whole or not at all.
+        """Write the weights and ``config.json`` into a folder, all of them or none; without a tilt the VAE alone.
 
         Raises:
-            ValueError: not fitted yet.
-            OSError: the folder cannot be written.
+            ValueError: not fitted yet, or the folder is a run of another model or cannot be written.
         """
-        self._fitted("energy_")
-        modules = {"vae": self.vae_, "energy": self.energy_}
+        self._fitted("vae_")
+        modules: dict[str, nn.Module] = {"vae": self.vae_}
+        if hasattr(self, "energy_"):
+            modules["energy"] = self.energy_
         parameters = {name: stored(value) for name, value in self.get_params(deep=False).items()}
-        return save_model(folder, parameters, modules, {"heldout_gain": self.heldout_gain_})
+        return save_model(folder, parameters, modules, {"heldout_gain": getattr(self, "heldout_gain_", None)})
 
     @classmethod
     def load(cls, folder: Path | str, *, device: str = "auto", verbose: bool = False, **own: Any) -> Debiaser:
@@ -236,18 +238,22 @@ class Debiaser(DebiaserSettings, BaseEstimator):
 
         Raises:
             FileNotFoundError: the folder lacks ``config.json`` or a weight file.
-            ValueError: a weight file is not the one that was written.
+            ValueError: a file is not the one that was written.
         """
-        config = load_config(folder)
-        model = cls(**{**config["debiaser"], "device": device, "verbose": verbose, **own})
-        shapes = config["models"]
-        network = own.get("network", shapes["vae"]["network"])
-        model.vae_ = VAE(**{**shapes["vae"], "network": network, "data_shape": tuple(shapes["vae"]["data_shape"])})
-        model.energy_ = model.method().restored(model.vae_, shapes["energy"])
-        for name, module in {"vae": model.vae_, "energy": model.energy_}.items():
+        config, path = load_config(folder), Path(folder) / "config.json"
+        with as_written(path):
+            model, shapes = cls(**config["debiaser"]), config["models"]
+        model.set_params(device=device, verbose=verbose, **own)
+        with as_written(path):
+            network = own.get("network", shapes["vae"]["network"])
+            model.vae_ = VAE(**{**shapes["vae"], "network": network, "data_shape": tuple(shapes["vae"]["data_shape"])})
+            if "energy" in shapes:  # else the folder was written before there was one
+                model.energy_ = model.method().restored(model.vae_, shapes["energy"])
+                model.heldout_gain_ = config["learned"]["heldout_gain"]
+        for name in shapes:
+            module = getattr(model, f"{name}_")
             load_weights(Path(folder) / f"{name}.safetensors", module)
             module.to(pick_device(device)).requires_grad_(False).eval()
-        model.heldout_gain_ = config["learned"]["heldout_gain"]
         return model
 
     def check(self) -> Debiaser:

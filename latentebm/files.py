@@ -13,7 +13,7 @@ from typing import Any
 
 from latentebm.checks import fail
 
-__all__ = ["check_absent", "sha256", "write_atomic", "write_json", "write_text"]
+__all__ = ["check_absent", "finite", "sha256", "write_atomic", "write_json", "write_text"]
 
 
 def check_absent(paths: Iterable[Path], overwrite: bool) -> None:
@@ -75,15 +75,20 @@ def write_json(path: Path | str, value: Any) -> Path:
           "k": null
         }
     """
-    return write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+    return write_text(path, json.dumps(finite(value), indent=2, allow_nan=False) + "\n")
 
 
-def _finite(value: Any) -> Any:
-    """The value with null for what JSON cannot hold: NaN and infinities."""
+def finite(value: Any) -> Any:
+    """The value as JSON holds it: null for NaN and infinities, lists for tuples, text for keys.
+
+    Example:
+        >>> finite({1: (2.0, float("nan"))})
+        {'1': [2.0, None]}
+    """
     if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
+        return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

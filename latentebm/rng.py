@@ -15,7 +15,7 @@ from torch import Tensor
 
 from latentebm.checks import check_int, check_rng
 
-__all__ = ["child", "draw_seed", "integers", "normal", "permutation", "seeded", "stream", "uniform"]
+__all__ = ["child", "draw_seed", "integers", "normal", "on_device", "permutation", "seeded", "stream", "uniform"]
 
 
 def stream(seed: int, stage: int = 0) -> torch.Generator:
@@ -55,6 +55,22 @@ def child(generator: torch.Generator) -> torch.Generator:
     """
     seed = torch.randint(2**62, (1,), generator=check_rng(generator), device=generator.device)
     return torch.Generator().manual_seed(int(seed))
+
+
+def on_device(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    """A generator on a device: the one given if it lives there, else one seeded from it.
+
+    For work that draws more than one processor can: the draws then depend on the kind of device.
+
+    Example:
+        >>> generator = torch.Generator()
+        >>> on_device(generator, torch.device("cpu")) is generator
+        True
+    """
+    if check_rng(generator).device.type == device.type:
+        return generator
+    seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)
+    return torch.Generator(device).manual_seed(int(seed))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from latentebm.data.images import Images
+from latentebm.disk.statefile import digest, read_state
 from latentebm.ebm.learned_sampler import AmortizedRecipe, fit_amortized
 from latentebm.ebm.maximum_likelihood import MCMCRecipe, fit_ebm
 from latentebm.ebm.score import ScoreRecipe, fit_score
@@ -20,7 +21,6 @@ from latentebm.models.energies import EnergyNet
 from latentebm.models.sampler_net import SamplerNet
 from latentebm.models.vae import VAE
 from latentebm.progress import silent
-from latentebm.statefile import digest, read_state
 from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
 from latentebm.tilting.sides import Codes
 from latentebm.training.checkpoint import checkpoints

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from latentebm.cli.app import app
 from latentebm.debiaser import Debiaser
+from latentebm.disk.manifest import add_files
 from latentebm.settings.config import read_config
 from latentebm.settings.declaration import settings_of
 from latentebm.settings.fields import Settings
@@ -71,12 +72,14 @@ def test_samples_are_refused_before_they_are_drawn(run, tmp_path, monkeypatch):
 
 def test_names_from_outside_are_escaped(run, tmp_path):
     """A class named like markup must stay text in the page."""
-    for name in ("config.json", "metrics.json"):
-        (tmp_path / name).write_text((run / name).read_text().replace('"left"', '"<script>alert(1)</script>"'))
+    for name in ("config.json", "metrics.json", "vae.safetensors", "energy.safetensors"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
     text = (run / "metrics.json").read_text()
     metrics = json.loads(text)
     metrics["data"]["class_names"][0] = "<script>alert(1)</script>"
     (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    assert call("report", tmp_path).exit_code == 2  # edited
+    add_files(tmp_path, ["metrics.json"])
     assert call("report", tmp_path).exit_code == 0
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script>" not in page

@@ -28,23 +28,23 @@ ALLOWED = {
     "evaluation": {"data", "models", "sampling", "training"},
     "choices": {"models", "sampling", "training", "tilting", "settings"},
     "debiaser": {"data", "models", "objectives", "sampling", "training", "tilting", "settings", "choices"},
-    "workflow": {"data", "models", "sampling", "tilting", "evaluation", "plots", "report", "settings", "debiaser"},
+    "workflow": {
+        "data",
+        "models",
+        "sampling",
+        "training",
+        "tilting",
+        "evaluation",
+        "plots",
+        "report",
+        "settings",
+        "debiaser",
+    },
     "studies": {"data", "evaluation", "plots", "settings", "debiaser", "workflow"},
     "cli": {"data", "missing", "tables", "report", "settings", "debiaser", "workflow", "studies"},
 }
-GROUND = {
-    "checks",
-    "chunks",
-    "devices",
-    "files",
-    "gradients",
-    "processes",
-    "progress",
-    "registry",
-    "rng",
-    "statefile",
-    "_version",
-}
+GROUND = {"checks", "chunks", "devices", "disk", "files", "gradients", "processes", "progress", "registry", "rng"}
+GROUND |= {"_version"}
 MOST_MODULES = 14
 
 

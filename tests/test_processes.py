@@ -15,12 +15,12 @@ from scipy.stats import ks_2samp, kstest
 
 from latentebm import MALA, SNIS, Debiaser, Langevin, processes
 from latentebm.adapters.from_module import WrappedModel
+from latentebm.disk.folders import run_folder
 from latentebm.models.tilts import LatentTilt
 from latentebm.rng import child
 from latentebm.sampling.importance.pools import owners, pool_part
 from latentebm.sampling.importance.weights import WeightSums
 from latentebm.sampling.split import draw_split
-from latentebm.workflow.folder import run_folder
 
 TILT = LatentTilt(WrappedModel(torch.nn.Identity(), 1), torch.nn.Flatten(0))  # N(0, 1) tilted to N(−1, 1), log Z = 1/2
 ALPHA = 1e-6
@@ -113,7 +113,7 @@ def work(rank, folder):
     if rank == 1:
         os._exit(3)  # as the kernel would end it for its memory
     try:
-        with run_folder(folder / "run", overwrite=False):
+        with run_folder(folder / "run", overwrite=False, job=None):
             processes.together(lambda: None)
     except processes.LostRankError as error:
         (folder / "lost.txt").write_text(str(error))

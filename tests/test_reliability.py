@@ -16,8 +16,8 @@ from torch import nn
 
 from latentebm import HMC, SNIS, Attribute, Langevin, WrappedModel, load_images, tilt_attributes, tilt_generator
 from latentebm.data.images import as_images
+from latentebm.disk.folders import check_out, run_folder, written
 from latentebm.settings.fields import Settings
-from latentebm.workflow.folder import check_out, run_folder, written
 from latentebm.workflow.run import debias
 
 
@@ -27,9 +27,9 @@ def gen(seed=0):
 
 def put(out, name="config.json", text=None, overwrite=False):
     """A stand-in for a run: its folder holds one file besides config.json."""
-    with run_folder(out, overwrite) as folder:
-        (folder / "config.json").write_text(json.dumps({"latentebm": "0", "manifest": {}}))
-        (folder / "samples.npz").write_text(text or "new")
+    with run_folder(out, overwrite) as place:
+        (place.new / "config.json").write_text(json.dumps({"latentebm": "0", "manifest": {}}))
+        (place.new / "samples.npz").write_text(text or "new")
 
 
 def test_overwriting_takes_only_what_a_run_wrote(tmp_path):
@@ -96,10 +96,12 @@ def test_places_that_cannot_be_written_are_found_before_the_data(tmp_path, monke
 def test_a_run_that_was_killed_while_replacing_another_is_undone(tmp_path):
     out = tmp_path / "run"
     put(out, text="old")
-    hidden = tmp_path / ".run-killed"
-    (hidden / "old").mkdir(parents=True)
+    old = tmp_path / ".run.unfinished" / "old"
+    (old / "files").mkdir(parents=True)
     for name in ("config.json", "samples.npz"):
-        shutil.move(out / name, hidden / "old" / name)
+        shutil.move(out / name, old / "files" / name)
+    (old / "root.json").write_text(json.dumps(str(out)))
+    (old / "moved.json").write_text('["samples.npz", "config.json"]')
     (out / "samples.npz").write_text("half")
     (tmp_path / ".run.lock").write_text(f"{socket.gethostname()} 999999999")
     with pytest.raises(ZeroDivisionError), run_folder(out, overwrite=True):

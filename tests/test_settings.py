@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from latentebm.cli.debias import register
 from latentebm.debiaser import Debiaser
+from latentebm.disk.folders import run_folder
 from latentebm.sampling import SNIS, Draws, Langevin
 from latentebm.sampling.compiled.perceptrons import CompiledPerceptrons, compiled_form
 from latentebm.settings.declaration import setting, settings_of
@@ -21,7 +22,6 @@ from latentebm.settings.fields import DebiaserSettings, Settings
 from latentebm.settings.values import parse_proportions, parse_target
 from latentebm.tilting.objectives import Jensen, Likelihood, Objective
 from latentebm.tilting.spaces import DataSpace, LatentSpace
-from latentebm.workflow.folder import run_folder
 
 from .conftest import bars
 
@@ -192,8 +192,8 @@ def test_values_are_parsed_once_and_written_as_text():
 
 def test_a_folder_is_reserved_while_a_run_writes_it(tmp_path):
     out = tmp_path / "deep" / "run"
-    with run_folder(out, overwrite=False) as folder:
-        (folder / "a.txt").write_text("a")
+    with run_folder(out, overwrite=False) as place:
+        (place.new / "a.txt").write_text("a")
         with (
             pytest.raises(ValueError, match="out: expected a folder that no other run is writing"),
             run_folder(out, True),

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone
+from typer.testing import CliRunner
 
 from latentebm import Mean, Parity, Share, TableDebiaser, census_truth, equal_opportunity, synthetic_census
+from latentebm.cli.app import app
 from latentebm.sampling.importance.moments import moment_weights
 from latentebm.tables.column_codes import learn_column
 from latentebm.tables.row_model import RowModel
 from latentebm.tables.table_code import TableCode
+from latentebm.tables.table_measures import association_distance, marginal_distances, measured, nearness, parity_gap
 
 FAST = {"steps": 60, "pool": 20_000, "width": 16}
 
@@ -108,14 +113,19 @@ def test_probabilities_sum_to_one_in_any_order_and_are_those_of_the_draws():
     rows = torch.tensor(list(itertools.product(*map(range, sizes))))
     p = model.log_prob(rows).exp()
     assert float(p.sum()) == pytest.approx(1, abs=1e-5)
-    drawn, _, _ = model.draw(100_000, torch.Generator().manual_seed(0))
+    z = model.latents(100_000, torch.Generator().manual_seed(0))
+    drawn, _, _ = model.rows(z)
     found = torch.stack([(drawn == row).all(1).double().mean() for row in rows])
     assert float((found - p).abs().max()) < 4 * 0.5 / 100_000**0.5
     # Given a value, the mean weight is that value's probability.
     allowed = {1: torch.tensor([False, False, True])}
-    given, _, log_weight = model.draw(20_000, torch.Generator().manual_seed(1), allowed=allowed)
+    given, _, log_weight = model.rows(z[:20_000], allowed)
     assert (given[:, 1] == 2).all()
     assert float(log_weight.exp().mean()) == pytest.approx(float(p[rows[:, 1] == 2].sum()), rel=0.02)
+    # Stopped and taken up again, the rows are the same.
+    part, _, _ = model.rows(z, stop=1)
+    assert (part[:, [0, 1]] == -1).all()
+    assert torch.equal(model.rows(z, known=part)[0], drawn)
 
 
 def test_a_column_reads_those_before_it_alone():
@@ -185,7 +195,7 @@ def test_shares_come_from_the_reference(exact):
 
 
 def test_a_reference_without_targets_is_matched_as_a_whole(census):
-    few = ["sex", "occupation", "income"]
+    few = ["sex", "income"]
     other = synthetic_census(3000, seed=3)[few]
     reference = pd.concat([other.query("sex == 'F'")[:800], other.query("sex == 'M'")[:200]])
     model = TableDebiaser(steps=60, pool=5000, width=16).fit(census[few], reference)
@@ -235,6 +245,73 @@ def test_a_saved_model_draws_the_same(fitted, census, tmp_path):
     other = clone(fitted).set_params(target=target, steps=1, pool=4000).fit(census)
     again = TableDebiaser.load(other.save(tmp_path / "n")).sample(50)
     pd.testing.assert_frame_equal(again, other.sample(50))
+
+
+# Judgement and the command
+
+
+def test_measures_know_copies_and_shifts():
+    table = synthetic_census(1200, seed=5)
+    train, test = table[::2], table[1::2]
+    same = nearness(train, test, train)
+    assert same["copies"] == 1 > same["copies_unseen"]
+    assert same["nearer"] > 0.95
+    assert nearness(train, test, synthetic_census(600, seed=6))["nearer"] == pytest.approx(0.5, abs=0.08)
+    moved = marginal_distances(train, train.assign(sex="F"))
+    assert moved["sex"] == pytest.approx((train["sex"] == "M").mean())
+    assert sum(moved.values()) == pytest.approx(moved["sex"])
+    shuffled = train.assign(income=train["income"].sample(frac=1, random_state=0).to_numpy())
+    assert association_distance(train, train) == 0 < association_distance(train, shuffled)
+
+
+def test_gaps_and_shares_lie_within_their_intervals():
+    truth, covered = census_truth(), []
+    for seed in range(12):
+        table = synthetic_census(1000, seed=100 + seed)
+        found = [parity_gap(table, "income", "sex"), *measured(table, Share("income", {"high": truth["high"]}))]
+        wanted = [truth["gap"], truth["high"]]
+        covered += [m.low <= w <= m.high for m, w in zip(found, wanted, strict=True)]
+    assert np.mean(covered) > 0.85
+    level = table.assign(sex=table["sex"].sample(frac=1, random_state=0).to_numpy())
+    assert parity_gap(level, "income", "sex").low < 0.02
+
+
+def test_the_command_writes_a_whole_folder(tmp_path):
+    file, out = tmp_path / "census.csv.gz", tmp_path / "run"
+    synthetic_census(400, seed=0).to_csv(file, index=False)
+    fast = ["--steps", "20", "--width", "8", "--rows", "400", "--pool", "4000", "--out", str(out)]
+    targets = ["--target", "income by sex", "--target", "hours: 40=0.5"]
+    done = CliRunner().invoke(app, ["table", str(file), "--date", "hired", *targets, *fast])
+    assert done.exit_code == 0, done.output
+    rows = pd.read_csv(out / "samples.csv")
+    assert list(rows) == list(synthetic_census(1, seed=0))
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["targets"][1]["tilted"]["value"] == pytest.approx((rows["hours"] == 40).mean()) != 0.45
+    assert metrics["utility"]["tilted"]["auc"] > 0.5
+    assert "gap of income by sex" in (out / "report.html").read_text()
+    assert len(TableDebiaser.load(out).sample(3)) == 3
+    again = CliRunner().invoke(app, ["table", str(file), "--date", "hired", *targets, *fast])
+    assert again.exit_code == 2
+    assert "--overwrite" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--target", "income on sex"], "--target: expected a parity, shares of a column, or JSON"),
+        (["--target", '{"share"'], "--target: expected JSON"),
+        (["--target", "income by sex", "--drop", "age"], "--drop: expected columns of the table"),
+        (["--target", "income by sex", "--date", "sex"], "--date: expected dates in 'sex'"),
+        (["--target", "income by sex"], "or --drop, or read dates as datetime64 \\(--date\\)"),
+    ],
+)
+def test_mistakes_in_the_shell_end_in_one_line(tmp_path, option, message):
+    file = tmp_path / "census.csv"
+    synthetic_census(200, seed=0).to_csv(file, index=False)
+    result = CliRunner().invoke(app, ["table", str(file), *option, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    assert re.search(message, result.stderr)
+    assert not (tmp_path / "run").exists()
 
 
 # Bad input

@@ -17,7 +17,7 @@ from latentebm.settings.fields import Settings
 from latentebm.settings.values import LongTail, biased_shares, parse_classes, parse_proportions, parse_target
 from latentebm.workflow.judge import UnmadeError, check_made, mixed
 from latentebm.workflow.problem import pose
-from latentebm.workflow.run import debias
+from latentebm.workflow.run import debias, resume
 
 from .conftest import FAST, bars
 
@@ -42,7 +42,8 @@ def test_run_folder_is_complete(run):
         assert samples["latent"].shape == (1000, 2)
         assert samples["log_weight"].shape == (1000,)
     manifest = json.loads((run / "config.json").read_text())["manifest"]
-    assert manifest == {n: sha256(run / n) for n in ("vae.safetensors", "energy.safetensors", "samples.npz")}
+    files = ("vae.safetensors", "energy.safetensors", "samples.npz", "metrics.json")
+    assert manifest == {name: sha256(run / name) for name in files}
     assert [json.loads(line)["stage"] for line in (run / "log.jsonl").read_text().splitlines()][:4] == [
         *("data", "vae", "classifier", "tilt"),
     ]
@@ -255,11 +256,21 @@ def test_arrays_and_tensors_fit_alike():
     )
 
 
-def test_nothing_is_written_when_a_run_fails(fast_settings, tmp_path, monkeypatch):
-    monkeypatch.setattr("latentebm.workflow.run.render_report", lambda _: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        debias(Settings(**{**fast_settings, "tilt_steps": 5}, out=str(tmp_path / "run")))
-    assert list(tmp_path.iterdir()) == []
+def test_a_run_that_fails_late_keeps_its_model_and_goes_on(fast_settings, tmp_path, monkeypatch):
+    short = {**fast_settings, "epochs": 60, "tilt_steps": 5}
+    settings = Settings(**short, out=str(tmp_path / "run"))
+    with monkeypatch.context() as patch:
+        patch.setattr("latentebm.workflow.run.render_report", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            debias(settings)
+    assert [path.name for path in tmp_path.iterdir()] == [".run.unfinished"]
+    kept = Debiaser.load(tmp_path / ".run.unfinished" / "new").sample(5)
+    with pytest.raises(ValueError, match="out: expected no unfinished run, got one of other settings"):
+        debias(Settings(**{**short, "seed": 1}, out=settings.out))
+    monkeypatch.setattr("latentebm.training.fit._Run.step", lambda *_: 1 / 0)  # nothing is fitted again
+    run = resume(settings.out).folder
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert torch.equal(Debiaser.load(run).sample(5).x, kept.x)
 
 
 def test_atomic_write_leaves_the_old_file_on_failure(tmp_path):
@@ -313,7 +324,9 @@ def test_a_class_that_the_generator_never_makes_is_refused_before_the_tilt(fast_
     with pytest.raises(UnmadeError) as refused:
         debias(rare)
     assert "got 0 of 10,000 untilted draws in each of: 2; train the generator" in str(refused.value)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".run.unfinished"]
+    kept = Debiaser.load(tmp_path / ".run.unfinished" / "new")
+    assert torch.equal(kept.sample_prior(5).x, refused.value.model.sample_prior(5).x)
     # Its model is not lost, and a judge that does not know the class itself cannot say so.
     problem = pose(rare, torch.Generator().manual_seed(0))
     check_made(problem, Blind(), refused.value.model)

@@ -20,7 +20,7 @@ __all__ = ["as_flags", "bars", "console", "errors", "errors_exit"]
 
 console = Console()
 errors = Console(stderr=True)
-FLAGS = {declared.name for declared in settings_of(Settings)} | {"config", "strength", "sizes", "seeds"}
+FLAGS = {declared.name for declared in settings_of(Settings)} | {"config", "resume", "strength", "sizes", "seeds"}
 FLAGS |= {"sep", "decimal", "na", "encoding"}
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +12,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from latentebm.cli.console import bars, console, errors_exit
+from latentebm.checks import fail
+from latentebm.cli.console import bars, console, errors, errors_exit
 from latentebm.cli.options import given, with_options
+from latentebm.disk.folders import unfinished
 from latentebm.settings.config import read_config
 from latentebm.settings.fields import Settings
 
@@ -45,6 +50,10 @@ An energy on the image instead of the code:
 The settings of an earlier run, another seed:
 
     latentebm debias --config runs/ten/config.json --seed 1 --out runs/ten-1
+
+A run that was stopped, killed or failed:
+
+    latentebm debias --resume runs/ten
 """
 
 
@@ -59,18 +68,42 @@ def register(app: typer.Typer, declaring: type[Settings] = Settings) -> None:
         True
     """
 
-    def debias(ctx: typer.Context, config: Path | None, **_: Any) -> None:
+    def debias(ctx: typer.Context, config: Path | None, resume: Path | None, **_: Any) -> None:
         with errors_exit():
-            values = {} if config is None else read_config(config, declaring)
-            settings = declaring(**{**values, **given(ctx)})
+            values, typed = {} if config is None else read_config(config, declaring), given(ctx)
+            if resume is not None and (values or typed):
+                got = ", ".join(typed) or "config"
+                raise fail("resume", "no other option, since a run goes on with its own settings", got, "leave it out")
             # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
-            from latentebm.workflow.run import debias as run
+            if resume is None:
+                settings = declaring(**{**values, **typed})
+                from latentebm.workflow import run
 
-            with bars() as track:
-                result = run(settings, track=track)
+                with _naming(Path(settings.out)), bars() as track:
+                    result = run.debias(settings, track=track)
+            else:
+                from latentebm.workflow import run
+
+                with _naming(resume), bars() as track:
+                    result = run.resume(resume, track=track)
         _print(result.folder, result.metrics)
 
     app.command("debias", help=HELP)(with_options(debias, declaring))
+
+
+@contextmanager
+def _naming(out: Path) -> Iterator[None]:
+    """Where a run ends early, say where its model is and how to go on."""
+    try:
+        yield
+    except BaseException:
+        found = unfinished(out)
+        if found is not None:
+            text = (
+                f"What was fitted is kept in {found[0]}; go on with: latentebm debias --resume {shlex.quote(str(out))}"
+            )
+            errors.print(escape(text), highlight=False, soft_wrap=True)
+        raise
 
 
 def _print(folder: Path, metrics: dict[str, Any]) -> None:

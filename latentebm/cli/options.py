@@ -14,16 +14,17 @@ from latentebm.settings.fields import Settings
 
 __all__ = ["CONFIG", "given", "with_options"]
 
+RESUME = "go on with the unfinished run of this folder, with its own settings"
 CONFIG = "settings from a .toml or .json file, or an earlier run's config.json; options win"
 
 
 def with_options(command: Callable[..., None], declaring: type[Settings]) -> Callable[..., None]:
-    r"""Give a command ``command(ctx, config, **options)`` one option for each setting, in panels.
+    r"""Give a command ``command(ctx, config, resume, **options)`` one option for each setting, in panels.
 
     Settings without a panel are Python's alone.
 
     Example:
-        >>> def job(ctx, config, **options): print(options["latent_dim"])
+        >>> def job(ctx, config, resume, **options): print(options["latent_dim"])
         >>> app = typer.Typer()
         >>> _ = app.command()(with_options(job, Settings))
         >>> from typer.testing import CliRunner
@@ -35,9 +36,10 @@ def with_options(command: Callable[..., None], declaring: type[Settings]) -> Cal
         command(**values)
 
     config = Annotated[Optional[Path], typer.Option(help=CONFIG, rich_help_panel="Run")]  # noqa: UP045
+    resume = Annotated[Optional[Path], typer.Option(help=RESUME, rich_help_panel="Run")]  # noqa: UP045
     options = sorted((s for s in settings_of(declaring) if s.panel), key=lambda s: PANELS.index(s.panel))
-    types = {"ctx": typer.Context, **{s.name: _annotation(s) for s in options}, "config": config}
-    defaults = {"ctx": inspect.Parameter.empty, **{s.name: s.default for s in options}, "config": None}
+    types = {"ctx": typer.Context, **{s.name: _annotation(s) for s in options}, "config": config, "resume": resume}
+    defaults = {"ctx": inspect.Parameter.empty, **{s.name: s.default for s in options}, "config": None, "resume": None}
     kind = inspect.Parameter.KEYWORD_ONLY
     parameters = [inspect.Parameter(name, kind, annotation=types[name], default=defaults[name]) for name in types]
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -50,7 +52,7 @@ def given(ctx: typer.Context) -> dict[str, Any]:
     typed = {}
     for name, value in ctx.params.items():
         source = ctx.get_parameter_source(name)
-        if name != "config" and source is not None and source.name == "COMMANDLINE":
+        if name not in ("config", "resume") and source is not None and source.name == "COMMANDLINE":
             typed[name] = value
     return typed
 

@@ -2,78 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from latentebm.checks import check_event, check_int, fail
-from latentebm.chunks import chunk_size, in_chunks
+from latentebm.checks import fail
 from latentebm.data.batches import Minibatches
 from latentebm.data.images import Images
+from latentebm.models.seen.image_classifier import Classifier
 from latentebm.progress import Track, silent
 from latentebm.training.fit import fit
 from latentebm.training.optimisation import Optimisation
 
 __all__ = ["Classifier", "fit_classifier"]
-
-CHANNELS = 16  # of the first layer, which holds the most numbers
-
-
-class Classifier(nn.Module):
-    r"""Images (N, C, H, W) to features φ of two convolutions and one layer, and from these to classes.
-
-    .. math:: p(y|x) = \mathrm{softmax}(W\,\phi(x) + b)
-
-    References:
-        Gradient-based learning applied to document recognition (LeCun et al., 1998).
-
-    Example:
-        >>> classifier = Classifier((1, 28, 28), 10)
-        >>> classifier(torch.zeros(2, 1, 28, 28)).shape, classifier.embed(torch.zeros(2, 1, 28, 28)).shape
-        (torch.Size([2, 10]), torch.Size([2, 64]))
-    """
-
-    def __init__(self, data_shape: tuple[int, ...], n_classes: int, *, features: int = 64) -> None:
-        super().__init__()
-        self.data_shape = tuple(data_shape)
-        channels, height, width = data_shape
-        flat = 32 * math.ceil(height / 4) * math.ceil(width / 4)
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, CHANNELS, 5, padding=2),
-            nn.ReLU(),
-            nn.MaxPool2d(2, ceil_mode=True),
-            nn.Conv2d(CHANNELS, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2, ceil_mode=True),
-            nn.Flatten(),
-            nn.Linear(flat, check_int("features", features)),
-            nn.ReLU(),
-        )
-        self.head = nn.Linear(features, check_int("n_classes", n_classes))
-        # Channels last halves the time of these small convolutions on a processor.
-        self.to(memory_format=torch.channels_last)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, n_classes) of images in [0, 1]."""
-        return self.head(self._features(check_event("x", x, self.data_shape)))
-
-    @torch.no_grad()
-    def embed(self, x: Tensor) -> Tensor:
-        """Features φ (N, features), without gradient."""
-        check_event("x", x, self.data_shape)
-        size = chunk_size(CHANNELS * self.data_shape[1] * self.data_shape[2], x.device)
-        return in_chunks(self._features, x, size)
-
-    @torch.no_grad()
-    def probabilities(self, features: Tensor) -> Tensor:
-        """Class probabilities (N, n_classes) of features."""
-        return self.head(features).softmax(1)
-
-    def _features(self, x: Tensor) -> Tensor:
-        return self.body(x.contiguous(memory_format=torch.channels_last))
 
 
 def fit_classifier(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from latentebm._version import __version__
 from latentebm.checks import fail
-from latentebm.files import sha256, write_atomic, write_json
+from latentebm.disk.folders import whole_files
+from latentebm.disk.manifest import as_written, load_config, read_json, write_config
+from latentebm.files import sha256, write_atomic
 
-__all__ = ["load_config", "load_weights", "save_model", "save_weights"]
+__all__ = ["load_weights", "save_model", "save_weights"]
 
 
 def save_weights(path: Path | str, module: nn.Module) -> Path:
@@ -26,6 +27,9 @@ def save_weights(path: Path | str, module: nn.Module) -> Path:
 def load_weights(path: Path | str, module: nn.Module) -> None:
     """Load a safetensors file into a module of the same shape.
 
+    Raises:
+        ValueError: the file cannot be read, or is of another shape.
+
     Example:
         >>> import tempfile
         >>> first, second = nn.Linear(1, 1), nn.Linear(1, 1)
@@ -33,7 +37,11 @@ def load_weights(path: Path | str, module: nn.Module) -> None:
         >>> bool(first.weight == second.weight)
         True
     """
-    module.load_state_dict(load_file(path))
+    with as_written(Path(path)):
+        try:
+            module.load_state_dict(load_file(path))
+        except (OSError, SafetensorError) as error:
+            raise RuntimeError(str(error)) from None
 
 
 def save_model(
@@ -52,42 +60,32 @@ def save_model(
         >>> load_config(folder)["models"]
         {'net': {'in': 1}}
     """
-    folder = Path(folder)
-    manifest = {}
-    for name, module in modules.items():
-        path = save_weights(folder / f"{name}.safetensors", module)
-        manifest[path.name] = sha256(path)
-    config = {
-        "latentebm": __version__,
-        "debiaser": dict(parameters),
-        "models": {name: module.config for name, module in modules.items()},
-        "learned": dict(learned),
-        "manifest": manifest,
-    }
-    write_json(folder / "config.json", config)
+    folder, files = Path(folder), [f"{name}.safetensors" for name in modules]
+    with whole_files(folder) as place:
+        for name, module in modules.items():
+            save_weights(place.at(folder / f"{name}.safetensors"), module)
+        manifest = {name: sha256(place.at(folder / name)) for name in files}
+        config = {
+            "debiaser": dict(parameters),
+            "models": {name: module.config for name, module in modules.items()},
+            "learned": dict(learned),
+            "manifest": manifest,
+        }
+        write_config(place.at(folder / "config.json"), _over(folder, config))
     return folder
 
 
-def load_config(folder: Path | str) -> dict[str, Any]:
-    """Read ``config.json`` after checking the SHA-256 of every weight file it names.
-
-    Raises:
-        FileNotFoundError: the folder lacks ``config.json`` or a weight file.
-        ValueError: a weight file is not the one that was written.
-
-    Example:
-        >>> load_config("nowhere")
-        Traceback (most recent call last):
-        FileNotFoundError: run: expected config.json in nowhere, found none; pass a run folder
-    """
-    folder = Path(folder)
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"run: expected config.json in {folder}, found none; pass a run folder")
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    for name in config["models"]:
-        path = folder / f"{name}.safetensors"
-        if not path.is_file():
-            raise FileNotFoundError(f"run: expected {path.name} in {folder}, found none; restore it or run again")
-        if sha256(path) != config["manifest"][path.name]:
-            raise fail("run", f"{path.name} as it was written", "other bytes", "restore the file or run again")
-    return config
+def _over(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The config with what a run of the same model has besides; another model's run, or other files, are refused."""
+    path = folder / "config.json"
+    if not path.exists():
+        return config
+    old = read_json(path, "folder")
+    if "latentebm" not in old or not set(old.get("models", ())) & set(config["models"]):
+        raise fail("folder", "one without another's config.json", f"{path}", "choose another folder")
+    if "settings" not in old:
+        return config
+    old = load_config(folder)
+    if any(old["manifest"].get(name) != digest for name, digest in config["manifest"].items()):
+        raise fail("folder", "one that is no run of another model", f"{folder}", "choose another folder")
+    return {**old, **config, "manifest": {**old["manifest"], **config["manifest"]}}

@@ -74,6 +74,10 @@ class Tilt(nn.Module, ABC):
         """
         return None
 
+    def scaled_network(self) -> tuple[Any, float]:
+        """The network whose multiple the energy is, and the factor; None where the energy is something else."""
+        return None, 1.0
+
     def arguments(self) -> dict[str, Any]:
         """What the constructor builds this tilt from; a class that cannot be saved has none."""
         got, fix = f"{type(self).__name__} without one", "return what its constructor takes"
@@ -173,6 +177,10 @@ class LatentTilt(Tilt):
         """This tilt over another form of its network."""
         return self._over(form(self.net))
 
+    def scaled_network(self) -> tuple[Any, float]:
+        """The network itself, unless its values are transformed."""
+        return (self.net if self.transform is None else None), 1.0
+
     def decode(self, u: Tensor) -> Tensor:
         """Mean images of codes."""
         return self.model.decode(u)
@@ -232,6 +240,11 @@ class ScaledTilt(Tilt):
     def with_energy(self, form: Callable[[Any], ValueAndGrad | None]) -> Tilt | None:
         """This tilt over another form of the one that it scales."""
         return self._over(form(self.tilt))
+
+    def scaled_network(self) -> tuple[Any, float]:
+        """The network of the tilt that it scales, times the strength."""
+        network, strength = self.tilt.scaled_network()
+        return network, self.strength * strength
 
     def code(self, u: Tensor) -> Tensor:
         """The model's codes that base points hold."""

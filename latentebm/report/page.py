@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from latentebm.disk.manifest import as_written, load_config, load_metrics
 from latentebm.files import write_text
 from latentebm.sampling.importance.weights import LEAST_ESS
 
-__all__ = ["CAPTIONS", "Table", "course", "finding", "metric_tables", "reliability", "render_report"]
+__all__ = ["CAPTIONS", "Table", "course", "finding", "metric_tables", "reliability", "render_report", "shown"]
 
 CAPTIONS = {
     "counts": "What the model learned from, and the small reference set it is tilted to.",
@@ -39,13 +41,25 @@ class Table:
     rows: list[list[str]]
 
 
-def course(before: float, after: float) -> str:
+def shown(value: float | None, form: str = ".3f", factor: float = 1.0) -> str:
+    """A number as it is printed, a dash where it is missing.
+
+    Example:
+        >>> shown(0.25, ".1f", 100), shown(None), shown(float("nan"))
+        ('25.0', '–', '–')
+    """
+    return "–" if value is None or math.isnan(value) else format(factor * value, form)
+
+
+def course(before: float | None, after: float | None) -> str:
     """How a number changed, at the three decimals it is printed with.
 
     Example:
         >>> course(0.2, 0.1), course(0.1, 0.2), course(0.1981, 0.1979)
         ('falls', 'rises', 'stays')
     """
+    if before is None or after is None:
+        return "goes"
     step = round(after, 3) - round(before, 3)
     return "stays" if step == 0 else "falls" if step < 0 else "rises"
 
@@ -59,12 +73,12 @@ def finding(metrics: dict[str, Any]) -> str:
     """
     if not metrics["judged"]:
         gain = metrics["tilted"]["heldout_gain"]
-        return f"The tilt adds {gain:.3f} nats to the mean log-likelihood bound of a held-out reference image."
+        return f"The tilt adds {shown(gain)} nats to the mean log-likelihood bound of a held-out reference image."
     before, after = metrics["untilted"]["tv"], metrics["tilted"]["tv"]
-    low, high = metrics["tilted"]["tv_interval"]
+    low, high = metrics["tilted"]["tv_interval"] or (None, None)
     return (
         f"The distance between the model's class shares and the target {course(before, after)} from "
-        f"{before:.3f} to {after:.3f} (total variation, 95 % interval {low:.3f} to {high:.3f})."
+        f"{shown(before)} to {shown(after)} (total variation, 95 % interval {shown(low)} to {shown(high)})."
     )
 
 
@@ -83,19 +97,19 @@ def reliability(metrics: dict[str, Any]) -> str:
         )
     if not t.get("mixed", True):
         return (
-            f"The long chains do not agree: R̂ {t['rhat']:.2f}. Each explored only a part of the distribution; "
-            "draw by snis or mala, or draw more."
+            f"The long chains do not agree: R̂ {shown(t['rhat'], '.2f')}. Each explored only a part of the "
+            "distribution; draw by snis or mala, or draw more."
         )
     if t.get("why"):
         return f"{t['why'][0].upper()}{t['why'][1:]}."
-    size = f"effective sample size {100 * t['ess']:.3g} %"
+    size, tail = f"effective sample size {shown(t['ess'], '.3g', 100)} %", shown(t["pareto_k"], ".2f")
     if t["reliable"]:
-        return f"The importance weights are healthy: {size}, Pareto k̂ {t['pareto_k']:.2f}."
-    fault, few = ("collapsed", "carry") if t["ess"] < LEAST_ESS else ("have a heavy tail", "may carry")
+        return f"The importance weights are healthy: {size}, Pareto k̂ {tail}."
+    fault, few = ("collapsed", "carry") if (t["ess"] or 0) < LEAST_ESS else ("have a heavy tail", "may carry")
     return (
-        f"The importance weights {fault}: {size} (needs {100 * LEAST_ESS:g} %), Pareto k̂ {t['pareto_k']:.2f} "
-        f"(needs below {t['pareto_k_threshold']:.2f}). A few draws {few} almost all the weight; do not use these "
-        "numbers. A calibrated objective, more reference images or more folds help."
+        f"The importance weights {fault}: {size} (needs {100 * LEAST_ESS:g} %), Pareto k̂ {tail} "
+        f"(needs below {shown(t['pareto_k_threshold'], '.2f')}). A few draws {few} almost all the weight; do not "
+        "use these numbers. A calibrated objective, more reference images or more folds help."
     )
 
 
@@ -112,7 +126,7 @@ def metric_tables(metrics: dict[str, Any], *, intervals: bool = True) -> list[Ta
         [['held-out gain (nats per image)', '0.500'], ['log Z ± standard error (nats)', '0.0000 ± 0.1000']]
     """
     tables = _judged_tables(metrics, intervals) if metrics["judged"] else []
-    seconds = [[stage, f"{value:.1f}"] for stage, value in metrics["seconds"].items()]
+    seconds = [[stage, shown(value, ".1f")] for stage, value in metrics["seconds"].items()]
     sentence = "How far the tilt goes from the prior, and how well the draws represent it."
     return [
         *tables,
@@ -125,7 +139,7 @@ def _judged_tables(metrics: dict[str, Any], intervals: bool) -> list[Table]:
     before, after, data = metrics["untilted"], metrics["tilted"], metrics["data"]
     columns = (before, "shares"), (after, "shares"), (after, "shares_corrected")
     rows = [
-        [name, f"{b:,}", "–" if r is None else f"{r:,}", f"{100 * wanted:.1f} %", *shares]
+        [name, f"{b:,}", "–" if r is None else f"{r:,}", f"{shown(wanted, '.1f', 100)} %", *shares]
         for name, b, r, wanted, *shares in zip(
             data["class_names"],
             data["biased"],
@@ -135,13 +149,14 @@ def _judged_tables(metrics: dict[str, Any], intervals: bool) -> list[Table]:
             strict=True,
         )
     ]
-    rest = (before["other"], after["other"], 1 - sum(after["shares_corrected"]))
-    rows.append(["none of these", "", "", "", *(f"{100 * share:.1f} %" for share in rest)])
+    corrected = after["shares_corrected"]
+    rest = (before["other"], after["other"], None if None in corrected else 1 - sum(corrected))
+    rows.append(["none of these", "", "", "", *(f"{shown(share, '.1f', 100)} %" for share in rest)])
     accuracy = metrics["classifier"]["accuracy"]
     shares = Table(
         "Class shares",
-        f"{metrics['samples']:,} draws each, read by a classifier that is right on {100 * accuracy:.2f} % of the test "
-        "images; the last column corrects for the confusions it makes there. In brackets: 95 % intervals.",
+        f"{metrics['samples']:,} draws each, read by a classifier that is right on {shown(accuracy, '.2f', 100)} % of "
+        "the test images; the last column corrects for the confusions it makes there. In brackets: 95 % intervals.",
         ["class", "biased set", "reference set", "target", "untilted", "tilted", "tilted, corrected"],
         rows,
     )
@@ -169,16 +184,17 @@ _QUALITY = (
 
 
 def _show(side: dict[str, Any], key: str) -> str:
-    value = f"{side[key]:.3f}" if isinstance(side[key], float) else str(side[key])
+    value = str(side[key]) if isinstance(side[key], int) else shown(side[key])
     interval = side.get(f"{key}_interval")  # of the measures of balance only; runs of earlier versions have fewer
-    return value if interval is None else f"{value} ({interval[0]:.3f}–{interval[1]:.3f})"
+    return value if interval is None else f"{value} ({shown(interval[0])}–{shown(interval[1])})"
 
 
 def _shares(side: dict[str, Any], key: str, intervals: bool) -> list[str]:
     ends = side.get(f"{key}_interval") if intervals else None
     if ends is None:
-        return [f"{100 * share:.1f} %" for share in side[key]]
-    return [f"{100 * p:.1f} % ({100 * a:.1f}–{100 * b:.1f})" for p, (a, b) in zip(side[key], ends, strict=True)]
+        return [f"{shown(share, '.1f', 100)} %" for share in side[key]]
+    parts = [[shown(x, ".1f", 100) for x in (p, *of)] for p, of in zip(side[key], ends, strict=True)]
+    return [f"{p} % ({low}–{high})" for p, low, high in parts]
 
 
 def _by_class(names: list[str], rows: list[dict[str, float] | None]) -> Table:
@@ -188,7 +204,7 @@ def _by_class(names: list[str], rows: list[dict[str, float] | None]) -> Table:
         "with too few images.",
         ["class", "Fréchet distance", *_BY_CLASS[1:]],
         [
-            [name, *("–" if row is None else f"{row[key]:.3f}" for key in _BY_CLASS)]
+            [name, *("–" if row is None else shown(row[key]) for key in _BY_CLASS)]
             for name, row in zip(names, rows, strict=True)
         ],
     )
@@ -197,40 +213,41 @@ def _by_class(names: list[str], rows: list[dict[str, float] | None]) -> Table:
 def _weight_rows(metrics: dict[str, Any]) -> list[list[str]]:
     t, generator = metrics["tilted"], metrics["generator"]
     rows = [
-        ["held-out gain (nats per image)", f"{t['heldout_gain']:.3f}"],
-        ["log Z ± standard error (nats)", f"{t['log_z']:.4f} ± {t['log_z_se']:.4f}"],
-        ["effective sample size (share of the pool)", f"{100 * t['ess']:.1f} %"],
-        ["Pareto k̂", f"{t['pareto_k']:.2f}"],
+        ["held-out gain (nats per image)", shown(t["heldout_gain"])],
+        ["log Z ± standard error (nats)", f"{shown(t['log_z'], '.4f')} ± {shown(t['log_z_se'], '.4f')}"],
+        ["effective sample size (share of the pool)", f"{shown(t['ess'], '.1f', 100)} %"],
+        ["Pareto k̂", shown(t["pareto_k"], ".2f")],
         ["sampler", str(t["sampler"])],
     ]
     if t.get("duplicates") is not None:
-        rows.append(["repeated draws", f"{100 * t['duplicates']:.1f} %"])
+        rows.append(["repeated draws", f"{shown(t['duplicates'], '.1f', 100)} %"])
     if t.get("acceptance") is not None:
-        rows.append(["acceptance", f"{100 * t['acceptance']:.1f} %"])
+        rows.append(["acceptance", f"{shown(t['acceptance'], '.1f', 100)} %"])
     stein = t.get("stein", {})
     if stein:
-        found = stein.get("untested") or f"p = {stein['p_value']:.3f} ({stein['draws']} draws; small: they do not)"
+        found = stein.get("untested") or f"p = {shown(stein['p_value'])} ({stein['draws']} draws; small: they do not)"
         rows.append(["do draws follow the tilt (Stein test)", found])
     if t.get("rhat") is not None:
-        rows.append(["largest R̂ (chains agree near 1)", f"{t['rhat']:.3f}"])
+        rows.append(["largest R̂ (chains agree near 1)", shown(t["rhat"])])
     if generator.get("heldout_loss") is not None:
-        rows.append(["VAE −ELBO on test images, biased shares (nats)", f"{generator['heldout_loss']:.1f}"])
-        rows.append(["VAE −ELBO on test images, target shares (nats)", f"{generator['heldout_loss_target']:.1f}"])
+        rows.append(["VAE −ELBO on test images, biased shares (nats)", shown(generator["heldout_loss"], ".1f")])
+        rows.append(["VAE −ELBO on test images, target shares (nats)", shown(generator["heldout_loss_target"], ".1f")])
     return rows
 
 
 def render_report(run: Path | str) -> Path:
     """Write ``report.html`` of a run folder from its ``metrics.json``, ``config.json`` and figures."""
     run = Path(run)
-    files = [run / "metrics.json", run / "config.json"]
-    for path in files:
-        if not path.is_file():
-            raise FileNotFoundError(f"run: expected {path.name} in {run}, found none; pass a run folder")
-    metrics, config = (json.loads(path.read_text(encoding="utf-8")) for path in files)
+    metrics, config = load_metrics(run), load_config(run)
+    with as_written(run / "metrics.json"):
+        return write_text(run / "report.html", _page(run, metrics, config))
+
+
+def _page(run: Path, metrics: dict[str, Any], config: dict[str, Any]) -> str:
     loader = PackageLoader("latentebm", "report")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     settings = config.get("settings", config["debiaser"])
-    page = environment.get_template("page.html").render(
+    return environment.get_template("page.html").render(
         title=f"latentebm: {settings.get('data', 'run')}, {settings['latent_dim']}-D, {settings['objective']}",
         finding=finding(metrics),
         reliable=metrics["tilted"]["reliable"],
@@ -241,14 +258,13 @@ def render_report(run: Path | str) -> Path:
         version=config["latentebm"],
         settings=json.dumps(settings, indent=2, ensure_ascii=False),
     )
-    return write_text(run / "report.html", page)
 
 
 def _figures(run: Path) -> list[dict[str, Any]]:
-    shown = []
+    found = []
     for name, sentence in CAPTIONS.items():
         path = run / "figures" / f"{name}.png"
         if path.is_file():
             data = base64.b64encode(path.read_bytes()).decode("ascii")
-            shown.append({"title": name.replace("_", " "), "data": data, "sentence": sentence, "wide": name in WIDE})
-    return shown
+            found.append({"title": name.replace("_", " "), "data": data, "sentence": sentence, "wide": name in WIDE})
+    return found

@@ -32,7 +32,7 @@ def named_sampler(sampler: Any, *, pool: int, steps: int, n: int) -> Sampler:
 
     Example:
         >>> named_sampler("mala", pool=1000, steps=50, n=10).n_steps, named_sampler(SNIS(pool=9), pool=1, steps=1, n=1)
-        (50, SNIS(pool=9, chunk=65536, resampling='multinomial'))
+        (50, SNIS(pool=9, chunk=None, resampling='multinomial'))
         >>> class Prior:
         ...     '''Draws of the base distribution, untilted.'''
         ...     def draw(self, target, n, *, generator, track=None):

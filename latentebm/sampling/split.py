@@ -16,7 +16,7 @@ from latentebm.sampling.diagnostics import max_rhat
 from latentebm.sampling.draws import Draws, Sampler, gather_draws
 from latentebm.sampling.importance.pools import owners, pool_part
 from latentebm.sampling.importance.snis import SNIS
-from latentebm.sampling.importance.weights import BASE_DRAWS, WeightSums, check_weights
+from latentebm.sampling.importance.weights import WeightSums, check_weights
 from latentebm.sampling.mcmc.langevin import Langevin
 from latentebm.sampling.target import Target
 
@@ -62,7 +62,8 @@ def draw_split(sampler: Sampler, tilt: Target, n: int, *, generator: torch.Gener
 def _split_pool(sampler: SNIS, tilt: Target, n: int, generator: torch.Generator, track: Track) -> Draws:
     """Each process draws a part of the pool; each of the n draws is then taken from one of them."""
     own, shared = processes.own_stream(generator), child(generator)
-    rows, form = processes.share(sampler.pool), {"pool": sampler.pool, "chunk": sampler.chunk or BASE_DRAWS}
+    rows = processes.share(sampler.pool)
+    form: dict[str, Any] = {"pool": sampler.pool, "chunk": sampler.chunk}
     part = processes.together(lambda: pool_part(tilt, n, rows, generator=own, track=track, **form))
     log_sums = processes.gather(part.sums.log_sum)
     sums = check_weights(processes.tree(part.sums, WeightSums.merge))

@@ -12,7 +12,7 @@ from latentebm.checks import fail
 from latentebm.gradients import checked_values, differentiate
 
 __all__ = ["Potential", "Target", "WithoutGradient", "agrees", "check_gradient", "check_own_gradient"]
-__all__ += ["piecewise_constant", "plain_potential", "tilt_energy", "value_and_grad"]
+__all__ += ["piecewise_constant", "plain_potential", "target_device", "tilt_energy", "value_and_grad"]
 
 PROBED = 256  # points at which an energy and its gradient are looked at
 FLAT = 1e-3  # nats between energies that count as different; slopes a hundred times smaller count as none
@@ -69,6 +69,13 @@ class Target(Protocol):
 Potential = Callable[[Tensor], Tensor] | Target  # of points (N, *event): values (N,), nats
 
 
+def target_device(target: Target) -> torch.device | None:
+    """The device of a target's parameters, or None where it has none."""
+    parameters = getattr(target, "parameters", None)
+    first = next(iter(parameters()), None) if callable(parameters) else None
+    return getattr(first, "device", None)
+
+
 def tilt_energy(tilt: Target, u: Tensor) -> Tensor:
     """Tilt energies (N,) of base points (N, D), refused unless they are one floating number per point."""
     if not u.is_floating_point():
@@ -110,12 +117,12 @@ class WithoutGradient:
 
 
 @torch.no_grad()
-def agrees(target: Potential, form: Potential, x: Tensor) -> bool:
+def agrees(target: Potential, form: Potential, x: Tensor, tolerance: float = 1e-3) -> bool:
     """Whether another form of a target gives its potential at the first 256 points (N, *event)."""
     x, potential = x[:PROBED], plain_potential(target)
     value, plain = value_and_grad(form, x)[0], checked_values(potential, x)
     # A noisy potential, which differs from itself, can't be compared.
-    return _alike(value, plain) or not _alike(checked_values(potential, x), plain)
+    return _alike(value, plain, tolerance) or not _alike(checked_values(potential, x), plain, tolerance)
 
 
 def check_own_gradient(target: Potential, x: Tensor) -> None:
@@ -128,8 +135,8 @@ def check_own_gradient(target: Potential, x: Tensor) -> None:
     raise fail("value_and_grad", expected, "other ones", f"{fix} to differentiate automatically")
 
 
-def _alike(a: Tensor, b: Tensor) -> bool:
-    return torch.allclose(a.to(b), b, rtol=1e-3, atol=1e-3, equal_nan=True)
+def _alike(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    return torch.allclose(a.to(b), b, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
 def check_gradient(tilt: Target, u: Tensor) -> None:

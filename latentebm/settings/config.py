@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from latentebm.checks import fail
+from latentebm.disk.manifest import sealed
 from latentebm.settings.fields import Settings
 
 if sys.version_info >= (3, 11):
@@ -42,6 +43,8 @@ def read_config(path: Path | str, declaring: type[Settings] = Settings) -> dict[
         values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except ValueError as error:
         raise fail("config", "valid TOML or JSON", str(error), "fix the syntax error") from None
+    if isinstance(values, Mapping) and "manifest" in values:
+        sealed(path, dict(values))
     values = values.get("settings", values) if isinstance(values, Mapping) else {}
     known = {field.name for field in fields(declaring)}
     unknown = sorted(set(values) - known) if isinstance(values, Mapping) else []

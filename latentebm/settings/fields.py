@@ -185,6 +185,10 @@ class Settings(DebiaserSettings):
         """The settings a `Debiaser` takes."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(DebiaserSettings)}
 
+    def saved(self) -> dict[str, Any]:
+        """Every setting as a file holds it."""
+        return {name: stored(value) for name, value in self.debiaser().items()} | self.plain()
+
     def plain(self) -> dict[str, Any]:
         """The settings of data and run as text, numbers and None, for a file."""
         own = {field.name for field in dataclasses.fields(self)} - set(self.debiaser())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from latentebm.checks import fail
 from latentebm.debiaser import Debiaser
+from latentebm.disk.manifest import as_written, load_config
 from latentebm.evaluation.judges import Classifier
 from latentebm.evaluation.metrics import Judgement, judge
 from latentebm.progress import Track, silent
@@ -55,10 +55,11 @@ def reopen(run: Path | str, *, device: str = "auto", track: Track = silent) -> O
 def pose_again(run: Path | str, *, device: str = "auto") -> tuple[Debiaser, Problem, torch.Generator]:
     """A run's model, the arrays cut as they were, and the stream its judge is trained from."""
     model = Debiaser.load(run, device=device)
-    config = json.loads((Path(run) / "config.json").read_text(encoding="utf-8"))
+    config = load_config(run)
     if "settings" not in config:
         raise fail("run", "a folder written by latentebm debias", "a model saved alone", "run latentebm debias first")
-    settings = Settings(**config["settings"])
+    with as_written(Path(run) / "config.json"):
+        settings = Settings(**config["settings"])
     rng = torch.Generator().manual_seed(settings.seed)
     problem = pose(settings, rng)
     if problem.unjudged:

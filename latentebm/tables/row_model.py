@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -88,38 +88,52 @@ class RowModel(nn.Module):
         return torch.cat([codes.to(position), position], 1)
 
     @torch.no_grad()
-    def rows(self, z: Tensor, allowed: Mapping[int, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def rows(
+        self, z: Tensor, allowed: Mapping[int, Tensor] | None = None, *, known: Tensor | None = None,
+        stop: int | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """Codes (N, D), positions (N, D) and log-weights (N,) of latents (N, 2D).
 
         Where `allowed` holds which codes (C,) of a column may come, its code is drawn among these, and the log-weight
         is the log of the probability that one of them would have come anyway: likelihood weighting, as in Bayesian
-        networks (Fung and Chang, 1990).
+        networks (Fung and Chang, 1990). Of the columns in drawing order, the first `stop` alone are drawn, the codes of
+        the others being −1; codes of `known` (N, D) that are not −1 are taken from there.
         """
         check_event("z", z, (self.latent_dim,))
-        parts = [self._rows(part, allowed or {}) for part in z.split(chunk_size(2048))]
+        size = chunk_size(2048)
+        before = torch.full_like(z[:, : len(self.sizes)], -1, dtype=torch.long) if known is None else known
+        reading = self.reading.transpose(0, 1).contiguous()  # one column's at a time fits the cache
+        chunks = zip(z.split(size), before.split(size), strict=True)
+        parts = [self._rows(part, allowed or {}, codes, stop, reading) for part, codes in chunks]
         codes, position, log_weight = (torch.cat(p) for p in zip(*parts, strict=True))
         return codes, position, log_weight
 
-    def draw(self, n: int, generator: torch.Generator, **allowed: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """`rows` of n latents from the standard normal."""
-        return self.rows(normal((n, self.latent_dim), generator, self.bias), **allowed)
+    def latents(self, n: int, generator: torch.Generator) -> Tensor:
+        """Latents (n, 2D) from the standard normal."""
+        return normal((n, self.latent_dim), generator, self.bias)
 
-    def _rows(self, z: Tensor, allowed: Mapping[int, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def _rows(
+        self, z: Tensor, allowed: Mapping[int, Tensor], known: Tensor, stop: int | None, reading: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         D = len(self.sizes)
         u = torch.special.ndtr(z.double()).float().clamp(max=BELOW_ONE)
-        read = self.bias.repeat(len(z), 1, 1)
-        codes, log_weight = torch.empty(len(z), D, dtype=torch.long, device=z.device), z.new_zeros(len(z))
-        for j, column in enumerate(self.order):
-            first = F.silu(read[:, j])
-            second = first + F.silu(first @ self.hidden[j] + self.hidden_bias[j])
-            p = self.heads[j](second).softmax(1)
-            if column in allowed:
-                p = p * allowed[column].to(p)
-                log_weight = log_weight + p.sum(1).log()
-            codes[:, column] = x = inverted(p, u[:, column])
-            if j + 1 < D:
-                read[:, j + 1 :] += self.reading[self.start[j] + x, j + 1 :]
+        codes, log_weight, read = known.clone(), z.new_zeros(len(z)), torch.empty_like(known)
+        for j, column in enumerate(self.order[:stop]):
+            if bool((codes[:, column] < 0).any()):
+                p = self._probabilities(j, read[:, :j], reading)
+                if column in allowed:
+                    p = p * allowed[column].to(p)
+                    log_weight = log_weight + p.sum(1).log()
+                codes[:, column] = inverted(p, u[:, column])
+            read[:, j] = self.start[j] + codes[:, column]
         return codes, u[:, D:], log_weight
+
+    def _probabilities(self, j: int, read: Tensor, reading: Tensor) -> Tensor:
+        """Probabilities (N, C) of the codes of the j-th column drawn, given the numbers (N, j) of those before it."""
+        seen = F.embedding_bag(read, reading[j], mode="sum") if j else read.new_zeros(len(read), self.width).float()
+        first = F.silu(seen + self.bias[j])
+        second = first + F.silu(first @ self.hidden[j] + self.hidden_bias[j])
+        return cast(Tensor, self.heads[j](second).softmax(1))
 
 
 def inverted(p: Tensor, u: Tensor) -> Tensor:

@@ -44,8 +44,13 @@ class RowSource(ABC):
     code: TableCode
 
     @abstractmethod
-    def draw(self, n: int, generator: torch.Generator, where: Where | None = None) -> DrawnRows:
-        """Draw n rows, weighted so that they stand for the rows that meet a condition, column to value."""
+    def draw(
+        self, n: int, generator: torch.Generator, where: Where | None = None, *, names: Sequence[Any] | None = None
+    ) -> DrawnRows:
+        """Draw n rows, weighted so that they stand for the rows that meet a condition, column to value.
+
+        Where only the columns of some `names` are asked of most rows, the others need not be drawn for these.
+        """
 
 
 class Modelled(RowSource):
@@ -54,19 +59,27 @@ class Modelled(RowSource):
     def __init__(self, code: TableCode, model: RowModel) -> None:
         self.code, self.model = code, model
 
-    def draw(self, n: int, generator: torch.Generator, where: Where | None = None) -> DrawnRows:
-        """Draw n rows, whose codes all may meet the condition."""
-        where = where or {}
+    def draw(
+        self, n: int, generator: torch.Generator, where: Where | None = None, *, names: Sequence[Any] | None = None
+    ) -> DrawnRows:
+        """Draw n rows, whose codes all may meet the condition; later columns come when they are asked for."""
+        where, z, model = where or {}, self.model.latents(n, generator), self.model
+        columns = self.code.names if names is None else [*names, *where]
+        stop = max((model.back[self.code.names.index(c)] + 1 for c in columns), default=0)
         allowed = {self.code.names.index(c): torch.from_numpy(self.code[c].allowed(v)) for c, v in where.items()}
-        codes, position, log_weight = (t.cpu() for t in self.model.draw(n, generator, allowed=allowed))
+        known, position, log_weight = model.rows(z, allowed, stop=stop)
+
+        def codes(rows: Tensor) -> Tensor:
+            return model.rows(z[rows], known=known[rows])[0].cpu()
 
         def table(rows: Tensor, names: Sequence[Any] | None = None) -> pd.DataFrame:
-            return self.code.decode(codes[rows], position[rows], names)
+            early = names is not None and all(model.back[self.code.names.index(c)] < stop for c in names)
+            return self.code.decode(known[rows].cpu() if early else codes(rows), position[rows].cpu(), names)
 
-        log_weight = log_weight.double()
+        log_weight = log_weight.double().cpu()
         if where:  # an interval of numbers may hold a part of a code's numbers only
             log_weight[~meets(table(torch.arange(n), list(where)), where)] = -torch.inf
-        return DrawnRows(log_weight, table, lambda: codes)
+        return DrawnRows(log_weight, table, lambda: codes(torch.arange(n)))
 
 
 class Sampled(RowSource):
@@ -78,7 +91,9 @@ class Sampled(RowSource):
     def __init__(self, code: TableCode, model: Any) -> None:
         self.code, self.model = code, model
 
-    def draw(self, n: int, generator: torch.Generator, where: Where | None = None) -> DrawnRows:
+    def draw(
+        self, n: int, generator: torch.Generator, where: Where | None = None, *, names: Sequence[Any] | None = None
+    ) -> DrawnRows:
         """Draw n rows; those that do not meet the condition have no weight."""
         rows = self._sample(n, generator)
         log_weight = torch.zeros(n, dtype=torch.float64)

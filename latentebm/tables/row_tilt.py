@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -62,11 +63,16 @@ class RowTilt:
         self.moments, self.theta, self.energy = list(moments), theta, energy
 
     @property
-    def columns(self) -> list[object]:
+    def columns(self) -> list[Any]:
         """Columns that the features read."""
         terms = [term for moment in self.moments for term in moment.terms]
         named = [c for term in terms for c in (*dict(term.where), term.column) if c is not None]
         return list(dict.fromkeys(named))
+
+    @property
+    def reads(self) -> list[Any] | None:
+        """Columns that the log-weight depends on, None for all."""
+        return None if self.energy is not None else self.columns
 
     def log_weight(self, drawn: DrawnRows) -> Tensor:
         """Log-weights (N,) of drawn rows, those of their condition included."""
@@ -87,8 +93,8 @@ def fit_targets(
         ValueError: a target's cell that no row of the pool has, targets that no weights reach, or that fewer than 100
             effective rows would carry.
     """
-    drawn = source.draw(pool, generator)
     names = list(dict.fromkeys(c for t in targets for c in t.columns()))
+    drawn = source.draw(pool, generator, names=names)
     rows = Rows(drawn.table(torch.arange(pool), names))
     wanted = None if reference is None else Rows(reference[names])
     moments = [moment for target in targets for moment in target.moments(rows, wanted)]

@@ -81,7 +81,7 @@ def check_table(name: str, table: pd.DataFrame, *, fewest: int = FEWEST_ROWS) ->
     Example:
         >>> check_table("biased", pd.DataFrame({"name": [f"person {i}" for i in range(30)]}))
         Traceback (most recent call last):
-        ValueError: biased: expected columns that repeat, got free text or identifiers in ['name']; leave them out: ...
+        ValueError: biased: expected columns that repeat, got free text or identifiers in ['name']; leave them out...
     """
     if not isinstance(table, pd.DataFrame):
         raise fail(name, "a pandas DataFrame", type(table).__name__, "pass pd.DataFrame(...)")
@@ -93,7 +93,7 @@ def check_table(name: str, table: pd.DataFrame, *, fewest: int = FEWEST_ROWS) ->
         raise fail(name, "each column name once", f"{twice} twice", "rename them, or drop one of each")
     unlike = [column for column in table.columns if _identifies(table[column])]
     if unlike:
-        fix = f"leave them out: table.drop(columns={unlike})"
+        fix = f"leave them out by table.drop(columns={unlike}) or --drop, or read dates as datetime64 (--date)"
         raise fail(name, "columns that repeat", f"free text or identifiers in {unlike}", fix)
     return table
 

@@ -167,7 +167,7 @@ class TableDebiaser(BaseEstimator):
             ValueError: not fitted yet.
         """
         self._ready()
-        drawn = self.source_.draw(pool or self.pool, stream(self.seed, 6))
+        drawn = self.source_.draw(pool or self.pool, stream(self.seed, 6), names=self.tilt_.reads)
         return weighed(self.tilt_.log_weight(drawn))
 
     def save(self, folder: Path | str) -> Path:
@@ -237,6 +237,8 @@ class TableDebiaser(BaseEstimator):
             Optimisation(lr=self.lr, schedule="onecycle", weight_decay=1e-2),
             validate=lambda: -model.log_prob(held).mean(),
             patience=8,
+            state=[rng],
+            data=[held],
             track=self._track(),
             description="rows",
         )

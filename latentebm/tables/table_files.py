@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from latentebm.checks import fail
-from latentebm.models.saving import load_config, load_weights, save_model
+from latentebm.disk.manifest import as_written, load_config
+from latentebm.models.saving import load_weights, save_model
 from latentebm.tables.column_codes import Column
 from latentebm.tables.moments_of_rows import Moment, Term
 from latentebm.tables.row_model import RowModel
@@ -47,8 +48,13 @@ def save_table_model(model: TableDebiaser, folder: Path | str) -> Path:
 def load_table_model(kind: type[TableDebiaser], folder: Path | str) -> TableDebiaser:
     """The estimator that `save_table_model` wrote."""
     config = load_config(folder)
-    if "columns" not in config["learned"]:
-        raise fail("run", "a folder of a table model", str(folder), "pass one that latentebm table wrote")
+    with as_written(Path(folder) / "config.json"):
+        if "columns" not in config["learned"]:
+            raise fail("run", "a folder of a table model", str(folder), "pass one that latentebm table wrote")
+        return _loaded(kind, folder, config)
+
+
+def _loaded(kind: type[TableDebiaser], folder: Path | str, config: dict[str, Any]) -> TableDebiaser:
     learned, shapes = config["learned"], config["models"]
     model = kind(**config["debiaser"])
     model.code_ = TableCode([_column(restored(c)) for c in learned["columns"]])

@@ -13,7 +13,7 @@ import pandas as pd
 from latentebm.checks import check_choice, check_number, fail
 from latentebm.tables.moments_of_rows import Moment, Rows, Term
 
-__all__ = ["Bound", "Mean", "Parity", "Share", "Target", "as_targets", "equal_opportunity"]
+__all__ = ["Bound", "Mean", "Parity", "Share", "Target", "as_targets", "equal_opportunity", "said"]
 
 Bound = Literal["equal", "at_most", "at_least"]
 BOUNDS = ("equal", "at_most", "at_least")
@@ -83,18 +83,24 @@ class Share(Target):
         """Columns of the shares and of the condition."""
         return (*_names(self.column), *(self.given or {}))
 
+    def cells(self, reference: Rows | None) -> list[tuple[dict[Any, Any], float]]:
+        """Each cell that the shares speak of, column to value, and its share."""
+        names, given = _names(self.column), dict(self.given or {})
+        shares = self.shares if self.shares is not None or reference is None else reference.shares(names, given)
+        return [
+            (dict(zip(names, value if len(names) > 1 else (value,), strict=True)), share)
+            for value, share in (shares or {}).items()
+        ]
+
     def moments(self, drawn: Rows, reference: Rows | None) -> list[Moment]:
         """One for each value: the mean of 1(x = v) − s over the rows meant is 0."""
         given = dict(self.given or {})
-        weight, names = 1 / drawn.share_above_zero(given), _names(self.column)
-        shares = self.shares if self.shares is not None or reference is None else reference.shares(names, given)
-        found = []
-        for value, share in (shares or {}).items():
-            cell = dict(zip(names, value if len(names) > 1 else (value,), strict=True))
+        weight, found = 1 / drawn.share_above_zero(given), []
+        for cell, share in self.cells(reference):
             if share > 0:
                 drawn.share_above_zero({**given, **cell})
             terms = (Term(weight, tuple({**given, **cell}.items())), Term(-weight * share, tuple(given.items())))
-            found.append(Moment(_said({**cell}, given), terms, share, self.bound, offset=share))
+            found.append(Moment(said(cell, given), terms, share, self.bound, offset=share))
         return found
 
 
@@ -196,7 +202,7 @@ class Parity(Target):
             cell = {**where, self.outcome: y, self.by: a}
             drawn.share_above_zero(cell, fix=self._fix())
             wanted = y_share[y] * a_share[a] / inside
-            found.append(Moment(_said(cell, {}), (Term(1.0, tuple(cell.items())),), wanted))
+            found.append(Moment(said(cell, {}), (Term(1.0, tuple(cell.items())),), wanted))
         return found
 
     def _bounded(
@@ -205,7 +211,7 @@ class Parity(Target):
     ) -> list[Moment]:  # fmt: skip
         held = [(self.outcome, y_share), (self.by, a_share)]
         found = [
-            Moment(_said({c: v}, where), (Term(1.0, tuple({**where, c: v}.items())),), s)
+            Moment(said({c: v}, where), (Term(1.0, tuple({**where, c: v}.items())),), s)
             for c, shares in held for v, s in shares.items() if s > 0
         ]  # fmt: skip
         for y in dict.fromkeys(y for y, _ in present):
@@ -271,7 +277,9 @@ def _names(column: Any) -> tuple[Any, ...]:
     return tuple(column) if isinstance(column, list | tuple) else (column,)
 
 
-def _said(cell: Mapping[Any, Any], given: Mapping[Any, Any]) -> str:
+def said(cell: Mapping[Any, Any], given: Mapping[Any, Any]) -> str:
+    """A cell and its condition in words."""
+
     def joined(parts: Mapping[Any, Any]) -> str:
         return ", ".join(f"{c}={v}" for c, v in parts.items())
 

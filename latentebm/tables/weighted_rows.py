@@ -39,7 +39,7 @@ def draw_rows(
     for start in range(0, n, BLOCK):
         size = min(BLOCK, n - start)
         pool = min(MOST_POOL, max(PILOT, math.ceil(1.05 * size * ratio)))
-        drawn = source.draw(pool, generator, where)
+        drawn = source.draw(pool, generator, where, names=tilt.reads)
         log_weight = tilt.log_weight(drawn)
         index = resample(log_weight, size, resampling="systematic", generator=generator)
         parts.append(drawn.table(index))
@@ -55,7 +55,7 @@ def _pilot(source: RowSource, tilt: RowTilt, generator: torch.Generator, where: 
     """Largest weight over the mean weight, in a pilot that is enlarged until the condition is met often enough."""
     size = PILOT
     while True:
-        log_weight = tilt.log_weight(source.draw(size, generator, where))
+        log_weight = tilt.log_weight(source.draw(size, generator, where, names=tilt.reads))
         met = int((log_weight > -torch.inf).sum())
         if met >= ENOUGH or (size >= MOST_PILOT and met):
             return float(log_weight.max().exp() / log_weight.exp().mean())

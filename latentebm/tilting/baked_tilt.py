@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import check_int, check_rng, fail
+from latentebm.disk.manifest import load_config
 from latentebm.files import check_absent
 from latentebm.gradients import differentiate
 from latentebm.models.latent_model import attempt
-from latentebm.models.saving import load_config, load_weights, save_model
+from latentebm.models.saving import load_weights, save_model
 from latentebm.models.tilts import Tilt, ValueAndGrad
 from latentebm.progress import Track, silent
 from latentebm.rng import draw_seed, permutation, seeded

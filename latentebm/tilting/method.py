@@ -17,8 +17,8 @@ from latentebm.models.tilts import Tilt
 from latentebm.models.vae import VAE
 from latentebm.progress import Track
 from latentebm.sampling.importance.weights import WeightSums
+from latentebm.tilting.fit_tilt import fit_members
 from latentebm.tilting.held_out import held_out_gain
-from latentebm.tilting.members import fit_members
 from latentebm.tilting.objectives import Objective
 from latentebm.tilting.reweight import cluster_weights, principal_scores
 from latentebm.tilting.spaces import Space

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from latentebm.checks import check_int, check_number, fail
@@ -118,24 +120,35 @@ def cluster_weights(
     check_number("shrinkage", shrinkage, low=0)
     if biased.shape[1:] != reference.shape[1:]:
         raise fail("reference", f"{biased.shape[1]} features", reference.shape[1], "compute both alike")
+    # All chance first, in the order of the members: they are then fitted side by side.
+    jobs = [_clustering(biased, check_int("clusters", clusters), generator) for _ in range(members)]
+    with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        # The clusters are a partition to reweight, not an estimate: a few more steps would not change its use.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fits = [pool.submit(_responsibilities, *job, biased.numpy()) for job in jobs]
+        found = [fits[m].result() for m in track(range(members), "clusters")]
     weights = []
-    for m in track(range(members), "clusters"):
-        fitted = _clusters(biased, check_int("clusters", clusters), generator)
-        own, seen = (torch.from_numpy(fitted.predict_proba(x.numpy())) for x in (biased, reference[fold != m]))
+    for m, (mixture, own) in enumerate(found):
+        seen = torch.from_numpy(mixture.predict_proba(reference[fold != m].numpy()))
         share = own.mean(0)
         target = (seen.sum(0) + shrinkage * share) / (len(seen) + shrinkage)
         weights.append(own @ raked(own, target))
     return torch.stack(weights).float()
 
 
-def _clusters(biased: Tensor, clusters: int, generator: torch.Generator) -> GaussianMixture:
+def _responsibilities(
+    mixture: GaussianMixture, rows: np.ndarray, features: np.ndarray
+) -> tuple[GaussianMixture, Tensor]:
+    """A mixture fitted to some rows of features, and its responsibilities of all."""
+    fitted = mixture.fit(features[rows])
+    return fitted, torch.from_numpy(fitted.predict_proba(features))
+
+
+def _clustering(biased: Tensor, clusters: int, generator: torch.Generator) -> tuple[GaussianMixture, np.ndarray]:
+    """A mixture to fit, and the rows to fit it to."""
     rows = permutation(len(biased), generator, "cpu")[:LEARNED_FROM]
     count = max(1, min(clusters, len(rows) // 10))
-    fitted = GaussianMixture(count, reg_covar=1e-4, max_iter=60, random_state=draw_seed(generator))
-    with warnings.catch_warnings():
-        # The clusters are a partition to reweight, not an estimate: a few more steps would not change its use.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return fitted.fit(biased[rows].numpy())
+    return GaussianMixture(count, reg_covar=1e-4, max_iter=60, random_state=draw_seed(generator)), rows.numpy()
 
 
 def raked(own: Tensor, target: Tensor) -> Tensor:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_number, fail
+from latentebm.disk.statefile import digest, read_state, write_state
 from latentebm.processes import grouped
 from latentebm.registry import stored
-from latentebm.statefile import digest, read_state, write_state
 
 __all__ = ["Checkpoint", "checkpoints", "fit_checkpoint"]
 
@@ -53,7 +53,7 @@ _BLOCK: ContextVar[_Block | None] = ContextVar("checkpoints", default=None)
 
 
 @contextmanager
-def checkpoints(folder: Path | str, *, every: float = 60.0) -> Iterator[None]:
+def checkpoints(folder: Path | str, *, every: float = 60.0, keep: bool = False) -> Iterator[None]:
     """Let every fit inside the block write checkpoints into a folder, and go on from those it finds there.
 
     A block that was killed, run again, skips the fits that were done and goes on with the one that was not; its result
@@ -63,6 +63,7 @@ def checkpoints(folder: Path | str, *, every: float = 60.0) -> Iterator[None]:
     Arguments:
         folder: of the checkpoints, made where there is none.
         every: seconds between two checkpoints of a fit.
+        keep: whether the checkpoints of a block that has succeeded stay.
 
     Raises:
         ValueError: a checkpoint is damaged, or that of another fit: other data, settings, seed or order.
@@ -100,6 +101,8 @@ def checkpoints(folder: Path | str, *, every: float = 60.0) -> Iterator[None]:
         _BLOCK.reset(token)
         for number, handler in before.items():
             signal.signal(number, handler)
+    if keep:
+        return
     for path in block.paths:
         path.unlink(missing_ok=True)
     with suppress(OSError):  # it holds something else

@@ -4,35 +4,39 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 from latentebm import processes
+from latentebm._version import __version__
 from latentebm.checks import check_int, fail
 from latentebm.debiaser import Debiaser
+from latentebm.disk.folders import check_out, run_folder, unfinished
+from latentebm.disk.manifest import add_files, as_written
 from latentebm.evaluation.judges import Classifier
 from latentebm.evaluation.metrics import NEIGHBOURS
-from latentebm.files import sha256, write_atomic, write_json, write_text
+from latentebm.files import write_atomic, write_json, write_text
 from latentebm.progress import Track, silent
 from latentebm.report import render_report
 from latentebm.rng import stream
 from latentebm.sampling import Draws
 from latentebm.settings.fields import Settings
+from latentebm.training.checkpoint import checkpoints
 from latentebm.workflow.draws_check import stein_row
-from latentebm.workflow.folder import check_out, run_folder
 from latentebm.workflow.judge import check_made, fit_judge, judge_draws, run_metrics
 from latentebm.workflow.problem import Problem, pose
 from latentebm.workflow.run_figures import run_figures
 
-__all__ = ["RunResult", "check_npz", "debias", "save_samples"]
+__all__ = ["RunResult", "check_npz", "debias", "resume", "save_samples"]
 
+T = TypeVar("T")
 STEIN = 20  # stream of the signs of the Stein test: no other stage's draws shift
 
 
@@ -64,67 +68,120 @@ class _Clock:
         self.lines.append({**line, "seconds": self.seconds[name]})
 
 
-def debias(settings: Settings, *, track: Track = silent) -> RunResult:
+def debias(settings: Settings, *, track: Track = silent, every: float = 60.0) -> RunResult:
     """Run the whole job: split, VAE, tilt, draws, judgement, figures, report.
 
-    In a process group of torch.distributed every process calls it alike, and all return the same; rank 0 alone writes.
+    Fits write checkpoints, and the model is saved as soon as it is fitted, in a hidden folder beside the run's that
+    stays where the job fails, is stopped or killed. The same settings, or `resume`, then go on from there to the result
+    that the run would have had, bit by bit.
+
+    In a process group of torch.distributed every process calls it alike, and all return the same; rank 0 alone writes,
+    and there are no checkpoints of fits.
 
     Arguments:
         settings: what to do.
         track: shows progress.
+        every: seconds between the checkpoints of a fit.
 
     Returns:
         The run folder and its metrics.
 
     Raises:
-        ValueError: settings or data are not as described; nothing is written then.
-        UnmadeError: the trained generator never produces a wanted class (a ValueError); nothing is written then, and
-            the error holds the trained model.
-        FileNotFoundError: data that are not there; nothing is written then.
-        DivergedError: a loss became NaN or infinite; nothing is written then.
-        LostRankError: of several processes one has ended or hangs; nothing is written then.
+        ValueError: settings or data are not as described, or an unfinished run of other settings is there.
+        UnmadeError: the trained generator never produces a wanted class (a ValueError); the error holds the model.
+        FileNotFoundError: data that are not there.
+        DivergedError: a loss became NaN or infinite.
+        LostRankError: of several processes one has ended or hangs.
 
     Example:
         >>> debias(Settings(data="nowhere.npz", out="runs/nowhere"))
         Traceback (most recent call last):
         FileNotFoundError: data: expected a file at nowhere.npz, found none; check the path
     """
+    return _debias(settings, track, every, afresh=True)
+
+
+def resume(run: Path | str, *, track: Track = silent, every: float = 60.0) -> RunResult:
+    """Go on with a run that failed, was stopped or killed, with the settings it was begun with.
+
+    Arguments:
+        run: the folder it was to write.
+        track: shows progress.
+        every: seconds between the checkpoints of a fit.
+
+    Raises:
+        ValueError: there is no unfinished run, or another version began it; or what `debias` raises.
+
+    Example:
+        >>> resume("nowhere")
+        Traceback (most recent call last):
+        ValueError: resume: expected an unfinished run beside nowhere, got none; start it by debias
+    """
+    found = unfinished(run)
+    if found is None or "settings" not in found[1]:
+        raise fail("resume", f"an unfinished run beside {run}", "none", "start it by debias")
+    hidden, job = found
+    if job.get("latentebm") != __version__:
+        fix = "install that version, or start again with overwrite=True"
+        raise fail("resume", f"a run begun by version {__version__}", f"one of {job.get('latentebm')}, {hidden}", fix)
+    with as_written(hidden):
+        settings = Settings(**{**job["settings"], "out": str(run)})
+    return _debias(settings, track, every, afresh=False)
+
+
+def _debias(settings: Settings, track: Track, every: float, *, afresh: bool) -> RunResult:
     out, model = check_out(settings.out, settings.overwrite), Debiaser(**settings.debiaser()).check()
+    job = json.loads(json.dumps({"latentebm": __version__, "settings": {**settings.saved(), "out": ""}}))
     with ExitStack() as stack:
+
+        def begin() -> Path:
+            place = stack.enter_context(run_folder(out, settings.overwrite, job=job, afresh=afresh))
+            stack.enter_context(checkpoints(place.kept, every=every, keep=True))
+            return place.new
+
         # Of several processes rank 0 alone writes; what it cannot do is an error in all.
-        folder = processes.on_main(lambda: stack.enter_context(run_folder(out, settings.overwrite)))
-        metrics = _run(settings, model, folder, track if processes.rank() == 0 else silent)
+        metrics = _run(settings, model, processes.on_main(begin), track if processes.rank() == 0 else silent)
     return RunResult(out, metrics)
 
 
 def _run(settings: Settings, model: Debiaser, folder: Path | None, track: Track) -> dict[str, Any]:
     """Every stage of the job, its results written into a folder."""
     clock, rng = _Clock(), torch.Generator().manual_seed(settings.seed)
+
+    def write(what: Callable[[Path], T]) -> T | None:
+        return processes.on_main(lambda: what(cast(Path, folder)))
+
     with clock.stage("data"):
         problem = processes.together(lambda: _posed(settings, rng))
     with clock.stage("vae") as line:
         line["losses"] = model.fit_vae(problem.biased.images, track=track).vae_log_.losses
+        write(model.save)
     with clock.stage("classifier"):
         classifier = processes.on_main(lambda: _classifier(problem, model, rng, track))
     with clock.stage("tilt") as line:
         log = model.fit_tilt(problem.reference.images, track=track).energy_log_
         line |= {"losses": log.losses, "scores": [score.tolist() for score in log.scores]}
+        write(model.save)
     with clock.stage("draw") as line:
         prior, tilted = model.sample_prior(settings.samples), model.sample(settings.samples, track=track)
         line |= tilted.diagnostics
+        write(lambda place: save_samples(place / "samples.npz", tilted))
 
-    def rest() -> dict[str, Any]:
+    def rest(place: Path) -> dict[str, Any]:
         with clock.stage("judge"):
             verdict = judge_draws(problem, classifier, prior.x, tilted.x, rng, track)
             metrics = run_metrics(problem, model, tilted, verdict, rng)
             metrics["tilted"]["stein"] = stein_row(model.tilt(), tilted, stream(settings.seed, STEIN))
         with clock.stage("figures"):
-            _write_figures(cast(Path, folder), run_figures(problem, model, prior, tilted, verdict, rng), track)
+            _write_figures(place, run_figures(problem, model, prior, tilted, verdict, rng), track)
         metrics["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
-        _write(cast(Path, folder), settings, model, tilted, metrics, clock)
+        write_json(place / "metrics.json", metrics)
+        write_text(place / "log.jsonl", "".join(json.dumps(line) + "\n" for line in clock.lines))
+        add_files(place, ["samples.npz", "metrics.json"], settings=settings.saved())
+        render_report(place)
         return metrics
 
-    return cast(dict[str, Any], processes.from_main(processes.on_main(rest)))
+    return cast(dict[str, Any], processes.from_main(write(rest)))
 
 
 def _classifier(problem: Problem, model: Debiaser, generator: torch.Generator, track: Track) -> Classifier | None:
@@ -181,17 +238,3 @@ def save_samples(path: Path | str, draws: Draws) -> Path:
 def _write_figures(folder: Path, figures: dict[str, Figure], track: Track) -> None:
     for name in track(list(figures), "figures"):
         write_atomic(folder / "figures" / f"{name}.png", figures[name].savefig)
-
-
-def _write(
-    folder: Path, settings: Settings, model: Debiaser, tilted: Draws, metrics: dict[str, Any], clock: _Clock
-) -> None:
-    save_samples(folder / "samples.npz", tilted)
-    model.save(folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config["settings"] = {name: config["debiaser"][name] for name in settings.debiaser()} | settings.plain()
-    config["manifest"]["samples.npz"] = sha256(folder / "samples.npz")
-    write_json(folder / "config.json", config)
-    write_json(folder / "metrics.json", metrics)
-    write_text(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in clock.lines))
-    render_report(folder)

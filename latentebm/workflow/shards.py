@@ -16,12 +16,12 @@ from PIL import Image
 from latentebm import processes
 from latentebm.checks import check_choice, check_int, fail
 from latentebm.debiaser import Debiaser
+from latentebm.disk.statefile import digest
 from latentebm.files import write_atomic, write_json
 from latentebm.progress import Track, silent
 from latentebm.registry import stored
 from latentebm.rng import stream
 from latentebm.sampling import Draws
-from latentebm.statefile import digest
 
 __all__ = ["FORMATS", "check_stream", "stream_samples"]
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from latentebm.progress import Track, silent
-from latentebm.rng import child
+from latentebm.rng import child, on_device
 from latentebm.sampling.draws import base_chunks
 from latentebm.sampling.importance.resampling import make_resampler
-from latentebm.sampling.importance.weights import WeightSums
-from latentebm.sampling.target import Target
+from latentebm.sampling.importance.weights import WeightSums, base_chunk
+from latentebm.sampling.target import Target, target_device
 
 __all__ = ["PoolPart", "owners", "pool_part"]
 
@@ -57,13 +57,15 @@ def pool_part(
     Raises:
         ValueError: an energy is NaN or −∞.
     """
-    sums, resampler = WeightSums(pool), make_resampler("multinomial", n, child(generator))
+    device = target_device(tilt) or generator.device
+    choices, generator = child(generator), on_device(generator, device)
+    sums, resampler = WeightSums(pool), make_resampler("multinomial", n, choices)
     part = PoolPart(torch.empty(0), torch.empty(0), torch.full((n,), -1), sums)
     chunks: Callable[..., Any] = partial(base_chunks, generator=generator, track=track)
-    for i, (u, log_weight) in enumerate(chunks(tilt, len(rows), chunk)):
+    for i, (u, log_weight) in enumerate(chunks(tilt, len(rows), base_chunk(chunk, device))):
         if i == 0:
             part.latent, part.log_weight = u.new_zeros((n, *u.shape[1:])), log_weight.new_zeros(n)
-        draws, taken = (t.to(u.device) for t in resampler.update(sums.add(log_weight)))
+        draws, taken = (t.to(u.device) for t in resampler.update(sums.add(log_weight).to(choices.device)))
         part.latent[draws], part.log_weight[draws] = u[taken], log_weight[taken]
     part.index = resampler.index.cpu() + rows.start
     return part

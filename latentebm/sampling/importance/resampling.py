@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from latentebm.checks import check_choice, check_int, check_rng, fail
-from latentebm.rng import permutation
+from latentebm.checks import check_choice, check_int, fail
+from latentebm.rng import on_device, permutation
 from latentebm.sampling.importance.weights import WeightSums, check_weights, log_add
 
 __all__ = ["RESAMPLING", "Resampler", "TwoPass", "check_filled", "make_resampler", "pick_columns", "resample"]
@@ -18,13 +18,14 @@ __all__ = ["RESAMPLING", "Resampler", "TwoPass", "check_filled", "make_resampler
 class Resampler(ABC):
     """Draws n pool points in proportion to their weights, fed chunk by chunk.
 
-    ``index`` holds the pool index of each draw, (n,), −1 where it is not drawn yet.
+    The weights are where the generator is; ``index`` holds the pool index of each draw, (n,), −1 where it is not drawn
+    yet.
     """
 
     def __init__(self, n: int, generator: torch.Generator) -> None:
         self.n = check_int("n", n)
         self.generator = generator
-        self.index = torch.full((n,), -1, dtype=torch.long)
+        self.index = torch.full((n,), -1, dtype=torch.long, device=generator.device)
         self._seen = 0
 
     @abstractmethod
@@ -33,11 +34,11 @@ class Resampler(ABC):
 
     def finish(self) -> Tensor:
         """Order (n,) in which the draws are to be given, such that every prefix is a fair sample."""
-        return torch.arange(self.n)
+        return torch.arange(self.n, device=self.index.device)
 
     def uniform(self, n: int) -> Tensor:
         """All the chance in the choices: `n` uniform numbers in double precision."""
-        return torch.rand(n, generator=self.generator, device=self.generator.device, dtype=torch.float64).cpu()
+        return torch.rand(n, generator=self.generator, device=self.generator.device, dtype=torch.float64)
 
     def _take(self, draws: Tensor, rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
         self.index[draws] = self._seen + rows
@@ -55,8 +56,10 @@ class Multinomial(Resampler):
     def update(self, log_weight: Tensor) -> tuple[Tensor, Tensor]:
         before, self._log_sum = self._log_sum, log_add(self._log_sum, log_weight)
         if self._log_sum == -math.inf:
-            return self._take(torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long), len(log_weight))
-        replaced = (self.uniform(self.n) >= math.exp(before - self._log_sum)).nonzero()[:, 0]
+            none = torch.empty(0, dtype=torch.long, device=log_weight.device)
+            return self._take(none, none, len(log_weight))
+        fresh = self.uniform(self.n) >= math.exp(before - self._log_sum)
+        replaced = fresh.nonzero()[:, 0]
         rows = _pick(log_weight, self.uniform(len(replaced)))
         return self._take(replaced, rows, len(log_weight))
 
@@ -66,13 +69,13 @@ class WithoutReplacement(Resampler):
 
     def __init__(self, n: int, generator: torch.Generator) -> None:
         super().__init__(n, generator)
-        self._keys = torch.full((n,), -math.inf, dtype=torch.float64)
+        self._keys = torch.full((n,), -math.inf, dtype=torch.float64, device=generator.device)
 
     def update(self, log_weight: Tensor) -> tuple[Tensor, Tensor]:
         keys = log_weight - self.uniform(len(log_weight)).log_().neg_().log_()
         best, where = torch.cat([self._keys, keys]).topk(self.n)
         fresh = where[(where >= self.n) & (best > -math.inf)] - self.n
-        free = torch.ones(self.n, dtype=torch.bool)
+        free = torch.ones(self.n, dtype=torch.bool, device=keys.device)
         free[where[where < self.n]] = False
         draws = free.nonzero()[:, 0][: len(fresh)]
         self._keys[draws] = keys[fresh]
@@ -91,7 +94,7 @@ class TwoPass(Resampler):
 
     def finish(self) -> Tensor:
         """A random order."""
-        return permutation(self.n, self.generator, "cpu")
+        return permutation(self.n, self.generator, self.index.device)
 
 
 class Systematic(TwoPass):
@@ -101,15 +104,16 @@ class Systematic(TwoPass):
         super().start(log_sum)
         self._below = 0.0
         # Rounding in the cumulated weights must not push a grid point off either end.
-        self._shift = min(max(float(self.uniform(1)), self.n * 1e-11), 1 - self.n * 1e-11)
+        shift = float(self.uniform(1))
+        self._shift = min(max(shift, self.n * 1e-11), 1 - self.n * 1e-11)
 
     def update(self, log_weight: Tensor) -> tuple[Tensor, Tensor]:
         """Give each row the grid points that fall within its share of the cumulated weights."""
         ends = self._below + (log_weight - self._log_sum).exp().cumsum(0) * self.n
         self._below = float(ends[-1])
         upto = (ends - self._shift).ceil().clamp(0, self.n).long()  # grid points below each end
-        rows = torch.repeat_interleave(upto.diff(prepend=torch.tensor([self._filled])).clamp(min=0))
-        draws = torch.arange(self._filled, self._filled + len(rows))
+        rows = torch.repeat_interleave(upto.diff(prepend=upto.new_tensor([self._filled])).clamp(min=0))
+        draws = torch.arange(self._filled, self._filled + len(rows), device=rows.device)
         self._filled += len(rows)
         return self._take(draws, rows, len(log_weight))
 
@@ -130,7 +134,7 @@ class Residual(TwoPass):
         expected = (log_weight - self._log_sum).exp() * self.n
         whole = expected.floor()
         copies = torch.repeat_interleave(whole.long())[: self.n - self._filled]
-        claimed = torch.arange(self._filled, self._filled + len(copies))
+        claimed = torch.arange(self._filled, self._filled + len(copies), device=copies.device)
         self._filled += len(copies)
         draws, rows = self._rest.update((expected - whole).log())
         open_ = draws >= self._filled
@@ -170,9 +174,9 @@ def resample(log_weight: Tensor, n: int, *, resampling: str = "multinomial", gen
     if not isinstance(log_weight, Tensor) or log_weight.ndim != 1 or not len(log_weight):
         got = tuple(log_weight.shape) if isinstance(log_weight, Tensor) else type(log_weight).__name__
         raise fail("log_weight", "a tensor of shape (K,), K ≥ 1", got, "pass one log-weight per point")
-    resampler = make_resampler(resampling, n, check_rng(generator))
     sums = WeightSums(len(log_weight))
     chunk = sums.add(log_weight)
+    resampler = make_resampler(resampling, n, on_device(generator, chunk.device))
     check_weights(sums)
     if isinstance(resampler, TwoPass):
         resampler.start(sums.log_sum)

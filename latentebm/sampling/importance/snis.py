@@ -11,11 +11,11 @@ from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, check_rng, fail
 from latentebm.progress import Track, silent
-from latentebm.rng import child
+from latentebm.rng import child, on_device
 from latentebm.sampling.draws import Draws, base_chunks, gather_draws
 from latentebm.sampling.importance.resampling import RESAMPLING, TwoPass, check_filled, make_resampler
-from latentebm.sampling.importance.weights import BASE_DRAWS, WeightSums, check_weights
-from latentebm.sampling.target import Target
+from latentebm.sampling.importance.weights import WeightSums, base_chunk, check_weights, double
+from latentebm.sampling.target import Target, target_device
 
 __all__ = ["SNIS"]
 
@@ -29,8 +29,9 @@ class SNIS:
     The pool is never held: n independent weighted reservoirs take the multinomial draws in one pass. Systematic and
     residual resampling know their counts only after a first pass, and replay the pool from the generator's state.
 
-    Of the `pool`, K base draws, `chunk` are held at once. Draws by ``multinomial`` resampling are independent, those
-    ``without_replacement`` distinct: their distribution approaches the tilted one only as the pool outgrows n.
+    Of the `pool`, K base draws, `chunk` are held at once, by default 65,536, on a GPU four times as many. Draws by
+    ``multinomial`` resampling are independent, those ``without_replacement`` distinct: their distribution comes near the
+    tilted one only as the pool outgrows n.
 
     References:
         Using the SIR algorithm to simulate posterior distributions (Rubin, 1988)
@@ -45,12 +46,13 @@ class SNIS:
     """
 
     pool: int = 1_000_000
-    chunk: int = BASE_DRAWS
+    chunk: int | None = None
     resampling: str = "multinomial"
 
     def __post_init__(self) -> None:
         check_int("pool", self.pool)
-        check_int("chunk", self.chunk)
+        if self.chunk is not None:
+            check_int("chunk", self.chunk)
         check_choice("resampling", self.resampling, RESAMPLING)
 
     @torch.no_grad()
@@ -64,18 +66,22 @@ class SNIS:
         check_rng(generator)
         if self.resampling == "without_replacement" and n > self.pool:
             raise fail("n", f"at most pool={self.pool} distinct draws", n, "enlarge the pool")
-        resampler = make_resampler(self.resampling, n, child(generator))
+        device = target_device(tilt) or generator.device
+        choices, generator = child(generator), on_device(generator, device)
+        if device.type == "cuda":
+            choices = on_device(choices, device)
+        resampler = make_resampler(self.resampling, n, choices)
         replay = generator.get_state()
-        chunks = partial(base_chunks, tilt, self.pool, self.chunk, generator=generator, track=track)
+        chunks = partial(base_chunks, tilt, self.pool, base_chunk(self.chunk, device), generator=generator, track=track)
         sums = WeightSums(self.pool)
         if isinstance(resampler, TwoPass):
             for _, log_weight in chunks():
                 sums.add(log_weight)
             resampler.start(check_weights(sums).log_sum)
             generator.set_state(replay)
-            held = _held(n, chunks(), lambda w: resampler.update(w.double().cpu()))
+            held = _held(n, chunks(), lambda w: resampler.update(double(w).to(choices.device)))
         else:
-            held = _held(n, chunks(), lambda w: resampler.update(sums.add(w)))
+            held = _held(n, chunks(), lambda w: resampler.update(sums.add(w).to(choices.device)))
             check_weights(sums)
         order = check_filled(resampler).finish()
         latent, log_weight = (t[order.to(t.device)] for t in held)

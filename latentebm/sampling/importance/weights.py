@@ -10,10 +10,22 @@ from torch import Tensor
 
 from latentebm.checks import check_int, fail
 
-__all__ = ["BASE_DRAWS", "LEAST_ESS", "WeightSums", "check_log_weight", "check_weights", "ess", "log_add", "normalised"]
+__all__ = ["BASE_DRAWS", "LEAST_ESS", "WeightSums", "check_log_weight", "check_weights"]
+__all__ += ["base_chunk", "double", "ess", "log_add", "normalised"]
 
 LEAST_ESS = 0.01  # effective share of the weights below which they have collapsed
-BASE_DRAWS = 65_536  # at once, on any device: the draws of a seed depend on it
+BASE_DRAWS = 65_536  # at once, on a GPU four times as many: the draws of a seed depend on it
+
+
+def base_chunk(chunk: int | None, device: torch.device) -> int:
+    """Base draws at once: as asked for, or by the device.
+
+    Example:
+        >>> base_chunk(None, torch.device("cpu"))
+        65536
+    """
+    own = 4 * BASE_DRAWS if device.type == "cuda" else BASE_DRAWS
+    return own if chunk is None else check_int("chunk", chunk)
 
 
 def normalised(log_weight: Tensor, dim: int = 0) -> Tensor:
@@ -74,11 +86,12 @@ class WeightSums:
 
     def add(self, log_weight: Tensor) -> Tensor:
         """Take a chunk (n,) of log-weights and return it in double precision; NaN and +∞ are refused."""
-        chunk = check_log_weight(log_weight.detach().double().cpu())
+        chunk = check_log_weight(double(log_weight))
         self.count += len(chunk)
         self.log_sum = log_add(self.log_sum, chunk)
         self._squares = log_add(self._squares, 2 * chunk)
-        top = torch.cat([self._top, chunk.topk(min(len(chunk), self._length + 1)).values])
+        held = self._top.to(chunk.device)
+        top = torch.cat([held, chunk if len(held) <= self._length else chunk[chunk > held[-1]]])
         self._top = top.topk(min(len(top), self._length + 1)).values
         return chunk
 
@@ -116,7 +129,8 @@ class WeightSums:
     @property
     def pareto_k(self) -> float:
         """Shape of the generalised Pareto tail fitted to the largest weights; −∞ if they are all alike, NaN if few."""
-        tail = (self._top - self._top[0]).exp()
+        top = self._top.cpu()
+        tail = (top - top[0]).exp()
         excess = tail[:-1] - tail[-1]
         if len(excess) < 5:
             return math.nan
@@ -133,6 +147,11 @@ class WeightSums:
         names = ("ess", "pareto_k", "pareto_k_threshold", "log_z", "log_z_se")
         found = {name: getattr(self, name) for name in names}
         return found | {"reliable": found["ess"] >= LEAST_ESS and found["pareto_k"] < found["pareto_k_threshold"]}
+
+
+def double(log_weight: Tensor) -> Tensor:
+    """Log-weights in double precision: on their device, or on the CPU where the device has none."""
+    return (log_weight.cpu() if log_weight.device.type == "mps" else log_weight).detach().double()
 
 
 def check_weights(sums: WeightSums) -> WeightSums:

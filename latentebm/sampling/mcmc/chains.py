@@ -9,15 +9,17 @@ from torch import Tensor
 
 from latentebm.checks import check_int, check_rng
 from latentebm.progress import Track, silent
-from latentebm.rng import normal, uniform
+from latentebm.rng import normal, on_device, uniform
+from latentebm.sampling.compiled.rounding import check_precision
 from latentebm.sampling.mcmc.kernels import Kernel, check_kernel, check_preconditioner
-from latentebm.sampling.mcmc.moves import BLOCK, MoveBlock, clip_gradient, fastest, move_block
+from latentebm.sampling.mcmc.moves import Fastest, MoveBlock, clip_gradient, fastest
 from latentebm.sampling.mcmc.state import ChainInfo, ChainRun, ChainState, chain_chunk, start_chains
 from latentebm.sampling.target import Potential
 
 __all__ = ["run_chains"]
 
 Moved = tuple[Tensor, Tensor]  # counts, path
+GPU_NOISE = 1 << 25  # standard normal draws held at once on a GPU
 
 
 @torch.no_grad()
@@ -32,6 +34,7 @@ def run_chains(
     thin: int = 1,
     chunk: int | None = None,
     compile: bool | None = None,  # noqa: A002 - the name torch users know
+    precision: str = "fp32",
     partial: bool = False,
     track: Track = silent,
 ) -> ChainRun:
@@ -47,12 +50,17 @@ def run_chains(
         trace: how many chains, from the first, have their path kept, every `thin`-th step; at most `chunk`.
         chunk: chains evaluated at once, which bounds the memory; None chooses by the device.
         compile: None runs a perceptron energy (`FusedMLP`, `EnergyNet`, a latent tilt of any strength) as a compiled
-            program where it applies: float32 on the CPU, with a C++ compiler at hand; it is built in under a second.
-            True also compiles blocks of steps of any other potential with ``torch.compile``, which takes some ten
-            seconds once and pays for long runs, and warns where there is no compiler. False runs the plain steps.
+            program where it applies: float32 on the CPU, with a C++ compiler at hand, built in under a second; or on an
+            NVIDIA GPU, with two hidden layers, built in seconds for all numbers of chains. True also compiles blocks of
+            steps of any other potential: by ``torch.compile`` on the CPU, which takes some ten seconds for each shape,
+            and on a GPU by recording them once. It warns where that fails. False runs the plain steps.
+        precision: of the operands of a perceptron's matrix products, ``fp32``, ``tf32`` or ``bf16`` with sums in
+            float32: faster on a GPU's matrix units, and only imitated elsewhere. The chains then follow the rounded
+            energy, under MALA exactly: where it is off by at most δ nats, densities are by a factor of e^{2δ}.
 
     Raises:
-        ValueError: a start is not finite, or the target's own ``value_and_grad`` gives other values.
+        ValueError: a start is not finite, the target's own ``value_and_grad`` gives other values, or a precision other
+            than fp32 for an energy that is no perceptron.
         FloatingPointError: an energy of −∞, which would hold its chain forever.
 
     Example:
@@ -65,6 +73,7 @@ def run_chains(
     """
     check_kernel(kernel)
     check_rng(generator)
+    check_precision(precision)
     for name, value, low in (("n_steps", n_steps, 1), ("trace", trace, 0), ("thin", thin, 1)):
         check_int(name, value, low=low)
     x, step = (state.position, state.step) if isinstance(state, ChainState) else (state, 0)
@@ -78,14 +87,14 @@ def run_chains(
     n, trace = len(state.position), min(trace, len(state.position), chunk)
     counts = torch.zeros(3, dtype=torch.float64, device=state.position.device)  # read once, at the end
     path = [state.position.new_empty((0, trace, *state.position.shape[1:]))]
+    generator = on_device(generator, state.position.device)
     own = kernel.block(generator)
-    potential, move = fastest(potential, state.position, compile) if own is None else (potential, own)
+    fast = Fastest(potential, own, own) if own else fastest(potential, state.position, compile, precision)
     first = state.step
     try:
-        for block in track(_blocks(n_steps, state.position[:chunk].numel()), "chains"):
-            # Odd blocks are not worth a program of their own.
-            plain = own or move_block
-            run = _Run(move if block == BLOCK else plain, plain, potential, kernel, generator)
+        blocks = _blocks(n_steps, state.position[:chunk], fast.block)
+        for block in track(blocks, "chains"):
+            run = _Run(fast, kernel, generator, block == blocks[0] > 1)
             state, moved = _advance(run, state, block, chunk, trace)
             path += [moved[0][1]] if trace else []
             for counted, _ in moved:
@@ -93,23 +102,27 @@ def run_chains(
     except KeyboardInterrupt:
         if not partial:
             raise
+    _check_sunk(state.energy)
     return ChainRun(state, _info(kernel, counts, n, first, state.step), torch.cat(path)[thin - 1 :: thin])
 
 
-def _blocks(n_steps: int, numel: int) -> list[int]:
+def _blocks(n_steps: int, x: Tensor, block: int) -> list[int]:
     """Steps cut into blocks whose noise is drawn at once; one by one where that noise would be large."""
-    block = BLOCK if numel <= 1 << 20 else 1
+    if x.is_cuda:
+        block = max(1, min(block, GPU_NOISE // x.numel()))
+        rest = n_steps % block
+        return [block] * (n_steps // block) + ([rest] if rest else [])
+    block = block if x.numel() <= 1 << 20 else 1
     return [block] * (n_steps // block) + [1] * (n_steps % block)
 
 
 class _Run(NamedTuple):
     """What every part of the chains is moved by."""
 
-    move: MoveBlock
-    plain: MoveBlock
-    potential: Potential
+    fast: Fastest
     kernel: Kernel
     generator: torch.Generator
+    whole: bool  # whether this block is of the length that most are of
 
 
 def _advance(run: _Run, state: ChainState, block: int, chunk: int, trace: int) -> tuple[ChainState, list[Moved]]:
@@ -119,29 +132,36 @@ def _advance(run: _Run, state: ChainState, block: int, chunk: int, trace: int) -
     after = [torch.empty_like(t) for t in state[:3]]
     moved = []
     for start in range(0, n, chunk):
-        # Nor is a last, smaller chunk worth a program of its own.
-        whole = start == 0 or start + chunk <= n
-        part, own = slice(start, start + chunk), run if whole else run._replace(move=run.plain)
-        moved.append(_advance_part(own, state, part, after, block, 0 if start else trace))
+        # Odd blocks, and a last, smaller chunk, are not worth a program of their own.
+        whole = run.whole and (start == 0 or start + chunk <= n)
+        move = run.fast.move if whole else run.fast.odd
+        moved.append(_advance_part(run, move, state, slice(start, start + chunk), after, block, 0 if start else trace))
     return ChainState(after[0], after[1], after[2], state.step + block, state.alone), moved
 
 
-def _advance_part(run: _Run, state: ChainState, part: slice, after: list[Tensor], block: int, trace: int) -> Moved:
+def _advance_part(
+    run: _Run, move: MoveBlock, state: ChainState, part: slice, after: list[Tensor], block: int, trace: int
+) -> Moved:
     """Move a part of the chains into `after`: its counts, and the path of its first `trace`."""
-    move, _, potential, kernel, generator = run
-    x = state.position[part]
-    noise = normal((block, *x.shape), generator, x)
-    tests = uniform((block, len(x)), generator, x) if kernel.adjusted else None
+    kernel, x = run.kernel, state.position[part]
+    noise = normal((block, *x.shape), run.generator, x)
+    tests = uniform((block, len(x)), run.generator, x) if kernel.adjusted else None
     scales = [kernel.scales(state.step + k) for k in range(block)]
     settings = (scales, kernel.preconditioner, kernel.clip, trace)
-    point, counts, path = move(potential, (x, state.energy[part], state.grad[part]), noise, tests, *settings)
-    sunk = torch.isneginf(point[1]).nonzero()
-    if len(sunk):
-        chain = part.start + int(sunk[0, 0])
-        raise FloatingPointError(f"potential: expected finite energies, got -inf at chain {chain}; bound it from below")
+    point, counts, path = move(run.fast.potential, (x, state.energy[part], state.grad[part]), noise, tests, *settings)
+    if not x.is_cuda:  # a GPU is asked once, at the end: to read from it waits for all work under way
+        _check_sunk(point[1], part.start)
     for whole, moved in zip(after, point, strict=True):
         whole[part] = moved
     return counts, path
+
+
+def _check_sunk(energy: Tensor, first: int = 0) -> None:
+    """Refuse energies (N,) of −∞ at chains counted from `first`."""
+    sunk = torch.isneginf(energy).nonzero()
+    if len(sunk):
+        chain = first + int(sunk[0, 0])
+        raise FloatingPointError(f"potential: expected finite energies, got -inf at chain {chain}; bound it from below")
 
 
 def _info(kernel: Kernel, counts: Tensor, chains: int, first: int, end: int) -> ChainInfo:

@@ -9,6 +9,7 @@ import torch
 
 from latentebm.checks import check_int, check_number, check_rng
 from latentebm.progress import Track, silent
+from latentebm.sampling.compiled.rounding import check_precision
 from latentebm.sampling.diagnostics import max_rhat
 from latentebm.sampling.draws import Draws, gather_draws
 from latentebm.sampling.mcmc.chains import run_chains
@@ -50,10 +51,12 @@ class Langevin:
     thin: int = 1
     chunk: int | None = None
     compile: bool | None = None
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
         check_kernel(self.kernel)
         check_number("target", self.target, low=0.01, high=0.99)
+        check_precision(self.precision)
         for name, low in (("n_steps", 1), ("warm_up", 0), ("trace", 0), ("thin", 1), ("chunk", 1)):
             if name != "chunk" or self.chunk is not None:
                 check_int(name, getattr(self, name), low=low)
@@ -69,13 +72,14 @@ class Langevin:
         """
         check_int("n", n)
         kernel, rng = self.kernel, check_rng(generator)
+        how: dict[str, Any] = {"compile": self.compile, "precision": self.precision}
         if kernel.adjusted and kernel.stepped and self.warm_up:
             pilots = self._start(tilt, min(n, PILOTS), kernel, rng)
-            fit: dict[str, Any] = {"target": self.target, "generator": rng, "compile": self.compile}
+            fit: dict[str, Any] = {"target": self.target, "generator": rng, **how}
             kernel, _ = tune_step(tilt, pilots, kernel, self.warm_up, **fit)
         start = self._start(tilt, n, kernel, rng)
         kept: dict[str, Any] = {"trace": min(self.trace, n), "thin": self.thin, "chunk": self.chunk, "track": track}
-        run = run_chains(tilt, start, kernel, self.n_steps, generator=rng, compile=self.compile, **kept)
+        run = run_chains(tilt, start, kernel, self.n_steps, generator=rng, **how, **kept)
         report = {"sampler": type(kernel).__name__.lower(), **run.info._asdict()}
         report["rhat"] = max_rhat(run.trace[len(run.trace) // 2 :])
         if run.info.acceptance < STUCK:

@@ -6,18 +6,22 @@ import functools
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from latentebm.sampling.compiled.captured import Captured
+from latentebm.sampling.compiled.gpu_chains import GPUPerceptrons, gpu_form
 from latentebm.sampling.compiled.perceptrons import compiled_form
+from latentebm.sampling.compiled.rounding import AGREEMENT, rounded_form
 from latentebm.sampling.target import Potential, agrees, value_and_grad
 
-__all__ = ["BLOCK", "MoveBlock", "Point", "all_finite", "clip_gradient", "fastest", "langevin_update"]
+__all__ = ["BLOCK", "Fastest", "MoveBlock", "Point", "all_finite", "clip_gradient", "fastest", "langevin_update"]
 __all__ += ["langevin_update_foreach", "log_acceptance", "move_block", "why_not_compiled"]
 
 MoveBlock = Callable[..., Any]
+GPU_BLOCK = 64  # steps of a program that leaves the GPU's multiprocessors only at the end
 Point = tuple[Tensor, Tensor, Tensor]  # positions (N, *event), energies (N,), gradients (N, *event)
 BLOCK = 8  # steps per block: enough to spread a compiled call's fixed cost, few enough to compile in seconds
 
@@ -139,8 +143,9 @@ def all_finite(energy: Tensor, grad: Tensor) -> Tensor:
 
 def _keepable(energy: Tensor, grad: Tensor) -> Tensor | None:
     """Mask (N,) of finite proposals, or None if all surely are; −∞ passes, to be found and raised by the caller."""
-    if not torch.compiler.is_compiling() and math.isfinite((energy.sum() + grad.sum()).item()):
-        return None  # one cheap sum settles the usual case
+    # On a CPU one cheap sum settles the usual case; to read it from a GPU would wait for all work under way.
+    if not torch.compiler.is_compiling() and not energy.is_cuda and math.isfinite((energy.sum() + grad.sum()).item()):
+        return None
     return all_finite(energy, grad) | torch.isneginf(energy)
 
 
@@ -156,27 +161,68 @@ def clip_gradient(grad: Tensor, bound: float) -> tuple[Tensor, Tensor]:
     return grad * factor, (norm > bound).sum()
 
 
-def fastest(target: Potential, x: Tensor, compile: bool | None) -> tuple[Potential, MoveBlock]:  # noqa: A002
-    """The form of a target that runs fastest, and what moves its chains: see `compile` of `run_chains`.
+class Fastest(NamedTuple):
+    """A form of a target, what moves chains over it by whole blocks of whole chunks, and what by any others."""
+
+    potential: Potential
+    move: MoveBlock
+    odd: MoveBlock
+    block: int = BLOCK  # most steps of a block
+
+
+def fastest(
+    target: Potential,
+    x: Tensor,
+    compile: bool | None,  # noqa: A002
+    precision: str = "fp32",
+) -> Fastest:
+    """The form of a target that runs fastest: see `compile` and `precision` of `run_chains`.
 
     A compiled program is taken where it agrees with the potential at some points (N, *event).
     """
+    program = None if compile is False else gpu_form(target, x, precision)
+    if program is not None and agrees(target, program, x, AGREEMENT[precision]):
+        return Fastest(program, _call_gpu, _call_gpu, GPU_BLOCK)
+    if precision != "fp32":
+        return Fastest(rounded_form(target, precision), move_block, move_block)
     program = None if compile is False else compiled_form(target, warn=compile is True)
     if program is not None and agrees(target, program, x):
-        return program, move_block
+        return Fastest(program, move_block, move_block)
     if not compile:
-        return target, move_block
+        return Fastest(target, move_block, move_block)
+    if x.is_cuda:
+        return Fastest(target, Captured(move_block), move_block)
     if reason := why_not_compiled():
         warnings.warn(f"compile: {reason}; the plain steps run instead", RuntimeWarning, stacklevel=4)
-        return target, move_block
-    return target, _call_compiled
+        return Fastest(target, move_block, move_block)
+    return Fastest(target, _call_compiled, move_block)
+
+
+def _call_gpu(
+    potential: GPUPerceptrons,
+    point: Point,
+    noise: Tensor,
+    uniform: Tensor | None,
+    scales: list[tuple[float, float]],
+    preconditioner: Tensor | None,
+    clip: float | None,
+    trace: int,
+) -> tuple[Point, Tensor, Tensor]:
+    if preconditioner is not None or clip is not None:  # which the program does not know: its energies alone serve
+        return move_block(potential, point, noise, uniform, scales, preconditioner, clip, trace)
+    return potential.move(point, noise, uniform, _table(scales, noise), trace)
+
+
+def _table(scales: list[tuple[float, float]], like: Tensor) -> Tensor:
+    """Scales as a tensor (K, 2), without waiting for the device."""
+    table = torch.tensor(scales, dtype=like.dtype, pin_memory=like.is_cuda)
+    return table.to(like.device, non_blocking=True)
 
 
 def _call_compiled(*moving: Any) -> tuple[Point, Tensor, Tensor]:
     potential, point, noise, uniform, scales, *rest = moving
     # Scales go in as a tensor: as numbers, each new one would be compiled into a program of its own.
-    table = torch.tensor(scales, dtype=noise.dtype, device=noise.device)
-    return _compiled()(potential, point, noise, uniform, table, *rest)
+    return _compiled()(potential, point, noise, uniform, _table(scales, noise), *rest)
 
 
 @functools.cache

@@ -26,6 +26,7 @@ def tune_step(
     generator: torch.Generator,
     target: float = 0.574,
     compile: bool | None = None,  # noqa: A002 - the name torch users know
+    precision: str = "fp32",
 ) -> tuple[Kernel, ChainState]:
     r"""Fit the step size of a Metropolis-adjusted kernel to a target acceptance, while the chains run.
 
@@ -57,7 +58,7 @@ def tune_step(
     check_number("target", target, low=0.01, high=0.99)
     potential = kernel.sees(potential, state if isinstance(state, Tensor) else state.position)
     state = start_chains(potential, state) if isinstance(state, Tensor) else state
-    potential, _ = fastest(potential, state.position, None if compile else compile)
+    potential = fastest(potential, state.position, None if compile else compile, precision).potential
     drift, scale = kernel.scales(0)
     log_step, later = math.log(drift or scale), []
     for t in range(n_steps):

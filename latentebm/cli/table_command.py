@@ -1,0 +1,197 @@
+"""The command ``table``."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentebm.checks import fail
+from latentebm.cli.console import console, errors_exit
+
+if TYPE_CHECKING:
+    # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
+    import pandas as pd
+
+    from latentebm.tables.targets import Target
+
+__all__ = ["parse_target", "table"]
+
+FIX = "pass for example 'income by sex', 'income by sex within occupation at most 0.05', or 'sex: F=0.5, M=0.5'"
+TARGETS = "Repeatable: 'income by sex [within job] [at most 0.05]' for parity, 'sex: F=0.5, M=0.5' for shares, or JSON."
+PARITY = re.compile(r"(?P<outcome>.+?) by (?P<by>.+?)(?: within (?P<within>.+?))?(?: at most (?P<at_most>[\d.]+))?$")
+
+
+def _option(text: str) -> Any:
+    return typer.Option(help=text)
+
+
+@errors_exit()
+def table(
+    file: Annotated[
+        Path, typer.Argument(help="Table: .csv or .tsv (both also .gz), .parquet, or - for a .csv from the input.")
+    ],
+    out: Annotated[Path, _option("Folder for the report, the model and the drawn rows.")],
+    target: Annotated[list[str] | None, _option(TARGETS)] = None,
+    reference: Annotated[
+        Path | None, _option("Reference table, for targets without shares ('sex'), or, with no target, as a whole.")
+    ] = None,
+    label: Annotated[
+        str | None, _option("Column a classifier learns from drawn rows; by default the outcome of the first parity.")
+    ] = None,
+    date: Annotated[list[str] | None, _option("Column that holds dates, repeatable.")] = None,
+    drop: Annotated[list[str] | None, _option("Column to leave out, such as an identifier, repeatable.")] = None,
+    na: Annotated[list[str] | None, _option("Cell that means missing, besides empty ones, repeatable.")] = None,
+    sep: Annotated[str | None, _option("Separator of cells; by the file's name if left out.")] = None,
+    rows: Annotated[int, _option("Rows to draw.")] = 10_000,
+    test_share: Annotated[float, _option("Share of the rows held out to judge by.")] = 0.25,
+    width: Annotated[int, _option("Hidden units per column.")] = 64,
+    steps: Annotated[int, _option("Training steps of 256 rows.")] = 1000,
+    pool: Annotated[int, _option("Rows that the tilt is fitted on.")] = 100_000,
+    seed: Annotated[int, _option("Random seed of the whole run.")] = 0,
+    overwrite: Annotated[bool, _option("Replace an earlier run.")] = False,
+) -> None:
+    """Learn a table, tilt its generator to target shares or parity, draw rows, report.
+
+    Example: latentebm table census.csv --target 'income by sex' --out runs/census
+    """
+    from latentebm.disk.folders import check_out, run_folder
+
+    check_out(out, overwrite)
+    biased = _read(file, "FILE", date, drop, na, sep)
+    other = None if reference is None else _read(reference, "--reference", date, drop, na, sep)
+    targets = [parse_target(text, biased) for text in target or []]
+    from latentebm.tables.table_debiaser import TableDebiaser
+    from latentebm.tables.table_run import TableJob, table_tables
+
+    model = TableDebiaser(targets or None, width=width, steps=steps, pool=pool, seed=seed, verbose=True)
+    job = TableJob(biased, model, other, label, rows, test_share)
+    with run_folder(out, overwrite) as place:
+        metrics = job.judge()
+        job.write(place.new, metrics, kind=_kind(file))
+    for part in table_tables(metrics):
+        if part.title in ("Targets", "Utility", "Weights and cost"):
+            _print(part)
+    typer.echo(f"report {out / 'report.html'}\nrows   {out / f'samples{_kind(file)}'}")
+
+
+def parse_target(text: str, table: pd.DataFrame) -> Target:
+    """A target from the command line.
+
+    Example:
+        >>> import pandas as pd
+        >>> table = pd.DataFrame({"sex": ["F", "M"], "pay": ["low", "high"], "n": [1, 2]})
+        >>> parse_target("pay by sex at most 0.1", table)
+        Parity(outcome='pay', by='sex', within=None, given=None, at_most=0.1)
+        >>> parse_target("sex: F=0.5", table), parse_target("sex", table).shares
+        (Share(column='sex', shares={'F': 0.5}, given=None, bound='equal'), None)
+        >>> parse_target('{"mean": "n", "value": 1.5, "given": {"sex": "F"}}', table)
+        Mean(column='n', value=1.5, given={'sex': 'F'}, bound='equal')
+    """
+    from latentebm.tables.targets import Parity, Share
+
+    if text.lstrip().startswith("{"):
+        return _from_json(text)
+    if text in table.columns:
+        return Share(text)
+    parity = PARITY.fullmatch(text)
+    if parity and parity["by"] in table.columns:
+        bound = float(parity["at_most"] or 0)
+        return Parity(parity["outcome"], parity["by"], parity["within"], at_most=bound)
+    column, colon, listed = text.partition(":")
+    pairs = [part.rpartition("=") for part in listed.split(",")]
+    if not colon or not all(value.strip() and _number(share) is not None for value, _, share in pairs):
+        raise fail("--target", "a parity, shares of a column, or JSON", repr(text), FIX)
+    shares = {_typed(value.strip(), table.get(column.strip())): float(share) for value, _, share in pairs}
+    return Share(column.strip(), shares)
+
+
+def _from_json(text: str) -> Target:
+    """A target whose kind is the key that names its column: share, mean or parity."""
+    from latentebm.tables.targets import Mean, Parity, Share
+
+    kinds: dict[str, Any] = {"share": (Share, "column"), "mean": (Mean, "column"), "parity": (Parity, "outcome")}
+    fix = 'pass for example \'{"share": "sex", "shares": {"F": 0.5}, "given": {"pay": "low"}}\''
+    try:
+        parts = json.loads(text)
+        kind = next(k for k in kinds if k in parts)
+        build, first = kinds[kind]
+        made: Target = build(**{first: parts.pop(kind), **parts})
+    except (json.JSONDecodeError, StopIteration, TypeError, AttributeError) as error:
+        raise fail("--target", "JSON with one of share, mean, parity", f"{text} ({error})", fix) from None
+    return made
+
+
+def _typed(value: str, cells: pd.Series | None) -> Any:
+    """A value as its column holds it."""
+    from pandas.api import types
+
+    if cells is None or not types.is_numeric_dtype(cells.dtype):
+        return value
+    if types.is_bool_dtype(cells.dtype):
+        return value.lower() in ("true", "1")
+    number = _number(value)
+    return value if number is None else number
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _kind(file: Path) -> str:
+    from latentebm.data.table_file import kind_of
+
+    return kind_of(file, "FILE")
+
+
+def _read(
+    file: Path, name: str, dates: list[str] | None, drop: list[str] | None, na: list[str] | None, sep: str | None
+) -> pd.DataFrame:
+    import pandas as pd
+
+    from latentebm.data.table_file import read_table_file
+    from latentebm.data.text_table import Dialect
+
+    dialect = Dialect(sep or ("\t" if _kind(file) == ".tsv" else ","), na=tuple(na or ()))
+    values = read_table_file(file, dialect, name=name).values
+    for flag, columns in (("--drop", drop), ("--date", dates)):
+        if unknown := [c for c in columns or [] if c not in values.columns]:
+            raise fail(flag, "columns of the table", unknown, f"pass some of {list(map(str, values.columns))[:10]}")
+    values = values.drop(columns=list(drop or []))
+    for column in dates or []:
+        try:
+            values[column] = pd.to_datetime(values[column], format="ISO8601")
+        except (ValueError, TypeError) as error:
+            fix = "write them as 2020-12-31, or leave --date out"
+            raise fail("--date", f"dates in {column!r}", str(error).partition("\n")[0], fix) from None
+    return values.apply(_whole)
+
+
+def _whole(cells: pd.Series) -> pd.Series:
+    """Whole numbers that a gap or the reader turned into floats, as whole numbers again."""
+    import pandas as pd
+
+    if not pd.api.types.is_float_dtype(cells.dtype) or not cells.notna().any():
+        return cells
+    seen = cells.dropna()
+    if bool(((seen % 1 == 0) & (seen.abs() < 2**53)).all()):
+        return cells.astype("Int64" if cells.isna().any() else "int64")
+    return cells
+
+
+def _print(part: Any) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = Table(title=part.title, title_justify="left")
+    for i, head in enumerate(part.head):
+        shown.add_column(escape(head), justify="left" if i == 0 else "right")
+    for row in part.rows:
+        shown.add_row(*map(escape, row))
+    console.print(shown)
