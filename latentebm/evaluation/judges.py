@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ __all__ = ["Classifier", "fit_classifier"]
 def fit_classifier(
     data: Images,
     *,
+    build: Callable[[tuple[int, ...], int], Classifier] = Classifier,
     epochs: int = 2,
     batch_size: int = 128,
     lr: float = 3e-3,
@@ -33,8 +35,8 @@ def fit_classifier(
 
     .. math:: \min_\theta \mathrm{mean}_i\, -\log p_\theta(y_i|x_i)
 
-    The generator shuffles the batches, and `lr` is the peak of a one-cycle schedule; the initial weights come from
-    torch's default stream.
+    `build` makes it from the shape of an image and the number of classes. The generator shuffles the batches, and `lr`
+    is the peak of a one-cycle schedule; the initial weights come from torch's default stream.
 
     Example:
         >>> images = torch.zeros(40, 1, 8, 8, dtype=torch.uint8)
@@ -47,7 +49,7 @@ def fit_classifier(
     """
     if data.labels is None:
         raise fail("data", "labelled images", "no labels", "pass Images(images, labels, class_names)")
-    classifier = Classifier(tuple(data.images.shape[1:]), len(data.class_names)).to(device)
+    classifier = build(tuple(data.images.shape[1:]), len(data.class_names)).to(device)
     batches = Minibatches(
         data.images.to(device), data.labels.to(device), batch_size=batch_size, epochs=epochs, generator=generator
     )
@@ -55,6 +57,6 @@ def fit_classifier(
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
         return F.cross_entropy(classifier(batch[0].float() / 255), batch[1])
 
-    known: dict[str, Any] = {"state": [generator], "track": track, "description": "classifier"}
+    known: dict[str, Any] = {"state": [generator], "noise": [], "track": track, "description": "classifier"}
     fit(classifier, loss, batches, Optimisation(lr=lr, schedule="onecycle"), **known)
     return classifier.eval()

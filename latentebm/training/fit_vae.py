@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from latentebm import processes
-from latentebm.checks import check_choice, check_number
+from latentebm.checks import check_choice, check_number, fail
 from latentebm.data.batches import minibatches
 from latentebm.data.stored import StoredImages
 from latentebm.models.vae import VAE
 from latentebm.progress import Track, silent
+from latentebm.rng import on_device
 from latentebm.training.averaged import averaged
 from latentebm.training.fit import FitResult, fit
+from latentebm.training.mixed_in import MixedIn
 from latentebm.training.optimisation import Optimisation
 
 __all__ = ["PRECISIONS", "bf16_pays", "fit_vae"]
@@ -42,8 +44,9 @@ def fit_vae(
     precision: str = "auto",
     weights: Tensor | None = None,
     labels: Tensor | None = None,
+    mixed: MixedIn | None = None,
     held_out: Tensor | None = None,
-    patience: int = 5,
+    patience: int | None = 5,
     generator: torch.Generator,
     track: Track = silent,
 ) -> FitResult:
@@ -56,7 +59,8 @@ def fit_vae(
 
     With `kl_weight` β above 1 the codes of all images together come closer to the prior, from which new ones are drawn.
     The precision is ``fp32``, ``bf16`` autocast, or ``auto``: bf16 where the processor has it. The ELBO of images held
-    out picks the best state, and stops the fit after `patience` checks, 25 steps apart, without improvement.
+    out picks the best state, and stops the fit after `patience` checks, 25 steps apart, without improvement. Images
+    `mixed` in take their share of every batch from the others.
 
     References:
         beta-VAE (Higgins et al., 2017), https://openreview.net/forum?id=Sy2fzU9gl
@@ -71,16 +75,22 @@ def fit_vae(
     device = next(vae.parameters()).device
     check_number("kl_weight", kl_weight, low=0, open_low=True)
     check_choice("precision", precision, PRECISIONS)
+    if mixed is not None and labels is not None:
+        raise fail("mixed", "None with labels, which mixed images lack", "both", "pass one of the two")
     autocast = precision == "bf16" or (precision == "auto" and bf16_pays(device))
     beside = [torch.ones(len(images)) if weights is None else weights, *([] if labels is None else [labels])]
     sizes: dict[str, Any] = {"batch_size": batch_size, "epochs": epochs, "generator": generator}
     batches = minibatches(images, *beside, device=device, own=processes.own_rows, **sizes)
-    generator = processes.own_stream(generator)  # of the noise, where several processes share each batch
+    generator = processes.own_stream(generator)  # the order of the batches is common to all processes, noise is not
+    noise = on_device(generator, device)
 
     def loss(batch: tuple[Tensor, ...]) -> Tensor:
         x, weight, *label = batch
         known = {"labels": label[0]} if label else {}
-        nats = vae.loss(x.float() / 255, generator=generator, kl_weight=kl_weight, autocast=autocast, **known)
+        x = x.float() / 255
+        if mixed is not None:
+            x, weight = mixed.into(x, weight, generator)
+        nats = vae.loss(x, generator=noise, kl_weight=kl_weight, autocast=autocast, **known)
         return (weight * nats).mean()
 
     validate = None if held_out is None else _held_out_score(vae, held_out.to(device), kl_weight)
@@ -88,7 +98,10 @@ def fit_vae(
     vae.train()
     optimisation = Optimisation(lr=lr, schedule="onecycle")
     held = [] if held_out is None else [held_out]
-    known: dict[str, Any] = {"state": [generator], "data": held, "track": track, "description": "VAE"}
+    # What is mixed in is picked afresh in every step, and other processes' parts come by exchange: no graph of either.
+    fixed = mixed is None and processes.world() == 1
+    known: dict[str, Any] = {"state": [generator, noise], "noise": [noise] if fixed else None, "data": held}
+    watch |= {"track": track, "description": "VAE"}
     with processes.exchange():
         result = fit(vae, averaged(vae, loss, batches.batch_size), batches, optimisation, **watch, **known)
     vae.eval()

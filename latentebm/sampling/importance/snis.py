@@ -30,8 +30,8 @@ class SNIS:
     residual resampling know their counts only after a first pass, and replay the pool from the generator's state.
 
     Of the `pool`, K base draws, `chunk` are held at once, by default 65,536, on a GPU four times as many. Draws by
-    ``multinomial`` resampling are independent, those ``without_replacement`` distinct: their distribution comes near the
-    tilted one only as the pool outgrows n.
+    ``multinomial`` resampling are independent, those ``without_replacement`` distinct: their distribution comes near
+    the tilted one only as the pool outgrows n.
 
     References:
         Using the SIR algorithm to simulate posterior distributions (Rubin, 1988)
@@ -67,9 +67,7 @@ class SNIS:
         if self.resampling == "without_replacement" and n > self.pool:
             raise fail("n", f"at most pool={self.pool} distinct draws", n, "enlarge the pool")
         device = target_device(tilt) or generator.device
-        choices, generator = child(generator), on_device(generator, device)
-        if device.type == "cuda":
-            choices = on_device(choices, device)
+        choices, generator = on_device(child(generator), device), on_device(generator, device)
         resampler = make_resampler(self.resampling, n, choices)
         replay = generator.get_state()
         chunks = partial(base_chunks, tilt, self.pool, base_chunk(self.chunk, device), generator=generator, track=track)
