@@ -26,7 +26,7 @@ def averaged(module: nn.Module, loss: Callable[[Any], Tensor], batch_size: int) 
         return loss
     # Parts differ in size by one where the processes do not divide the batch; none is ever empty (see `own_rows`).
     weight = len(processes.share(batch_size)) * processes.world() / batch_size
-    shared = DistributedDataParallel(_Forward(module, loss), broadcast_buffers=False)
+    shared = DistributedDataParallel(_Forward(module, loss))
 
     def mean(batch: Any) -> Tensor:
         own = weight * shared(batch)
