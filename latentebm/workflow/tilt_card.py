@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from latentebm._version import __version__
 from latentebm.checks import fail
 from latentebm.models.storage.tilt_folder import tilt_config
-from latentebm.report.page import Table
+from latentebm.report.page import Page, picture, render_page
+from latentebm.report.run_tables import Table
 
 __all__ = ["push_to_hub", "tilt_card", "tilt_page"]
 
@@ -57,23 +54,24 @@ def tilt_page(folder: Path, metrics: Mapping[str, Any], settings: Mapping[str, A
     tables = [Table(name, sentence, head, [_cells(r) for r in rows]) for name, rows in metrics["shares"].items()]
     weights = [[key, f"{value:.4g}"] for key, value in metrics["tilted"].items() if isinstance(value, float)]
     tables.append(Table("Weights", "How well the draws represent the tilt.", ["quantity", "value"], weights))
-    figures = [(name, folder / "figures" / f"{name}.png") for name in ("before", "after")]
-    loader = PackageLoader("latentebm", "report")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.get_template("page.html").render(
+    grids = [
+        picture(folder / "figures" / f"{name}.png", f"a grid of draws {name} the tilt", sentence)
+        for name, sentence in (("before", "Draws of the model as it is."), ("after", "Draws of the tilted model."))
+    ]
+    reliable = metrics["tilted"]["reliable"]
+    rejected = "Held-out reference items rejected every tilt: the draws are untilted."
+    plain = [[name, str(value)] for name, value in settings.items()]
+    page = Page(
         title=f"latentebm: tilt of {settings['model']}",
-        finding=f"The tilt balances {_aim(settings)}.",
-        reliable=metrics["tilted"]["reliable"],
-        reliability=_weights(metrics),
-        unjudged="",
-        remarks=[]
-        if metrics["gain"] != 0
-        else ["Held-out reference items rejected every tilt: the draws are untilted."],
-        tables=tables,
-        figures=[_figure(name, path) for name, path in figures if path.is_file()],
-        version=__version__,
-        settings=json.dumps(dict(settings), indent=2, ensure_ascii=False),
+        headline=f"Tilt of {settings['model']}",
+        lead=f"The tilt balances {_aim(settings)}.",
+        verdicts=[("good" if reliable else "bad", "Reliable." if reliable else "Unreliable.", _weights(metrics))],
+        before=grids[0],
+        after=grids[1],
+        worries=[LIMITS, *([rejected] if metrics["gain"] == 0 else [])],
+        tables=[*tables, Table("Settings", "How the run was made.", ["setting", "value"], plain)],
     )
+    return render_page(page)
 
 
 def push_to_hub(folder: Path | str, repo: str, *, api: Any = None) -> str:
@@ -120,9 +118,3 @@ def _weights(metrics: Mapping[str, Any]) -> str:
     t = metrics["tilted"]
     state = "reliable" if t["reliable"] else "not reliable: a few draws carry almost all the weight"
     return f"Effective sample size {100 * t['ess']:.3g} % of the pool; the weights are {state}."
-
-
-def _figure(name: str, path: Path) -> dict[str, Any]:
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    sentence = {"before": "Draws of the model as it is.", "after": "Draws of the tilted model."}[name]
-    return {"title": name, "data": data, "sentence": sentence, "wide": False}
