@@ -1,113 +1,243 @@
-"""Ten classes with a long tail: class balance before and after the tilt, on MNIST and Fashion-MNIST.
+"""Ten classes with a long tail: the tilt, with and without learning from the reference, beside every alternative.
 
-    python benchmarks/longtail.py [--data mnist fashion-mnist] [--dims 2 10] [--ratio 50] [--seeds 0] [--epochs 40]
-                                  [--json FILE]
+    python benchmarks/longtail.py [--data mnist:50 fashion-mnist:50] [--sizes 25 10 100] [--seeds 0 1 2 3 4]
+                                  [--methods …] [--device cpu] [--jobs 1] [--json FILE] [--data-root FOLDER]
+    python benchmarks/longtail.py --table
 
-Each line is one run of ``latentebm debias --classes all --proportions long-tail:RATIO``. Fashion-MNIST needs a network
-or its files in a folder that ``--data-root`` names (``FashionMNIST/raw``, unpacked).
+Each finished row is appended to the JSON lines file at once, and rows that are there already are skipped, so that the
+work can be stopped and resumed. Cells come in the order of the arguments, sizes outermost; `--jobs` processes share
+them. Every set of draws is judged by three classifiers of real images made differently (TV is of their mean shares) and
+by one that also knows a VAE's reconstructions; they are trained once and kept. Fashion-MNIST needs a network or its
+files in a folder that `--data-root` names (``FashionMNIST/raw``). Seconds mean little where processes share a machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
+import functools
+import itertools
 import json
-import tempfile
+import multiprocessing
+import statistics
+import time
 from pathlib import Path
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+import torch
+from torch import Tensor
 
-from latentebm.files import write_json
+from latentebm.data.images import Images
+from latentebm.debiaser import Debiaser
+from latentebm.evaluation.baselines import BASELINES, Task
+from latentebm.evaluation.fidelity import copied_share, frechet_distance
+from latentebm.evaluation.fixed_features import fixed_features
+from latentebm.evaluation.judges import Classifier, fit_classifier
+from latentebm.evaluation.panel import Panel, fit_panel, large_judge, linear_judge
+from latentebm.evaluation.panel_shares import panel_shares
+from latentebm.models.saving import load_weights, save_weights
+from latentebm.rng import seeded, stream
+from latentebm.sampling import Draws
 from latentebm.settings.fields import Settings
-from latentebm.workflow.judge import UnmadeError
-from latentebm.workflow.run import debias
+from latentebm.workflow.problem import Problem, pose
 
-KEPT = ("shares", "tv", "tv_interval", "frechet", "coverage", "ess", "pareto_k", "heldout_gain", "reliable")
+# What each row of ours sets beside the default; auto is the default itself.
+OURS: dict[str, dict[str, Any]] = {
+    "both, then the tilt": {"learn_from": "both"},
+    "frozen, then the tilt": {"learn_from": "biased"},
+    "both, then the tilt (conv)": {"learn_from": "both", "network": "conv"},
+    "both, then the tilt (no clusters)": {"learn_from": "both", "clusters": 0},
+    "both at half, affine, then the tilt": {"learn_from": "both", "reference_share": "0.5", "augment": "affine"},
+}
+OTHERS = ["oversampled", "importance-weighted", "fine-tuned", "reference only", "likelihood-free weights", "untilted"]
+CONTROLS = ["real images held out", "the same, reconstructed"]
+METHODS = [*list(OURS)[:2], "oversampled", *CONTROLS, *list(OURS)[2:], *OTHERS[1:]]
+DRAWS, POOL = 5_000, 200_000
+MAKES = {"small convnet": Classifier, "large convnet": large_judge, "linear model": linear_judge, "insider": Classifier}
+KEY = ("data", "size", "method", "seed", "dim", "epochs")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", default=["mnist", "fashion-mnist"])
-    parser.add_argument("--data-root", default=None)
-    parser.add_argument("--dims", type=int, nargs="+", default=[2, 10])
-    parser.add_argument("--ratio", type=float, default=50)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--data", nargs="+", default=["mnist:50", "fashion-mnist:50"], help="name:ratio")
+    parser.add_argument("--data-root", default=None, help="folder of Fashion-MNIST's files")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[25, 10, 100], help="reference images per class")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--methods", nargs="+", default=METHODS, help=f"among {', '.join(METHODS)}")
+    parser.add_argument("--dim", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=Settings.epochs)
-    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".jsonl"))
+    parser.add_argument("--folder", type=Path, default=Path("runs/longtail"), help="where the judges are kept")
+    parser.add_argument("--table", action="store_true", help="print the table of the rows there are, and stop")
     arguments = parser.parse_args()
-    found = json.loads(arguments.json.read_text()) if arguments.json and arguments.json.is_file() else []
-    for data in arguments.data:
-        root = None if data == "mnist" else arguments.data_root
-        for dim in arguments.dims:
-            for seed in arguments.seeds:
-                common = {"data": data, "dim": dim, "ratio": arguments.ratio, "seed": seed}
-                common["epochs"] = arguments.epochs
-                # A line measured again takes the place of the old one.
-                found = [row for row in found if {k: row[k] for k in common} != common]
-                try:
-                    found.append({**common, **measure(root=root, **common)})
-                except UnmadeError as refused:
-                    print(refused, flush=True)
-                    continue
-                print(json.dumps(found[-1]), flush=True)
-                if arguments.json:
-                    write_json(arguments.json, found)
-    print_table(found)
+    if not arguments.table:
+        work(arguments)
+    print(table(read(arguments.json)))
 
 
-def measure(data: str, dim: int, ratio: float, seed: int, epochs: int, root: str | None) -> dict:
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(
-            data=data,
-            data_root=root,
-            classes="all",
-            proportions=f"long-tail:{ratio:g}",
-            latent_dim=dim,
-            seed=seed,
-            epochs=epochs,
-            out=f"{folder}/run",
-        )
-        metrics = debias(settings).metrics
-    line = {side: {k: v for k, v in metrics[side].items() if k in KEPT} for side in ("untilted", "tilted")}
-    counts = {side: metrics["data"][side] for side in ("biased", "reference")}
-    accuracy, seconds = metrics["classifier"]["accuracy"], metrics["seconds"]["total"]
-    return {**counts, **line, "accuracy": accuracy, "seconds": seconds}
+def work(arguments: argparse.Namespace) -> None:
+    """Deal the missing cells out to processes, all methods of one data, size and seed to one of them at a time."""
+    done = [tuple(row[name] for name in KEY) for row in read(arguments.json)]
+    groups = []
+    for size, methods in itertools.product(arguments.sizes, _groups(arguments.methods)):
+        for seed, data in itertools.product(arguments.seeds, arguments.data):
+            keys = [(data, size, method, seed, arguments.dim, arguments.epochs) for method in methods]
+            groups.append([dict(zip(KEY, key, strict=True)) for key in keys if key not in done])
+    known = (arguments.device, arguments.data_root, arguments.folder)
+    jobs = [(group, *known, arguments.json) for group in groups if group]
+    for data in dict.fromkeys(arguments.data):
+        judges(data, arguments.data_root, arguments.device, arguments.folder)
+    if arguments.jobs == 1:
+        for job in jobs:
+            run(job)
+        return
+    with multiprocessing.get_context("spawn").Pool(arguments.jobs) as pool:
+        for _ in pool.imap_unordered(run, jobs, chunksize=1):
+            pass
 
 
-def print_table(found: list[dict]) -> None:
-    table = Table(
-        title="Ten classes, exponential tail: total variation to uniform, smallest class share (uniform: 10 %)"
-    )
-    for head in (
-        "data",
-        "d",
-        "seed",
-        "epochs",
-        "TV before",
-        "TV after",
-        "smallest before",
-        "after",
-        "ESS",
-        "Fréchet",
-        "seconds",
-    ):
-        table.add_column(head, justify="left" if head == "data" else "right")
-    for row in found:
-        before, after = row["untilted"], row["tilted"]
-        table.add_row(
-            row["data"],
-            str(row["dim"]),
-            str(row["seed"]),
-            str(row["epochs"]),
-            f"{before['tv']:.3f}",
-            f"{after['tv']:.3f}",
-            f"{100 * min(before['shares']):.1f} %",
-            f"{100 * min(after['shares']):.1f} %",
-            f"{100 * after['ess']:.0f} %",
-            f"{before['frechet']:.0f} to {after['frechet']:.0f}",
-            f"{row['seconds']:.0f}",
-        )
-    Console(width=150).print(table)
+def _groups(methods: list[str]) -> list[list[str]]:
+    """Methods that share a VAE of the biased images stay together."""
+    alone = [[method] for method in methods if method in OURS or method == "oversampled"]
+    rest = [method for method in methods if [method] not in alone]
+    return [*alone, rest] if rest else alone
+
+
+def run(job: tuple[list[dict], str, str | None, Path, Path]) -> None:
+    """Measure every method of one group, and write each row once it is there."""
+    cells, device, root, folder, path = job
+    torch.set_num_threads(1)
+    for cell in cells:
+        start = time.perf_counter()
+        row = {**cell, **measure(cell, device, root, folder), "seconds": time.perf_counter() - start, "device": device}
+        with path.open("a", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps({name: row[name] for name in (*KEY, "tv", "copied")}), flush=True)
+
+
+def measure(cell: dict, device: str, root: str | None, folder: Path) -> dict:
+    """Fit one method, draw from it, and judge the draws."""
+    problem, panel = posed(cell["data"], cell["size"], cell["seed"], root), judges(cell["data"], root, device, folder)
+    model, draws = fitted(cell, problem, device, root)
+    real = problem.real.float01().to(device)[:DRAWS]
+    rng = stream(cell["seed"], 10)
+    x = draws.x.to(device)
+    seen, meant = panel.read(x)
+    found = panel_shares(seen, meant, list(panel.strangers), problem.classes, problem.target, generator=rng)
+    embed = panel.strangers["small convnet"].embed
+    features, held, own = embed(x), embed(real), embed(problem.reference.float01().to(device))
+    sources = model.sources_ if model is not None and hasattr(model, "sources_") else None
+    return {
+        "tv": found.tv,
+        "tv_interval": found.tv_interval,
+        "tv_each": {name: judge["tv"] for name, judge in found.each.items()},
+        "tv_meant": found.meant["tv"],
+        "shares": found.shares,
+        "disagreed": found.disagreed,
+        "frechet": frechet_distance(features, held),
+        "frechet_fixed": frechet_distance(fixed_features(x), fixed_features(real)),
+        "copied": copied_share(features, own, held, generator=torch.Generator().manual_seed(0)),
+        "ess": draws.diagnostics.get("ess"),
+        "learned": None if sources is None else {k: v for k, v in sources.as_dict().items() if k != "why"},
+    }
+
+
+def fitted(cell: dict, problem: Problem, device: str, root: str | None) -> tuple[Debiaser | None, Draws]:
+    """The draws of a method, and the debiaser they are from where there is one."""
+    method, sizes = cell["method"], {"latent_dim": cell["dim"], "seed": cell["seed"], "epochs": cell["epochs"]}
+    biased, reference = problem.biased.images, problem.reference.images
+    if method in OURS:
+        model = Debiaser(**sizes, pool=POOL, device=device, **OURS[method]).fit(biased, reference)
+        return model, model.sample(DRAWS)
+    if method == CONTROLS[0]:
+        return None, Draws(problem.real.float01().to(device)[:DRAWS], torch.zeros(0), torch.zeros(0), {})
+    model = biased_vae(cell["data"], cell["size"], cell["seed"], cell["dim"], cell["epochs"], device, root)
+    if method == CONTROLS[1]:
+        x = problem.real.float01().to(device)[:DRAWS]
+        return model, Draws(model.vae_.decode(model.vae_.encode(x)), torch.zeros(0), torch.zeros(0), {})
+    steps = cell["epochs"] * (len(biased) // 256)
+    task = Task(vae=model.vae_, biased=biased, reference=reference, steps=steps, kl_weight=1.5, seed=cell["seed"])
+    sampled = BASELINES[method](task)
+    return None, sampled.sample(DRAWS, generator=torch.Generator().manual_seed(1000 + cell["seed"]))
+
+
+@functools.lru_cache(maxsize=4)
+def posed(data: str, size: int, seed: int, root: str | None) -> Problem:
+    """The biased and the reference set of a seed."""
+    name, _, ratio = data.partition(":")
+    tail = {"classes": "all", "proportions": f"long-tail:{ratio}", "reference_per_class": size, "seed": seed}
+    settings = Settings(data=name, data_root=None if name == "mnist" else root, **tail)
+    return pose(settings, torch.Generator().manual_seed(seed))
+
+
+@functools.lru_cache(maxsize=1)
+def biased_vae(data: str, size: int, seed: int, dim: int, epochs: int, device: str, root: str | None) -> Debiaser:
+    """A VAE of the biased images alone, which the baselines start from."""
+    model = Debiaser(latent_dim=dim, seed=seed, epochs=epochs, device=device)
+    return model.fit_vae(posed(data, size, seed, root).biased.images)
+
+
+@functools.lru_cache(maxsize=2)
+def judges(data: str, root: str | None, device: str, folder: Path) -> Panel:
+    """The panel of a dataset, the same for every cell; it is trained once and kept in the folder.
+
+    What it knows of reconstructions is those of a VAE of all training images, so that it favours no method.
+    """
+    name = data.partition(":")[0]
+    train, rng = posed(data, 25, 0, root).judge_train, stream(0, 9)
+    paths = {kind: folder / f"{name}-{kind.replace(' ', '-')}.safetensors" for kind in MAKES}
+    if not all(path.exists() for path in paths.values()):
+        train_judges(train, device, rng, paths)
+    known = {kind: make((1, 28, 28), len(train.class_names)) for kind, make in MAKES.items()}
+    for kind, judge in known.items():
+        load_weights(paths[kind], judge)
+        judge.to(device).eval()
+    insider = known.pop("insider")
+    return Panel(known, insider)
+
+
+def train_judges(train: Images, device: str, rng: torch.Generator, paths: dict[str, Path]) -> None:
+    model = Debiaser(latent_dim=10, seed=0, epochs=4, device=device).fit_vae(train.images)
+    with seeded(rng):
+        small = fit_classifier(train, epochs=4, generator=rng, device=device)
+        panel = fit_panel(small, train, lambda x: reconstructed(model, x, device), generator=rng)
+    test = {**panel.strangers, "insider": panel.insider}
+    for kind, path in paths.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_weights(path, test[kind])
+
+
+def reconstructed(model: Debiaser, x: Tensor, device: str) -> Tensor:
+    return model.vae_.decode(model.vae_.encode(x.to(device)))
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def table(rows: list[dict]) -> str:
+    """Markdown: one line for each dataset, size and method; mean ± sd over seeds."""
+    head = "| data | per class | method | TV | TV, as meant | Fréchet | fixed features | copied | ESS | seeds |"
+    lines = [head, "|---" * 10 + "|"]
+    order = {name: i for i, name in enumerate(METHODS)}
+    kinds = sorted({(r["data"], r["size"], r["method"]) for r in rows}, key=lambda k: (k[0], k[1], order[k[2]]))
+    for kind in kinds:
+        group = [r for r in rows if (r["data"], r["size"], r["method"]) == kind]
+        shown = (("tv", 3), ("tv_meant", 3), ("frechet", 1), ("frechet_fixed", 4), ("copied", 2), ("ess", 2))
+        cells = [kind[0], str(kind[1]), kind[2], *(spread(group, *each) for each in shown), str(len(group))]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def spread(group: list[dict], name: str, digits: int) -> str:
+    values = [r[name] for r in group if r[name] is not None]
+    if not values:
+        return "–"
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 if __name__ == "__main__":

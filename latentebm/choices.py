@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from latentebm import sampling
-from latentebm.checks import check_choice, check_int, check_number
+from latentebm.checks import check_choice, check_int, check_number, fail
+from latentebm.data.augment import AUGMENTATIONS
 from latentebm.devices import pick_device
 from latentebm.models.likelihoods import LIKELIHOODS
 from latentebm.models.networks import make_network
@@ -20,6 +21,7 @@ from latentebm.training.fit_vae import PRECISIONS
 
 __all__ = ["check_settings", "chosen_method", "chosen_sampler", "kl_weight"]
 
+LEARN_FROM = ("auto", "biased", "both")
 # Classes whose objects a config file can hold.
 SAMPLING = ("SNIS", "Rejection", "ISIR", "Langevin", "HMC", "NUTS", "ULA", "MALA", "SGLD", "ImproperSGLD", "RandomWalk")
 HARD = ("PCN", "PCNL", "EllipticalSlice", "TemperedSMC", "ParallelTempering", "Auto")
@@ -45,6 +47,7 @@ def check_settings(settings: DebiaserSettings) -> None:
     make_network(settings.network, settings.width)
     check_choice("likelihood", settings.likelihood, LIKELIHOODS)
     check_choice("precision", settings.precision, PRECISIONS)
+    _check_sources(settings)
     pick_device(settings.device)
     chosen_method(settings)
     chosen_sampler(settings, 1)
@@ -90,6 +93,17 @@ def kl_weight(settings: DebiaserSettings) -> float:
         (1.5, 2.0)
     """
     return (1.0 if settings.latent_dim <= 3 else 1.5) if settings.kl_weight is None else settings.kl_weight
+
+
+def _check_sources(settings: DebiaserSettings) -> None:
+    """Refuse a share or an augmentation outside its range, or one that nothing would read."""
+    check_choice("learn_from", settings.learn_from, LEARN_FROM)
+    check_choice("augment", settings.augment, ("auto", *AUGMENTATIONS))
+    if settings.reference_share != "auto":
+        check_number("reference_share", settings.reference_share, low=0, high=0.99, open_low=True)
+    for name in ("reference_share", "augment"):
+        if settings.learn_from == "biased" and getattr(settings, name) != "auto":
+            raise fail(name, "auto with learn_from=biased", repr(getattr(settings, name)), "pass learn_from=both")
 
 
 def _chosen(settings: DebiaserSettings, choices: Registry) -> Any:

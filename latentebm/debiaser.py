@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,9 @@ from latentebm.sampling import SNIS, Draws
 from latentebm.settings.declaration import described, setting
 from latentebm.settings.fields import DebiaserSettings
 from latentebm.tilting.method import TiltMethod
+from latentebm.training.fit import FitResult
 from latentebm.training.fit_vae import fit_vae
+from latentebm.vae_sources import Sources, choose_sources
 
 __all__ = ["Debiaser"]
 
@@ -53,6 +57,7 @@ class Debiaser(DebiaserSettings, BaseEstimator):
 
     Attributes:
         vae_: the fitted VAE.
+        sources_: what it learned from, and why; see `Sources`.
         biased_: the biased images, (N, C, H, W), uint8, which a small reference's tilt starts from, of images on disk a
             random part of 32 MiB; not saved.
         energy_: the fitted energy.
@@ -89,32 +94,37 @@ class Debiaser(DebiaserSettings, BaseEstimator):
         self.check()
         images, wanted = as_data(biased, "biased").images, as_data(reference, "reference").whole().images
         _check_reference(wanted, tuple(images.shape[1:]))
-        return self.fit_vae(images).fit_tilt(wanted)
+        return self.fit_vae(images, wanted).fit_tilt(wanted)
 
-    def fit_vae(self, biased: ImageData, *, track: Track | None = None) -> Debiaser:
-        """Fit the VAE alone to biased images.
+    def fit_vae(self, biased: ImageData, reference: ImageData | None = None, *, track: Track | None = None) -> Debiaser:
+        """Fit the VAE alone, to biased images and, as ``learn_from`` says, to reference images too.
 
         Raises:
-            ValueError: a setting or the array is not as described.
+            ValueError: a setting or an array is not as described.
         """
-        data = as_data(biased, "biased")
-        images = data.images
-        device, rng = pick_device(self.check().device), stream(self.seed, 1)
+        data, wanted = as_data(biased, "biased"), None
+        if reference is not None:
+            wanted = _check_reference(as_data(reference, "reference").whole().images, tuple(data.images.shape[1:]))
+        self.check()
+
+        def train(part: float = 1.0, stage: int = 1, **more: Any) -> FitResult:
+            return self._train(data.images, part, stage, track or self._track(), **more)
+
+        self.biased_ = data.part(stream(self.seed, 7)).images
+        self.sources_ = choose_sources(self, self.biased_, wanted, partial(train, stage=12))
+        self.vae_log_ = train(**self.sources_.training())
+        return self
+
+    def _train(self, images: Tensor | StoredImages, part: float, stage: int, track: Track, **more: Any) -> FitResult:
+        """Fit a fresh VAE for a part of the epochs, by draws of a stage of its own."""
+        rng = stream(self.seed, stage)
         sizes: dict[str, Any] = {"network": self.network, "width": self.width, "likelihood": self.likelihood}
         with seeded(rng):
-            vae = VAE(tuple(images.shape[1:]), self.latent_dim, **sizes).to(device)
-        self.vae_log_ = fit_vae(
-            vae,
-            images,
-            epochs=self.epochs,
-            kl_weight=kl_weight(self),
-            precision=self.precision,
-            generator=rng,
-            track=track or self._track(),
-        )
+            vae = VAE(tuple(images.shape[1:]), self.latent_dim, **sizes).to(pick_device(self.device))
+        recipe: dict[str, Any] = {"kl_weight": kl_weight(self), "precision": self.precision, **more}
+        done = fit_vae(vae, images, epochs=math.ceil(part * self.epochs), **recipe, generator=rng, track=track)
         self.vae_ = vae.requires_grad_(False)
-        self.biased_ = data.part(stream(self.seed, 7)).images
-        return self
+        return done
 
     def fit_tilt(self, reference: ImageData, *, track: Track | None = None) -> Debiaser:
         """Fit the tilt alone to reference images, the VAE as it is.
@@ -128,7 +138,8 @@ class Debiaser(DebiaserSettings, BaseEstimator):
         if biased is None:
             fix = "fit the VAE here, or set biased_ to its training images (N, C, H, W), uint8"
             raise fail("biased_", "the images the VAE was trained on", "none, as a loaded model has none", fix)
-        fitted = method.fit(self.vae_, images, biased, generator=rng, track=track or self._track())
+        views = getattr(self, "sources_", Sources()).views(images, rng)
+        fitted = method.fit(self.vae_, images, biased, views=views, generator=rng, track=track or self._track())
         self.energy_, self.energy_log_, self.heldout_gain_ = fitted
         return self
 
@@ -220,7 +231,12 @@ class Debiaser(DebiaserSettings, BaseEstimator):
         if hasattr(self, "energy_"):
             modules["energy"] = self.energy_
         parameters = {name: stored(value) for name, value in self.get_params(deep=False).items()}
-        return save_model(folder, parameters, modules, {"heldout_gain": getattr(self, "heldout_gain_", None)})
+        sources = getattr(self, "sources_", None)
+        learned = {
+            "heldout_gain": getattr(self, "heldout_gain_", None),
+            "sources": None if sources is None else sources.as_dict(),
+        }
+        return save_model(folder, parameters, modules, learned)
 
     @classmethod
     def load(cls, folder: Path | str, *, device: str = "auto", verbose: bool = False, **own: Any) -> Debiaser:
@@ -250,6 +266,9 @@ class Debiaser(DebiaserSettings, BaseEstimator):
             module = getattr(model, f"{name}_")
             load_weights(Path(folder) / f"{name}.safetensors", module)
             module.to(pick_device(device)).requires_grad_(False).eval()
+        if sources := config["learned"].get("sources"):  # which runs of earlier versions lack
+            with as_written(path):
+                model.sources_ = Sources(**sources)
         return model
 
     def check(self) -> Debiaser:

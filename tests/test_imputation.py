@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import t as student
 from sklearn.utils.estimator_checks import check_estimator
 
-from latentebm.missing import MIWAEImputer, impute, tilt_miwae
+from latentebm.missing import MIWAEImputer, impute, pool, tilt_miwae
 from latentebm.missing.bound import Terms
 from latentebm.missing.fit_miwae import MIWAERecipe, fit_miwae
 from latentebm.missing.mechanisms import MCAR, MissingDataWarning, make_missing
@@ -73,12 +74,15 @@ def test_mixed_frame_is_imputed_from_its_other_columns(fitted):
 
 def test_multiple_imputation_keeps_the_spread_and_new_rows_are_welcome(fitted):
     imputer, whole, holed, mask = fitted
-    many = imputer.multiple(holed, 20)
-    assert len(many) == 20
+    many = imputer.multiple(holed, 8)
+    assert len(many) == 8
     gone = ~mask["income"]
     values = np.stack([m["income"][gone] for m in many])
     single = imputer.transform(holed)["income"][gone]
-    assert np.corrcoef(values.mean(0), single)[0, 1] > 0.95
+    assert np.corrcoef(values.mean(0), single)[0, 1] > 0.9
+    # Parameters vary from copy to copy, so that the pooled mean is less certain than draws of one model make it.
+    spread = [np.var([m["income"].mean() for m in imputer.multiple(holed, 8, proper=p)]) for p in (True, False)]
+    assert spread[0] > spread[1]
     # A single imputation is too narrow; drawn ones spread like the data.
     assert 0.75 < values.std() / whole["income"].std() < 1.3
     assert set(pd.concat(many)["city"]) == {"Rome", "Oslo"}
@@ -173,13 +177,13 @@ def test_tilt_moves_a_biased_model_to_the_reference(space):
     after, ess = tilt.sample(20_000, generator=generator)
     assert before.mean() < -0.3
     # Early stopping on a held-out fold keeps a tilt from going all the way.
-    assert abs(after.mean()) < 0.5 * abs(before.mean())
+    assert abs(after.mean()) < 0.6 * abs(before.mean())
     assert abs(after.std().item() - 1.04) < 0.15
     assert 0.1 < ess <= 1
     x, m = torch.tensor([[float("nan")] * 3]), torch.zeros(1, 3)
     empty = tilt.impute(x, m, draws=20_000, generator=generator)
     assert empty.ess.item() > 0.05
-    assert abs(empty.x.mean()) < 0.5 * abs(before.mean())
+    assert abs(empty.x.mean()) < 0.6 * abs(before.mean())
 
 
 @pytest.mark.parametrize(("positives", "mean"), [("completed", 0.7), ("generated", 0.0)])
@@ -206,7 +210,7 @@ class TwoChunks(MIWAE):
 
     chunk = 0
 
-    def terms(self, x, mask, k, *, complete, generator):
+    def terms(self, x, mask, k, *, complete, noise, generator):
         z, none = torch.full((k, 1, 1), float(self.chunk)), torch.zeros(k, 1)
         self.chunk += 1
         return Terms(z, none - math.log(9) * z[:, 0], none, none, none, torch.cat([z, z], -1), z)
@@ -227,7 +231,10 @@ def test_streaming_resampling_weighs_chunks_by_their_sums():
 def test_a_row_is_imputed_alike_in_any_company(fitted, fill, alike):
     # The wrong way draws all rows from one stream.
     imputer, _, holed, _ = fitted
-    assert fill(imputer, holed)[::-7].equals(fill(imputer, holed[::-7])) == alike
+    some, all_of_them = fill(imputer, holed[::-7]), fill(imputer, holed)[::-7]
+    numbers = ["income", "age", "owner"]
+    assert np.allclose(some[numbers], all_of_them[numbers], rtol=1e-4) == alike
+    assert some["city"].equals(all_of_them["city"]) or not alike
 
 
 def test_tilt_refuses_bad_input():
@@ -253,6 +260,104 @@ def test_flags_with_gaps_and_empty_categories():
         done = imputer.fit_transform(frame)
     assert done["empty"].tolist() == ["a"] * 40
     assert done["owner"].astype(float).between(0, 1).all()
+
+
+def test_new_records_and_fewer_categories_get_a_class_of_the_fit(fitted):
+    imputer, _, _, _ = fitted
+    record = {"income": 7000.0, "age": 60.0, "city": np.nan, "owner": 1.0}
+    for city in (np.nan, None, pd.NA):
+        assert imputer.transform(pd.DataFrame([{**record, "city": city}]))["city"].tolist() == ["Rome"]
+    few = pd.DataFrame([record, {"income": 3000.0, "age": 20.0, "city": "Oslo", "owner": 0.0}])
+    few["city"] = pd.Categorical([None, "Oslo"])
+    for done in (imputer.transform(few), imputer.multiple(few, 1)[0]):
+        assert done["city"].tolist() == ["Rome", "Oslo"]
+        assert isinstance(done["city"].dtype, pd.CategoricalDtype)
+
+
+def test_a_column_complete_in_the_fit_is_imputed_as_by_least_squares():
+    # Least squares reaches .0125 here; an encoder that never saw the mask is off by a third of the column's scale.
+    g = np.random.default_rng(5)
+    x, t = g.normal(size=(500, 1)), g.normal(size=(60, 1))
+    X = np.c_[x, 2 * x, -x] + 0.05 * g.normal(size=(500, 3))
+    T = np.c_[t, 2 * t, -t]
+    holed = T.copy()
+    holed[:, 1] = np.nan
+    done = MIWAEImputer(latent_dim=1, width=32, k=10, steps=800, lr=5e-3, draws=300).fit(X).transform(holed)
+    assert np.sqrt(np.mean((done - T)[:, 1] ** 2)) < 0.06
+
+
+@pytest.mark.parametrize(
+    ("cells", "given"),
+    [
+        (pd.Series([1, None, 3] * 10, dtype=object), {1, 3}),
+        ([True, None, False] * 10, {True, False}),
+        (pd.array([True, None, False] * 10, dtype="boolean"), {True, False}),
+        (pd.array([5, None, 7] * 10, dtype="Int64"), {5, 6, 7}),
+        (np.array([0.5, np.nan, 0.25] * 10) * 1e-200, set()),
+        (np.array([0.5, np.nan, 0.25] * 10) * 1e200, set()),
+    ],
+)
+def test_columns_of_every_type_keep_their_kind(cells, given):
+    frame = pd.DataFrame({"x": np.arange(30.0), "c": cells})
+    done = MIWAEImputer(latent_dim=1, width=4, k=2, steps=5, draws=10).fit(frame).transform(frame)["c"]
+    assert done.notna().all()
+    assert (done == frame["c"])[frame["c"].notna()].all()
+    assert set(done[frame["c"].isna()]) <= (given | {2} if 1 in given else given) or not given
+    seen = frame["c"].dropna()
+    if not given:
+        assert seen.min() <= done.min() < done.max() < 4 * seen.max()
+
+
+@pytest.mark.parametrize(
+    ("cells", "fix"),
+    [
+        (pd.to_datetime(["2020-01-01", None, "2020-02-01"] * 10), "which holds dates or times.*.dt.days"),
+        (["1", "2", None] * 10, "numbers written as text.*pandas.to_numeric"),
+        (pd.Categorical(["u", None, "v"] * 10), "'c': 'categorical'"),
+    ],
+)
+def test_other_columns_are_refused_with_the_fix_of_their_kind(cells, fix):
+    with pytest.raises(ValueError, match=fix):
+        MIWAEImputer(steps=1).fit(pd.DataFrame({"x": np.arange(30.0), "c": cells}))
+
+
+def test_imputed_numbers_keep_their_column_s_range():
+    g = np.random.default_rng(0)
+    frame = pd.DataFrame({"count": g.poisson(1.0, 60), "share": g.beta(0.5, 0.5, 60), "any": g.normal(size=60)}) * 1.0
+    frame = frame.assign(grade=g.integers(1, 6, 60)).mask(g.random((60, 4)) < 0.4)
+    imputer = MIWAEImputer(latent_dim=2, width=8, k=2, steps=20, draws=20, bounds={"grade": (1, 5)}).fit(frame)
+    done = pd.concat([imputer.transform(frame), *imputer.multiple(frame, 3)])
+    assert set(done["count"]) <= set(range(100))
+    assert done["share"].between(0, 1).all()
+    assert set(done["grade"]) == {1, 2, 3, 4, 5}
+    assert done["any"].min() < 0
+    with pytest.raises(ValueError, match="bounds that hold all of column 'grade'"):
+        MIWAEImputer(bounds={"grade": (2, 5)}).fit(frame)
+
+
+def test_masked_arrays_hide_what_they_mask():
+    X = np.ma.masked_array(np.arange(60.0).reshape(20, 3), np.zeros((20, 3), dtype=bool))
+    X[3, 1] = np.ma.masked
+    imputer = MIWAEImputer(latent_dim=1, width=4, k=2, steps=5, draws=5).fit(X)
+    assert np.isnan(imputer._table(X, reset=False).to_numpy()).sum() == 1
+    assert (imputer.transform(X) != X.data).sum() == 1
+    assert (~make_missing(X, MCAR(), 0.0, random_state=0)[1]).sum() == 1
+
+
+def test_pooling_is_rubin_s_by_hand():
+    # Q = 1, 2, 3 and W = 1/2: B = 1, T = 1/2 + 4/3, λ = (4/3)/T; ν by Barnard and Rubin with ν0 = 59.
+    total, share = 0.5 + 4 / 3, (4 / 3) / (0.5 + 4 / 3)
+    pooled = pool([1.0, 2.0, 3.0], [0.5] * 3, df=59)
+    seen = 60 / 62 * 59 * (1 - share)
+    assert pooled.df == pytest.approx(1 / (share**2 / 2 + 1 / seen))
+    assert (pooled.estimate, pooled.se**2, pooled.missing) == pytest.approx((2, total, share))
+    assert pooled.high - 2 == pytest.approx(student.ppf(0.975, pooled.df) * total**0.5)
+    assert pool([1.0, 2.0, 3.0], [0.5] * 3).df == pytest.approx(2 / share**2)
+    none = pool(np.ones((4, 2)), np.ones((4, 2)), df=10)
+    assert np.allclose(none.df, 11 / 13 * 10)
+    for bad in (([1.0], [1.0]), ([1.0, 2.0], [1.0]), ([1.0, np.nan], [1, 1]), ([1, 2], [1, -1])):
+        with pytest.raises(ValueError, match="expected"):
+            pool(*bad)
 
 
 def test_cells_marked_as_seen_must_be_numbers():

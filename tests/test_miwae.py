@@ -24,7 +24,7 @@ def rng(seed=0):
 @pytest.fixture(scope="module")
 def ppca():
     """A MIWAE whose decoder is probabilistic PCA with known parameters, and rows with missing cells."""
-    torch.manual_seed(0)
+    torch.manual_seed(4)
     model = MIWAE(["gaussian"] * D, LATENT, width=16, decoder="linear").double()
     g = rng(1)
     with torch.no_grad():

@@ -320,3 +320,35 @@ def test_text_times_and_strange_labels():
         make_missing(np.ones((3, 2, 2)), ImagePixels(0.5, digits=[42]), y=np.arange(3))
     with pytest.raises(ValueError, match="complete columns where patterns remove"):
         make_missing(np.array([[np.nan, 1.0], [1.0, 2.0]]), Patterns([[0, 1]]), 0.3)
+
+
+@pytest.mark.parametrize(
+    "mechanism",
+    [MCAR([0, 0]), MCAR([-1, 5]), MCAR([True, *[False] * 5]), SelfMasking(columns=[0, 0]), MAR([2], [0, 0])],
+    ids=repr,
+)
+def test_a_column_named_twice_or_by_a_flag_loses_its_share_once(mechanism):
+    _, mask = make_missing(X, mechanism, 0.3, random_state=0)
+    lost = (~mask).mean(0)
+    assert abs(lost[lost > 0] - 0.3).max() < 4 * np.sqrt(0.21 / N)
+    assert (lost > 0).sum() == 1
+    with pytest.raises(ValueError, match="6 flags, one per column"):
+        make_missing(X, MCAR([True, False]), 0.3)
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e-20, 1e200])
+def test_thresholds_follow_the_data_s_own_scale(unit):
+    assert (make_missing(X * unit, SelfMasking(), 0.3, random_state=0)[1].mean(0) < 0.8).all()
+
+
+def test_labels_are_read_where_a_mechanism_needs_them():
+    boxes = [(torch.ones(3), {"boxes": i}) for i in range(40)]
+    assert len(MNARDataset(boxes, MCAR(), rate=0.3)) == 40
+    with pytest.raises(ValueError, match="second entry is one number or text, got dict"):
+        MNARDataset(boxes, ByClass({1: 0.5}))
+    for labels in (["cat", "dog"], [torch.tensor([1]), torch.tensor(0)], [np.int64(1), 0], [True, False]):
+        items = [(torch.ones(50), labels[i % 2]) for i in range(40)]
+        rate = {"cat" if labels[0] == "cat" else 1: 0.5}
+        lost = (~MNARDataset(items, ByClass(rate)).mask).float().mean(1)
+        assert (lost[1::2] == 0).all()
+        assert abs(lost[::2].mean() - 0.5) < 4 * (0.25 / 1000) ** 0.5

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date, timedelta
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,6 +22,8 @@ from latentebm.missing.mixed_likelihoods import FAMILIES
 __all__ = ["ColumnCode", "TableCodec", "check_columns"]
 
 Likelihood = str | Mapping[Any, str]
+Bounds = Mapping[Any, tuple[float, float]]
+FARTHEST = 1e6  # standard deviations: what lies beyond is read as this, which float32 can square
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,16 @@ class ColumnCode:
     family: str  # of the likelihood
     centre: float = 0.0  # mean of a numeric column, in its unit
     scale: float = 1.0  # its standard deviation; 0 where the column is constant or empty
+    low: float = -math.inf  # bounds of what is imputed, in the column's unit
+    high: float = math.inf
+    whole: bool = False  # whether only whole numbers are
     classes: tuple[Any, ...] = ()  # values of a categorical column, in order of their class number
+    dtype: Any = None  # of a categorical column
+
+    def numbers(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Model values (n,) in the column's unit, within its range."""
+        inside = np.clip(self.centre + self.scale * values, self.low, self.high)
+        return inside.round() if self.whole else inside
 
 
 class TableCodec:
@@ -36,7 +51,11 @@ class TableCodec:
     A constant column has scale 0: it is imputed by its constant. So has an empty column, which is filled with zeros (or
     its first declared class).
 
-    `likelihood` and `standardize` are those of :class:`MIWAEImputer`.
+    Flags without a declared ``bernoulli`` are classes. What is imputed keeps to whole numbers where all numbers of a
+    column are whole, is no smaller than the smallest positive number of a positive column (0 of one with zeros), and
+    stays within [0, 1] where all others do; `bounds` overrule this, and without `ranges` only they hold.
+
+    `likelihood`, `standardize` and `bounds` are those of :class:`MIWAEImputer`.
 
     Raises:
         ValueError: an unknown family, text without a declared ``categorical``, values outside {0, 1} of a
@@ -49,8 +68,12 @@ class TableCodec:
         (array([-1.,  1.,  0.]), array([ True,  True, False]))
     """
 
-    def __init__(self, likelihood: Likelihood = "gaussian", *, standardize: bool = True) -> None:
+    def __init__(
+        self, likelihood: Likelihood = "gaussian", *, standardize: bool = True, bounds: Bounds | None = None,
+        ranges: bool = True,
+    ) -> None:  # fmt: skip
         self.likelihood, self.standardize = likelihood, standardize
+        self.bounds, self.ranges = bounds or {}, ranges
         self.codes: list[ColumnCode] = []
 
     @property
@@ -63,6 +86,7 @@ class TableCodec:
         """Learn the columns' codes from their observed cells."""
         if isinstance(self.likelihood, Mapping):
             check_columns("likelihood", self.likelihood, table)
+        check_columns("bounds", self.bounds, table)
         self.codes = [self._learn(name, table.iloc[:, j]) for j, name in enumerate(table.columns)]
         return self
 
@@ -83,26 +107,21 @@ class TableCodec:
             if column.notna().all():
                 columns[j] = column  # whole numbers and flags stay what they were
             elif code.family == "categorical":
-                classes = np.asarray(code.classes or (0.0,), dtype=object)
-                filled = pd.Series(classes[np.minimum(values[:, j].astype(int), len(classes) - 1)], index=table.index)
-                # A categorical dtype would refuse the plain values only if they were not among its categories.
-                columns[j] = column.astype(object).where(column.notna(), filled).astype(column.dtype)
+                columns[j] = _filled_classes(column, values[:, j].astype(int), code)
             else:
-                numbers = code.centre + code.scale * values[:, j]
-                seen = column.to_numpy(dtype=np.float64, na_value=np.nan)
-                columns[j] = pd.Series(np.where(np.isnan(seen), numbers, seen), index=table.index)
+                columns[j] = _filled_numbers(column, code.numbers(values[:, j]))
         return pd.DataFrame(columns).set_axis(table.columns, axis=1)
 
     def _family(self, name: Any, column: pd.Series) -> str:
         declared = self.likelihood if isinstance(self.likelihood, str) else self.likelihood.get(name)
-        if declared != "categorical":
-            seen = column.dropna()
-            # Flags with gaps are objects to pandas, and numbers to everybody else.
-            flags = declared == "bernoulli" and seen.map(lambda v: isinstance(v, bool | np.bool_)).all()
-            if not pd.api.types.is_numeric_dtype(column) and len(seen) and not flags:
-                fix = f"pass likelihood={{{name!r}: 'categorical'}}"
-                raise fail("likelihood", f"a family for {name!r}, which holds text or categories", declared, fix)
-        return check_choice("likelihood", declared or "gaussian", FAMILIES)
+        family = check_choice("likelihood", declared or "gaussian", FAMILIES)
+        if family == "categorical" or column.isna().all():
+            return family
+        if _flags(column):
+            return family if family == "bernoulli" else "categorical"
+        if not _numeric(column):
+            raise _no_numbers(name, column, declared)
+        return family
 
     def _learn(self, name: Any, column: pd.Series) -> ColumnCode:
         family = self._family(name, column)
@@ -111,28 +130,108 @@ class TableCodec:
             known = tuple(getattr(column.dtype, "categories", ())[:1]) if family == "categorical" else ()
             filled = repr(known[0]) if known else "zeros"
             warnings.warn(f"column {name!r} has no observed cell: it is filled with {filled}", MissingDataWarning, 6)
-            return ColumnCode(family, scale=float(bool(known)), classes=known)
+            return ColumnCode(family, scale=float(bool(known)), classes=known, dtype=column.dtype)
         if family == "categorical":
-            return ColumnCode(family, classes=tuple(sorted(seen.unique().tolist(), key=lambda v: (str(type(v)), v))))
-        numbers = _finite(name, seen)
+            return ColumnCode(family, classes=_classes(name, seen), dtype=column.dtype)
+        x = _finite(name, seen)
         if family == "bernoulli":
-            if not np.isin(numbers, (0, 1)).all():
+            if not np.isin(x, (0, 1)).all():
                 raise fail("X", f"0 and 1 in the bernoulli column {name!r}", "other values", "declare another family")
             return ColumnCode(family)
-        centre, scale = float(numbers.mean()), float(numbers.std())
-        if scale <= 1e-12 * max(1.0, abs(centre)):
-            warnings.warn(f"column {name!r} is constant: it is imputed by its constant", MissingDataWarning, 6)
+        return self._number(name, x, family)
+
+    def _number(self, name: Any, x: NDArray[np.float64], family: str) -> ColumnCode:
+        unit = float(np.abs(x).max()) or 1.0  # squares of very large or small numbers would leave the floats
+        centre, scale = unit * float((x / unit).mean()), unit * float((x / unit).std())
+        if scale <= 1e-12 * abs(centre) or x.min() == x.max():
+            warnings.warn(f"column {name!r} is constant: it is imputed by its constant", MissingDataWarning, 7)
             return ColumnCode(family, centre, 0.0)
-        return ColumnCode(family, centre, scale) if self.standardize else ColumnCode(family)
+        centre, scale = (centre, scale) if self.standardize else (0.0, 1.0)
+        whole = bool((x == np.floor(x)).all())
+        return ColumnCode(family, centre, scale, *self._bounds(name, x), whole)
+
+    def _bounds(self, name: Any, x: NDArray[np.float64]) -> tuple[float, float]:
+        if name in self.bounds:
+            low, high = self.bounds[name]
+            if not low <= x.min() <= x.max() <= high:
+                got = f"({low}, {high}), and [{x.min():g}, {x.max():g}] in X"
+                raise fail("bounds", f"bounds that hold all of column {name!r}", got, "widen them")
+            return float(low), float(high)
+        if not self.ranges or x.min() < 0:
+            return -math.inf, math.inf
+        return float(x.min()), 1.0 if x.max() <= 1 else math.inf
 
     def _values(self, name: Any, column: pd.Series, code: ColumnCode) -> NDArray[np.float64]:
         if code.family != "categorical":
-            return (_finite(name, column) - code.centre) / (code.scale or 1.0)
+            if not _numeric(column):
+                raise _no_numbers(name, column, code.family)
+            return np.clip((_finite(name, column) - code.centre) / (code.scale or 1.0), -FARTHEST, FARTHEST)
         number = {value: i for i, value in enumerate(code.classes)}
-        unknown = sorted({str(v) for v in column if v not in number})
-        if unknown:
-            raise fail("X", f"classes of {name!r} seen in fit, {list(code.classes)}", unknown, "fit on all classes")
-        return np.array([number[v] for v in column], dtype=np.float64)
+        found = [number.get(v, -1) for v in column.tolist()]
+        if -1 in found:
+            unknown = sorted({str(v) for v, i in zip(column, found, strict=True) if i < 0})[:10]
+            seen = [*code.classes[:10], *["…"] * (len(code.classes) > 10)]
+            raise fail("X", f"classes of {name!r} seen in fit, {seen}", unknown, "fit on all classes")
+        return np.array(found, dtype=np.float64)
+
+
+def _flags(column: pd.Series) -> bool:
+    """Whether all observed cells are True or False; with gaps, these are objects to pandas."""
+    if column.dtype == object:
+        return all(isinstance(v, bool | np.bool_) for v in column.dropna())
+    return pd.api.types.is_bool_dtype(column)
+
+
+def _numeric(column: pd.Series) -> bool:
+    """Whether all observed cells are numbers, in a column of objects too."""
+    if column.dtype == object:
+        return all(isinstance(v, Real | Decimal) for v in column.dropna())
+    return pd.api.types.is_numeric_dtype(column) and column.dtype.kind != "c"
+
+
+def _no_numbers(name: Any, column: pd.Series, declared: str | None) -> ValueError:
+    """The error about a column that is not declared categorical and holds no numbers, with the fix of its kind."""
+    kind, fix = "text or categories", f"pass likelihood={{{name!r}: 'categorical'}}"
+    cells = column.dropna()
+    if column.dtype.kind in "mM" or all(isinstance(v, date | timedelta) for v in cells):
+        kind = "dates or times"
+        day = ".dt.days" if column.dtype.kind in "mM" else ""
+        fix = f"pass days, (X[{name!r}] - X[{name!r}].min()){day}" if day else "convert it by pandas.to_datetime first"
+        if column.dtype.kind == "m":
+            fix = f"pass seconds, X[{name!r}].dt.total_seconds()"
+    elif not isinstance(column.dtype, pd.CategoricalDtype) and pd.to_numeric(cells, errors="coerce").notna().all():
+        kind, fix = "numbers written as text", f"pass pandas.to_numeric(X[{name!r}]), or {fix[5:]}"
+    return fail("likelihood", f"a family for {name!r}, which holds {kind}", declared, fix)
+
+
+def _classes(name: Any, seen: pd.Series) -> tuple[Any, ...]:
+    """Values of a categorical column, sorted."""
+    try:
+        return tuple(sorted(seen.unique().tolist(), key=lambda v: (str(type(v)), v)))
+    except TypeError as error:  # lists, dicts
+        raise fail("X", f"text or numbers in column {name!r}", str(error), "convert its cells to text") from None
+
+
+def _filled_classes(column: pd.Series, values: NDArray[np.int_], code: ColumnCode) -> pd.Series:
+    """A column with its gaps filled by classes; its type takes on classes that it lacks."""
+    known = np.empty(max(1, len(code.classes)), dtype=object)
+    known[:] = code.classes or (0.0,)
+    filled = pd.Series(known[np.minimum(values, len(known) - 1)], index=column.index)
+    done = column.astype(object).where(column.notna(), filled)
+    # A column without any cell says nothing about its type: one record of a table is read as numbers.
+    dtype = code.dtype if column.isna().all() and code.dtype is not None else column.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        more = [c for c in code.classes if c not in dtype.categories]
+        dtype = pd.CategoricalDtype(dtype.categories.append(pd.Index(more)), dtype.ordered) if more else dtype
+    return done.astype(dtype)
+
+
+def _filled_numbers(column: pd.Series, values: NDArray[np.float64]) -> pd.Series:
+    """A column with its gaps filled by numbers; nullable whole numbers stay such."""
+    if pd.api.types.is_extension_array_dtype(column.dtype) and pd.api.types.is_integer_dtype(column.dtype):
+        return column.where(column.notna(), pd.Series(values.round(), index=column.index).astype(column.dtype))
+    seen = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    return pd.Series(np.where(np.isnan(seen), values, seen), index=column.index)
 
 
 def check_columns(setting: str, names: Iterable[Any], table: pd.DataFrame) -> None:
@@ -143,10 +242,7 @@ def check_columns(setting: str, names: Iterable[Any], table: pd.DataFrame) -> No
 
 
 def _finite(name: Any, column: pd.Series) -> NDArray[np.float64]:
-    try:
-        numbers = column.to_numpy(dtype=np.float64)
-    except (TypeError, ValueError):
-        raise fail("X", f"numbers in column {name!r}", "text", "declare it categorical") from None
-    if np.isinf(numbers).any():
+    x = column.to_numpy(dtype=np.float64)
+    if np.isinf(x).any():
         raise fail("X", "finite values or NaN", f"infinity in column {name!r}", "remove it first")
-    return numbers
+    return x

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from latentebm.checks import check_int, fail
 from latentebm.missing.bound import Terms
 from latentebm.missing.miwae import MIWAE, check_rows
 from latentebm.progress import Track, silent
-from latentebm.rng import uniform
+from latentebm.rng import normal, uniform
 from latentebm.sampling.importance.weights import check_log_weight, normalised
 
 __all__ = ["Imputation", "TermsEnergy", "impute", "impute_each"]
@@ -63,7 +64,7 @@ def impute(
         energy: tilt energies (K, N) of posterior draws in nats, or None.
         of_rows: whether that energy depends on the completed rows, and not on the latent alone.
         generator: source of all draws (CPU).
-        cells: bound of the numbers held at once, draws × rows × columns or hidden units.
+        cells: bound of the numbers held at once in one array: draws × rows × hidden units, columns or classes.
 
     Example:
         >>> rng = torch.Generator().manual_seed(0)
@@ -75,28 +76,48 @@ def impute(
     """
     check_int("draws", draws)
     check_rows(x, mask)
-    rows = max(1, min(len(x), cells // (max(x.shape[1], 128) * min(draws, CHUNK))))
+    plan = _Plan.of(model, draws, len(x), cells, multiple, energy, of_rows)
     parts = [
-        _impute_rows(model, a, b, draws, multiple, energy, of_rows, generator)
-        for a, b in track(list(zip(x.split(rows), mask.split(rows), strict=True)), "impute")
+        _impute_rows(model, a, b, plan, generator)
+        for a, b in track(list(zip(x.split(plan.rows), mask.split(plan.rows), strict=True)), "impute")
     ]
     axes = (0, 1, 1, 0, 0)  # of the rows, in each field
     return Imputation(*(torch.cat(each, axis) for each, axis in zip(zip(*parts, strict=True), axes, strict=True)))
 
 
-def _impute_rows(
-    model: MIWAE, x: Tensor, mask: Tensor, draws: int, multiple: int, energy: TermsEnergy | None,
-    of_rows: bool, generator: torch.Generator,
-) -> Imputation:  # fmt: skip
-    sums, drawn = _Sums(x, multiple, generator), of_rows or model.missing is not None
-    left = draws
-    while left:
+@dataclass(frozen=True)
+class _Plan:
+    """What is wanted of each row, and how much of it is held at once."""
+
+    draws: int
+    rows: int  # at once
+    chunk: int  # draws at once
+    multiple: int = 0
+    energy: TermsEnergy | None = None
+    of_rows: bool = False
+
+    @classmethod
+    def of(cls, model: MIWAE, draws: int, rows: int, cells: int, *wanted: Any) -> _Plan:
+        # Numbers of one draw of one row: classes make many parameters.
+        each = max(model.likelihood.n_parameters, model.likelihood.n_features, 128)
+        most = max(1, cells // each)
+        chunk = min(CHUNK, most)
+        at_once = max(1, min(rows, most // min(draws, chunk)))
         # Many rows share a chunk of draws; few take more draws at once, which costs fewer calls.
-        k = min(left, max(CHUNK, 1000 // len(x)))
-        terms = model.terms(x, mask, k, complete=multiple > 0 or drawn, generator=generator)
+        return cls(draws, at_once, max(chunk, min(1000, most) // at_once), *wanted)
+
+
+def _impute_rows(
+    model: MIWAE, x: Tensor, mask: Tensor, plan: _Plan, generator: torch.Generator, noise: Tensor | None = None
+) -> Imputation:  # fmt: skip
+    multiple, draws = plan.multiple, plan.draws
+    sums, drawn = _Sums(x, multiple, generator), plan.of_rows or model.missing is not None
+    for start in range(0, draws, plan.chunk):
+        k = min(plan.chunk, draws - start)
+        part = None if noise is None else noise[start : start + k]
+        terms = model.terms(x, mask, k, complete=multiple > 0 or drawn, noise=part, generator=generator)
         features = terms.completed if drawn else model.likelihood.mean(terms.parameter)
-        sums.add(_log_weight(terms, energy), features, terms)
-        left -= k
+        sums.add(_log_weight(terms, plan.energy), features, terms)
     keep, point = mask.bool(), model.likelihood.point
     many, latent = x.new_zeros(0, *x.shape), x.new_zeros(0, len(x), model.latent_dim)
     if multiple:
@@ -116,22 +137,36 @@ def _log_weight(terms: Terms, energy: TermsEnergy | None) -> Tensor:
     return check_log_weight(terms.log_weight - tilt)
 
 
+@torch.no_grad()
 def impute_each(
-    model: MIWAE, x: Tensor, mask: Tensor, *, draws: int = 1000, seed: int, track: Track = silent
+    model: MIWAE, x: Tensor, mask: Tensor, *, draws: int = 1000, seed: int, cells: int = 2_000_000,
+    track: Track = silent,
 ) -> Tensor:  # fmt: skip
-    r"""Single imputation of every row by itself: a row's result does not depend on the rows it comes with.
+    r"""Single imputation of every row by itself: up to rounding, a row's result does not depend on its company.
 
-    .. math:: \hat x_i = \mathrm{impute}(x_i;\ \text{draws seeded by } \mathrm{hash}(\mathrm{seed}, x_{i,obs}, s_i))
+    .. math:: z_{ik} = \mu(x_{i,obs}) + \sigma(x_{i,obs})\,\varepsilon_k, \quad \varepsilon_k
+              \text{ the same for every row}
 
-    Equal rows share their draws, so use :func:`impute` for multiple imputation, where they must not.
+    Where weights depend on drawn cells (a not-MIWAE), each row has draws of its own, seeded by its content. Rows share
+    their draws, so use :func:`impute` for multiple imputation, where they must not.
 
     Example:
         >>> model = MIWAE(["gaussian"] * 2, latent_dim=1, width=8)
         >>> x, mask = torch.randn(4, 2), torch.tensor([[1, 0]] * 4)
-        >>> torch.equal(impute_each(model, x, mask, seed=0)[2:], impute_each(model, x[2:], mask[2:], seed=0))
+        >>> torch.allclose(impute_each(model, x, mask, seed=0)[2:], impute_each(model, x[2:], mask[2:], seed=0))
         True
     """
     check_rows(x, mask)
+    if model.missing is not None:
+        return _by_content(model, x, mask, draws, seed, track)
+    plan, generator = _Plan.of(model, check_int("draws", draws), len(x), cells), torch.Generator().manual_seed(seed)
+    noise = normal((draws, 1, model.latent_dim), generator, x)
+    parts = list(zip(x.split(plan.rows), mask.split(plan.rows), strict=True))
+    return torch.cat([_impute_rows(model, a, b, plan, generator, noise).x for a, b in track(parts, "impute")])
+
+
+def _by_content(model: MIWAE, x: Tensor, mask: Tensor, draws: int, seed: int, track: Track) -> Tensor:
+    """Each row with its own generator, of the same seed for the same observed cells."""
     seen = mask.bool()
     rows, back = torch.unique(torch.cat([x.where(seen, 0), seen.to(x)], 1), dim=0, return_inverse=True)
     done = []

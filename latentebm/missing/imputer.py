@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +19,16 @@ from torch import Tensor
 from latentebm.checks import check_choice, check_int, fail
 from latentebm.missing.codec import TableCodec, check_columns
 from latentebm.missing.fit_miwae import MIWAERecipe, fit_miwae
-from latentebm.missing.imputation import Imputation, impute, impute_each
+from latentebm.missing.imputation import impute, impute_each
 from latentebm.missing.mechanisms import MissingDataWarning
 from latentebm.missing.miwae import MIWAE
 from latentebm.progress import Track, silent
-from latentebm.rng import seeded
+from latentebm.rng import integers, permutation, seeded, stream
 
 __all__ = ["MIWAEImputer"]
+
+HELD_OUT = 0.1  # share of the rows that chooses the state of a fit, where these are at least LEAST rows, at most MOST
+LEAST, MOST = 10, 1000
 
 
 @dataclass(kw_only=True, eq=False, repr=False)  # equality and text are scikit-learn's
@@ -36,11 +40,15 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     Rows and columns without an observed cell are kept: such a row gets the model's mean, such a column zeros, and a
     :class:`MissingDataWarning` says so. Constant columns are imputed by their constant. Arrays come back as float
-    arrays, DataFrames as DataFrames with their index, names and text.
+    arrays, DataFrames as DataFrames with their index, names and text. Rows without a gap cost nothing.
 
     Arguments:
         likelihood: ``gaussian``, ``student_t``, ``bernoulli`` or ``categorical`` for all columns, or a mapping from
-            column to family; numeric columns left out are ``gaussian``. Text must be declared ``categorical``.
+            column to family; numeric columns left out are ``gaussian``, flags ``categorical``. Text must be declared
+            ``categorical``.
+        bounds: (low, high) of what is imputed, by column. By default whole numbers stay whole, columns without negative
+            numbers get none below their smallest, and columns within [0, 1] stay there; with a missing model, which may
+            put lost values where none were seen, whole numbers alone.
         missing_model: None for a MIWAE (data missing at random), or for a not-MIWAE a kind of :class:`MissingModel`.
         direction: which values go missing, with ``self-masking-known``: ``high`` or ``low``, or column to either.
         decoder: ``mlp``, or ``linear`` for the probabilistic-PCA form.
@@ -72,6 +80,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     direction: str | Mapping[Any, str] = "high"
     decoder: str = "mlp"
     standardize: bool = True
+    bounds: Mapping[Any, tuple[float, float]] | None = None
     width: int = 128
     k: int = 20
     steps: int = 4000
@@ -86,7 +95,9 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         table = self._table(X, reset=True)
         recipe = MIWAERecipe(k=self.k, steps=self.steps, batch_size=self.batch_size, lr=self.lr)
         check_int("draws", self.draws)
-        self.codec_ = TableCodec(self.likelihood, standardize=self.standardize).fit(table)
+        self.codec_ = TableCodec(
+            self.likelihood, standardize=self.standardize, bounds=self.bounds, ranges=self.missing_model is None
+        ).fit(table)
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         with seeded(self.seed_):
             self.model_ = MIWAE(
@@ -94,7 +105,11 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 missing_model=self.missing_model, signs=self._signs(table),
             )  # fmt: skip
         x, mask = self._encode(table)
-        result = fit_miwae(self.model_, x, mask, recipe, generator=self._generator(), track=self.track)
+        generator = self._generator()
+        train, held_out = _split(x, mask, 0.0 if self.missing_model else HELD_OUT, generator)
+        result = fit_miwae(self.model_, *train, recipe, held_out=held_out, generator=generator, track=self.track)
+        self.rows_: tuple[Tensor, Tensor] = (x, mask)
+        self.bootstraps_: list[MIWAE] = []
         self.bound_ = -result.losses[-1]
         return self
 
@@ -105,24 +120,55 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """
         table = self._table(X, reset=False)
         x, mask = self._encode(table)
-        done = impute_each(self.model_, x, mask, draws=self.draws, seed=self.seed_, track=self.track)
-        return self._out(X, table, done)
+        gaps = (mask == 0).any(1)
+        if bool(gaps.any()):
+            settings: dict[str, Any] = {"draws": self.draws, "seed": self.seed_, "track": self.track}
+            x[gaps] = impute_each(self.model_, x[gaps], mask[gaps], **settings)
+        return self._out(X, table, x)
 
-    def multiple(self, X: Any, m: int = 20) -> list[Any]:
-        """Draw m completed copies of X from the conditional distribution of its missing cells."""
+    def multiple(self, X: Any, m: int = 20, *, proper: bool = True) -> list[Any]:
+        """Draw m completed copies of X from the conditional distribution of its missing cells.
+
+        Each comes from a model of its own, refitted from the fitted one to a bootstrap sample of the fit's rows in a
+        quarter of its steps: copies differ by the parameters' uncertainty, too, so that :func:`pool` gives intervals
+        that hold what they say. The refitted models are kept for further calls. Without `proper` all are drawn from
+        the one fitted model, which is quick, and intervals are too short.
+        """
         table = self._table(X, reset=False)
-        return [self._out(X, table, x) for x in self._impute(table, check_int("m", m)).draws]
+        x, mask = self._encode(table)
+        gaps = (mask == 0).any(1)
+        copies = x.repeat(check_int("m", m), 1, 1)
+        if bool(gaps.any()):
+            settings: dict[str, Any] = {"draws": self.draws, "generator": self._generator(), "track": self.track}
+            if proper:
+                for copy, model in zip(copies, self._bootstrapped(m), strict=True):
+                    copy[gaps] = impute(model, x[gaps], mask[gaps], multiple=1, **settings).draws[0]
+            else:
+                copies[:, gaps] = impute(self.model_, x[gaps], mask[gaps], multiple=m, **settings).draws
+        return [self._out(X, table, copy) for copy in copies]
 
     def score(self, X: Any, y: Any = None) -> float:
         """Mean importance-weighted bound of the rows of X, nats per row of the standardised table."""
-        return float(self._impute(self._table(X, reset=False), 0).bound.mean())
+        x, mask = self._encode(self._table(X, reset=False))
+        settings: dict[str, Any] = {"draws": self.draws, "generator": self._generator(), "track": self.track}
+        return float(impute(self.model_, x, mask, **settings).bound.mean())
+
+    def _bootstrapped(self, m: int) -> list[MIWAE]:
+        """The fitted model refitted to each of m bootstrap samples, validated on the rows that a sample leaves out."""
+        x, mask = self.rows_
+        recipe = MIWAERecipe(k=self.k, steps=max(1, self.steps // 4), batch_size=self.batch_size, lr=self.lr)
+        for i in range(len(self.bootstraps_), m):
+            generator, model = stream(self.seed_, i + 1), deepcopy(self.model_)
+            rows = integers(len(x), (len(x),), generator, x.device)
+            left = torch.ones(len(x), dtype=torch.bool).index_fill_(0, rows, False)
+            enough = self.missing_model is None and int(left.sum()) >= LEAST
+            held_out = (x[left], mask[left]) if enough else None
+            fit_miwae(model, x[rows], mask[rows], recipe, held_out=held_out, generator=generator, track=self.track)
+            self.bootstraps_.append(model)
+        return self.bootstraps_[:m]
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed_)
-
-    def _impute(self, table: pd.DataFrame, multiple: int) -> Imputation:
-        settings: dict[str, Any] = {"draws": self.draws, "multiple": multiple, "track": self.track}
-        return impute(self.model_, *self._encode(table), generator=self._generator(), **settings)
 
     def _encode(self, table: pd.DataFrame) -> tuple[Tensor, Tensor]:
         values, mask = self.codec_.encode(table)
@@ -134,6 +180,8 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _table(self, X: Any, *, reset: bool) -> pd.DataFrame:
         if not reset:
             check_is_fitted(self)
+        if isinstance(X, np.ma.MaskedArray):  # what it hides is missing
+            X = np.ma.filled(X.astype(np.float64), np.nan)
         table = X if isinstance(X, pd.DataFrame) else pd.DataFrame(self._numbers(X))
         validate_data(self, X if table is X else table.to_numpy(), skip_check_array=True, reset=reset)
         if table.empty:
@@ -141,6 +189,8 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return table
 
     def _numbers(self, X: Any) -> np.ndarray:
+        if getattr(getattr(X, "dtype", None), "kind", "") in ("m", "M"):
+            raise fail("X", "numbers in an array", "dates or times", "pass days or seconds since a day, as floats")
         try:
             return check_array(X, dtype=np.float64, ensure_all_finite="allow-nan", estimator=self, input_name="X")
         except ValueError as error:
@@ -165,3 +215,14 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         return tags
+
+
+def _split(
+    x: Tensor, mask: Tensor, share: float, generator: torch.Generator
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor] | None]:
+    """Rows to train on, and those held out, or None where there are too few."""
+    n = min(int(share * len(x)), MOST)
+    if n < LEAST:
+        return (x, mask), None
+    order = permutation(len(x), generator, x.device)
+    return (x[order[n:]], mask[order[n:]]), (x[order[:n]], mask[order[:n]])

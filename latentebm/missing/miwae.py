@@ -97,7 +97,8 @@ class MIWAE(nn.Module):
     .. math:: z \sim N(0, I), \quad x_j \sim p_j(x_j | f(z)), \quad s \sim p(s|x), \qquad
               q(z|x_{obs}) = N(\mu(x_{obs}), \mathrm{diag}\,\sigma^2(x_{obs}))
 
-    The encoder reads zeros where cells are missing: standardise numeric columns, so that a zero is the mean.
+    The encoder reads the mask, and zeros where cells are missing: standardise numeric columns, so that a zero is the
+    mean.
 
     Arguments:
         families: likelihood of each column, as :class:`MixedLikelihood` takes them.
@@ -130,7 +131,7 @@ class MIWAE(nn.Module):
         self.likelihood = like = MixedLikelihood(families)
         self.latent_dim = check_int("latent_dim", latent_dim)
         hidden = (check_int("width", width), width)
-        self.encoder = _tanh_mlp((like.n_features, *hidden, 2 * latent_dim))
+        self.encoder = _tanh_mlp((like.n_features + like.n_columns, *hidden, 2 * latent_dim))
         if check_choice("decoder", decoder, DECODERS) == "mlp":
             self.decoder: nn.Module = _tanh_mlp((latent_dim, *hidden, like.n_parameters))
         elif set(families) == {"gaussian"}:
@@ -141,19 +142,21 @@ class MIWAE(nn.Module):
 
     def posterior(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (N, d) of q(z | x_obs), for values (N, D) and masks (N, D)."""
-        return self._posterior(self._observed(x, mask)[1])
+        return self._posterior(self._observed(x, mask)[1], mask)
 
     def terms(
-        self, x: Tensor, mask: Tensor, k: int, *, complete: bool = False, generator: torch.Generator
+        self, x: Tensor, mask: Tensor, k: int, *, complete: bool = False, noise: Tensor | None = None,
+        generator: torch.Generator,
     ) -> Terms:  # fmt: skip
         """Draw k latents per row of x (N, D) and evaluate every term of the bound.
 
         What x holds where the mask (N, D) is 0 is never read. With `complete`, missing cells are drawn even where no
-        missing model asks for them.
+        missing model asks for them. `noise` (K, N or 1, d) is what the codes are made of; drawn by default.
         """
         filled, observed, seen = self._observed(x, mask)
-        mean, scale = self._posterior(observed)
-        noise = normal((check_int("k", k), *mean.shape), generator, mean)
+        mean, scale = self._posterior(observed, mask)
+        if noise is None:
+            noise = normal((check_int("k", k), *mean.shape), generator, mean)
         z = mean + scale * noise
         parameter = self.decoder(z)
         mask = mask.to(observed)
@@ -182,8 +185,8 @@ class MIWAE(nn.Module):
         check_event("z", z, (self.latent_dim,))
         return self.likelihood.point(self.draw_features(z, generator))
 
-    def _posterior(self, observed: Tensor) -> tuple[Tensor, Tensor]:
-        mean, raw = self.encoder(observed).chunk(2, -1)
+    def _posterior(self, observed: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        mean, raw = self.encoder(torch.cat([observed, mask.to(observed)], -1)).chunk(2, -1)
         # Bounded away from 0, where log-weights lose their meaning in float32.
         return mean, F.softplus(raw) + 1e-4
 

@@ -14,7 +14,15 @@ from latentebm.checks import check_shares, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
 from latentebm.models.latent_model import LatentModel
 
-__all__ = ["Attribute", "FeatureEnergy", "JointFeatures", "LinearEnergy", "checked_features", "decoded_features"]
+__all__ = [
+    "Attribute",
+    "FeatureEnergy",
+    "JointFeatures",
+    "LinearEnergy",
+    "check_features",
+    "checked_features",
+    "decoded_features",
+]
 
 
 @dataclass(frozen=True)
@@ -174,6 +182,28 @@ def decoded_features(model: LatentModel, features: Callable[[Tensor], Tensor], z
         expected = "a differentiable decode, since this sampler needs the energy's gradient"
         raise fail("decode", expected, "one that passes on no gradient", "draw by SNIS instead")
     return checked_features(features, x)
+
+
+def check_features(features: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return features if they tell some data (N, ...) apart, each item by itself.
+
+    Example:
+        >>> check_features(lambda x: x - x.mean(0), torch.eye(3))
+        Traceback (most recent call last):
+        ValueError: features: expected those of an item whatever its batch, got others in another batch; ...
+    """
+    phi = checked_features(features, x)
+    alone = checked_features(features, x[:1])
+    if alone.shape[1] != phi.shape[1]:
+        found = sorted({alone.shape[1], phi.shape[1]})
+        raise fail("features", "the same number of features for every item", found, "return a fixed width")
+    if not torch.allclose(alone, phi[:1], rtol=0.02, atol=0.02 * float(phi.abs().mean()) + 1e-6):
+        fix = "compute each item's by itself, in evaluation mode"
+        raise fail("features", "those of an item whatever its batch", "others in another batch", fix)
+    if not bool((phi.std(0) > 1e-6 * phi.abs().mean().clamp_min(1e-6)).any()):
+        got, fix = f"the same for all of {len(x)} draws", "pass features that see what should be balanced"
+        raise fail("features", "values that differ between draws", got, fix)
+    return features
 
 
 def checked_features(features: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -29,6 +29,10 @@ OBJECTIVE = (
     "that learns along; slower), score (score matching of the codes: says less about the balance of classes that lie "
     "apart), or in Python an Objective"
 )
+LEARN_FROM = (
+    "images that the VAE learns from: biased (the reference serves the tilt alone), both, or auto (both where the "
+    "biased images, weighted as the reference says, are worth less than 58 % of their number)"
+)
 SAMPLER = (
     "snis (importance resampling in one pass), mala or langevin (one Metropolis-adjusted Langevin chain per draw), pmc "
     "(the same from a replay buffer), hmc or nuts (four long chains; slow), auto (snis where its weights are "
@@ -57,6 +61,20 @@ class DebiaserSettings:
         kind=float,
     )
     epochs: int = setting(40, "passes over the biased images", MODEL)
+    learn_from: Literal["auto", "biased", "both"] = setting("auto", LEARN_FROM, MODEL)
+    reference_share: str | float = setting(
+        "auto",
+        "share of the reference in what the VAE learns from, where it learns from both: above 0, below 1, or auto "
+        "(chosen by held-out reference images)",
+        MODEL,
+        kind=str,
+    )
+    augment: Literal["auto", "none", "slight", "affine"] = setting(
+        "auto",
+        "small random changes of these reference images: none, slight or affine (turn, scale, shear, shift), or auto "
+        "(chosen by held-out reference images)",
+        MODEL,
+    )
     precision: Literal["auto", "bf16", "fp32"] = setting("auto", "of the VAE's training: auto, bf16 or fp32", MODEL)
     space: Literal["latent", "data"] | Space = setting(
         "latent",

@@ -13,19 +13,24 @@ from torch import Tensor, nn
 from latentebm.checks import check_finite, check_int, check_rng, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
 from latentebm.models.energies import EnergyNet
-from latentebm.models.features import FeatureEnergy, checked_features, decoded_features
+from latentebm.models.features import FeatureEnergy, check_features, checked_features, decoded_features
 from latentebm.models.latent_model import LatentModel, check_codes, check_model
+from latentebm.models.seen.named_features import named_features
 from latentebm.models.tilts import LatentTilt
 from latentebm.progress import Track, silent
 from latentebm.rng import normal
 from latentebm.sampling.importance.weights import LEAST_ESS, ess
 from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
 from latentebm.tilting.objectives import Objective
+from latentebm.tilting.pursuit import pursue
 from latentebm.tilting.sides import Codes
 from latentebm.tilting.spaces import LatentSpace
 
-__all__ = ["Standardised", "SupportWarning", "tilt_generator"]
+__all__ = ["NoTiltWarning", "Standardised", "SupportWarning", "tilt_generator"]
 
+FEW, LEARNED_FROM = 32, 1_000  # draws that features are tried on, and that components are learned from
+IMAGES, BYTES = 4, 20  # dimensions of a batch of images; ratio of values that other scales than the model's have
+SMALL = 1_000  # reference items below which directions in the features are pursued
 DRAWS = 4096  # of the check for collapse
 OUTSIDE = 0.25  # share of the reference, lower in energy than all draws, above which their supports lie apart
 
@@ -37,6 +42,10 @@ def flat(x: Tensor) -> Tensor:
 
 class SupportWarning(UserWarning):
     """The energy tells real from generated data, not what the tilt is for: its weights collapsed, or tilt nothing."""
+
+
+class NoTiltWarning(UserWarning):
+    """Held-out reference items reject every tilt: the energy is zero."""
 
 
 class Standardised(nn.Module):
@@ -70,7 +79,7 @@ def tilt_generator(
     model: LatentModel,
     reference: Tensor,
     *,
-    features: Callable[[Tensor], Tensor] | None = None,
+    features: Callable[[Tensor], Tensor] | str | None = None,
     recipe: TiltRecipe | None = None,
     folds: int = 5,
     pool: int = 20_000,
@@ -87,12 +96,18 @@ def tilt_generator(
     real, or tilt nothing where no draw looks real at all (a `SupportWarning` says so). Prefer an encoder, or features
     that see what should be balanced and little else.
 
+    Below 1,000 reference items, features (or data) are read by `pursue`: directions of the model's own draws, a few
+    bins along each, and no more than held-out items confirm; where they confirm none, the energy is zero and a
+    `NoTiltWarning` says so. A `recipe`, or more items, fits networks.
+
     Arguments:
         model: anything with `latent_dim` and `decode` (see :class:`WrappedModel`), and optionally ``encode`` to codes;
             it is not changed.
         reference: the reference set, (M, *data_shape), on the scale of the model's output.
-        features: data to features (N, F); samplers by gradient need them and ``decode`` to be differentiable.
-        recipe: objective and optimizer settings; None for the defaults.
+        features: data to features (N, F), or the name of some: ``pixels:8``, ``pca:24``, ``classifier:PATH``,
+            ``torchvision:NAME``, ``timm:NAME`` (see `named_features`). Samplers by gradient need them and ``decode`` to
+            be differentiable.
+        recipe: objective and optimizer settings of networks; None for the defaults.
         folds: ensemble members, each fitted without its own fold of the reference.
         pool: draws of the model whose features stand for its distribution in the fit.
 
@@ -116,8 +131,8 @@ def tilt_generator(
     check_model("model", model)
     check_rng(generator)
     _matching(model, reference, generator)
-    if features is not None and not callable(features):
-        raise fail("features", "a function of the data, or None", repr(features), "pass a function or leave it out")
+    if features is not None:
+        features = _resolved(model, features, reference, generator)
     members = min(check_int("folds", folds), len(reference))
     fitted = functools.partial(
         _fitted, recipe=recipe or TiltRecipe(), members=members, generator=generator, track=track
@@ -129,6 +144,8 @@ def tilt_generator(
     else:
         features = features or flat
         real, made = _both(model, reference, features, pool, generator)
+        if recipe is None and len(reference) < SMALL:
+            return LatentTilt(model, FeatureEnergy(model, features, _pursued(real, made, members, generator)))
         seen = _of_features(real, made, fitted)
         tilt = LatentTilt(model, FeatureEnergy(model, features, seen))
     _check_supports(tilt, seen(real), generator)
@@ -144,10 +161,36 @@ def _matching(model: LatentModel, reference: Tensor, generator: torch.Generator)
         raise fail("reference", "at least 2 items", len(reference), "pass more of them")
     check_finite("reference", reference)
     with torch.no_grad():
-        made = model.decode(_prior(model, 2, reference, generator))
+        made = model.decode(_prior(model, FEW, reference, generator))
     if made.shape[1:] != reference.shape[1:]:
         got = f"{tuple(reference.shape[1:])}"
         raise fail("reference", f"items of the decoded shape {tuple(made.shape[1:])}", got, "reshape one to the other")
+    if made.ndim == IMAGES:
+        _same_scale(made, reference)
+
+
+def _same_scale(made: Tensor, reference: Tensor) -> None:
+    """Raise where images in [0, 1] or [0, 255] meet others in [−1, 1], as their values say."""
+    ends = [(float(x.min()), float(x.max())) for x in (made, reference)]
+    signed = [-1.01 <= low < -0.2 and high <= 1.01 for low, high in ends]
+    if (signed[0] != signed[1] and ends[signed[0]][0] >= 0) or ends[1][1] > BYTES * max(1.0, ends[0][1]):
+        expected = f"images on the model's scale, which spans [{ends[0][0]:.3g}, {ends[0][1]:.3g}]"
+        fix = "rescale it, for example by 2 * x - 1 from [0, 1] to [-1, 1]"
+        raise fail("reference", expected, f"values in [{ends[1][0]:.3g}, {ends[1][1]:.3g}]", fix)
+
+
+@torch.no_grad()
+def _resolved(
+    model: LatentModel, features: object, reference: Tensor, generator: torch.Generator
+) -> Callable[[Tensor], Tensor]:
+    """Features as a function that tells some of the model's draws apart, each by itself."""
+    if not isinstance(features, str) and not callable(features):
+        fix = "pass a function or leave it out"
+        raise fail("features", "a function of the data, a name, or None", repr(features), fix)
+    count = LEARNED_FROM if isinstance(features, str) and features.startswith("pca") else FEW
+    draws = in_chunks(model.decode, _prior(model, count, reference, generator), FEW)
+    function = named_features(features, draws) if isinstance(features, str) else features
+    return check_features(function, draws[:FEW])
 
 
 def _prior(model: LatentModel, n: int, reference: Tensor, generator: torch.Generator) -> Tensor:
@@ -183,6 +226,21 @@ def _both(
     size = chunk_size(max(CHAIN_NUMBERS, reference[0].numel()), reference.device)
     real = in_chunks(lambda x: checked(checked_features(features, x)), reference, size)
     return real, in_chunks(lambda z: checked(decoded_features(model, features, z)), draws, size)
+
+
+def _pursued(real: Tensor, made: Tensor, folds: int, generator: torch.Generator) -> nn.Module:
+    """An energy of few reference items, with a word where there is none, or where the model makes no such items."""
+    low, high = made.min(0).values, made.max(0).values
+    outside = float(((real < low) | (real > high)).float().mean(0).max())
+    if outside > OUTSIDE:
+        fault = f"features of the reference like those of some draws, got one in which {outside:.0%} lie beyond all"
+        fix = "pass features that see only what should be balanced"
+        warnings.warn(f"tilt: expected {fault}; {fix}", SupportWarning, stacklevel=3)
+    energy = pursue(real, made, folds=folds, generator=generator)
+    if not energy.directions.shape[1]:
+        fault = "a tilt by which held-out reference items gain more than their standard error, got none: no tilt"
+        warnings.warn(f"tilt: expected {fault}; pass more items or other features", NoTiltWarning, stacklevel=3)
+    return energy
 
 
 def _of_features(real: Tensor, made: Tensor, fitted: Callable[..., EnergyNet]) -> nn.Module:

@@ -21,6 +21,7 @@ from latentebm.tilting.fit_tilt import fit_energy
 from latentebm.tilting.held_out import held_out_gain
 from latentebm.tilting.objectives import Objective
 from latentebm.tilting.reweight import cluster_weights, principal_scores
+from latentebm.tilting.sides import Codes
 from latentebm.tilting.spaces import Space
 from latentebm.tilting.start import fit_start
 from latentebm.training.fit import FitResult
@@ -73,19 +74,34 @@ class TiltMethod:
         if self.build is not None and not callable(self.build):
             raise fail("energy", "a function that builds a network, or None", repr(self.build), "pass a callable")
 
-    def fit(self, vae: VAE, images: Tensor, biased: Tensor, *, generator: torch.Generator, track: Track) -> FittedTilt:
-        """Fit an energy to reference images (N, C, H, W), uint8, of a frozen VAE of the biased (M, C, H, W)."""
+    def fit(
+        self,
+        vae: VAE,
+        images: Tensor,
+        biased: Tensor,
+        *,
+        views: Tensor | None = None,
+        generator: torch.Generator,
+        track: Track,
+    ) -> FittedTilt:
+        """Fit an energy to reference images (N, C, H, W), uint8, of a frozen VAE of the biased (M, C, H, W).
+
+        Changed copies of the reference, `views` (V, N, C, H, W), take its place as positives, each in its image's fold.
+        """
         recipe = self.space.recipe(self.objective, self.gradient_penalty)
         codes, members = self.space.codes(vae, images, generator), min(self.space.folds, len(images))
+        own = None if views is None else self._codes_of_views(vae, views, codes.fold, generator)
         clusters = self.space.start_clusters(self.objective, len(images))
         if clusters:
             known: dict[str, Any] = {"generator": generator, "track": track}
             weight = _weight(images, biased, codes.fold, clusters=clusters, members=members, **known)
-            energy = self._start(vae, biased, weight, members, **known)
+            energy = self._start(vae, biased, weight, members, own, **known)
             recipe = dataclasses.replace(recipe, lr=REFINING_LR)
         else:
             # The weights are drawn on the CPU: a seed means the same on every device.
             energy = self._energy(vae, members, self._limit(), generator).to(codes.mean.device)
+        if views is not None and own is not None:
+            images, codes = views.flatten(0, 1), own
         sides = self.space.sides(self.tilt(vae, energy), images, codes, generator)
         log = fit_energy(energy, sides, recipe, generator=generator, track=track)
         energy.requires_grad_(False)
@@ -119,11 +135,29 @@ class TiltMethod:
         shape = self.space.event_shape(vae)
         return Ensemble(self.build, shape, members=members, limit=limit, generator=generator)
 
+    def _codes_of_views(self, vae: VAE, views: Tensor, fold: Tensor, generator: torch.Generator) -> Codes:
+        """Codes of changed copies of the reference, each in its image's fold."""
+        return dataclasses.replace(self.space.codes(vae, views.flatten(0, 1), generator), fold=fold.repeat(len(views)))
+
     def _start(
-        self, vae: VAE, biased: Tensor, weight: Tensor, members: int, *, generator: torch.Generator, track: Track
+        self,
+        vae: VAE,
+        biased: Tensor,
+        weight: Tensor,
+        members: int,
+        own: Codes | None,
+        *,
+        generator: torch.Generator,
+        track: Track,
     ) -> EnsembleEnergy:
-        """The tilt of weighted biased images under the widest bound with reliable importance weights."""
+        """The tilt of weighted biased images under the widest bound with reliable importance weights.
+
+        Codes of changed reference images, its `own`, make up half of what it starts from: clusters of images
+        underrate a class of which hardly any biased image is left.
+        """
         codes = self.space.codes(vae, biased, generator)
+        if own is not None:
+            codes, weight = _joined(codes, weight, own)
         recipe = dataclasses.replace(self.space.recipe(self.objective, self.gradient_penalty), lr=START_LR)
         for limit in START_LIMITS:
             one = self._energy(vae, 1, limit, generator).to(codes.mean.device)
@@ -135,6 +169,13 @@ class TiltMethod:
             if sums.report()["reliable"]:
                 break
         return self._energy(vae, members, limit, torch.Generator()).to(codes.mean.device).start_from(one)
+
+
+def _joined(codes: Codes, weight: Tensor, own: Codes) -> tuple[Codes, Tensor]:
+    """Codes and weights of two sets, each of them half of the total weight."""
+    moments = {name: torch.cat([getattr(codes, name), getattr(own, name)]) for name in ("mean", "scale", "fold")}
+    each = weight.sum() / len(own.mean)
+    return dataclasses.replace(codes, **moments), torch.cat([weight, weight.new_full((len(own.mean),), float(each))])
 
 
 def _weight(images: Tensor, biased: Tensor, fold: Tensor, **settings: Any) -> Tensor:

@@ -17,7 +17,7 @@ from latentebm.checks import check_int, check_number, fail
 from latentebm.progress import Track, silent
 from latentebm.rng import draw_seed, permutation
 
-__all__ = ["cluster_weights", "principal_scores", "raked"]
+__all__ = ["cluster_weights", "effective_share", "principal_scores", "raked"]
 
 LEARNED_FROM = 5_000  # biased images that components and clusters are learned from
 RAKINGS = 100
@@ -134,6 +134,41 @@ def cluster_weights(
         target = (seen.sum(0) + shrinkage * share) / (len(seen) + shrinkage)
         weights.append(own @ raked(own, target))
     return torch.stack(weights).float()
+
+
+def effective_share(biased: Tensor, reference: Tensor, *, clusters: int = 20, generator: torch.Generator) -> float:
+    r"""How many of the biased images still count once they are weighted as the reference says, as a share of them.
+
+    .. math:: \frac{(\sum_i w_i)^2}{N \sum_i w_i^2}
+
+    with the weights of `cluster_weights` of one clustering. Near 1 the two sets fill the same clusters alike; near 0 a
+    few of the biased images must stand for much of the reference.
+
+    Arguments:
+        biased: images (N, *data_shape), uint8 or float.
+        reference: images (M, *data_shape), of the same kind.
+        clusters: components of the mixture.
+        generator: source of the clustering.
+
+    Returns:
+        In (0, 1]; no labels are needed.
+
+    References:
+        A Note on Importance Sampling using Standardized Weights (Kong, 1992)
+
+    Example:
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> x = torch.rand(400, 1, 2, 2, generator=rng) / 4
+        >>> x[:380] += 0.7
+        >>> round(effective_share(x, x, clusters=2, generator=rng), 1)
+        1.0
+        >>> effective_share(x, torch.cat([x[:20], x[380:]]), clusters=2, generator=rng) < 0.3
+        True
+    """
+    scores = principal_scores(biased, reference, generator=generator)
+    everyone = torch.full((len(reference),), -1)
+    weight = cluster_weights(*scores, everyone, clusters=clusters, members=1, generator=generator)[0].double()
+    return float(weight.sum() ** 2 / (len(weight) * weight.square().sum()))
 
 
 def _responsibilities(

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentebm.checks import check_choice, check_number
+from latentebm.checks import check_choice, check_number, fail
 from latentebm.data.batches import minibatches
 from latentebm.data.stored import StoredImages
 from latentebm.models.vae import VAE
 from latentebm.progress import Track, silent
 from latentebm.training.fit import FitResult, fit
+from latentebm.training.mixed_in import MixedIn
 from latentebm.training.optimisation import Optimisation
 
 __all__ = ["PRECISIONS", "bf16_pays", "fit_vae"]
@@ -40,8 +41,9 @@ def fit_vae(
     precision: str = "auto",
     weights: Tensor | None = None,
     labels: Tensor | None = None,
+    mixed: MixedIn | None = None,
     held_out: Tensor | None = None,
-    patience: int = 5,
+    patience: int | None = 5,
     generator: torch.Generator,
     track: Track = silent,
 ) -> FitResult:
@@ -54,7 +56,8 @@ def fit_vae(
 
     With `kl_weight` β above 1 the codes of all images together come closer to the prior, from which new ones are drawn.
     The precision is ``fp32``, ``bf16`` autocast, or ``auto``: bf16 where the processor has it. The ELBO of images held
-    out picks the best state, and stops the fit after `patience` checks, 25 steps apart, without improvement.
+    out picks the best state, and stops the fit after `patience` checks, 25 steps apart, without improvement. Images
+    `mixed` in take their share of every batch from the others.
 
     References:
         beta-VAE (Higgins et al., 2017), https://openreview.net/forum?id=Sy2fzU9gl
@@ -69,6 +72,8 @@ def fit_vae(
     device = next(vae.parameters()).device
     check_number("kl_weight", kl_weight, low=0, open_low=True)
     check_choice("precision", precision, PRECISIONS)
+    if mixed is not None and labels is not None:
+        raise fail("mixed", "None with labels, which mixed images lack", "both", "pass one of the two")
     autocast = precision == "bf16" or (precision == "auto" and bf16_pays(device))
     beside = [torch.ones(len(images)) if weights is None else weights, *([] if labels is None else [labels])]
     sizes: dict[str, Any] = {"batch_size": batch_size, "epochs": epochs, "generator": generator}
@@ -77,7 +82,10 @@ def fit_vae(
     def loss(batch: tuple[Tensor, ...]) -> Tensor:
         x, weight, *label = batch
         known = {"labels": label[0]} if label else {}
-        nats = vae.loss(x.float() / 255, generator=generator, kl_weight=kl_weight, autocast=autocast, **known)
+        x = x.float() / 255
+        if mixed is not None:
+            x, weight = mixed.into(x, weight, generator)
+        nats = vae.loss(x, generator=generator, kl_weight=kl_weight, autocast=autocast, **known)
         return (weight * nats).mean()
 
     validate = None if held_out is None else _held_out_score(vae, held_out.to(device), kl_weight)

@@ -143,6 +143,7 @@ def _read(classifier: Classifier, labelled: Images) -> tuple[Tensor, Tensor]:
 def generator_metrics(problem: Problem, model: Debiaser, generator: torch.Generator) -> dict[str, Any]:
     """Training and held-out −ELBO in nats: held out over test images in the biased and in the target's shares."""
     metrics: dict[str, Any] = {
+        "sources": model.sources_.as_dict(),
         "parameters": sum(p.numel() for p in model.vae_.parameters()),
         "train_loss": model.vae_log_.losses[-1],
         "heldout_loss": None,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from latentebm._version import __version__
 from latentebm.checks import check_int, fail
@@ -25,16 +26,19 @@ from latentebm.progress import Track, silent
 from latentebm.report import render_report
 from latentebm.rng import stream
 from latentebm.sampling import Draws
+from latentebm.settings.command import as_command
 from latentebm.settings.fields import Settings
 from latentebm.training.checkpoint import checkpoints
-from latentebm.workflow.draws_check import stein_row
+from latentebm.workflow.draws_check import clusters_of, stein_row
 from latentebm.workflow.judge import check_made, fit_judge, judge_draws, run_metrics
+from latentebm.workflow.panel_metrics import add_panel
 from latentebm.workflow.problem import Problem, pose
 from latentebm.workflow.run_figures import run_figures
 
 __all__ = ["RunResult", "check_npz", "debias", "resume", "save_samples"]
 
 STEIN = 20  # stream of the signs of the Stein test: no other stage's draws shift
+CLUSTERS = 21  # stream of the clusters of raw images
 
 
 @dataclass
@@ -137,7 +141,8 @@ def _run(settings: Settings, model: Debiaser, folder: Path, track: Track) -> dic
     with clock.stage("data"):
         problem = _posed(settings, rng)
     with clock.stage("vae") as line:
-        line["losses"] = model.fit_vae(problem.biased.images, track=track).vae_log_.losses
+        model.fit_vae(problem.biased.images, problem.reference.images, track=track)
+        line |= {"losses": model.vae_log_.losses, "sources": model.sources_.as_dict()}
         model.save(folder)
     with clock.stage("classifier"):
         classifier = fit_judge(problem, rng, next(model.vae_.parameters()).device, track)
@@ -154,12 +159,17 @@ def _run(settings: Settings, model: Debiaser, folder: Path, track: Track) -> dic
         verdict = judge_draws(problem, classifier, prior.x, tilted.x, rng, track)
         metrics = run_metrics(problem, model, tilted, verdict, rng)
         metrics["tilted"]["stein"] = stein_row(model.tilt(), tilted, stream(settings.seed, STEIN))
+        metrics["clusters"] = clusters_of(problem, tilted, stream(settings.seed, CLUSTERS))
+        alike = add_panel(metrics, problem, classifier, model, prior.x, tilted.x, track)
+        save_samples(folder / "samples.npz", tilted, judges_agree=alike)
     with clock.stage("figures"):
-        _write_figures(folder, run_figures(problem, model, prior, tilted, verdict, rng), track)
+        read = (verdict, rng, classifier, metrics["clusters"])
+        _write_figures(folder, run_figures(problem, model, prior, tilted, *read), track)
     metrics["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
     write_json(folder / "metrics.json", metrics)
     write_text(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in clock.lines))
-    add_files(folder, ["samples.npz", "metrics.json"], settings=settings.saved())
+    asked = settings.saved()
+    add_files(folder, ["samples.npz", "metrics.json"], settings=asked, command=as_command(asked))
     render_report(folder)
     return metrics
 
@@ -188,8 +198,10 @@ def check_npz(path: Path | str) -> Path:
     return path
 
 
-def save_samples(path: Path | str, draws: Draws) -> Path:
+def save_samples(path: Path | str, draws: Draws, *, judges_agree: Tensor | None = None) -> Path:
     """Write draws to an .npz: ``images`` float32 (n, C, H, W) in [0, 1], ``latent`` (n, d), ``log_weight`` (n,) nats.
+
+    Of judged draws ``judges_agree``, (n,) of bool, says whether all judges of real images read them alike.
 
     Raises:
         ValueError: the path does not end in .npz.
@@ -205,6 +217,8 @@ def save_samples(path: Path | str, draws: Draws) -> Path:
     path = check_npz(path)
     arrays = {"images": draws.x, "latent": draws.latent, "log_weight": draws.log_weight}
     plain: dict[str, Any] = {k: v.detach().cpu().numpy().astype(np.float32) for k, v in arrays.items()}
+    if judges_agree is not None:
+        plain["judges_agree"] = judges_agree.cpu().numpy()
     return write_atomic(path, lambda temporary: np.savez_compressed(temporary, **plain))
 
 

@@ -33,10 +33,11 @@ def make_missing(
     since only floats hold NaN; in a DataFrame columns become what pandas makes of a missing value.
 
     Arguments:
-        X: complete data, numpy array or torch tensor (N, …), or DataFrame of D columns; not changed.
+        X: complete data, numpy array or torch tensor (N, …), or DataFrame of D columns; not changed. What a masked
+            array hides is missing already.
         rate: expected share of removed cells among the columns the mechanism works on, in [0, 1); None where the
             mechanism has a strength of its own.
-        y: labels (N,), for mechanisms that depend on them.
+        y: labels (N,), or a function that returns them, for mechanisms that depend on them.
         random_state: seed or numpy generator; the same seed gives the same mask.
 
     Raises:
@@ -106,7 +107,8 @@ class MNARDataset(Dataset[tuple[Tensor, ...]]):
     .. math:: x_j \leftarrow \mathrm{fill} \text{ where } s_j = 0, \qquad s_j = 1 \text{ observed}
 
     The dataset is read once to draw every mask, since rates and thresholds belong to the whole of it; masks then stay
-    fixed, the same for any order, number of workers and epoch. Items are read from the dataset as they are asked for;
+    fixed, the same for any order, number of workers and epoch. Labels are read
+    only where the mechanism asks for them. Items are read from the dataset as they are asked for;
     a transform that changes at random would no longer match its mask, so apply such transforms after this dataset.
 
     Arguments:
@@ -128,9 +130,9 @@ class MNARDataset(Dataset[tuple[Tensor, ...]]):
         if len(dataset) == 0:
             raise fail("dataset", "at least one item", 0, "pass a dataset that holds data")
         self.dataset, self.fill = dataset, fill
-        items = [self._item(i) for i in range(len(dataset))]
-        x = torch.stack([item[0] for item in items])
-        y = [int(item[1]) for item in items] if len(items[0]) > 1 else None
+        x = torch.stack([self._item(i)[0] for i in range(len(dataset))])
+        labelled = len(self._item(0)) > 1
+        y = (lambda: [self._label(i) for i in range(len(dataset))]) if labelled else None
         # A row of numbers and a flat dataset of scalars are both fine: the mechanism sees (N, D).
         _, mask = make_missing(x.reshape(len(x), -1) if x.ndim < 2 else x, mechanism, rate, y=y, random_state=seed)
         self.mask: Tensor = mask.reshape(x.shape)
@@ -142,6 +144,16 @@ class MNARDataset(Dataset[tuple[Tensor, ...]]):
             got, fix = type(parts[0]).__name__, "pass transform=ToTensor() to the dataset"
             raise fail("dataset", "items whose first entry is a tensor", got, fix)
         return parts
+
+    def _label(self, index: int) -> Any:
+        """The second entry of an item as a plain number or text; mechanisms compare labels by equality."""
+        label = self._item(index)[1]
+        if isinstance(label, Tensor | np.ndarray | np.generic) and math.prod(label.shape) == 1:
+            return label.item()
+        if isinstance(label, str | bytes | int | float):
+            return label
+        fix = "pass a dataset of (x, label) items, or a mechanism that needs no labels"
+        raise fail("dataset", "items whose second entry is one number or text", type(label).__name__, fix)
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -101,9 +101,11 @@ def standard_score(x: Array, direction: str) -> tuple[Array, bool]:
     """Score (N,) in standard deviations, larger = likelier missing, and whether the column is constant."""
     if np.isnan(x).all():
         return x, False  # nothing there to score, nor to remove
+    unit = float(np.nanmax(np.abs(x))) or 1.0  # squares of very large or small numbers would leave the floats
+    x = x / unit
     centre, sd = float(np.nanmean(x)), float(np.nanstd(x))
     # Rounding leaves a constant column a deviation of a few ulp.
-    constant = bool(sd <= 1e-12 * max(1.0, abs(centre)))
+    constant = sd <= 1e-12 * abs(centre)
     z = x * 0.0 if constant else (x - centre) / sd
     return {"high": z, "low": -z, "tails": np.abs(z), "middle": -np.abs(z)}[direction], constant
 

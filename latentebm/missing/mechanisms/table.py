@@ -24,10 +24,11 @@ class Table:
 
     Arguments:
         X: array or tensor (N, …), flattened to (N, D), or a DataFrame of D columns.
-        y: labels (N,), where a mechanism needs them.
+        y: labels (N,), or a function without arguments that returns them, called where a mechanism needs them.
     """
 
     def __init__(self, X: Any, y: Any = None) -> None:
+        X = np.ma.filled(X.astype(np.float64), np.nan) if isinstance(X, np.ma.MaskedArray) else X
         self.X = X
         self.frame = isinstance(X, pd.DataFrame)
         if not self.frame and not isinstance(X, np.ndarray | torch.Tensor):
@@ -38,9 +39,7 @@ class Table:
         self.shape = (len(X), int(np.prod(self.event_shape)))
         array = X.detach().cpu() if torch.is_tensor(X) else X
         self.flat = None if self.frame else np.asarray(array).reshape(self.shape)
-        self.y = None if y is None else np.asarray(y)
-        if self.y is not None and self.y.shape != self.shape[:1]:
-            raise fail("y", f"labels of shape ({len(X)},)", self.y.shape, "pass one label per row")
+        self.y = y if y is None or callable(y) else self._checked(y)
         self._block: tuple[int, NDArray[Any]] = (-1, np.empty(0))
         self.seen = np.empty(self.shape[::-1], dtype=bool)  # which cells hold a value, (D, N)
         for rows, columns, part in self._parts():
@@ -84,11 +83,21 @@ class Table:
         return column.astype(np.float64, copy=False)
 
     def indices(self, columns: Columns) -> list[int]:
-        """Column numbers of names, numbers (negative from the end) or None for all; ValueError for unknown ones."""
+        """Column numbers, each once, of names, numbers (negative from the end), one flag per column, or None for all.
+
+        Raises:
+            ValueError: an unknown column, or flags of another number.
+        """
         if columns is None:
             return list(range(self.shape[1]))
         chosen = [columns] if isinstance(columns, int | str | np.integer) else list(columns)
-        return [self._index(c) for c in chosen]
+        if chosen and all(isinstance(c, bool | np.bool_) for c in chosen):
+            if len(chosen) != self.shape[1]:
+                got, fix = f"{len(chosen)} of them", "pass column numbers or names, or one flag per column"
+                raise fail("columns", f"{self.shape[1]} flags, one per column", got, fix)
+            return [int(j) for j in np.flatnonzero(chosen)]
+        # A column named twice is one column: it must not lose its cells twice.
+        return list(dict.fromkeys(self._index(c) for c in chosen))
 
     def _index(self, column: Any) -> int:
         if self.frame and column in self.X.columns:
@@ -96,7 +105,11 @@ class Table:
             if not isinstance(where, int):
                 raise fail("X", "unique column names", f"{column!r} more than once", "rename the columns")
             return where
-        if isinstance(column, int | np.integer) and -self.shape[1] <= column < self.shape[1]:
+        if (
+            isinstance(column, int | np.integer)
+            and not isinstance(column, bool)
+            and -self.shape[1] <= column < self.shape[1]
+        ):
             return int(column) % self.shape[1]
         raise fail("columns", f"names or numbers of {self.shape[1]} columns", repr(column), "pass columns X has")
 
@@ -104,10 +117,18 @@ class Table:
         """Labels (N,); ValueError without any, or where one that a mechanism's setting uses does not occur."""
         if self.y is None:
             raise fail("y", f"labels, which {mechanism} depends on", None, "pass y=labels of shape (N,)")
+        if callable(self.y):
+            self.y = self._checked(self.y())
         unknown = set(used) - set(self.y.tolist())
         if unknown:
             raise fail(setting, "labels that occur in y", sorted(map(str, unknown)), "leave them out")
         return self.y
+
+    def _checked(self, y: Any) -> NDArray[Any]:
+        labels = np.asarray(y)
+        if labels.shape != self.shape[:1]:
+            raise fail("y", f"labels of shape ({self.shape[0]},)", labels.shape, "pass one label per row")
+        return labels
 
     def rebuild(self, mask: NDArray[np.bool_]) -> tuple[Any, Any]:
         """Data of the kind that came in, NaN where `mask` (N, D) is False, and the mask in the same kind."""

@@ -1,0 +1,1 @@
+"""What features of data see, and energies that read them."""

@@ -1,0 +1,157 @@
+"""Which images a Debiaser's VAE learns from: the biased ones alone, or the reference too, and in which share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentebm.checks import fail
+from latentebm.data.augment import augmented
+from latentebm.rng import permutation, stream
+from latentebm.settings.fields import DebiaserSettings
+from latentebm.tilting.reweight import effective_share
+from latentebm.training.fit import FitResult
+from latentebm.training.mixed_in import MixedIn
+
+__all__ = ["THIN", "Sources", "choose_sources"]
+
+THIN = 0.58  # of the biased images, the effective share below which their tail counts as thin
+LEAST = 10  # reference images that can be cut into some to learn from and some to choose by
+SHARES, AUGMENTS = (0.1, 0.25, 0.5), ("none", "slight", "affine")  # tried
+TRIAL = 0.25  # of the epochs, that a trial takes
+VIEWS = 4096  # changed reference images that the tilt is fitted to, at most 16 of each
+IMAGES = ("mixed", "held_out")  # fields that no file holds
+
+Trainer = Callable[..., FitResult]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """What a VAE learns from, and why.
+
+    Attributes:
+        learn_from: ``biased`` or ``both``.
+        why: the reason, one sentence.
+        effective_share: see :func:`latentebm.tilting.reweight.effective_share`; None where nobody asked.
+        reference_share: of the reference in every batch; None without.
+        augment: how its images are changed at every use; None without.
+        tried: held-out −ELBO of each share and augmentation tried, nats per image.
+        mixed: the reference images it learns from; None for none, and once loaded.
+        held_out: reference images that it never learns from, which choose its best state; likewise.
+    """
+
+    learn_from: str = "biased"
+    why: str = "No reference was passed along with the biased images."
+    effective_share: float | None = None
+    reference_share: float | None = None
+    augment: str | None = None
+    tried: Sequence[dict[str, Any]] = ()
+    mixed: MixedIn | None = None
+    held_out: Tensor | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a file; the images are left out."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in IMAGES}
+
+    def training(self) -> dict[str, Any]:
+        """What `fit_vae` is told besides the biased images; training goes on to the end, and its best state is kept."""
+        if self.mixed is None:
+            return {}
+        return {"mixed": self.mixed, "held_out": self.held_out, "patience": None}
+
+    def views(self, reference: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Changed copies (V, M, C, H, W), uint8, of reference images (M, C, H, W), or None where none were learned.
+
+        The VAE knows by heart what it was shown: the posterior of such an image is sharper than an unseen one's. The
+        tilt is therefore fitted to changes of the images that the VAE has not seen.
+        """
+        if self.augment is None:
+            return None
+        times = max(1, min(16, VIEWS // len(reference)))
+        how = "slight" if self.augment == "none" else self.augment
+        copies = [augmented(reference.float() / 255, how, generator=generator) for _ in range(times)]
+        return (torch.stack(copies) * 255).round().to(torch.uint8)
+
+
+def choose_sources(
+    settings: DebiaserSettings,
+    biased: Tensor,
+    reference: Tensor | None,
+    train: Trainer,
+) -> Sources:
+    """Decide what a VAE learns from, as the settings ask, without labels.
+
+    Arguments:
+        settings: ``learn_from``, ``reference_share``, ``augment`` and ``seed`` of a `Debiaser`.
+        biased: (N, C, H, W), uint8.
+        reference: (M, C, H, W), uint8; None for none.
+        train: trains a fresh VAE for a part of the epochs: ``train(part, mixed=…, held_out=…)``.
+
+    Raises:
+        ValueError: ``both`` without at least ten reference images.
+
+    Example:
+        >>> choose_sources(DebiaserSettings(), torch.zeros(4, 1, 2, 2), None, lambda *_, **__: None).learn_from
+        'biased'
+    """
+    count = 0 if reference is None else len(reference)
+    if settings.learn_from == "both" and count < LEAST:
+        raise fail("reference", f"at least {LEAST} images with learn_from=both", count, "pass learn_from=biased")
+    if settings.learn_from == "biased":
+        return Sources(why="As asked.")
+    if reference is None:
+        return Sources()
+    rng = stream(settings.seed, 11)
+    share, why = None, "As asked."
+    if settings.learn_from == "auto":
+        share, why = _effective(biased, reference, rng)
+        if count < LEAST or share >= THIN:
+            return Sources(why=why, effective_share=share)
+    learned, held_out = _parted(reference, rng)
+    tried = tuple(_trials(settings, learned, held_out, train))
+    best = min(tried, key=lambda row: row["held_out_loss"])
+    chosen = {"reference_share": best["share"], "augment": best["augment"]}
+    mixed = MixedIn(images=learned, share=best["share"], augment=best["augment"])
+    found: dict[str, Any] = {"why": why, "effective_share": share, "tried": tried, "held_out": held_out, **chosen}
+    return Sources(learn_from="both", mixed=mixed, **found)
+
+
+def _effective(biased: Tensor, reference: Tensor, generator: torch.Generator) -> tuple[float, str]:
+    """The effective share of the biased images, and what it says."""
+    share = effective_share(biased, reference, generator=generator)
+    side = "below" if share < THIN else "not below"
+    why = (
+        f"Weighted as {len(reference):,} reference images say, the {len(biased):,} biased images are worth "
+        f"{100 * share:.0f} % of their number, {side} {100 * THIN:.0f} %"
+    )
+    return share, f"{why}: {'the tail is thin' if share < THIN else 'the tilt alone serves'}."
+
+
+def _parted(reference: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Four fifths of the reference to learn from, and a fifth to choose by."""
+    rows = permutation(len(reference), generator, "cpu")
+    aside = len(reference) // 5
+    return reference[rows[aside:].sort().values], reference[rows[:aside].sort().values]
+
+
+def _trials(settings: DebiaserSettings, learned: Tensor, held_out: Tensor, train: Trainer) -> Iterator[dict[str, Any]]:
+    """Short trainings: every augmentation at one share, then the other shares with the best; none if both are set."""
+    shares = SHARES if settings.reference_share == "auto" else (float(settings.reference_share),)
+    augments = AUGMENTS if settings.augment == "auto" else (settings.augment,)
+
+    def trial(share: float, augment: str) -> dict[str, Any]:
+        row = {"share": share, "augment": augment, "held_out_loss": 0.0}
+        if len(shares) * len(augments) > 1:
+            mixed = MixedIn(images=learned, share=share, augment=augment)
+            row["held_out_loss"] = float(train(TRIAL, mixed=mixed, held_out=held_out).best)
+        return row
+
+    middle = shares[len(shares) // 2]
+    first = [trial(middle, augment) for augment in augments]
+    best = min(first, key=lambda row: row["held_out_loss"])["augment"]
+    yield from first
+    yield from (trial(share, best) for share in shares if share != middle)

@@ -1,0 +1,136 @@
+"""Small references: a share in one direction of many features comes back, and what held-out items reject is no tilt."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from latentebm.adapters.from_module import WrappedModel
+from latentebm.models.seen.named_features import Components, Pixels, named_features
+from latentebm.tilting.any_model import NoTiltWarning, SupportWarning, tilt_generator
+from latentebm.tilting.pursuit import pursue
+
+DIM, CUT = 16, 0.8416  # a fifth of a normal distribution lies above
+
+
+def draws(n: int, seed: int) -> torch.Tensor:
+    """Sixteen features that go together in fours."""
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(n, 4, generator=g).repeat_interleave(4, 1) + 0.3 * torch.randn(n, DIM, generator=g)
+
+
+def score(x: torch.Tensor) -> torch.Tensor:
+    s = x[:, :4].mean(1)
+    return s / (1 + 0.09 / 4) ** 0.5
+
+
+def reference(each: int, seed: int) -> torch.Tensor:
+    x = draws(60 * each, seed)
+    return torch.cat([x[score(x) > CUT][:each], x[score(x) <= CUT][:each]])
+
+
+@pytest.fixture(scope="module")
+def made() -> torch.Tensor:
+    return draws(6000, 1)
+
+
+def found_share(made: torch.Tensor, real: torch.Tensor) -> tuple[float, float]:
+    energy = pursue(real, made, generator=torch.Generator().manual_seed(0))
+    w = (-energy(made)).double().softmax(0)
+    return float(w[score(made) > CUT].sum()), float(1 / w.square().sum() / len(w))
+
+
+@pytest.mark.parametrize(("each", "within"), [(100, 0.05), (25, 0.08)])
+def test_a_share_comes_back(each, within, made):
+    share, ess = found_share(made, reference(each, 2))
+    assert share == pytest.approx(0.5, abs=within)
+    assert ess > 0.3
+
+
+def test_without_the_bootstrap_the_share_falls_short(made, monkeypatch):
+    monkeypatch.setattr("latentebm.tilting.pursuit.STRENGTHS", torch.ones(1).double().numpy())
+    assert found_share(made, reference(25, 2))[0] < 0.45
+
+
+def test_a_reference_like_the_draws_gives_no_tilt(made, rng):
+    energy = pursue(draws(50, 3), made, generator=rng)
+    assert energy.directions.shape == (DIM, 0)
+    assert energy(made).abs().max() == 0
+
+
+def test_no_tilt_is_said(rng):
+    model = WrappedModel(lambda z: 3 * z, 4)
+    with pytest.warns(NoTiltWarning, match="no tilt"):
+        tilt = tilt_generator(
+            model, 3 * torch.randn(40, 4, generator=rng), features=lambda x: x, pool=3000, generator=rng
+        )
+    assert tilt.energy(torch.randn(9, 4, generator=rng)).abs().max() == 0
+
+
+def test_a_reference_beyond_all_draws_is_called_out(rng):
+    model = WrappedModel(lambda z: z, 2)
+    with pytest.warns(SupportWarning, match="lie beyond all"):
+        tilt_generator(model, 20 + torch.randn(40, 2, generator=rng), pool=2000, generator=rng)
+
+
+def test_named_features_see_what_they_say(rng):
+    x = torch.rand(300, 3, 8, 8, generator=rng)
+    assert torch.allclose(named_features("pixels:1", x)(x)[:, 0], x.mean((1, 2, 3)))
+    flat = x.flatten(1) - x.flatten(1).mean(0)
+    first = torch.linalg.svd(flat, full_matrices=False)[2][0]
+    scores = named_features("pca:3", x)(x)
+    assert abs(torch.corrcoef(torch.stack([flat @ first, scores[:, 0]]))[0, 1]) == pytest.approx(1, abs=1e-3)
+    assert isinstance(named_features("pca:3", x), Components)
+    assert isinstance(named_features("pixels:4", x), Pixels)
+
+
+def test_weights_are_read_where_they_lie_and_never_fetched(tmp_path, monkeypatch):
+    from torchvision.models import shufflenet_v2_x0_5
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    x = torch.rand(2, 1, 16, 16)
+    with pytest.raises(ValueError, match=r"features: expected weights in .*, got none; .* curl -L"):
+        named_features("torchvision:shufflenet_v2_x0_5", x)
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    net = shufflenet_v2_x0_5(weights=None)
+    torch.save(net.state_dict(), tmp_path / "hub" / "checkpoints" / "shufflenetv2_x0.5-f707e7126e.pth")
+    features = named_features("torchvision:shufflenet_v2_x0_5", x)
+    assert features(x).shape == (2, 1024)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("logits", torch.rand(4, 1, 8, 8), "features: expected one of .*, got 'logits'"),
+        ("pixels:x", torch.rand(4, 1, 8, 8), "features: expected a whole number of at least 1"),
+        ("pixels:8", torch.rand(4, 3), r"features: expected images \(N, C, H, W\)"),
+        ("torchvision:resnet18", 9 * torch.rand(4, 1, 8, 8), r"features: expected images in \[0, 1\] or \[-1, 1\]"),
+        ("torchvision:nothing", torch.rand(4, 1, 8, 8), "features: expected a classification network"),
+        ("timm:nothing", torch.rand(4, 1, 8, 8), "features: expected a network of timm"),
+        ("pca:3", torch.ones(4, 8), "features: expected draws that differ"),
+    ],
+)
+def test_bad_names(name, data, message):
+    with pytest.raises(ValueError, match=message):
+        named_features(name, data)
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (lambda x: x - x.mean(0), "features: expected those of an item whatever its batch"),
+        (lambda x: torch.ones(len(x), 1), "features: expected values that differ between draws"),
+        (lambda x: x / 0, "features: expected finite numbers"),
+    ],
+)
+def test_bad_features(features, message, rng):
+    with pytest.raises(ValueError, match=message):
+        tilt_generator(WrappedModel(lambda z: z, 2), torch.randn(30, 2), features=features, generator=rng)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(0.5, 0.5), (127.5, 127.5)])
+def test_another_scale_is_noticed(scale, shift, rng):
+    model = WrappedModel(lambda z: torch.tanh(z).view(-1, 1, 2, 2), 4)
+    x = scale * torch.tanh(torch.randn(30, 1, 2, 2, generator=rng)) + shift
+    with pytest.raises(ValueError, match=r"reference: expected images on the model's scale"):
+        tilt_generator(model, x, features="pixels:2", generator=rng)

@@ -1,0 +1,117 @@
+"""What a VAE learns from: the mixture of every batch, the choice by held-out images, and the rule of thin tails."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+import torch
+
+from latentebm.data.augment import random_affine
+from latentebm.debiaser import Debiaser
+from latentebm.settings.fields import DebiaserSettings
+from latentebm.training.mixed_in import MixedIn
+from latentebm.vae_sources import Sources, choose_sources
+
+from .conftest import bars
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_changes_are_small_and_their_own():
+    x = torch.zeros(200, 1, 21, 21)
+    x[:, :, 10, 10] = 1
+    moved = random_affine(x, generator=rng())
+    rows = (moved.sum((1, 3)) * torch.arange(21)).sum(1) / moved.sum((1, 2, 3)).clamp_min(1e-6)
+    seen = moved.sum((1, 2, 3)) > 0.2
+    # The centre only shifts: uniform within ±5 % of 21 pixels, so of standard deviation 2.1 / √12.
+    assert rows[seen].std() == pytest.approx(2.1 / 12**0.5, rel=0.25)
+    assert (rows[seen] - 10).abs().max() < 1.6
+    assert torch.allclose(random_affine(x, strength=0, generator=rng()), x, atol=1e-5)
+
+
+def test_every_batch_holds_its_share():
+    mixed = MixedIn(images=torch.full((3, 1, 2, 2), 255, dtype=torch.uint8), share=0.3)
+    x, weight = mixed.into(torch.zeros(20, 1, 2, 2), torch.full((20,), 5.0), rng())
+    assert int((x.amax((1, 2, 3)) == 1).sum()) == int((weight == 1).sum()) == 6
+
+
+def of_losses(losses):
+    """A trainer that knows the held-out loss of every mixture, and what it was asked."""
+    asked = []
+
+    def train(part, *, mixed, held_out):
+        asked.append((mixed.share, mixed.augment, part, len(mixed.images), len(held_out)))
+        return types.SimpleNamespace(best=losses[mixed.share, mixed.augment])
+
+    return train, asked
+
+
+def test_held_out_images_choose_the_mixture():
+    losses = {(0.25, "none"): 3.0, (0.25, "slight"): 1.0, (0.25, "affine"): 2.0, (0.1, "slight"): 4.0}
+    train, asked = of_losses({**losses, (0.5, "slight"): 0.5})
+    reference = torch.arange(50, dtype=torch.uint8)[:, None, None, None].expand(50, 1, 2, 2)
+    found = choose_sources(DebiaserSettings(learn_from="both"), reference, reference, train)
+    assert (found.mixed.share, found.mixed.augment) == (0.5, "slight")
+    assert {row[2:] for row in asked} == {(0.25, 40, 10)}
+    # No image is both learned from and chosen by.
+    assert not set(found.mixed.images[:, 0, 0, 0].tolist()) & set(found.held_out[:, 0, 0, 0].tolist())
+    settings = DebiaserSettings(learn_from="both", reference_share="0.2", augment="none")
+    assert choose_sources(settings, reference, reference, of_losses({})[0]).mixed.share == 0.2
+
+
+def test_only_thin_tails_bring_the_reference_in():
+    data = bars(600, 0)
+    by_class = [torch.nonzero(data.labels == k).flatten() for k in range(3)]
+    reference = bars(60, 1).images
+    train, asked = of_losses({(s, a): 1.0 for s in (0.1, 0.25, 0.5) for a in ("none", "slight", "affine")})
+    fair = choose_sources(DebiaserSettings(), data.images, reference, train)
+    assert (fair.learn_from, asked) == ("biased", [])
+    thin = data.images[torch.cat([by_class[0], by_class[1][:20], by_class[2][:5]])]
+    found = choose_sources(DebiaserSettings(), thin, reference, train)
+    assert (found.learn_from, len(asked)) == ("both", 5)
+    assert "the tail is thin" in found.why
+
+
+def test_a_frozen_fit_is_the_same_with_and_without_a_reference():
+    data, settings = bars(200, 0).images, {"width": 16, "epochs": 1, "learn_from": "biased"}
+    one, two = (Debiaser(**settings).fit_vae(*sets).vae_.state_dict() for sets in ([data], [data, data[:20]]))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_positives_are_images_the_vae_has_not_seen():
+    learned = bars(40, 0).images
+    views = Sources(learn_from="both", augment="none").views(learned, rng())
+    assert views.shape == (16, *learned.shape)
+    assert not any(bool((view == image).all()) for view in views[:4, :10].flatten(0, 1) for image in learned)
+    assert Sources().views(learned, rng()) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learn_from": "all"}, "learn_from: expected one of auto, biased, both"),
+        ({"augment": "flip"}, "augment: expected one of auto, none"),
+        ({"reference_share": "1"}, "reference_share: expected a number in"),
+        ({"learn_from": "biased", "augment": "affine"}, "augment: expected auto with learn_from=biased"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Debiaser(**settings).check()
+
+
+def test_a_fit_on_both_is_saved_with_its_reason(tmp_path):
+    data = bars(120, 0).images
+    settings = {"width": 16, "epochs": 2, "folds": 2, "tilt_steps": 10, "pool": 1000}
+    model = Debiaser(learn_from="both", **settings).fit(data, data[:20])
+    assert model.sources_.learn_from == "both"
+    text = (model.save(tmp_path / "m") / "config.json").read_text(encoding="utf-8")
+    assert '"reference_share"' in text
+    loaded = Debiaser.load(tmp_path / "m")
+    assert loaded.sample(3).x.shape == (3, 1, 8, 8)
+    assert (loaded.sources_.augment, loaded.sources_.mixed) == (model.sources_.augment, None)
+    with pytest.raises(ValueError, match="at least 10 images with learn_from=both, got 2"):
+        Debiaser(learn_from="both", **settings).fit(data, data[:2])
