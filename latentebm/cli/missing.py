@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
     import pandas as pd
 
-    from latentebm.data.table_file import TableFile
+    from latentebm.data.formats.table_file import TableFile
 
 __all__ = ["impute"]
 
@@ -67,7 +67,7 @@ def impute(
     Example: latentebm impute patients.csv --method not-miwae --direction high --out patients-complete.csv
     """
     check_choice("--method", method, METHODS)
-    from latentebm.data.table_file import check_same_kind
+    from latentebm.data.formats.table_file import check_same_kind
 
     check_same_kind(out, file)
     page, copies = _page(out, report), _copies(out, multiple, method)

@@ -154,16 +154,14 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return float(impute(self.model_, x, mask, **settings).bound.mean())
 
     def _bootstrapped(self, m: int) -> list[MIWAE]:
-        """The fitted model refitted to each of m bootstrap samples, validated on the rows that a sample leaves out."""
+        """The fitted model refitted to each of m bootstrap samples."""
         x, mask = self.rows_
         recipe = MIWAERecipe(k=self.k, steps=max(1, self.steps // 4), batch_size=self.batch_size, lr=self.lr)
         for i in range(len(self.bootstraps_), m):
             generator, model = stream(self.seed_, i + 1), deepcopy(self.model_)
             rows = integers(len(x), (len(x),), generator, x.device)
-            left = torch.ones(len(x), dtype=torch.bool).index_fill_(0, rows, False)
-            enough = self.missing_model is None and int(left.sum()) >= LEAST
-            held_out = (x[left], mask[left]) if enough else None
-            fit_miwae(model, x[rows], mask[rows], recipe, held_out=held_out, generator=generator, track=self.track)
+            # Rows that a sample leaves out cannot choose its state: the model that it starts from has seen them.
+            fit_miwae(model, x[rows], mask[rows], recipe, generator=generator, track=self.track)
             self.bootstraps_.append(model)
         return self.bootstraps_[:m]
 
