@@ -244,7 +244,7 @@ class Debiaser(DebiaserSettings, BaseEstimator):
 
         Arguments:
             folder: which was written.
-            device: ``auto``, ``cpu`` or ``cuda``.
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``xpu``.
             verbose: show progress bars.
             own: settings that were objects of your own, by name, since files hold no code.
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from latentebm.checks import check_int, check_rng
 
 __all__ = ["child", "draw_seed", "integers", "normal", "on_device", "permutation", "seeded", "stream", "uniform"]
+__all__ += ["weighted_rows"]
 
 
 def stream(seed: int, stage: int = 0) -> torch.Generator:
@@ -135,3 +136,14 @@ def permutation(n: int, generator: torch.Generator, device: torch.device | str) 
         tensor([0, 1, 2])
     """
     return torch.randperm(n, generator=generator, device=generator.device).to(device)
+
+
+def weighted_rows(weight: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Draw (…, n) row numbers with replacement in proportion to weights (…, K) ≥ 0, on the weights' device.
+
+    Example:
+        >>> weighted_rows(torch.tensor([0.0, 1.0]), 3, torch.Generator())
+        tensor([1, 1, 1])
+    """
+    drawn = torch.multinomial(weight.to(generator.device), n, replacement=True, generator=generator)
+    return drawn.to(weight.device)

@@ -9,7 +9,7 @@ from latentebm.adapters.from_module import WrappedModel
 from latentebm.choices import KNOWN
 from latentebm.models.tilts import LatentTilt
 from latentebm.registry import restored, stored
-from latentebm.report.page import reliability
+from latentebm.report.words import reliability
 from latentebm.sampling import (
     MALA,
     PCN,

@@ -10,7 +10,8 @@ import torch
 
 from latentebm.debiaser import Debiaser
 from latentebm.files import sha256, write_atomic
-from latentebm.report.page import metric_tables, reliability
+from latentebm.report.run_tables import metric_tables
+from latentebm.report.words import reliability
 from latentebm.sampling import HMC, NUTS
 from latentebm.sampling.named import SAMPLERS
 from latentebm.settings.fields import Settings
@@ -21,7 +22,19 @@ from latentebm.workflow.run import debias, resume
 
 from .conftest import FAST, bars
 
-FIGURES = {"counts", "latents", "prior_draws", "energy", "tilted_draws", "overlay", "shares"}
+FIGURES = {
+    "counts",
+    "latents",
+    "prior_draws",
+    "energy",
+    "tilted_draws",
+    "overlay",
+    "shares",
+    "clusters",
+    "reference",
+    "training",
+    *(f"class_0{k}" for k in range(3)),
+}
 
 
 def metrics_of(folder):

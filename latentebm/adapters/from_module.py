@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from latentebm.adapters.placement import Labelled, placed
 from latentebm.checks import check_event, check_int, fail
 from latentebm.models.latent_model import attempt, check_batch, check_codes, check_eval, check_function, probe_codes
 
@@ -26,6 +27,13 @@ class WrappedModel(nn.Module):
         latent_shape: shape in which the decoder takes a code, such as (d, 1, 1) of a convolutional GAN; None for (d,).
         key: where the data are in the decoder's output, such as ``"reconstruction"``; None if it is the data itself.
         encoder: module or function from data to codes (N, d), or None.
+        batch_size: codes decoded at once; None decodes all that are passed.
+        labels: prior probabilities of a conditional decoder's labels 0 … K − 1, which it takes beside the code. The
+            label is then a part of the base distribution, the last number of the code, and tilted together with z.
+        dtype: precision that the decoder is brought to; None leaves it.
+        device: where it decodes; None leaves it where it is.
+        offload: whether it stays on the processor and goes to `device` for each call alone.
+        settings: what else decides what a code decodes to, such as a prompt: a saved tilt is refused over others.
 
     Raises:
         ValueError: codes do not decode to data of one `data_shape` each, the same at every time and in every batch, or
@@ -46,10 +54,23 @@ class WrappedModel(nn.Module):
         latent_shape: tuple[int, ...] | None = None,
         key: str | int | None = None,
         encoder: Callable[..., Any] | None = None,
+        batch_size: int | None = None,
+        labels: Sequence[float] | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        offload: bool = False,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         size = getattr(decoder, "latent_dim", None) if latent_dim is None else latent_dim
         self.latent_dim = check_int("latent_dim", size, fix="pass the length of the model's code")
+        if labels is not None:
+            decoder = Labelled(decoder, labels, tuple(latent_shape or (self.latent_dim,)))
+            self.latent_dim, latent_shape = self.latent_dim + 1, None
+        self.batch_size = None if batch_size is None else check_int("batch_size", batch_size)
+        self.settings = dict(settings or {}) | ({} if labels is None else {"labels": list(labels)})
+        decoder = placed(decoder, dtype, device, offload)
+        encoder = placed(encoder, dtype, device, offload) if isinstance(encoder, nn.Module) else encoder
         self.latent_shape = tuple(latent_shape or (self.latent_dim,))
         if math.prod(self.latent_shape) != self.latent_dim:
             expected = f"a shape of {self.latent_dim} numbers"
@@ -76,7 +97,8 @@ class WrappedModel(nn.Module):
         check_event("z", z, (self.latent_dim,))
         # A copy in the decoder's own precision: some decoders write into their input.
         codes = z.reshape(-1, *self.latent_shape).to(self.dtype, copy=True)
-        return self._data(self.decoder(codes), len(z)).to(z.dtype)
+        parts = codes.split(self.batch_size or max(1, len(codes)))
+        return torch.cat([self._data(self.decoder(part), len(part)).to(z.dtype) for part in parts])
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes (N, d) of data; ValueError without an encoder."""

@@ -22,6 +22,7 @@ from latentebm.settings.fields import Settings
 __all__ = ["register"]
 
 WIDE = 118  # columns of a terminal that the intervals of class shares fit into
+TONES = {"good": "green", "bad": "bold red", "note": "yellow"}
 
 HELP = """Train a generator on biased images, tilt it to a small reference set, report class shares.
 
@@ -107,8 +108,9 @@ def _naming(out: Path) -> Iterator[None]:
 
 
 def _print(folder: Path, metrics: dict[str, Any]) -> None:
-    from latentebm.report.page import finding, metric_tables, reliability
     from latentebm.report.panel_table import remarks
+    from latentebm.report.run_tables import metric_tables
+    from latentebm.report.words import balance, finding, reliability
 
     for table in metric_tables(metrics, intervals=console.width >= WIDE):
         if table.title == "Seconds":
@@ -120,6 +122,8 @@ def _print(folder: Path, metrics: dict[str, Any]) -> None:
             shown.add_row(*row)
         console.print(shown)
     console.print(escape(finding(metrics)), highlight=False)
+    tone, sentence = balance(metrics)
+    console.print(f"[{TONES[tone]}]Balance: {escape(sentence)}[/{TONES[tone]}]", highlight=False)
     colour, word = ("green", "") if metrics["tilted"]["reliable"] else ("bold red", "UNRELIABLE. ")
     console.print(f"[{colour}]{word}{escape(reliability(metrics))}[/{colour}]", highlight=False)
     for remark in remarks(metrics):

@@ -35,7 +35,7 @@ def sample(
         typer.Option(help="snis, mala, pmc, hmc, nuts or auto; by default the run's own"),
     ] = None,
     seed: Annotated[Optional[int], typer.Option(help="random seed of the draws; by default the run's own")] = None,  # noqa: UP045
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps or xpu")] = "auto",
     overwrite: Annotated[bool, typer.Option(help="replace an existing file")] = False,
 ) -> None:
     """Draw debiased images from a run.

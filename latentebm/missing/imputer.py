@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, fail
+from latentebm.devices import pick_device
 from latentebm.missing.codec import TableCodec, check_columns
 from latentebm.missing.fit_miwae import MIWAERecipe, fit_miwae
 from latentebm.missing.imputation import impute, impute_each
@@ -57,6 +58,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         width: hidden units of each hidden layer.
         k: importance draws per row in training; this, steps, batch_size and lr as in :class:`MIWAERecipe`.
         draws: importance draws per row in imputation.
+        device: where the model computes: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``xpu``.
         random_state: seed of initial weights, training and imputation.
 
     Attributes:
@@ -87,6 +89,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     batch_size: int = 64
     lr: float = 1e-3
     draws: int = 1000
+    device: str = "auto"
     random_state: Any = 0
     track: Track = silent
 
@@ -95,6 +98,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         table = self._table(X, reset=True)
         recipe = MIWAERecipe(k=self.k, steps=self.steps, batch_size=self.batch_size, lr=self.lr)
         check_int("draws", self.draws)
+        device = pick_device(self.device)
         self.codec_ = TableCodec(
             self.likelihood, standardize=self.standardize, bounds=self.bounds, ranges=self.missing_model is None
         ).fit(table)
@@ -103,7 +107,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             self.model_ = MIWAE(
                 self.codec_.families, self.latent_dim, width=self.width, decoder=self.decoder,
                 missing_model=self.missing_model, signs=self._signs(table),
-            )  # fmt: skip
+            ).to(device)  # fmt: skip
         x, mask = self._encode(table)
         generator = self._generator()
         train, held_out = _split(x, mask, 0.0 if self.missing_model else HELD_OUT, generator)
@@ -123,7 +127,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         gaps = (mask == 0).any(1)
         if bool(gaps.any()):
             settings: dict[str, Any] = {"draws": self.draws, "seed": self.seed_, "track": self.track}
-            x[gaps] = impute_each(self.model_, x[gaps], mask[gaps], **settings)
+            x[gaps] = impute_each(self.model_, x[gaps], mask[gaps], **settings).to(x)
         return self._out(X, table, x)
 
     def multiple(self, X: Any, m: int = 20, *, proper: bool = True) -> list[Any]:
@@ -142,9 +146,9 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             settings: dict[str, Any] = {"draws": self.draws, "generator": self._generator(), "track": self.track}
             if proper:
                 for copy, model in zip(copies, self._bootstrapped(m), strict=True):
-                    copy[gaps] = impute(model, x[gaps], mask[gaps], multiple=1, **settings).draws[0]
+                    copy[gaps] = impute(model, x[gaps], mask[gaps], multiple=1, **settings).draws[0].to(x)
             else:
-                copies[:, gaps] = impute(self.model_, x[gaps], mask[gaps], multiple=m, **settings).draws
+                copies[:, gaps] = impute(self.model_, x[gaps], mask[gaps], multiple=m, **settings).draws.to(x)
         return [self._out(X, table, copy) for copy in copies]
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -206,7 +210,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return [1 if d == "high" else -1 for d in named]
 
     def _out(self, X: Any, table: pd.DataFrame, values: Tensor) -> Any:
-        done = self.codec_.decode(values.double().numpy(), table)
+        done = self.codec_.decode(values.double().cpu().numpy(), table)
         return done if isinstance(X, pd.DataFrame) else done.to_numpy()
 
     def __sklearn_tags__(self) -> Any:

@@ -2,15 +2,23 @@
 
 from latentebm.plots.energy import plot_calibration, plot_energies, plot_energy, plot_paths
 from latentebm.plots.flow import animate_density, plot_density_flow, plot_energy_curve, plot_particle_flow
-from latentebm.plots.grids import plot_image_grid
+from latentebm.plots.grids import plot_clusters, plot_image_grid
 from latentebm.plots.latents import Plane, plot_encoders, plot_latents, plot_overlay
-from latentebm.plots.measures import plot_class_counts, plot_methods, plot_share_intervals, plot_shares, plot_study
+from latentebm.plots.measures import (
+    plot_class_counts,
+    plot_methods,
+    plot_share_intervals,
+    plot_shares,
+    plot_study,
+    plot_training,
+)
 
 __all__ = [
     "Plane",
     "animate_density",
     "plot_calibration",
     "plot_class_counts",
+    "plot_clusters",
     "plot_density_flow",
     "plot_encoders",
     "plot_energies",
@@ -25,4 +33,5 @@ __all__ = [
     "plot_share_intervals",
     "plot_shares",
     "plot_study",
+    "plot_training",
 ]

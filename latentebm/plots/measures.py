@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from latentebm.plots.style import AFTER, BEFORE, COLOURS, new_figure, tidy_legend
 
-__all__ = ["plot_class_counts", "plot_methods", "plot_share_intervals", "plot_shares", "plot_study"]
+__all__ = ["plot_class_counts", "plot_methods", "plot_share_intervals", "plot_shares", "plot_study", "plot_training"]
 
 SEEN = "class, as the classifier reads it"
 
@@ -65,6 +65,20 @@ def plot_shares(
     ax.set_ylim(0, 118 * max(*before, *after, *target))
     ax.legend(fontsize=8, ncols=3, loc="upper right")
     ax.set_title(title, fontsize=10)
+    return figure
+
+
+def plot_training(losses: Mapping[str, Sequence[float]], title: str) -> Figure:
+    """Losses along fits, each in axes of its own.
+
+    Example:
+        >>> [ax.get_ylabel() for ax in plot_training({"model (nats)": [3.0, 2.0], "energy (nats)": [1.0]}, "").axes]
+        ['model (nats)', 'energy (nats)']
+    """
+    figure, axes = new_figure(7, 2.6, title, columns=len(losses))
+    for ax, (name, values) in zip(axes, losses.items(), strict=True):
+        ax.plot(range(1, len(values) + 1), values, "o-" if len(values) < 2 else "-", color=AFTER)
+        ax.set(xlabel="checks along the fit", ylabel=name)
     return figure
 
 

@@ -1,5 +1,5 @@
-"""One self-contained HTML page of a run."""
+"""One self-contained HTML page for every kind of run."""
 
-from latentebm.report.page import render_report
+from latentebm.report.run_page import render_report
 
 __all__ = ["render_report"]

@@ -135,7 +135,7 @@ class DebiaserSettings:
     )
     langevin_steps: int = setting(200, "steps of each chain of mala and pmc", DRAWS)
     seed: int = setting(0, "random seed of the whole run", RUN)
-    device: str = setting("auto", "auto, cpu or cuda", RUN)
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps or xpu", RUN)
 
 
 @dataclass(kw_only=True, eq=False)

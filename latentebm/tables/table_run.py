@@ -19,7 +19,7 @@ from latentebm.checks import check_int, check_number, fail
 from latentebm.disk.manifest import add_files
 from latentebm.files import write_atomic, write_json, write_text
 from latentebm.plots.style import AFTER, BEFORE, new_figure, tidy_legend
-from latentebm.report.page import Table
+from latentebm.report.run_tables import Table
 from latentebm.tables.table_code import FEWEST_ROWS
 from latentebm.tables.table_debiaser import TableDebiaser
 from latentebm.tables.table_measures import (

@@ -11,6 +11,7 @@ from latentebm.checks import fail
 from latentebm.models.energies import EnsembleEnergy
 from latentebm.objectives.tilt_losses import likelihood_loss
 from latentebm.progress import Track, silent
+from latentebm.rng import weighted_rows
 from latentebm.tilting.fit_tilt import TiltRecipe
 from latentebm.tilting.sides import Codes
 from latentebm.training.fit import FitResult, fit
@@ -63,7 +64,7 @@ def fit_start(
         raise fail("weight", f"shape ({count},)", tuple(weight.shape), "pass one weight per biased image")
 
     def loss(step: int) -> Tensor:
-        rows = torch.multinomial(weight, recipe.batch, replacement=True, generator=generator).to(biased.mean.device)
+        rows = weighted_rows(weight, recipe.batch, generator).to(biased.mean.device)
         base = biased.base(recipe.base_batch, generator)
         return likelihood_loss(energy(biased.draw(rows, generator)), energy(base))
 

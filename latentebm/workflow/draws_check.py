@@ -1,4 +1,4 @@
-"""Whether a run's draws follow its tilt, by the tilt's gradient alone."""
+"""What a run's draws say of themselves, without labels: do they follow the tilt, are they balanced."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from typing import Any
 
 import torch
 
+from latentebm.evaluation.cluster_shares import FEWEST as FEWEST_IMAGES
+from latentebm.evaluation.cluster_shares import cluster_balance
 from latentebm.models.tilts import Tilt
 from latentebm.sampling import Draws
 from latentebm.sampling.goodness import FEWEST, stein_test
 from latentebm.sampling.target import piecewise_constant
+from latentebm.workflow.problem import Problem
 
-__all__ = ["stein_row"]
+__all__ = ["clusters_of", "stein_row"]
 
 MOST = 500  # draws tested: n² numbers are held, and so many show a shift of a tenth of a standard deviation
 COPIES = 0.02  # share of repeated draws above which the copies alone would fail the test
@@ -49,3 +52,17 @@ def _untestable(tilt: Tilt, u: torch.Tensor) -> str:
     if piecewise_constant(tilt, u):
         return "a piecewise constant energy has no gradient"
     return ""
+
+
+def clusters_of(problem: Problem, draws: Draws, generator: torch.Generator) -> dict[str, Any] | None:
+    """The balance of draws by clusters of raw reference images, or None where there are too few to say.
+
+    Example:
+        >>> from latentebm.data.images import Images
+        >>> few = Images(torch.zeros(3, 1, 8, 8, dtype=torch.uint8))
+        >>> clusters_of(Problem(few, few), Draws(*torch.zeros(3, 9, 1)), torch.Generator()) is None
+        True
+    """
+    if min(len(problem.reference), len(draws)) < FEWEST_IMAGES:
+        return None
+    return cluster_balance(problem.reference.float01(), draws.x, generator=generator).as_dict()

@@ -26,9 +26,10 @@ from latentebm.progress import Track, silent
 from latentebm.report import render_report
 from latentebm.rng import stream
 from latentebm.sampling import Draws
+from latentebm.settings.command import as_command
 from latentebm.settings.fields import Settings
 from latentebm.training.checkpoint import checkpoints
-from latentebm.workflow.draws_check import stein_row
+from latentebm.workflow.draws_check import clusters_of, stein_row
 from latentebm.workflow.judge import check_made, fit_judge, judge_draws, run_metrics
 from latentebm.workflow.panel_metrics import add_panel
 from latentebm.workflow.problem import Problem, pose
@@ -37,6 +38,7 @@ from latentebm.workflow.run_figures import run_figures
 __all__ = ["RunResult", "check_npz", "debias", "resume", "save_samples"]
 
 STEIN = 20  # stream of the signs of the Stein test: no other stage's draws shift
+CLUSTERS = 21  # stream of the clusters of raw images
 
 
 @dataclass
@@ -157,14 +159,17 @@ def _run(settings: Settings, model: Debiaser, folder: Path, track: Track) -> dic
         verdict = judge_draws(problem, classifier, prior.x, tilted.x, rng, track)
         metrics = run_metrics(problem, model, tilted, verdict, rng)
         metrics["tilted"]["stein"] = stein_row(model.tilt(), tilted, stream(settings.seed, STEIN))
+        metrics["clusters"] = clusters_of(problem, tilted, stream(settings.seed, CLUSTERS))
         alike = add_panel(metrics, problem, classifier, model, prior.x, tilted.x, track)
         save_samples(folder / "samples.npz", tilted, judges_agree=alike)
     with clock.stage("figures"):
-        _write_figures(folder, run_figures(problem, model, prior, tilted, verdict, rng), track)
+        read = (verdict, rng, classifier, metrics["clusters"])
+        _write_figures(folder, run_figures(problem, model, prior, tilted, *read), track)
     metrics["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
     write_json(folder / "metrics.json", metrics)
     write_text(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in clock.lines))
-    add_files(folder, ["samples.npz", "metrics.json"], settings=settings.saved())
+    asked = settings.saved()
+    add_files(folder, ["samples.npz", "metrics.json"], settings=asked, command=as_command(asked))
     render_report(folder)
     return metrics
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -9,7 +12,8 @@ from torch import Tensor
 from latentebm import plots
 from latentebm.chunks import in_chunks
 from latentebm.debiaser import Debiaser
-from latentebm.report.page import course
+from latentebm.evaluation.judges import Classifier
+from latentebm.report.words import course
 from latentebm.sampling import Draws
 from latentebm.workflow.judge import Verdict
 from latentebm.workflow.problem import Problem
@@ -27,6 +31,8 @@ def run_figures(
     tilted: Draws,
     verdict: Verdict | None,
     generator: torch.Generator,
+    classifier: Classifier | None = None,
+    clusters: Mapping[str, Any] | None = None,
 ) -> dict[str, Figure]:
     """Every figure the run's data allow.
 
@@ -37,15 +43,19 @@ def run_figures(
         tilted: tilted draws.
         verdict: what the evaluation classifier found, or None without one.
         generator: source of the points shown.
+        classifier: that sorts the tilted draws by class for a grid of each, or None.
+        clusters: shares of clusters of raw images, as in ``metrics.json``, or None.
     """
     device = next(model.vae_.parameters()).device
     codes = model.vae_.encode(problem.reference.float01().to(device), generator=generator)
     plane = plots.Plane(codes)
     figures = {
         **_data_figures(problem, plane, codes),
-        "prior_draws": plots.plot_image_grid(prior.x[:SHOWN], "Before: draws from the generator's prior"),
+        "reference": plots.plot_image_grid(problem.reference.float01()[:SHOWN], "Images of the reference"),
+        "training": plots.plot_training(_losses(model), "Losses along the fits"),
+        "prior_draws": plots.plot_image_grid(prior.x[:SHOWN], "Before: draws from the model's prior", columns=8),
         "energy": _energy(plane, model, tilted, generator),
-        "tilted_draws": plots.plot_image_grid(tilted.x[:SHOWN], "After: draws from the tilted prior"),
+        "tilted_draws": plots.plot_image_grid(tilted.x[:SHOWN], "After: draws from the tilted prior", columns=8),
         "overlay": plots.plot_overlay(
             plane,
             codes[:POINTS],
@@ -61,7 +71,28 @@ def run_figures(
         before, after = verdict.before, verdict.after
         title = f"Distance to the target {course(before.tv, after.tv)} from {before.tv:.3f} to {after.tv:.3f}"
         figures["shares"] = plots.plot_shares(before.shares, after.shares, problem.target, problem.class_names, title)
+    if clusters is not None:
+        images, shares = problem.reference.float01()[clusters["nearest"]], (clusters["reference"], clusters["draws"])
+        figures["clusters"] = plots.plot_clusters(images, *shares, "Clusters of raw images: reference → draws")
+    if classifier is not None:
+        figures |= _class_grids(problem, classifier, tilted.x)
     return figures
+
+
+def _class_grids(problem: Problem, classifier: Classifier, x: Tensor) -> dict[str, Figure]:
+    """A grid of the first draws that the classifier reads as each class."""
+    read = in_chunks(lambda part: classifier.probabilities(classifier.embed(part)).argmax(1), x)
+    grids = {}
+    for place, k in enumerate(problem.classes):
+        rows = torch.nonzero(read == k).flatten()[: SHOWN // 2]
+        if len(rows):
+            title = f"Read as {problem.class_names[place]}"
+            grids[f"class_{place:02d}"] = plots.plot_image_grid(x[rows], title, columns=8)
+    return grids
+
+
+def _losses(model: Debiaser) -> dict[str, list[float]]:
+    return {"model, −ELBO (nats)": model.vae_log_.losses, "energy, objective (nats)": model.energy_log_.losses}
 
 
 def _data_figures(problem: Problem, plane: plots.Plane, codes: Tensor) -> dict[str, Figure]:

@@ -30,8 +30,8 @@ class SNIS:
     residual resampling know their counts only after a first pass, and replay the pool from the generator's state.
 
     Of the `pool`, K base draws, `chunk` are held at once, by default 65,536, on a GPU four times as many. Draws by
-    ``multinomial`` resampling are independent, those ``without_replacement`` distinct: their distribution comes near the
-    tilted one only as the pool outgrows n.
+    ``multinomial`` resampling are independent, those ``without_replacement`` distinct: their distribution comes near
+    the tilted one only as the pool outgrows n.
 
     References:
         Using the SIR algorithm to simulate posterior distributions (Rubin, 1988)

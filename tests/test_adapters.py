@@ -1,0 +1,207 @@
+"""Adapters: each library's own draws, exactly; what draws noise of its own is refused."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from latentebm import SNIS, Attribute, from_ctgan, from_diffusers, from_sdv, from_stylegan, from_zuko, tilt_attributes
+from latentebm.adapters.from_module import WrappedModel
+from latentebm.tilting.any_model import tilt_generator
+from latentebm.tilting.fit_tilt import TiltRecipe
+
+diffusers = pytest.importorskip("diffusers", reason='pip install "latentebm[diffusion]"')
+
+
+@pytest.fixture(scope="module")
+def unet() -> nn.Module:
+    torch.manual_seed(0)
+    sizes = {"block_out_channels": (8,), "layers_per_block": 1, "norm_num_groups": 4}
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    return diffusers.UNet2DModel(8, 1, 1, **sizes, **blocks).eval()
+
+
+SCHEDULERS = [
+    "DDIMScheduler",
+    "DPMSolverMultistepScheduler",
+    "EulerDiscreteScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers itself
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_deterministic_schedulers(name, unet):
+    model = from_diffusers(unet, getattr(diffusers, name)(num_train_timesteps=50), steps=3, batch_size=2)
+    z = torch.randn(3, 64, generator=torch.Generator().manual_seed(0))
+    assert model.decode(z).shape == (3, 1, 8, 8)
+    assert torch.allclose(model.decode(z), model.decode(z.flip(0)).flip(0), atol=1e-5)
+
+
+def test_ddim_is_the_librarys_own_pipeline(unet):
+    scheduler = diffusers.DDIMScheduler(num_train_timesteps=50)
+    made = from_diffusers(diffusers.DDIMPipeline(copy.deepcopy(unet), scheduler), steps=5)
+    g = torch.Generator().manual_seed(3)
+    z = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    pipeline = diffusers.DDIMPipeline(copy.deepcopy(unet), scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    image = pipeline(1, generator=g, num_inference_steps=5, output_type="np").images[0, :, :, 0]
+    assert np.allclose(made.decode(z.flatten(1))[0, 0].clamp(-1, 1) / 2 + 0.5, image, atol=1e-5)
+
+
+def test_noise_comes_back_by_ddim_backwards(unet):
+    model = from_diffusers(unet, diffusers.DDIMScheduler(num_train_timesteps=1000, clip_sample=False), steps=20)
+    z = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        again = model.encode(model.decode(z))
+    assert torch.corrcoef(torch.stack([again.flatten(), z.flatten()]))[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("make", [lambda: diffusers.DDPMScheduler(), lambda: None, lambda: diffusers.LCMScheduler()])
+def test_schedulers_with_noise_are_refused(make, unet):
+    with pytest.raises(ValueError, match="scheduler: expected a deterministic one"):
+        from_diffusers(unet, make(), steps=4)
+
+
+def test_a_prompt_needs_a_pipeline_that_takes_one(unet):
+    with pytest.raises(ValueError, match="prompt: expected a pipeline that takes one"):
+        from_diffusers(unet, diffusers.DDIMScheduler(), prompt="a cat")
+
+
+class Style(nn.Module):
+    z_dim, num_ws = 4, 2
+
+    def __init__(self, power: int = 1) -> None:
+        super().__init__()
+        self.power, self.out = power, nn.Linear(4, 12)
+
+    def mapping(self, z, c, truncation_psi=1.0):
+        return truncation_psi * (z**self.power)[:, None].repeat(1, 2, 1)
+
+    def synthesis(self, w, noise_mode="random"):
+        noise = 0 if noise_mode == "const" else torch.randn(len(w), 12)
+        return (self.out(w.mean(1)) + noise).view(-1, 3, 2, 2)
+
+
+def test_stylegan_in_both_spaces():
+    g = Style()
+    z = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(from_stylegan(g, truncation_psi=0.5).decode(z), g.synthesis(g.mapping(z, None, 0.5), "const"))
+    assert from_stylegan(g, space="w").error < 0.02
+    assert from_stylegan(Style(3), space="w").error > 0.05
+    with pytest.raises(ValueError, match="G: expected mapping"):
+        from_stylegan(nn.Linear(1, 1))
+
+
+def test_a_flow_has_exact_codes(rng):
+    flows = pytest.importorskip("zuko.flows")
+    torch.manual_seed(0)
+    flow = flows.NSF(2, context=1, transforms=1, hidden_features=(8,))
+    model = from_zuko(flow, torch.ones(1))
+    x = model.decode(torch.randn(9, 2, generator=rng))
+    jacobian = torch.stack([torch.autograd.functional.jacobian(lambda u: model.encode(u[None])[0], u) for u in x])
+    base = torch.distributions.Normal(0, 1).log_prob(model.encode(x)).sum(1)
+    wanted = flow(torch.ones(1)).log_prob(x)
+    assert torch.allclose(base + torch.linalg.slogdet(jacobian)[1], wanted, atol=1e-3)
+    with pytest.raises(ValueError, match="flow: expected a distribution with transform and base"):
+        from_zuko(lambda: torch.distributions.Normal(0, 1))
+
+
+SPANS = [[SimpleNamespace(dim=1, activation_fn="tanh"), SimpleNamespace(dim=2, activation_fn="softmax")]]
+
+
+def table(rows: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame({"value": rows[:, 0], "kind": np.where(rows[:, 1] > rows[:, 2], "a", "b")})
+
+
+def ctgan() -> SimpleNamespace:
+    """The attributes of a fitted CTGAN: three normal numbers and a condition of two categories, .25 and .75."""
+    net = nn.Linear(5, 3)
+    net.weight.data = torch.tensor([[1.0, 0, 0, 0, 0], [0, 0, 0, 2.0, 0], [0, 0, 0, 0, 2.0]])
+    net.bias.data.zero_()
+    sampler = SimpleNamespace(
+        _discrete_column_category_prob=np.array([[0.25, 0.75]]), _n_categories=2, _n_discrete_columns=1
+    )
+    transformer = SimpleNamespace(output_info_list=SPANS, inverse_transform=table)
+    return SimpleNamespace(_generator=net, _embedding_dim=3, _data_sampler=sampler, _transformer=transformer)
+
+
+def test_ctgan_has_its_own_distribution(rng):
+    model = from_ctgan(ctgan())
+    rows = model.frame(model.decode(torch.randn(20_000, model.latent_dim, generator=rng)))
+    # Gumbel noise over logits (2, 0) or (0, 2): category a in σ(2) or σ(−2) of the draws.
+    right = 1 / (1 + np.exp(-2))
+    assert (rows["kind"] == "a").mean() == pytest.approx(0.25 * right + 0.75 * (1 - right), abs=0.015)
+    want = Attribute(lambda x: model.frame(x)["kind"].to_numpy(), {"a": 0.5, "b": 0.5}, "kind")
+    tilt = tilt_attributes(model, want, pool=5000, generator=rng)
+    drawn = model.frame(SNIS(pool=5000).draw(tilt, 2000, generator=rng).x)
+    assert (drawn["kind"] == "a").mean() == pytest.approx(0.5, abs=0.05)
+
+
+class TVAEDecoder(nn.Module):
+    def forward(self, z):
+        return torch.cat([z[:, :1], z[:, 1:], -z[:, 1:]], 1), torch.full((3,), 0.5)
+
+
+def test_tvae_and_sdv(rng):
+    transformer = SimpleNamespace(output_info_list=SPANS, inverse_transform=table)
+    fitted = SimpleNamespace(decoder=TVAEDecoder(), embedding_dim=2, transformer=transformer)
+    model = from_ctgan(fitted)
+    u = torch.zeros(2, 3)
+    u[1, 2] = 2.0
+    assert model.frame(model.decode(u))["value"].tolist() == [0.0, 1.0]  # two of the spread of .5
+    outer = SimpleNamespace(_model=fitted, _data_processor=SimpleNamespace(reverse_transform=lambda t: t.assign(n=1)))
+    assert list(from_sdv(outer).frame(model.decode(u)).columns) == ["value", "kind", "n"]
+
+
+@pytest.mark.parametrize("make", [from_ctgan, from_sdv])
+def test_what_was_not_fitted_is_refused(make):
+    with pytest.raises(ValueError, match="synthesizer: expected a fitted"):
+        make(nn.Linear(1, 1))
+
+
+def test_a_label_is_tilted_with_the_code(rng):
+    model = WrappedModel(lambda z, y: torch.stack([z[:, 0], y.to(z)], 1), 1, labels=[0.2, 0.8])
+    x = model.decode(torch.randn(20_000, 2, generator=rng))
+    assert float(x[:, 1].mean()) == pytest.approx(0.8, abs=0.01)
+    want = Attribute(lambda x: x[:, 1] > 0.5, {True: 0.5, False: 0.5}, "label")
+    draws = SNIS(pool=5000).draw(tilt_attributes(model, want, pool=5000, generator=rng), 2000, generator=rng)
+    assert float(draws.x[:, 1].mean()) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_every_precision_and_batch_size(dtype, rng):
+    sizes = []
+
+    class Counting(nn.Linear):
+        def forward(self, z):
+            sizes.append(len(z))
+            return super().forward(z)
+
+    model = WrappedModel(Counting(2, 3).eval(), 2, batch_size=7, dtype=dtype, device="cpu", offload=True)
+    sizes.clear()
+    assert model.decode(torch.randn(20, 2, generator=rng)).shape == (20, 3)
+    assert sizes == [7, 7, 6]
+    quick, x = TiltRecipe(steps=5, held_out=100), model.decode(torch.randn(50, 2, generator=rng))
+    tilt = tilt_generator(model, x, features=lambda x: x, recipe=quick, pool=100, generator=rng)
+    assert tilt.energy(torch.randn(5, 2, generator=rng)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": [0.5, 0.6]}, "labels: expected shares that sum to 1"),
+        ({"batch_size": 0}, "batch_size: expected a whole number"),
+        ({"offload": True}, "device: expected where an offloaded decoder works"),
+        ({"dtype": torch.float16, "decoder": lambda z: z}, "decoder: expected a module, which can be moved"),
+    ],
+)
+def test_bad_placement(options, message):
+    with pytest.raises(ValueError, match=message):
+        WrappedModel(**{"decoder": nn.Identity(), "latent_dim": 2} | options)
