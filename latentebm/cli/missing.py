@@ -51,7 +51,7 @@ def impute(
     direction: Annotated[str, option("Values that go missing, for self-masking-known: high or low.")] = "high",
     decoder: Annotated[str, option("Decoder: mlp, or linear (probabilistic PCA; numeric columns only).")] = "mlp",
     latent_dim: Annotated[int, option("Number of latent dimensions.")] = 10,
-    steps: Annotated[int, option("Training steps.")] = 4000,
+    steps: Annotated[int, option("Training steps.")] = 1500,
     draws: Annotated[int, option("Importance draws per row.")] = 1000,
     multiple: Annotated[int, option("Also write this many random completions, as OUT-1, OUT-2, …")] = 0,
     report: Annotated[Path | None, option("File for the HTML report; beside --out by default.")] = None,
