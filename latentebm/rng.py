@@ -59,16 +59,17 @@ def child(generator: torch.Generator) -> torch.Generator:
 
 
 def on_device(generator: torch.Generator, device: torch.device) -> torch.Generator:
-    """A generator on a device: the one given if it lives there, else one seeded from it.
+    """What draws the bulk of the numbers on a device: on CUDA a generator there, seeded from one that is elsewhere.
 
-    For work that draws more than one processor can: the draws then depend on the kind of device.
+    A GPU uses more random numbers than a processor can draw. Those draws then depend on the kind of device; splits,
+    first weights and the choice of minibatches are drawn from the generator given.
 
     Example:
         >>> generator = torch.Generator()
         >>> on_device(generator, torch.device("cpu")) is generator
         True
     """
-    if check_rng(generator).device.type == device.type:
+    if check_rng(generator).device.type == "cuda" or device.type != "cuda":
         return generator
     seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)
     return torch.Generator(device).manual_seed(int(seed))
