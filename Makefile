@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: debias test lint notebooks bench clean
+.PHONY: debias test lint docs notebooks bench clean
 
 debias: .venv/installed
 	$(BIN)/latentebm debias --out runs/debias --overwrite
@@ -18,6 +18,10 @@ lint: .venv/installed-test
 bench: .venv/installed-test
 	$(BIN)/python benchmarks/debias.py
 
+# Without a network, and with every warning an error; the page to open is build/site/index.html.
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 notebooks: .venv/installed-notebooks
 	$(BIN)/python notebooks/execute.py
 
@@ -30,6 +34,10 @@ notebooks: .venv/installed-notebooks
 
 .venv/installed-test: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
+.venv/installed-docs: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	touch $@
 
 .venv/installed-notebooks: pyproject.toml | .venv/bin/python

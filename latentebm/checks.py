@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     # Not at run time: settings are checked before torch, which takes seconds to import, is needed.
-    from torch import Generator, Tensor
+    from torch import Generator, Tensor, device
 
 __all__ = [
     "check_choice",
+    "check_device",
     "check_event",
     "check_finite",
     "check_int",
@@ -83,6 +84,29 @@ def check_shares(name: str, shares: Sequence[float], n: int) -> list[float]:
     return values
 
 
+def check_device(name: str, value: Any) -> device:
+    """Return the torch.device of a name if this machine has it.
+
+    Example:
+        >>> check_device("device", "cuda:99")
+        Traceback (most recent call last):
+        ValueError: device: expected a device of this machine, got cuda:99; pass for example device="cpu"
+    """
+    import torch
+
+    fix = f'pass for example {name}="cpu"'
+    try:
+        found = torch.device(value)
+    except (RuntimeError, TypeError):
+        raise fail(name, "auto, cpu, cuda, cuda:1, mps or xpu", repr(value), fix) from None
+    module: Any = getattr(torch, found.type, None)
+    count = module.device_count() if hasattr(module, "device_count") else 0
+    if not 0 <= (found.index or 0) < count:  # torch wraps an index beyond 127 to a negative one
+        kinds = f"one of {count} {found.type} devices" if count else "a device of this machine"
+        raise fail(name, kinds, found, f'pass for example {name}="{found.type}:{count - 1}"' if count else fix)
+    return found
+
+
 def check_rng(generator: Any) -> Generator:
     """Return `generator` if it is a torch.Generator: without one torch would draw from its global state."""
     from torch import Generator
@@ -90,6 +114,8 @@ def check_rng(generator: Any) -> Generator:
     if not isinstance(generator, Generator):
         fix = "pass torch.Generator().manual_seed(0)"
         raise fail("generator", "a torch.Generator", type(generator).__name__, fix)
+    if generator.device.type != "cpu":
+        check_device("generator.device", generator.device)
     return generator
 
 

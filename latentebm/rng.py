@@ -16,6 +16,7 @@ from torch import Tensor
 from latentebm.checks import check_int, check_rng
 
 __all__ = ["child", "draw_seed", "integers", "normal", "on_device", "permutation", "seeded", "stream", "uniform"]
+__all__ += ["weighted_rows"]
 
 
 def stream(seed: int, stage: int = 0) -> torch.Generator:
@@ -58,16 +59,17 @@ def child(generator: torch.Generator) -> torch.Generator:
 
 
 def on_device(generator: torch.Generator, device: torch.device) -> torch.Generator:
-    """A generator on a device: the one given if it lives there, else one seeded from it.
+    """What draws the bulk of the numbers on a device: on CUDA a generator there, seeded from one that is elsewhere.
 
-    For work that draws more than one processor can: the draws then depend on the kind of device.
+    A GPU uses more random numbers than a processor can draw. Those draws then depend on the kind of device; splits,
+    first weights and the choice of minibatches are drawn from the generator given.
 
     Example:
         >>> generator = torch.Generator()
         >>> on_device(generator, torch.device("cpu")) is generator
         True
     """
-    if check_rng(generator).device.type == device.type:
+    if check_rng(generator).device.type == "cuda" or device.type != "cuda":
         return generator
     seed = torch.randint(2**62, (1,), generator=generator, device=generator.device)
     return torch.Generator(device).manual_seed(int(seed))
@@ -135,3 +137,14 @@ def permutation(n: int, generator: torch.Generator, device: torch.device | str) 
         tensor([0, 1, 2])
     """
     return torch.randperm(n, generator=generator, device=generator.device).to(device)
+
+
+def weighted_rows(weight: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Draw (…, n) row numbers with replacement in proportion to weights (…, K) ≥ 0, on the weights' device.
+
+    Example:
+        >>> weighted_rows(torch.tensor([0.0, 1.0]), 3, torch.Generator())
+        tensor([1, 1, 1])
+    """
+    drawn = torch.multinomial(weight.to(generator.device), n, replacement=True, generator=generator)
+    return drawn.to(weight.device)

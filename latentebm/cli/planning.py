@@ -22,7 +22,7 @@ def plan(
     samples: Annotated[int, typer.Option(help="images judged each time")] = 5000,
     pool: Annotated[int, typer.Option(help="prior draws each time")] = 100_000,
     out: Annotated[Optional[Path], typer.Option(help="folder to write; by default the run's")] = None,  # noqa: UP045
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps or xpu")] = "auto",
     overwrite: Annotated[bool, typer.Option(help="replace an earlier plan")] = False,
 ) -> None:
     """Balance and quality against reference size: how many reference images are worth collecting?

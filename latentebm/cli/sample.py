@@ -35,7 +35,7 @@ def sample(
         typer.Option(help="snis, mala, pmc, hmc, nuts or auto; by default the run's own"),
     ] = None,
     seed: Annotated[Optional[int], typer.Option(help="random seed of the draws; by default the run's own")] = None,  # noqa: UP045
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps or xpu")] = "auto",
     overwrite: Annotated[bool, typer.Option(help="replace an existing file")] = False,
 ) -> None:
     """Draw debiased images from a run.
@@ -60,6 +60,15 @@ def sample(
     from latentebm.workflow.shards import check_stream, stream_samples
 
     _ = check_npz(out) if form is None else check_stream(out, form)
+    from latentebm.workflow.tilt_run import is_tilt_run, redraw
+
+    if is_tilt_run(run):
+        if form is not None or sampler is not None:
+            raise fail("run", "a run of latentebm debias for --format and --sampler", "one of tilt", "leave them out")
+        with bars() as track:
+            save_samples(out, redraw(run, n, strength=strength, seed=seed, track=track))
+        console.print(f"{n:,} images in [bold]{escape(str(out))}[/bold]", highlight=False)
+        return
     model = Debiaser.load(run, device=device)
     if sampler is not None:
         model.set_params(sampler=sampler).check()

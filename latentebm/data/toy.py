@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latentebm.checks import check_event, check_int, check_number
 from latentebm.chunks import chunk_size, in_chunks
+from latentebm.rng import integers, normal, uniform
 
 __all__ = ["TOYS", "Checkerboard", "EightGaussians", "Rings", "Toy", "TwoMoons"]
 
@@ -54,8 +55,8 @@ class EightGaussians(Toy):
     sd: float = 0.2
 
     def _draw(self, n: int, generator: torch.Generator) -> Tensor:
-        which = torch.randint(8, (n,), generator=generator)
-        return self._centres()[which] + self.sd * torch.randn(n, 2, generator=generator)
+        which = integers(8, (n,), generator, "cpu")
+        return self._centres()[which] + self.sd * normal((n, 2), generator, torch.empty(0))
 
     def _log_density(self, x: Tensor) -> Tensor:
         return _mixture(x, self._centres().to(x), self.sd)
@@ -88,9 +89,9 @@ class TwoMoons(Toy):
         check_number("sd", self.sd, low=0.02)
 
     def _draw(self, n: int, generator: torch.Generator) -> Tensor:
-        theta = math.pi * torch.rand(n, generator=generator)
-        sign = 1 - 2 * torch.randint(2, (n, 1), generator=generator)
-        return self.scale * (sign * _arc(theta) + self.sd * torch.randn(n, 2, generator=generator))
+        theta = math.pi * uniform((n,), generator, torch.empty(0))
+        sign = 1 - 2 * integers(2, (n, 1), generator, "cpu")
+        return self.scale * (sign * _arc(theta) + self.sd * normal((n, 2), generator, torch.empty(0)))
 
     def _log_density(self, x: Tensor) -> Tensor:
         arc = self.scale * _arc((torch.arange(128) + 0.5) * (math.pi / 128)).to(x)
@@ -112,10 +113,10 @@ class Rings(Toy):
     sd: float = 0.12
 
     def _draw(self, n: int, generator: torch.Generator) -> Tensor:
-        angle = 2 * math.pi * torch.rand(n, generator=generator)
-        radius = torch.tensor(self.radii)[torch.randint(len(self.radii), (n,), generator=generator)]
+        angle = 2 * math.pi * uniform((n,), generator, torch.empty(0))
+        radius = torch.tensor(self.radii)[integers(len(self.radii), (n,), generator, "cpu")]
         circle = radius[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
-        return circle + self.sd * torch.randn(n, 2, generator=generator)
+        return circle + self.sd * normal((n, 2), generator, torch.empty(0))
 
     def _log_density(self, x: Tensor) -> Tensor:
         norm = x.norm(dim=1, keepdim=True)
@@ -139,10 +140,10 @@ class Checkerboard(Toy):
     side: float = 1.0
 
     def _draw(self, n: int, generator: torch.Generator) -> Tensor:
-        row = torch.randint(4, (n,), generator=generator)
-        column = 2 * torch.randint(2, (n,), generator=generator) + row % 2
+        row = integers(4, (n,), generator, "cpu")
+        column = 2 * integers(2, (n,), generator, "cpu") + row % 2
         corner = torch.stack([column, row], 1) - 2
-        return self.side * (corner + torch.rand(n, 2, generator=generator))
+        return self.side * (corner + uniform((n, 2), generator, torch.empty(0)))
 
     def _log_density(self, x: Tensor) -> Tensor:
         square = (x / self.side).floor()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from latentebm.checks import check_points, fail
 from latentebm.data.batches import Minibatches
+from latentebm.devices import beside
 from latentebm.ebm.check_energy import check_depends
 from latentebm.objectives.contrast import contrastive_loss, jem_loss
 from latentebm.progress import Track, silent
@@ -84,7 +85,7 @@ def fit_jem(
         True
     """
     recipe = recipe or JEMRecipe()
-    check_points("x", x)
+    x, y = check_points("x", beside(classifier, x)), beside(classifier, y)
     if len(y) != len(x):
         raise fail("y", f"{len(x)} labels", len(y), "pass one label per row of x")
     sampler.check_labels(y, len(x))

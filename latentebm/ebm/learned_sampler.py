@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from latentebm.checks import check_event, check_int, check_number, fail
+from latentebm.devices import beside
 from latentebm.ebm.check_energy import check_energy
 from latentebm.ebm.sampler_loss import Entropy, Potential, SamplerLoss, constant
 from latentebm.models.sampler_net import SamplerNet
 from latentebm.objectives.contrast import contrastive_loss, gradient_penalty
 from latentebm.objectives.sampler_entropy import Bound, sampler_score
 from latentebm.progress import Track, silent
-from latentebm.rng import integers, normal
+from latentebm.rng import integers, normal, stream, weighted_rows
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.keep import Guard
 from latentebm.training.optimisation import Optimisation, Schedule
@@ -123,8 +124,7 @@ class Proposal:
         share = torch.softmax(self._by_member(log_weight), 1)
         # At most about √K copies in K: a single point must not dominate a step. NaN is left to the loss to report.
         share = share.nan_to_num(1.0).clamp(min=1e-12, max=share.shape[1] ** -0.5)
-        rows = torch.multinomial(share.to(generator.device), share.shape[1], replacement=True, generator=generator)
-        return self._taken(x, rows.to(x.device))
+        return self._taken(x, weighted_rows(share, share.shape[1], generator))
 
     def _taken(self, x: Tensor, rows: Tensor) -> Tensor:
         return self._by_member(x).take_along_dim(rows[..., None], 1).transpose(0, 1).flatten(0, 1)
@@ -173,6 +173,7 @@ def fit_amortized(
         True
     """
     recipe = recipe or AmortizedRecipe()
+    data = beside(energy, data)
     check_energy(energy, data, flat=True)
     _check_source(source, data.shape[1])
     learner, fixed = recipe.loss(source, generator), constant(energy)
@@ -218,7 +219,7 @@ def fit_sampler(
     recipe = recipe or SamplerRecipe()
     _check_source(source)
     if isinstance(potential, nn.Module):
-        check_energy(potential, torch.randn(64, source.dim, generator=torch.Generator().manual_seed(0)))
+        check_energy(potential, normal((64, source.dim), stream(0), next(source.parameters())))
     fixed = constant(potential) if isinstance(potential, nn.Module) else potential
     learner = recipe.loss(source, generator)
     weights = list(potential.parameters()) if isinstance(potential, nn.Module) else []

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from latentebm.checks import check_int, check_number, fail
 from latentebm.data.batches import Minibatches
+from latentebm.devices import beside
 from latentebm.ebm.check_energy import check_energy
 from latentebm.objectives.contrast import contrastive_loss, gradient_penalty, interpolates
 from latentebm.progress import Track, silent
@@ -132,8 +133,10 @@ def fit_ebm(
         (True, [])
     """
     recipe = recipe or MCMCRecipe()
+    data = beside(energy, data)
     check_energy(energy, data)
-    negatives = Negatives(recipe, base or _noise_like(data), generator)
+    fresh = base or _noise_like(data)
+    negatives = Negatives(recipe, lambda n, rng: fresh(n, rng).to(data), generator)
     guard = Guard(energy, max_gap=recipe.max_gap, extra=[negatives.buffer.x] if negatives.buffer else [])
 
     def loss(batch: tuple[Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from latentebm.checks import check_choice, check_event, check_int, check_number, fail
+from latentebm.devices import device_of
 from latentebm.models.networks import mlp
 from latentebm.models.sampler_net import SamplerNet
 from latentebm.objectives import sampler_entropy as entropies
@@ -58,7 +59,8 @@ class SamplerLoss(nn.Module):
             raise fail("source", "batch normalisation for entropy=scales", "no such layer", "pass batch_norm=True")
         self.source = source
         sizes = (source.dim + source.latent_dim, 128, 128, 1)
-        self.critic = mlp(sizes, generator=generator) if entropy == "mutual-information" else None
+        critic = mlp(sizes, generator=generator).to(device_of(source)) if entropy == "mutual-information" else None
+        self.critic = critic
 
     def forward(self, potential: Potential, n: int, generator: torch.Generator) -> Tensor:
         """The loss on `n` fresh points."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import fail
+from latentebm.devices import beside
 from latentebm.ebm.check_energy import check_energy
 from latentebm.ebm.noise import NoiseEnergy
 from latentebm.objectives import score_matching as losses
@@ -82,6 +83,7 @@ def fit_score(
         >>> abs(rise.item() - 0.5**2 / (2 * (0.5**2 + 0.1**2))) < 0.1
         True
     """
+    data = beside(energy, data)
     check_energy(energy, data, flat=True)
     of_points = _loss(energy, recipe, generator)
 

@@ -30,7 +30,7 @@ from latentebm.evaluation.ratio import Ratio, fit_ratio, held_out_fifth
 from latentebm.models.tilts import LatentTilt
 from latentebm.models.vae import VAE, ConditionalVAE
 from latentebm.progress import Track, silent
-from latentebm.rng import normal, seeded
+from latentebm.rng import normal, seeded, weighted_rows
 from latentebm.sampling import SNIS, Draws
 from latentebm.sampling.importance.weights import ess
 from latentebm.training.fit import FitResult
@@ -198,7 +198,7 @@ def conditional(task: Task) -> Sampled:
     done = task.fit(vae, task.biased, labels=task.labels)
 
     def classes(n: int, generator: torch.Generator) -> Tensor:
-        return torch.multinomial(shares, n, replacement=True, generator=generator)
+        return weighted_rows(shares, n, generator)
 
     return Sampled(_prior(vae, labels=classes), done.steps)
 

@@ -57,6 +57,6 @@ def fit_classifier(
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
         return F.cross_entropy(classifier(batch[0].float() / 255), batch[1])
 
-    known: dict[str, Any] = {"state": [generator], "track": track, "description": "classifier"}
+    known: dict[str, Any] = {"state": [generator], "noise": [], "track": track, "description": "classifier"}
     fit(classifier, loss, batches, Optimisation(lr=lr, schedule="onecycle"), **known)
     return classifier.eval()

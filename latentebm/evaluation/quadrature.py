@@ -11,7 +11,9 @@ from torch import Tensor
 
 from latentebm.checks import check_int, check_number, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
+from latentebm.devices import beside
 from latentebm.gradients import checked_values
+from latentebm.rng import uniform
 
 __all__ = ["Grid", "mmd"]
 
@@ -51,7 +53,8 @@ class Grid:
     def energies(self, energy: Callable[[Tensor], Tensor]) -> Tensor:
         """Energies (cells²,) of the midpoints, in nats, in double precision; each must lie above −∞."""
         size = chunk_size(CHAIN_NUMBERS)
-        values = in_chunks(lambda x: checked_values(energy, x, "energy"), self.points(), size).double()
+        points = beside(energy, self.points())
+        values = in_chunks(lambda x: checked_values(energy, x, "energy"), points, size).double().cpu()
         if bool((values.isnan() | values.isneginf()).any()):
             raise fail("energy", "values above −∞", "NaN or −∞", "bound the energy from below")
         return values
@@ -63,7 +66,7 @@ class Grid:
     @torch.no_grad()
     def log_likelihood(self, energy: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Exact log-density (N,) of points (N, 2) under the energy, in nats."""
-        return -energy(x).double() - self.log_partition(energy)
+        return -energy(beside(energy, x)).double() - self.log_partition(energy)
 
     def entropy(self, log_prob: Callable[[Tensor], Tensor]) -> float:
         r"""Differential entropy :math:`-\int p \log p` of a log-density, in nats."""
@@ -81,9 +84,10 @@ class Grid:
         """Independent draws (n, 2): a cell by its probability, then a uniform point of it."""
         p = torch.softmax(-self.energies(energy), 0)
         # Inverting the distribution function: torch.multinomial takes at most 2²⁴ categories.
-        uniform = torch.rand(check_int("n", n), generator=generator, dtype=torch.float64)
-        rows = torch.searchsorted(p.cumsum(0), uniform).clamp(max=len(p) - 1)
-        return self.points()[rows] + (torch.rand(n, 2, generator=generator) - 0.5) * self.side
+        share = torch.rand(check_int("n", n), generator=generator, device=generator.device, dtype=torch.float64)
+        rows = torch.searchsorted(p.cumsum(0), share.cpu()).clamp(max=len(p) - 1)
+        points = self.points()
+        return points[rows] + (uniform((n, 2), generator, points) - 0.5) * self.side
 
 
 def mmd(x: Tensor, y: Tensor, scales: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0)) -> float:

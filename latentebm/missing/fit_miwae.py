@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from latentebm.data.batches import Minibatches
+from latentebm.devices import beside
 from latentebm.missing.bound import Terms, iwae_bound
 from latentebm.missing.miwae import MIWAE
 from latentebm.progress import Track, silent
-from latentebm.rng import child, normal, uniform
+from latentebm.rng import child, normal, permutation, uniform
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.optimisation import Optimisation, Schedule
 
@@ -62,7 +63,11 @@ def fit_miwae(
         True
     """
     recipe = recipe or MIWAERecipe()
+    if len(x) > recipe.steps * recipe.batch_size:  # more rows than the steps can see
+        rows = permutation(len(x), generator, x.device)[: recipe.steps * recipe.batch_size]
+        x, mask = x[rows], mask[rows]
     epochs = -(-recipe.steps // max(1, len(x) // recipe.batch_size))
+    x, mask = beside(model, x), beside(model, mask)
     batches = Minibatches(x, mask, batch_size=recipe.batch_size, epochs=epochs, generator=generator)
 
     def loss(rows: tuple[Tensor, ...]) -> Tensor:
@@ -85,9 +90,9 @@ class _Prediction:
     r"""Mean of :math:`-\log p(x_{hidden} | x_{shown})` over held-out rows, by the same codes' noise each time."""
 
     def __init__(self, model: MIWAE, x: Tensor, mask: Tensor, *, generator: torch.Generator) -> None:
-        self.model, self.x, self.mask = model, x, mask
-        self.shown = hidden_at_random(mask, generator)
-        self.noise = normal((100, len(x), model.latent_dim), generator, x)
+        self.model, self.x, self.mask = model, beside(model, x), beside(model, mask)
+        self.shown = hidden_at_random(self.mask, generator)
+        self.noise = normal((100, len(x), model.latent_dim), generator, self.x)
         self.generator = generator
 
     def __call__(self) -> Tensor:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, fail
+from latentebm.devices import beside
 from latentebm.missing.bound import Terms
 from latentebm.missing.miwae import MIWAE, check_rows
 from latentebm.progress import Track, silent
-from latentebm.rng import normal, uniform
+from latentebm.rng import normal, uniform, weighted_rows
 from latentebm.sampling.importance.weights import check_log_weight, normalised
 
 __all__ = ["Imputation", "TermsEnergy", "impute", "impute_each"]
@@ -76,6 +77,7 @@ def impute(
     """
     check_int("draws", draws)
     check_rows(x, mask)
+    x, mask = beside(model, x), beside(model, mask)
     plan = _Plan.of(model, draws, len(x), cells, multiple, energy, of_rows)
     parts = [
         _impute_rows(model, a, b, plan, generator)
@@ -157,6 +159,7 @@ def impute_each(
         True
     """
     check_rows(x, mask)
+    x, mask = beside(model, x), beside(model, mask)
     if model.missing is not None:
         return _by_content(model, x, mask, draws, seed, track)
     plan, generator = _Plan.of(model, check_int("draws", draws), len(x), cells), torch.Generator().manual_seed(seed)
@@ -171,7 +174,7 @@ def _by_content(model: MIWAE, x: Tensor, mask: Tensor, draws: int, seed: int, tr
     rows, back = torch.unique(torch.cat([x.where(seen, 0), seen.to(x)], 1), dim=0, return_inverse=True)
     done = []
     for row in track(list(rows.split(1)), "impute"):
-        key = hashlib.blake2b(row.numpy().tobytes(), digest_size=8, salt=seed.to_bytes(8, "little")).digest()
+        key = hashlib.blake2b(row.cpu().numpy().tobytes(), digest_size=8, salt=seed.to_bytes(8, "little")).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key, "little", signed=True))
         done.append(impute(model, *row.chunk(2, 1), draws=draws, generator=generator).x)
     return torch.cat(done)[back]
@@ -196,9 +199,8 @@ class _Sums:
 
     def _reserve(self, log_weight: Tensor, fresh: Tensor, terms: Terms) -> None:
         """Each place moves to a draw of this chunk with the chunk's share of all weight so far: streaming SIR."""
-        weights = normalised(log_weight).T.to(self.generator.device)
-        k = torch.multinomial(weights, self.multiple, replacement=True, generator=self.generator).T
+        k = weighted_rows(normalised(log_weight).T, self.multiple, self.generator).T
         moves = (uniform(k.shape, self.generator, fresh) < fresh).unsqueeze(-1)
-        k, rows = k.to(fresh.device), torch.arange(len(fresh), device=fresh.device)
+        rows = torch.arange(len(fresh), device=fresh.device)
         self.completed = torch.where(moves, terms.completed[k, rows], self.completed)
         self.latent = torch.where(moves, terms.z[k, rows], self.latent)

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, fail
+from latentebm.devices import pick_device
 from latentebm.missing.codec import TableCodec, check_columns
 from latentebm.missing.fit_miwae import MIWAERecipe, fit_miwae
 from latentebm.missing.imputation import impute, impute_each
@@ -57,6 +58,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         width: hidden units of each hidden layer.
         k: importance draws per row in training; this, steps, batch_size and lr as in :class:`MIWAERecipe`.
         draws: importance draws per row in imputation.
+        device: where the model computes: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps`` or ``xpu``.
         random_state: seed of initial weights, training and imputation.
 
     Attributes:
@@ -83,10 +85,11 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     bounds: Mapping[Any, tuple[float, float]] | None = None
     width: int = 128
     k: int = 20
-    steps: int = 4000
+    steps: int = 1500
     batch_size: int = 64
     lr: float = 1e-3
     draws: int = 1000
+    device: str = "auto"
     random_state: Any = 0
     track: Track = silent
 
@@ -95,6 +98,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         table = self._table(X, reset=True)
         recipe = MIWAERecipe(k=self.k, steps=self.steps, batch_size=self.batch_size, lr=self.lr)
         check_int("draws", self.draws)
+        device = pick_device(self.device)
         self.codec_ = TableCodec(
             self.likelihood, standardize=self.standardize, bounds=self.bounds, ranges=self.missing_model is None
         ).fit(table)
@@ -103,7 +107,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             self.model_ = MIWAE(
                 self.codec_.families, self.latent_dim, width=self.width, decoder=self.decoder,
                 missing_model=self.missing_model, signs=self._signs(table),
-            )  # fmt: skip
+            ).to(device)  # fmt: skip
         x, mask = self._encode(table)
         generator = self._generator()
         train, held_out = _split(x, mask, 0.0 if self.missing_model else HELD_OUT, generator)
@@ -123,15 +127,15 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         gaps = (mask == 0).any(1)
         if bool(gaps.any()):
             settings: dict[str, Any] = {"draws": self.draws, "seed": self.seed_, "track": self.track}
-            x[gaps] = impute_each(self.model_, x[gaps], mask[gaps], **settings)
+            x[gaps] = impute_each(self.model_, x[gaps], mask[gaps], **settings).to(x)
         return self._out(X, table, x)
 
     def multiple(self, X: Any, m: int = 20, *, proper: bool = True) -> list[Any]:
         """Draw m completed copies of X from the conditional distribution of its missing cells.
 
-        Each comes from a model of its own, refitted from the fitted one to a bootstrap sample of the fit's rows in a
-        quarter of its steps: copies differ by the parameters' uncertainty, too, so that :func:`pool` gives intervals
-        that hold what they say. The refitted models are kept for further calls. Without `proper` all are drawn from
+        Each comes from a model of its own, refitted from the fitted one to a bootstrap sample of the fit's rows in
+        half of its steps: copies differ by the parameters' uncertainty, too, so that intervals of :func:`pool` are
+        wider. The refitted models are kept for further calls. Without `proper` all are drawn from
         the one fitted model, which is quick, and intervals are too short.
         """
         table = self._table(X, reset=False)
@@ -142,9 +146,9 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             settings: dict[str, Any] = {"draws": self.draws, "generator": self._generator(), "track": self.track}
             if proper:
                 for copy, model in zip(copies, self._bootstrapped(m), strict=True):
-                    copy[gaps] = impute(model, x[gaps], mask[gaps], multiple=1, **settings).draws[0]
+                    copy[gaps] = impute(model, x[gaps], mask[gaps], multiple=1, **settings).draws[0].to(x)
             else:
-                copies[:, gaps] = impute(self.model_, x[gaps], mask[gaps], multiple=m, **settings).draws
+                copies[:, gaps] = impute(self.model_, x[gaps], mask[gaps], multiple=m, **settings).draws.to(x)
         return [self._out(X, table, copy) for copy in copies]
 
     def score(self, X: Any, y: Any = None) -> float:
@@ -154,16 +158,14 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return float(impute(self.model_, x, mask, **settings).bound.mean())
 
     def _bootstrapped(self, m: int) -> list[MIWAE]:
-        """The fitted model refitted to each of m bootstrap samples, validated on the rows that a sample leaves out."""
+        """The fitted model refitted to each of m bootstrap samples."""
         x, mask = self.rows_
-        recipe = MIWAERecipe(k=self.k, steps=max(1, self.steps // 4), batch_size=self.batch_size, lr=self.lr)
+        recipe = MIWAERecipe(k=self.k, steps=max(1, self.steps // 2), batch_size=self.batch_size, lr=self.lr)
         for i in range(len(self.bootstraps_), m):
             generator, model = stream(self.seed_, i + 1), deepcopy(self.model_)
             rows = integers(len(x), (len(x),), generator, x.device)
-            left = torch.ones(len(x), dtype=torch.bool).index_fill_(0, rows, False)
-            enough = self.missing_model is None and int(left.sum()) >= LEAST
-            held_out = (x[left], mask[left]) if enough else None
-            fit_miwae(model, x[rows], mask[rows], recipe, held_out=held_out, generator=generator, track=self.track)
+            # Rows that a sample leaves out cannot choose its state: the model that it starts from has seen them.
+            fit_miwae(model, x[rows], mask[rows], recipe, generator=generator, track=self.track)
             self.bootstraps_.append(model)
         return self.bootstraps_[:m]
 
@@ -208,7 +210,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return [1 if d == "high" else -1 for d in named]
 
     def _out(self, X: Any, table: pd.DataFrame, values: Tensor) -> Any:
-        done = self.codec_.decode(values.double().numpy(), table)
+        done = self.codec_.decode(values.double().cpu().numpy(), table)
         return done if isinstance(X, pd.DataFrame) else done.to_numpy()
 
     def __sklearn_tags__(self) -> Any:

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, fail
+from latentebm.devices import device_of
 from latentebm.missing.bound import Terms
 from latentebm.missing.imputation import Imputation, impute
 from latentebm.missing.miwae import MIWAE
 from latentebm.models.energies import EnergyNet
 from latentebm.models.tilts import LatentTilt
 from latentebm.progress import Track, silent
-from latentebm.rng import integers, normal
+from latentebm.rng import integers, normal, weighted_rows
 from latentebm.sampling.importance.weights import ess, normalised
 from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
 from latentebm.tilting.objectives import Objective
@@ -69,7 +70,7 @@ class MIWAETilt:
         features = self.model.draw_features(z, generator)
         log_weight = -self.energy(features if SPACES[self.space] else z)
         share = normalised(log_weight)
-        rows = torch.multinomial(share, check_int("n", n), replacement=True, generator=generator)
+        rows = weighted_rows(share, check_int("n", n), generator)
         return self.model.likelihood.point(features[rows]), float(ess(log_weight))
 
 
@@ -125,10 +126,11 @@ def tilt_miwae(
     fold = assign_folds(len(x), members, generator)
     of_rows = SPACES[space]
     dim = model.likelihood.n_features if of_rows else model.latent_dim
-    tilt = MIWAETilt(model, EnergyNet(dim).requires_grad_(False), space)  # no tilt yet: zero everywhere
+    none = EnergyNet(dim).to(device_of(model)).requires_grad_(False)  # no tilt yet: zero everywhere
+    tilt = MIWAETilt(model, none, space)
     for _ in range(rounds):
         done = tilt.impute(x, mask, draws=draws, multiple=copies, generator=generator, track=track)
-        energy = EnergyNet(dim, members=members, generator=generator)
+        energy = EnergyNet(dim, members=members, generator=generator).to(device_of(model))
         positive = _reference(model, done, positives, generator) if of_rows else done.latent
         sides = _Sides(model, of_rows, positive, fold)
         fit_energy(energy, sides, recipe, generator=generator, track=track)

@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from latentebm.checks import fail
-from latentebm.plots.style import AFTER, COLOURS, MARKERS, dots, new_figure, tidy_legend
+from latentebm.plots.style import AFTER, COLOURS, MARKERS, dots, new_figure, tidy_legend, verbatim
 
 __all__ = ["Plane", "label_plane", "plot_encoders", "plot_latents", "plot_overlay"]
 
@@ -104,7 +104,7 @@ def _by_class(
     ax: Axes, plane: Plane, latent: Tensor, labels: Tensor, classes: Sequence[int], names: Sequence[str]
 ) -> None:
     points = plane(latent)
-    for i, (k, name) in enumerate(zip(classes, names, strict=True)):
+    for i, (k, name) in enumerate(zip(classes, verbatim(names), strict=True)):
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i // len(COLOURS) % len(MARKERS)]
         shown = points[(labels == k).cpu().numpy()]
         dots(ax, shown, s=7, alpha=0.6, linewidths=0, label=name, color=colour, marker=marker)

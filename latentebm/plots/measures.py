@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from latentebm.plots.style import AFTER, BEFORE, COLOURS, new_figure, tidy_legend
+from latentebm.plots.style import AFTER, BEFORE, COLOURS, new_figure, tidy_legend, verbatim
 
 __all__ = ["plot_class_counts", "plot_methods", "plot_share_intervals", "plot_shares", "plot_study", "plot_training"]
 
@@ -28,16 +28,17 @@ def plot_class_counts(biased: Sequence[int], reference: Sequence[int], names: Se
     total = max(1, sum(biased))
     most, least = int(np.argmax(biased)), int(np.argmin(biased))
     few, many = min(reference), max(reference)
+    shown = verbatim(names)
     titles = (
-        f"Biased set: {100 * biased[most] / total:.0f} % is {names[most]}, "
-        f"{100 * biased[least] / total:.0f} % is {names[least]}",
+        f"Biased set: {100 * biased[most] / total:.0f} % is {shown[most]}, "
+        f"{100 * biased[least] / total:.0f} % is {shown[least]}",
         f"Reference: {few if few == many else f'{few}–{many}'} per class",
     )
     for ax, counts, colour, title in zip(axes, (biased, reference), (BEFORE, AFTER), titles, strict=True):
         bars = ax.bar(range(len(names)), counts, color=colour)
         ax.bar_label(bars, [f"{c:,}" for c in counts], fontsize=8)
         ax.margins(y=0.12)
-        ax.set_xticks(range(len(names)), names)
+        ax.set_xticks(range(len(names)), verbatim(names))
         ax.set(xlabel="class", ylabel="images")
         ax.set_title(title, fontsize=10)
     return figure
@@ -60,7 +61,7 @@ def plot_shares(
         ax.bar_label(bars, fmt="%.0f", fontsize=8, label_type="center", color="white")
     lows, highs = x - width * 1.1, x + width * 1.1
     ax.hlines(100 * np.array(target), lows, highs, colors="black", linestyles="--", lw=1.2, label="target")
-    ax.set_xticks(x, names)
+    ax.set_xticks(x, verbatim(names))
     ax.set(xlabel=SEEN, ylabel="share of draws (%)")
     ax.set_ylim(0, 118 * max(*before, *after, *target))
     ax.legend(fontsize=8, ncols=3, loc="upper right")
@@ -99,7 +100,7 @@ def plot_share_intervals(
         style: dict[str, Any] = {"color": (BEFORE, *COLOURS)[i % 9], "marker": "oDs^vP*X"[i % 8], "label": method}
         ax.errorbar(place, p, bars, ls="none", ms=5, capsize=2, lw=1.4, **style)
     ax.hlines(100 * np.array(target), x - 0.45, x + 0.45, colors="black", linestyles="--", lw=1.2, label="target")
-    ax.set_xticks(x, names)
+    ax.set_xticks(x, verbatim(names))
     ax.set(xlabel=SEEN, ylabel="share of draws (%)")
     ax.set_ylim(bottom=0)
     tidy_legend(ax, markerscale=1, loc="upper left", bbox_to_anchor=(1, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = ["AFTER", "BEFORE", "COLOURS", "MARKERS", "dots", "new_figure", "tidy_legend"]
+__all__ = ["AFTER", "BEFORE", "COLOURS", "MARKERS", "dots", "new_figure", "tidy_legend", "verbatim"]
 
 # Okabe and Ito (2008), colour-blind safe; further classes repeat with other markers.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
@@ -34,6 +35,16 @@ def new_figure(
 def dots(ax: Axes, xy: np.ndarray, **style: Any) -> None:
     """Scatter of points (N, 2)."""
     ax.scatter(xy[:, 0], xy[:, 1], **style)
+
+
+def verbatim(names: Sequence[str]) -> list[str]:
+    r"""Names from outside as matplotlib shows them unchanged: a dollar sign begins no formula.
+
+    Example:
+        >>> print(*verbatim(["$a^$", "b"]))
+        \$a^\$ b
+    """
+    return [name.replace("$", r"\$") for name in names]
 
 
 def tidy_legend(ax: Axes, **options: Any) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from latentebm.report.words import shown
+
 __all__ = ["HEAD", "panel_rows", "panel_sentence", "remarks"]
 
 HEAD = ("images", "TV, mean of judges", "each judge", "what the model means", "disagreed", "Fréchet", "energy distance")
@@ -53,12 +55,12 @@ def panel_rows(panel: dict[str, Any]) -> list[list[str]]:
         rows.append(
             [
                 title,
-                f"{side['tv']:.3f} ({low:.3f}–{high:.3f})",
-                ", ".join(f"{judge['tv']:.3f}" for judge in side["each"].values()),
-                f"{side['meant']['tv']:.3f}",
-                f"{100 * side['disagreed']:.1f} %",
-                f"{fixed['frechet']:.4f}",
-                f"{fixed['energy_distance']:.4f} (p = {fixed['p_value']:.3f})",
+                f"{shown(side['tv'])} ({shown(low)}–{shown(high)})",
+                ", ".join(shown(judge["tv"]) for judge in side["each"].values()),
+                shown(side["meant"]["tv"]),
+                f"{shown(side['disagreed'], '.1f', 100)} %",
+                shown(fixed["frechet"], ".4f"),
+                f"{shown(fixed['energy_distance'], '.4f')} (p = {shown(fixed['p_value'])})",
             ]
         )
     return rows

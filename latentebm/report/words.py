@@ -23,7 +23,7 @@ def shown(value: float | None, form: str = ".3f", factor: float = 1.0) -> str:
         >>> shown(0.25, ".1f", 100), shown(None), shown(float("nan"))
         ('25.0', '–', '–')
     """
-    return "–" if value is None or math.isnan(value) else format(factor * value, form)
+    return "–" if value is None or not math.isfinite(value) else format(factor * value, form)
 
 
 def headline(metrics: dict[str, Any]) -> str:

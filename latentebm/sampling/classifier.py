@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, check_rng, fail
+from latentebm.devices import beside
 from latentebm.objectives.contrast import contrastive_loss
 from latentebm.rng import integers
 from latentebm.sampling.importance.resampling import pick_columns
@@ -52,7 +53,7 @@ class ClassifierChains(ABC):
     def start(self, n: int, *, generator: torch.Generator, y: Tensor | None = None) -> Labelled:
         """Draw `n` points of the base, with the labels given or drawn uniformly; wrong labels are refused."""
         check_int("n", n)
-        x = self.base(n, check_rng(generator))
+        x = self._base(n, check_rng(generator))
         if y is None:
             y = integers(self.classes, (n,), generator, x.device)
         return Labelled(x, self.check_labels(y, n).to(x.device))
@@ -81,6 +82,9 @@ class ClassifierChains(ABC):
             raise fail("y", f"labels of 0 … {self.classes - 1}", got, "pass class indices from 0")
         return y.long()
 
+    def _base(self, n: int, generator: torch.Generator) -> Tensor:
+        return beside(self.logits, self.base(n, generator))
+
     def _logits(self, x: Tensor) -> Tensor:
         logits = self.logits(x)
         if logits.shape != (want := (len(x), self.classes)):
@@ -96,7 +100,7 @@ class ClassifierChains(ABC):
             return self._energy(self._logits(x), y)
 
         # A label belongs to its chain: the whole part is one chunk, so that rows and labels stay aligned.
-        state = start_chains(potential, x, lambda k: self.base(k, generator), chunk=len(x))._replace(step=first)
+        state = start_chains(potential, x, lambda k: self._base(k, generator), chunk=len(x))._replace(step=first)
         run = run_chains(potential, state, kernel, n_steps, generator=generator, chunk=len(x), partial=False)
         return Labelled(run.state.position, y)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from latentebm.checks import check_finite, check_int, check_rng, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
+from latentebm.devices import beside
 from latentebm.models.energies import EnergyNet
 from latentebm.models.features import FeatureEnergy, check_features, checked_features, decoded_features
 from latentebm.models.latent_model import LatentModel, check_codes, check_model
@@ -130,6 +131,7 @@ def tilt_generator(
     """
     check_model("model", model)
     check_rng(generator)
+    reference = beside(model, reference) if isinstance(reference, Tensor) else reference
     _matching(model, reference, generator)
     if features is not None:
         features = _resolved(model, features, reference, generator)

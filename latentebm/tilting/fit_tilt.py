@@ -12,12 +12,13 @@ from latentebm.checks import fail
 from latentebm.models.energies import EnsembleEnergy
 from latentebm.objectives.contrast import gradient_penalty, interpolates
 from latentebm.progress import Track, silent
-from latentebm.rng import integers
+from latentebm.rng import integers, on_device
 from latentebm.tilting.held_out import by_fold, held_out_draws
 from latentebm.tilting.objectives import OBJECTIVES, Objective
 from latentebm.tilting.sides import Sides
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.optimisation import Optimisation, Schedule
+from latentebm.training.picks import Picks
 
 __all__ = ["TiltRecipe", "fit_energy"]
 
@@ -105,16 +106,19 @@ def fit_energy(
         raise fail("reference", "at least 2 images", len(sides.fold), "pass more reference images")
     objective: Any = recipe.objective
     objective.check(sides)
-    training = [torch.nonzero(sides.fold != m).flatten() for m in range(energy.n_members)]
-    negatives = objective.negatives(energy, sides, recipe, generator)
+    device = sides.fold.device
+    noise = on_device(generator, device)
+    training = [torch.nonzero(sides.fold != m).flatten().cpu() for m in range(energy.n_members)]
+    negatives = objective.negatives(energy, sides, recipe, noise)
 
-    def loss(step: int) -> Tensor:
-        picks = [own[integers(len(own), (recipe.batch,), generator, own.device)] for own in training]
-        rows = torch.stack(picks)
-        x, x0 = sides.draw(rows, generator), negatives()
-        value = objective.value(energy, sides, rows, x, x0, generator)
+    def pick() -> Tensor:
+        return torch.stack([own[integers(len(own), (recipe.batch,), generator, "cpu")] for own in training])
+
+    def loss(rows: Tensor) -> Tensor:
+        x, x0 = sides.draw(rows, noise), negatives()
+        value = objective.value(energy, sides, rows, x, x0, noise)
         if recipe.gradient_penalty:
-            value = value + recipe.gradient_penalty * _penalty(energy, x, x0, generator)
+            value = value + recipe.gradient_penalty * _penalty(energy, x, x0, noise)
         # The sum leaves each member the gradient of its own loss.
         return value.sum()
 
@@ -122,12 +126,13 @@ def fit_energy(
     return fit(
         energy,
         loss,
-        range(recipe.steps),
+        Picks(recipe.steps, pick, device),
         recipe,
         validate=lambda: by_fold(objective.score, energy, points, x0),
         every=recipe.every,
         patience=recipe.patience,
-        state=[generator, *([negatives] if hasattr(negatives, "state_dict") else [])],
+        noise=[noise] if objective.recorded else None,
+        state=[generator, noise, *([negatives] if hasattr(negatives, "state_dict") else [])],
         data=[*points, x0],
         track=track,
         description="energy",

@@ -35,6 +35,7 @@ class Objective(ABC):
         bounded: whether the energy is held within the limit of its space; False where the loss bounds it itself.
         from_clusters: whether a small reference's tilt may start at reweighted clusters of the biased images.
         own_negatives: whether negatives are draws of each member's own model, which needs a Gaussian base.
+        recorded: whether steps may be recorded on a GPU: the loss reads nothing back and differs by its draws alone.
         of_posteriors: whether it needs posterior distributions that spread, in place of their draws.
 
     Example:
@@ -50,6 +51,7 @@ class Objective(ABC):
     bounded: ClassVar[bool] = True
     from_clusters: ClassVar[bool] = False
     own_negatives: ClassVar[bool] = False
+    recorded: ClassVar[bool] = False
     of_posteriors: ClassVar[bool] = False
 
     @abstractmethod
@@ -91,6 +93,7 @@ class Objective(ABC):
 class Likelihood(Objective):
     """The negative gain, log Z estimated from fresh base draws at every step; see `likelihood_loss`."""
 
+    recorded: ClassVar[bool] = True
     scores: ClassVar[bool] = True
     from_clusters: ClassVar[bool] = True
 
@@ -112,6 +115,7 @@ class Jensen(Objective):
         tensor([0.])
     """
 
+    recorded: ClassVar[bool] = True
     scores: ClassVar[bool] = True
     bounded: ClassVar[bool] = False  # its optimum is bounded by the penalty
     penalty: float = 0.25
@@ -133,6 +137,7 @@ class Jensen(Objective):
 class NCE(Objective):
     """A logistic classifier of reference against base draws; see `nce_loss`."""
 
+    recorded: ClassVar[bool] = True
     scores: ClassVar[bool] = True
 
     def loss(self, reference: Tensor, base: Tensor) -> Tensor:

@@ -11,9 +11,11 @@ from latentebm.checks import fail
 from latentebm.models.energies import EnsembleEnergy
 from latentebm.objectives.tilt_losses import likelihood_loss
 from latentebm.progress import Track, silent
+from latentebm.rng import on_device, weighted_rows
 from latentebm.tilting.fit_tilt import TiltRecipe
 from latentebm.tilting.sides import Codes
 from latentebm.training.fit import FitResult, fit
+from latentebm.training.picks import Picks
 
 __all__ = ["fit_start"]
 
@@ -62,10 +64,12 @@ def fit_start(
     if weight.shape != (count := len(biased.mean),):
         raise fail("weight", f"shape ({count},)", tuple(weight.shape), "pass one weight per biased image")
 
-    def loss(step: int) -> Tensor:
-        rows = torch.multinomial(weight, recipe.batch, replacement=True, generator=generator).to(biased.mean.device)
-        base = biased.base(recipe.base_batch, generator)
-        return likelihood_loss(energy(biased.draw(rows, generator)), energy(base))
+    noise = on_device(generator, biased.mean.device)
+    batches = Picks(recipe.steps, lambda: weighted_rows(weight, recipe.batch, generator), biased.mean.device)
 
-    known: dict[str, Any] = {"state": [generator], "data": [biased.mean, biased.scale, weight]}
-    return fit(energy, loss, range(recipe.steps), recipe, **known, track=track, description="start")
+    def loss(rows: Tensor) -> Tensor:
+        base = biased.base(recipe.base_batch, noise)
+        return likelihood_loss(energy(biased.draw(rows, noise)), energy(base))
+
+    known: dict[str, Any] = {"state": [generator, noise], "noise": [noise], "data": [biased.mean, biased.scale, weight]}
+    return fit(energy, loss, batches, recipe, **known, track=track, description="start")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -13,12 +14,16 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from latentebm.checks import check_int, fail
+from latentebm.devices import within_memory
 from latentebm.progress import Sized, Track, silent
 from latentebm.training.checkpoint import fit_checkpoint
 from latentebm.training.keep import Average, BestState, Guard
 from latentebm.training.optimisation import Optimisation
+from latentebm.training.recorded import Recorder, recordable
 
 __all__ = ["DivergedError", "FitResult", "fit"]
+
+SIZES = ("batch_size", "batch", "base_batch")  # of a recipe, by which the memory of a step goes
 
 
 class DivergedError(RuntimeError):
@@ -47,6 +52,7 @@ def fit(
     every: int = 100,
     patience: int | None = None,
     guard: Guard | None = None,
+    noise: Sequence[torch.Generator] | None = None,
     state: Sequence[Any] = (),
     data: Sequence[Tensor] = (),
     track: Track = silent,
@@ -62,6 +68,8 @@ def fit(
         every: steps between validations.
         patience: validations without any improvement before stopping; None never stops early.
         guard: after a bad step sets the module back to a good state and halves the learning rate, as the log says.
+        noise: all generators that the loss draws from, where its steps may be recorded as a CUDA graph: one that reads
+            nothing back from the GPU and differs from step to step by its batch, tensors, alone. None never records.
         state: what else the loss changes, for checkpoints: generators, tensors, and what has `state_dict` and
             `load_state_dict`.
         data: what the loss reads beside the batches; a checkpoint is of the same data only.
@@ -84,7 +92,8 @@ def fit(
         check_int("patience", patience)
     if optimisation.average and validate is not None:
         raise fail("average", "0 where validate chooses the state", optimisation.average, "pass one of the two")
-    run = _Run(module, len(batches), optimisation, guard)
+    run = _Run(module, len(batches), optimisation, guard, noise)
+    sizes = {name: getattr(optimisation, name) for name in SIZES if hasattr(optimisation, name)}
     position = [batches] if hasattr(batches, "load_state_dict") else []
     data = [*data, *getattr(batches, "tensors", ())]
     parts = [run, *position, *state, *(guard.extra if guard else [])]
@@ -94,7 +103,8 @@ def fit(
         for batch in track(_Left(batches, run.result.steps), description):
             if run.ended:
                 break
-            run.step(loss, batch)
+            with within_memory(**sizes) if sizes else nullcontext():
+                run.step(loss, batch)
             if run.result.steps % every == 0 or run.result.steps == run.steps:
                 run.check(validate)
                 if patience is not None and run.keeper.stale >= patience:
@@ -122,10 +132,21 @@ class _Left:
 class _Run:
     """One fit: its optimizer, the states it keeps and its record."""
 
-    def __init__(self, module: nn.Module, steps: int, optimisation: Optimisation, guard: Guard | None) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        steps: int,
+        optimisation: Optimisation,
+        guard: Guard | None,
+        noise: Sequence[torch.Generator] | None,
+    ) -> None:
         self.module, self.steps, self.guard = module, steps, guard
         self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.optimizer = optimisation.optimizer(self.parameters)
+        # What is clipped or guarded is read back at every step.
+        recorded = guard is None and optimisation.clip is None and recordable(self.parameters, noise)
+        self.noise = noise if recorded else None
+        self.recorder: Recorder | None = None
+        self.optimizer = optimisation.optimizer(self.parameters, recorded=recorded)
         self.scheduler = LambdaLR(self.optimizer, optimisation.multiplier(steps))
         self.average = Average(module, optimisation.average) if optimisation.average else None
         self.clip, self.keeper, self.result = optimisation.clip, BestState(module), FitResult()
@@ -135,12 +156,10 @@ class _Run:
     def step(self, loss: Callable[[Any], Tensor], batch: Any) -> None:
         """Move the parameters by one batch, or back to a good state."""
         self.result.steps += 1
-        value, trouble = self._evaluate(loss, batch)
-        trouble = trouble or self._differentiate(value)
+        value, trouble = self._recorded(loss, batch) if self.noise is not None else self._plain(loss, batch)
         if trouble:
             self._roll_back(trouble)
         else:
-            self.optimizer.step()
             self.moved = True
             self.recent.append(value.detach())
             if self.average:
@@ -149,6 +168,20 @@ class _Run:
             self.scheduler.step()
         if self.guard and not trouble:
             self.guard.passed(self.result.steps)
+
+    def _plain(self, loss: Callable[[Any], Tensor], batch: Any) -> tuple[Tensor, str]:
+        """One step of the optimizer, unless something is wrong: the loss, and what is."""
+        value, trouble = self._evaluate(loss, batch)
+        trouble = trouble or self._differentiate(value)
+        if not trouble:
+            self.optimizer.step()
+        return value, trouble
+
+    def _recorded(self, loss: Callable[[Any], Tensor], batch: Any) -> tuple[Tensor, str]:
+        """The same as a graph, recorded by and by."""
+        if self.recorder is None:
+            self.recorder = Recorder(lambda batch: self._plain(loss, batch)[0].detach(), self.noise or ())
+        return self.recorder(batch), ""
 
     def _evaluate(self, loss: Callable[[Any], Tensor], batch: Any) -> tuple[Tensor, str]:
         """The loss, and what the guard finds wrong with it; chains that meet an energy of −∞ are such a thing."""

@@ -13,6 +13,7 @@ from latentebm.data.batches import minibatches
 from latentebm.data.stored import StoredImages
 from latentebm.models.vae import VAE
 from latentebm.progress import Track, silent
+from latentebm.rng import on_device
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.mixed_in import MixedIn
 from latentebm.training.optimisation import Optimisation
@@ -77,6 +78,7 @@ def fit_vae(
     autocast = precision == "bf16" or (precision == "auto" and bf16_pays(device))
     beside = [torch.ones(len(images)) if weights is None else weights, *([] if labels is None else [labels])]
     sizes: dict[str, Any] = {"batch_size": batch_size, "epochs": epochs, "generator": generator}
+    noise = on_device(generator, device)
     batches = minibatches(images, *beside, device=device, **sizes)
 
     def loss(batch: tuple[Tensor, ...]) -> Tensor:
@@ -85,7 +87,7 @@ def fit_vae(
         x = x.float() / 255
         if mixed is not None:
             x, weight = mixed.into(x, weight, generator)
-        nats = vae.loss(x, generator=generator, kl_weight=kl_weight, autocast=autocast, **known)
+        nats = vae.loss(x, generator=noise, kl_weight=kl_weight, autocast=autocast, **known)
         return (weight * nats).mean()
 
     validate = None if held_out is None else _held_out_score(vae, held_out.to(device), kl_weight)
@@ -93,8 +95,9 @@ def fit_vae(
     vae.train()
     optimisation = Optimisation(lr=lr, schedule="onecycle")
     held = [] if held_out is None else [held_out]
-    known: dict[str, Any] = {"state": [generator], "data": held, "track": track, "description": "VAE"}
-    result = fit(vae, loss, batches, optimisation, **watch, **known)
+    # What is mixed in is picked afresh in every step.
+    known: dict[str, Any] = {"state": [generator, noise], "noise": [noise] if mixed is None else None, "data": held}
+    result = fit(vae, loss, batches, optimisation, **watch, **known, track=track, description="VAE")
     vae.eval()
     return result
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -54,8 +54,11 @@ class Optimisation:
             check_number("clip", self.clip, low=0, open_low=True)
         check_number("average", self.average, low=0, high=0.99999)
 
-    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """AdamW over the parameters, at the peak learning rate."""
+    def optimizer(self, parameters: Sequence[nn.Parameter], *, recorded: bool = False) -> torch.optim.Optimizer:
+        """AdamW over the parameters at the peak learning rate, if asked one whose steps can be `recorded` on a GPU."""
+        if recorded:
+            rate = torch.tensor(self.lr, device=parameters[0].device)
+            return torch.optim.AdamW(parameters, lr=rate, weight_decay=self.weight_decay, fused=True, capturable=True)
         return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, foreach=True)
 
     def multiplier(self, steps: int) -> Callable[[int], float]:

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from latentebm._version import __version__
 from latentebm.checks import fail
-from latentebm.files import sha256, write_atomic, write_json
+from latentebm.disk.folders import whole_files
+from latentebm.disk.manifest import write_config
+from latentebm.files import sha256, write_atomic
 from latentebm.models.latent_model import LatentModel, check_model
 from latentebm.models.storage.fingerprint import fingerprint
 from latentebm.models.storage.pieces import Packer, Unpacker
@@ -36,11 +37,10 @@ def save_tilt(tilt: Tilt, folder: Path | str, *, overwrite: bool = False) -> Pat
         raise fail("folder", "one without a saved tilt", f"{folder}", "choose another, or pass overwrite=True")
     packer = Packer(model_of(tilt))
     spec, found = packer.pack("tilt", tilt), fingerprint(model_of(tilt))
-    config = {"latentebm": __version__, "tilt": spec, "model": found, "probe": _probe(tilt).tolist()}
-    # The old config leaves first and the new one comes last: files of two tilts never pass as one.
-    (folder / "config.json").unlink(missing_ok=True)
-    path = write_atomic(folder / WEIGHTS, lambda temporary: save_file(packer.tensors, temporary))
-    write_json(folder / "config.json", {**config, "manifest": {WEIGHTS: sha256(path)}})
+    config = {"tilt": spec, "model": found, "probe": _probe(tilt).tolist()}
+    with whole_files(folder) as place:
+        path = write_atomic(place.at(folder / WEIGHTS), lambda temporary: save_file(packer.tensors, temporary))
+        write_config(place.at(folder / "config.json"), {**config, "manifest": {WEIGHTS: sha256(path)}})
     return folder
 
 

@@ -176,12 +176,13 @@ def resample(log_weight: Tensor, n: int, *, resampling: str = "multinomial", gen
         raise fail("log_weight", "a tensor of shape (K,), K ≥ 1", got, "pass one log-weight per point")
     sums = WeightSums(len(log_weight))
     chunk = sums.add(log_weight)
-    resampler = make_resampler(resampling, n, on_device(generator, chunk.device))
+    generator = on_device(generator, chunk.device)
+    resampler, chunk = make_resampler(resampling, n, generator), chunk.to(generator.device)
     check_weights(sums)
     if isinstance(resampler, TwoPass):
         resampler.start(sums.log_sum)
     resampler.update(chunk)
-    return check_filled(resampler).index[resampler.finish()]
+    return check_filled(resampler).index[resampler.finish()].to(log_weight.device)
 
 
 def check_filled(resampler: Resampler) -> Resampler:

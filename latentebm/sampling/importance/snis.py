@@ -67,9 +67,7 @@ class SNIS:
         if self.resampling == "without_replacement" and n > self.pool:
             raise fail("n", f"at most pool={self.pool} distinct draws", n, "enlarge the pool")
         device = target_device(tilt) or generator.device
-        choices, generator = child(generator), on_device(generator, device)
-        if device.type == "cuda":
-            choices = on_device(choices, device)
+        choices, generator = on_device(child(generator), device), on_device(generator, device)
         resampler = make_resampler(self.resampling, n, choices)
         replay = generator.get_state()
         chunks = partial(base_chunks, tilt, self.pool, base_chunk(self.chunk, device), generator=generator, track=track)

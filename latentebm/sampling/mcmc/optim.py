@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from latentebm.checks import check_rng, fail
+from latentebm.checks import check_device, check_rng, fail
 from latentebm.rng import normal
 from latentebm.sampling.mcmc import kernels
 from latentebm.sampling.mcmc.kernels import Kernel
@@ -93,7 +93,7 @@ class _LangevinOptimizer(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "generator" in state:  # not where torch's load_state_dict calls this
             device, numbers = state["generator"]
-            generator = torch.Generator(device)
+            generator = torch.Generator(check_device("the generator's device", device))
             generator.set_state(numbers)
             state = {**state, "generator": generator}
         super().__setstate__(state)

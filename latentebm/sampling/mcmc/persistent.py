@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latentebm.checks import check_int, check_number, check_rng, fail
+from latentebm.devices import pick_device
 from latentebm.files import write_atomic
 from latentebm.progress import Track, silent
 from latentebm.rng import permutation, uniform
@@ -118,12 +119,12 @@ class ReplayBuffer:
         return write_atomic(path, lambda p: save_file({"x": self.x.contiguous(), "y": self.y.contiguous()}, p))
 
     @classmethod
-    def load(cls, path: Path | str) -> ReplayBuffer:
-        """Read a buffer written by `save`."""
-        held = load_file(path)
+    def load(cls, path: Path | str, *, device: str = "cpu") -> ReplayBuffer:
+        """Read a buffer written by `save` onto a device."""
+        there, held = pick_device(device), load_file(path)
         if set(held) != {"x", "y"}:
             raise fail("path", "a buffer's tensors x and y", f"{sorted(held)} in {path}", "pass a file save() wrote")
-        return cls(held["x"], held["y"])
+        return cls(held["x"].to(there), held["y"].to(there))
 
 
 def check_labels(y: Tensor, n: int) -> Tensor:

@@ -1,0 +1,120 @@
+"""A tilt in words: the model card that goes with it, its report, and the way to the Hugging Face hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from latentebm.checks import fail
+from latentebm.models.storage.tilt_folder import tilt_config
+from latentebm.report.page import Page, picture, render_page
+from latentebm.report.run_tables import Table
+
+__all__ = ["push_to_hub", "tilt_card", "tilt_page"]
+
+HEADER = "---\nlibrary_name: latentebm\ntags:\n- latentebm\n- energy-based-model\n- debiasing\n---\n"
+LIMITS = (
+    "The tilt reweights what the model produces and adds nothing to it: what the model never makes stays absent. It "
+    "is refused over a model with other weights. Shares are those that the attribute's function reads, with its errors."
+)
+
+
+def tilt_card(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """The card of a run of ``latentebm tilt``, Markdown with the hub's header.
+
+    Example:
+        >>> weights = {"ess": 0.5, "pareto_k": 0.1, "reliable": True}
+        >>> run = {"model": "my.model:build", "reference": "faces", "features": "pixels:8"}
+        >>> print(tilt_card({"tilted": weights, "shares": {}, "samples": 9, "gain": 0.2}, run).splitlines()[8])
+        # Tilt of my.model:build
+    """
+    lines = [HEADER, f"# Tilt of {settings['model']}", "", f"It balances {_aim(settings)}.", ""]
+    for name, rows in metrics["shares"].items():
+        lines += [f"| {name} | target | before | after (95 % interval) |", "|---|---|---|---|"]
+        lines += [f"| {' | '.join(_cells(row))} |" for row in rows] + [""]
+    lines += [
+        f"{_weights(metrics)}",
+        "",
+        "## How it was made",
+        "",
+        "```json",
+        json.dumps(dict(settings), indent=2),
+        "```",
+    ]
+    use = "from latentebm import SNIS, load_tilt\n\ntilt = load_tilt(folder, model, trusted=[...])"
+    return "\n".join([*lines, "", "## Use", "", "```python", use, "```", "", "## Limits", "", LIMITS, ""])
+
+
+def tilt_page(folder: Path, metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """The report of a run of ``latentebm tilt``, one page of HTML."""
+    head = ["value", "target", "before", "after (95 % interval)"]
+    sentence = f"{metrics['samples']:,} draws each."
+    tables = [Table(name, sentence, head, [_cells(r) for r in rows]) for name, rows in metrics["shares"].items()]
+    weights = [[key, f"{value:.4g}"] for key, value in metrics["tilted"].items() if isinstance(value, float)]
+    tables.append(Table("Weights", "How well the draws represent the tilt.", ["quantity", "value"], weights))
+    grids = [
+        picture(folder / "figures" / f"{name}.png", f"a grid of draws {name} the tilt", sentence)
+        for name, sentence in (("before", "Draws of the model as it is."), ("after", "Draws of the tilted model."))
+    ]
+    reliable = metrics["tilted"]["reliable"]
+    rejected = "Held-out reference items rejected every tilt: the draws are untilted."
+    plain = [[name, str(value)] for name, value in settings.items()]
+    page = Page(
+        title=f"latentebm: tilt of {settings['model']}",
+        headline=f"Tilt of {settings['model']}",
+        lead=f"The tilt balances {_aim(settings)}.",
+        verdicts=[("good" if reliable else "bad", "Reliable." if reliable else "Unreliable.", _weights(metrics))],
+        before=grids[0],
+        after=grids[1],
+        worries=[LIMITS, *([rejected] if metrics["gain"] == 0 else [])],
+        tables=[*tables, Table("Settings", "How the run was made.", ["setting", "value"], plain)],
+    )
+    return render_page(page)
+
+
+def push_to_hub(folder: Path | str, repo: str, *, api: Any = None) -> str:
+    """Upload a saved tilt and its card to the Hugging Face hub; the address of the repository.
+
+    Arguments:
+        folder: a run of ``latentebm tilt``, or what ``tilt.save`` wrote.
+        repo: ``owner/name``, made where it does not exist.
+        api: a ``huggingface_hub.HfApi``; None makes one with the machine's own login.
+
+    Raises:
+        ImportError: huggingface_hub is not installed.
+        ValueError: the folder holds no tilt, or the name is not ``owner/name``.
+    """
+    tilt_config(folder)
+    if len([part for part in repo.split("/") if part.strip()]) != 2:
+        raise fail("repo", "owner/name", repr(repo), "pass for example me/balanced-faces")
+    if api is None:
+        try:
+            from huggingface_hub import HfApi
+        except ImportError as error:
+            fix = 'pip install "latentebm[hub]"'
+            raise ImportError(f"huggingface_hub: expected for push_to_hub, not found; {fix}") from error
+        api = HfApi()
+    api.create_repo(repo, exist_ok=True)
+    patterns = ["config.json", "*.safetensors", "README.md", "metrics.json", "figures/*.png"]
+    return str(api.upload_folder(repo_id=repo, folder_path=str(folder), allow_patterns=patterns))
+
+
+def _aim(settings: Mapping[str, Any]) -> str:
+    if settings["reference"]:
+        seen = settings["features"] or "codes"
+        return f"the model's draws as the reference {settings['reference']}, seen through {seen}"
+    return "; ".join(f"{a} to {t}" for a, t in zip(settings["attributes"], settings["targets"], strict=True))
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    wanted = "–" if row["target"] is None else f"{row['target']:.3f}"
+    low, high = row["interval"]
+    return [str(row["value"]), wanted, f"{row['before']:.3f}", f"{row['after']:.3f} ({low:.3f}–{high:.3f})"]
+
+
+def _weights(metrics: Mapping[str, Any]) -> str:
+    t = metrics["tilted"]
+    state = "reliable" if t["reliable"] else "not reliable: a few draws carry almost all the weight"
+    return f"Effective sample size {100 * t['ess']:.3g} % of the pool; the weights are {state}."

@@ -1,0 +1,130 @@
+"""`latentebm tilt` on a model of twelve grey pixels: shares, files, draws again, the card and the hub."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from latentebm import push_to_hub
+from latentebm.cli.app import app
+from latentebm.workflow.tilt_run import TiltSettings, redraw, run_tilt
+
+MODULE = """
+import torch
+from torch import nn
+from latentebm import WrappedModel
+
+def build():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 16, bias=False), nn.Tanh(), nn.Unflatten(1, (1, 4, 4)))
+    return WrappedModel(net.eval().requires_grad_(False), 4)
+
+def bright(x):
+    return ["yes" if m > 0.1 else "no" for m in x.mean((1, 2, 3))]
+"""
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("code")
+    (folder / "toy_pictures.py").write_text(MODULE)
+    sys.path.insert(0, str(folder))
+    yield "toy_pictures"
+    sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="module")
+def attribute_run(toy, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "bright"
+    chosen = {"attributes": (f"{toy}:bright",), "targets": ("yes:.5,no:.5",)}
+    return run_tilt(TiltSettings(model=f"{toy}:build", out=str(out), pool=4000, samples=500, **chosen))
+
+
+FILES = ["README.md", "config.json", "figures", "metrics.json", "report.html", "samples.npz", "tilt.safetensors"]
+
+
+def test_shares_of_an_attribute(attribute_run):
+    assert sorted(p.name for p in attribute_run.iterdir()) == FILES
+    rows = json.loads((attribute_run / "metrics.json").read_text())["shares"]["bright"]
+    yes = next(row for row in rows if row["value"] == "yes")
+    assert yes["before"] < 0.45
+    assert yes["interval"][0] < 0.5 < yes["interval"][1]
+    with np.load(attribute_run / "samples.npz") as saved:
+        assert saved["images"].shape == (500, 1, 4, 4)
+        assert 0 <= saved["images"].min() < saved["images"].max() <= 1
+        assert saved["log_weight"].shape == (500,)
+
+
+def test_draws_again_over_the_same_model_alone(attribute_run, monkeypatch, toy):
+    draws = redraw(attribute_run, 300)
+    assert float((2 * draws.x - 1).mean((1, 2, 3)).gt(0.1).float().mean()) == pytest.approx(0.5, abs=0.1)
+    module = sys.modules[toy]
+    other = module.build()
+    other.decoder[0].weight.data += 1
+    monkeypatch.setattr(module, "build", lambda: other)
+    with pytest.raises(ValueError, match="got other weights"):
+        redraw(attribute_run, 300)
+
+
+def test_the_command_and_sample(toy, attribute_run, tmp_path):
+    with np.load(attribute_run / "samples.npz") as saved:
+        np.savez(tmp_path / "fair.npz", images=(255 * saved["images"][:100]).astype(np.uint8)[:, 0])
+    ask = ["tilt", "--model", f"{toy}:build", "--reference", str(tmp_path / "fair.npz"), "--features", "pixels:1"]
+    asked = [*ask, "--attribute", f"{toy}:bright", "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, [*asked, "--pool", "3000", "--samples", "400"])
+    assert done.exit_code == 0, done.output
+    rows = json.loads((tmp_path / "run" / "metrics.json").read_text())["shares"]["bright"]
+    assert next(r for r in rows if r["value"] == "yes")["after"] == pytest.approx(0.5, abs=0.12)
+    drawn = CliRunner().invoke(app, ["sample", str(tmp_path / "run"), "-n", "20", "--out", str(tmp_path / "x.npz")])
+    assert drawn.exit_code == 0, drawn.output
+    with np.load(tmp_path / "x.npz") as saved:
+        assert len(saved["images"]) == 20
+
+
+def test_the_card_and_the_hub(attribute_run, tmp_path):
+    card = (attribute_run / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: latentebm\n")
+    assert "| yes | 0.500 |" in card
+
+    class Local:
+        def create_repo(self, repo, exist_ok):
+            (tmp_path / repo).mkdir(parents=True, exist_ok=exist_ok)
+
+        def upload_folder(self, repo_id, folder_path, allow_patterns):
+            for pattern in allow_patterns:
+                for file in attribute_run.glob(pattern):
+                    shutil.copy(file, tmp_path / repo_id)
+            return tmp_path / repo_id
+
+    push_to_hub(attribute_run, "me/bright", api=Local())
+    assert {"config.json", "tilt.safetensors", "README.md"} <= {p.name for p in (tmp_path / "me/bright").iterdir()}
+    for folder, repo in ((tmp_path, "me/bright"), (attribute_run, "bright")):
+        with pytest.raises((ValueError, FileNotFoundError), match="expected"):
+            push_to_hub(folder, repo, api=Local())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "nothing_here:build", "--reference", "x"], "expected a module that can be imported"),
+        (["--model", "toy_pictures", "--reference", "x"], "expected package.module:name"),
+        (["--model", "toy_pictures:none", "--reference", "x"], "expected a function there"),
+        (["--model", "toy_pictures:build"], "expected a reference, or a target of each attribute, got neither"),
+        (["--model", "toy_pictures:build", "--target", "yes:.5"], "expected one for each attribute"),
+        (["--model", "toy_pictures:build", "--reference", "nowhere"], "which does not exist"),
+        (
+            ["--model", "toy_pictures:build", "--attribute", "toy_pictures:bright", "--target", "yes"],
+            "expected shares such as",
+        ),
+    ],
+)
+def test_bad_options_write_nothing(options, message, toy, tmp_path):
+    done = CliRunner().invoke(app, ["tilt", *options, "--out", str(tmp_path / "run")])
+    assert done.exit_code == 2
+    assert message in done.output.replace("\n", " ")
+    assert not (tmp_path / "run").exists()
