@@ -98,10 +98,7 @@ def fit_vae(
     vae.train()
     optimisation = Optimisation(lr=lr, schedule="onecycle")
     held = [] if held_out is None else [held_out]
-    # What is mixed in is picked afresh in every step, and other processes' parts come by exchange: no graph of either.
-    fixed = mixed is None and processes.world() == 1
-    known: dict[str, Any] = {"state": [generator, noise], "noise": [noise] if fixed else None, "data": held}
-    watch |= {"track": track, "description": "VAE"}
+    known: dict[str, Any] = {"state": [generator, noise], "data": held, "track": track, "description": "VAE"}
     with processes.exchange():
         result = fit(vae, averaged(vae, loss, batches.batch_size), batches, optimisation, **watch, **known)
     vae.eval()
