@@ -20,7 +20,7 @@ from torchvision.datasets.mnist import read_image_file, read_label_file
 from latentebm.checks import fail
 from latentebm.data.labelled import Images, StoredSet
 from latentebm.data.pixels import UNREADABLE, as_uint8, is_image, plain, rgb_file
-from latentebm.data.shipped import SHIPPED, shipped_file
+from latentebm.data.shipped import SHIPPED, UNPACKED, shipped_file
 from latentebm.data.sources import (
     FileImages,
     is_dataset,
@@ -31,7 +31,7 @@ from latentebm.data.sources import (
     saved_dataset,
 )
 from latentebm.data.stored import StoredImages, fits
-from latentebm.files import write_atomic
+from latentebm.files import sha256, write_atomic
 
 __all__ = ["Images", "as_data", "as_images", "load_images", "load_npz", "open_images"]
 
@@ -202,7 +202,7 @@ def _unpacked(name: str, read: Callable[[str], Tensor]) -> Tensor:
     """What a shipped file holds, unpacked once under its digest, or each time where no cache can be written."""
     target = _cache() / SHIPPED[name][:16] / Path(name).stem
     try:
-        if not target.is_file():
+        if not target.is_file() or sha256(target) != UNPACKED[name]:
             write_atomic(target, lambda p: p.write_bytes(gzip.decompress(shipped_file(name).read_bytes())))
         return read(str(target))
     except OSError:
