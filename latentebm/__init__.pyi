@@ -82,6 +82,7 @@ from latentebm.sampling import rhat as rhat
 from latentebm.sampling import run_chains as run_chains
 from latentebm.sampling import stein_test as stein_test
 from latentebm.sampling import tune_step as tune_step
+from latentebm.sampling.importance.two_stage import TwoStage as TwoStage
 from latentebm.settings.fields import Settings as Settings
 from latentebm.tables.census import census_truth as census_truth
 from latentebm.tables.census import synthetic_census as synthetic_census

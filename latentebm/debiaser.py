@@ -19,7 +19,7 @@ from latentebm.choices import check_settings, chosen_method, chosen_sampler, kl_
 from latentebm.chunks import in_chunks
 from latentebm.data.images import as_data
 from latentebm.data.stored import StoredImages
-from latentebm.devices import pick_device
+from latentebm.devices import pick_device, within_memory
 from latentebm.disk.manifest import as_written, load_config
 from latentebm.models.saving import load_weights, save_model
 from latentebm.models.tilts import ScaledTilt, Tilt
@@ -122,7 +122,8 @@ class Debiaser(DebiaserSettings, BaseEstimator):
         with seeded(rng):
             vae = VAE(tuple(images.shape[1:]), self.latent_dim, **sizes).to(pick_device(self.device))
         recipe: dict[str, Any] = {"kl_weight": kl_weight(self), "precision": self.precision, **more}
-        done = fit_vae(vae, images, epochs=math.ceil(part * self.epochs), **recipe, generator=rng, track=track)
+        with within_memory(width=self.width):
+            done = fit_vae(vae, images, epochs=math.ceil(part * self.epochs), **recipe, generator=rng, track=track)
         self.vae_ = vae.requires_grad_(False)
         return done
 

@@ -10,6 +10,7 @@ import shutil
 import pytest
 from PIL import Image
 
+from latentebm.report.compare_page import comparison_table, write_comparison
 from latentebm.report.page import Page, Picture, render_page
 from latentebm.report.run_tables import Table, metric_tables
 from latentebm.report.words import balance, finding, headline, reliability, worries
@@ -132,3 +133,11 @@ def test_missing_numbers_print_as_dashes():
     side = dict.fromkeys(("log_z", "log_z_se", "ess", "pareto_k", "heldout_gain")) | {"sampler": "snis"}
     tables = metric_tables({"judged": False, "tilted": side, "generator": {}, "seconds": {"total": None}})
     assert [row[1] for table in tables for row in table.rows] == ["–", "– ± –", "– %", "–", "snis", "–"]
+
+
+def test_a_comparison_has_a_column_for_each_run():
+    table = comparison_table({"a": metrics(seconds={"total": 1.0}), HOSTILE: metrics(seconds={"total": None})})
+    assert table.head == ["measure", "a", HOSTILE]
+    assert ["seconds", "1.000", "–"] in table.rows
+    with pytest.raises(ValueError, match=r"runs: expected .* 2"):
+        write_comparison(["one"], "x.html")

@@ -11,6 +11,7 @@ import typer
 from latentebm._version import __version__
 from latentebm.cli import debias
 from latentebm.cli.ampute import ampute
+from latentebm.cli.compare import compare
 from latentebm.cli.console import console
 from latentebm.cli.missing import impute
 from latentebm.cli.planning import plan
@@ -38,7 +39,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 debias.register(app)
-for command in (tilt, sample, report, impute, ampute, plan, table):
+for command in (tilt, sample, report, compare, impute, ampute, plan, table):
     app.command()(command)
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
     import pandas as pd
 
-    from latentebm.data.table_file import TableFile
+    from latentebm.data.formats.table_file import TableFile
 
 __all__ = ["impute"]
 
@@ -54,7 +54,7 @@ def impute(
     direction: Annotated[str, option("Values that go missing, for self-masking-known: high or low.")] = "high",
     decoder: Annotated[str, option("Decoder: mlp, or linear (probabilistic PCA; numeric columns only).")] = "mlp",
     latent_dim: Annotated[int, option("Number of latent dimensions.")] = 10,
-    steps: Annotated[int, option("Training steps.")] = 4000,
+    steps: Annotated[int, option("Training steps.")] = 1500,
     draws: Annotated[int, option("Importance draws per row.")] = 1000,
     multiple: Annotated[int, option("Also write this many random completions, as OUT-1, OUT-2, …")] = 0,
     report: Annotated[Path | None, option("File for the HTML report; beside --out by default.")] = None,
@@ -70,7 +70,7 @@ def impute(
     Example: latentebm impute patients.csv --method not-miwae --direction high --out patients-complete.csv
     """
     check_choice("--method", method, METHODS)
-    from latentebm.data.table_file import check_same_kind
+    from latentebm.data.formats.table_file import check_same_kind
 
     check_same_kind(out, file)
     page, copies = _page(out, report), _copies(out, multiple, method)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms.functional import resize
 
 from latentebm.checks import fail
 from latentebm.data.labelled import Images, StoredSet
@@ -23,17 +24,21 @@ __all__ = ["FileImages", "is_dataset", "mapped_npy", "mapped_npz", "open_array",
 
 
 class FileImages(Dataset[tuple[Tensor, int]]):
-    """Image files and the label of each, −1 for none."""
+    """Image files and the label of each, −1 for none; resized to one height and width if `side` is given."""
 
-    def __init__(self, files: Sequence[str], labels: Sequence[int]) -> None:
+    def __init__(self, files: Sequence[str], labels: Sequence[int], side: int | None = None) -> None:
         # Arrays, not lists: worker processes then share one copy, which counting references would part.
         self.files, self.labels = np.array(files, dtype=bytes), np.array(labels, dtype=np.int64)
+        self.side = side
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, row: int) -> tuple[Tensor, int]:
-        return rgb_file(self.files[row].decode()), int(self.labels[row])
+        image = rgb_file(self.files[row].decode())
+        if self.side is not None:
+            image = resize(image, [self.side, self.side], antialias=True)
+        return image, int(self.labels[row])
 
 
 def is_dataset(data: Any) -> bool:

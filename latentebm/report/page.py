@@ -47,7 +47,9 @@ class Page:
         after: picture after.
         pictures: the others, in order; those with a group can be filtered.
         worries: what to know before using the result.
-        tables: numbers, folded.
+        grouped: heading above the pictures with a group.
+        tables: numbers, folded unless `unfolded`.
+        unfolded: whether tables are open at first.
         command: that makes the run again; empty for none.
         version: of the package that made the run.
     """
@@ -60,7 +62,9 @@ class Page:
     after: Picture | None = None
     pictures: Sequence[Picture] = ()
     worries: Sequence[str] = ()
+    grouped: str = "Class by class"
     tables: Sequence[Table] = ()
+    unfolded: bool = False
     command: str = ""
     version: str = field(default=__version__)
 

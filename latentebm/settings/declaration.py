@@ -6,11 +6,12 @@ import dataclasses
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = ["PANELS", "Declared", "described", "setting", "settings_of"]
 
 PANELS = ("Data", "Model", "Tilt", "Draws", "Run")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def settings_of(declaring: type) -> Iterator[Declared]:
             yield Declared(field.name, field.default, **field.metadata)
 
 
-def described(declaring: type) -> type:
+def described(declaring: type[T]) -> type[T]:
     """Class decorator: put the settings where the docstring says ``{settings}``.
 
     Example:
