@@ -72,7 +72,7 @@ def child(work: Callable[[], object]) -> int:
         try:
             work()
             status = 0
-        except Exception:
+        except Exception:  # noqa: BLE001 - shown, and the status tells
             traceback.print_exc()
         finally:
             os._exit(status)
