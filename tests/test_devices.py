@@ -78,10 +78,10 @@ def test_the_estimator(space, network, device, tmp_path):
     for module, same in ((here.vae_, fitted.vae_), (here.energy_, fitted.energy_)):  # a seed means the same everywhere
         for a, b in zip(module.parameters(), same.parameters(), strict=True):
             assert torch.allclose(a, b.cpu(), atol=1e-4)
-    for objective in ("nce", "contrastive", "amortized", *["score"] * (space == "latent")):
-        other = copy.copy(fitted).set_params(objective=objective, gradient_penalty=0.1 * (objective == "nce"))
+    for objective in {"latent": ("contrastive", "score"), "data": ("contrastive", "amortized")}[space]:
+        other = copy.copy(fitted).set_params(objective=objective, gradient_penalty=0.1)
         other.fit_tilt(reference)
-    for sampler in ("snis", "mala", "pmc"):
+    for sampler in ("mala", "pmc"):
         assert fitted.set_params(sampler=sampler).sample(3, strength=0.5).x.device == device
     fitted.sample_prior(2), fitted.weigh(100), fitted.gain(reference)
     fitted.set_params(sampler="snis").save(tmp_path)

@@ -95,8 +95,7 @@ def fit_vae(
     vae.train()
     optimisation = Optimisation(lr=lr, schedule="onecycle")
     held = [] if held_out is None else [held_out]
-    # What is mixed in is picked afresh in every step.
-    known: dict[str, Any] = {"state": [generator, noise], "noise": [noise] if mixed is None else None, "data": held}
+    known: dict[str, Any] = {"state": [generator, noise], "data": held}
     result = fit(vae, loss, batches, optimisation, **watch, **known, track=track, description="VAE")
     vae.eval()
     return result
