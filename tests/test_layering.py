@@ -52,7 +52,7 @@ ALLOWED = {
         "debiaser",
     },
     "studies": {"data", "evaluation", "plots", "settings", "debiaser", "workflow"},
-    "cli": {"data", "missing", "tables", "report", "settings", "debiaser", "workflow", "studies"},
+    "cli": {"data", "training", "missing", "tables", "report", "settings", "debiaser", "workflow", "studies"},
 }
 GROUND = {"checks", "chunks", "devices", "disk", "files", "gradients", "processes", "progress", "registry", "rng"}
 GROUND |= {"_version"}

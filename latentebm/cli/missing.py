@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +24,7 @@ from latentebm.cli.table_options import (
     real_files,
     text_columns,
 )  # fmt: skip
+from latentebm.disk.folders import whole_files
 from latentebm.files import check_absent
 
 if TYPE_CHECKING:
@@ -88,16 +91,30 @@ def impute(
     gone = _gaps(read, table)
     # Some imputers write into what they are given, and a frame's own memory may be read-only.
     X = table if method in DEEP else table.to_numpy(dtype="float64", na_value=float("nan"), copy=True)
-    done = pd.DataFrame(imputer.fit(X).transform(X), index=table.index).set_axis(table.columns, axis=1)
-    read.write(out, done, gone)
-    for copy, drawn in zip(copies, imputer.multiple(table, multiple) if copies else [], strict=True):
-        read.write(copy, drawn, gone)
     facts = f"{int(gone.sum()):,} of {gone.size:,} cells imputed by {method}, seed {seed}."
-    said = f"{facts}\ntable  {out}"
-    if page is not None:
-        written = write_imputation_report(page, done, table.notna(), name=file.name, facts=facts)
-        said += f"\nreport {written}"
+    job = {"file": str(file), "method": method, "seed": seed, "likelihood": likelihood, "missing": known, **settings}
+    with _together(out, job, overwrite) as at:
+        done = pd.DataFrame(imputer.fit(X).transform(X), index=table.index).set_axis(table.columns, axis=1)
+        read.write(at(out), done, gone)
+        for copy, drawn in zip(copies, imputer.multiple(table, multiple) if copies else [], strict=True):
+            read.write(at(copy), drawn, gone)
+        if page is not None:
+            write_imputation_report(at(page), done, table.notna(), name=file.name, facts=facts)
+    said = f"{facts}\ntable  {out}" + ("" if page is None else f"\nreport {page}")
     typer.echo(said, err=str(out) == "-")
+
+
+@contextmanager
+def _together(out: Path, job: dict[str, Any], overwrite: bool) -> Iterator[Callable[[Path], Path]]:
+    """Where to write the table and what belongs to it, put in place together; a fit that was killed goes on."""
+    if str(out) == "-":
+        yield lambda file: file
+        return
+    from latentebm.training.checkpoint import checkpoints
+
+    files = whole_files(out, job=json.loads(json.dumps(job)), afresh=overwrite)
+    with files as place, checkpoints(place.kept, keep=True):
+        yield place.at
 
 
 def _as_declared(read: TableFile, declared: dict[Any, str]) -> pd.DataFrame:

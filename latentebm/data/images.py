@@ -21,7 +21,7 @@ from latentebm.checks import fail
 from latentebm.data.image_folder import check_side, open_folder, resize_all
 from latentebm.data.labelled import Images, StoredSet
 from latentebm.data.pixels import as_uint8, plain
-from latentebm.data.shipped import SHIPPED, shipped_file
+from latentebm.data.shipped import SHIPPED, UNPACKED, shipped_file
 from latentebm.data.sources import (
     is_dataset,
     mapped_npy,
@@ -31,7 +31,7 @@ from latentebm.data.sources import (
     saved_dataset,
 )
 from latentebm.data.stored import StoredImages, fits
-from latentebm.files import write_atomic
+from latentebm.files import sha256, write_atomic
 
 __all__ = ["Images", "as_data", "as_images", "load_images", "load_npz", "open_images"]
 
@@ -215,7 +215,7 @@ def _unpacked(name: str, read: Callable[[str], Tensor]) -> Tensor:
     """What a shipped file holds, unpacked once under its digest, or each time where no cache can be written."""
     target = _cache() / SHIPPED[name][:16] / Path(name).stem
     try:
-        if not target.is_file():
+        if not target.is_file() or sha256(target) != UNPACKED[name]:
             write_atomic(target, lambda p: p.write_bytes(gzip.decompress(shipped_file(name).read_bytes())))
         return read(str(target))
     except OSError:
