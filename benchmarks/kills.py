@@ -16,6 +16,7 @@ import random
 import signal
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -71,8 +72,8 @@ def child(work: Callable[[], object]) -> int:
         try:
             work()
             status = 0
-        except ValueError as error:
-            print(error, flush=True)
+        except Exception:  # noqa: BLE001 - shown, and the status tells
+            traceback.print_exc()
         finally:
             os._exit(status)
     return pid

@@ -203,7 +203,7 @@ def train_judges(train: Images, device: str, rng: torch.Generator, paths: dict[s
     model = Debiaser(latent_dim=10, seed=0, epochs=4, device=device).fit_vae(train.images)
     with seeded(rng):
         small = fit_classifier(train, epochs=4, generator=rng, device=device)
-        panel = fit_panel(small, train, lambda x: reconstructed(model, x, device), generator=rng)
+        panel = fit_panel(small, train, lambda x: reconstructed(model, x, device), seen=60_000, generator=rng)
     test = {**panel.strangers, "insider": panel.insider}
     for kind, path in paths.items():
         path.parent.mkdir(parents=True, exist_ok=True)

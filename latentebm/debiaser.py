@@ -19,7 +19,7 @@ from latentebm.choices import check_settings, chosen_method, chosen_sampler, kl_
 from latentebm.chunks import in_chunks
 from latentebm.data.images import as_data
 from latentebm.data.stored import StoredImages
-from latentebm.devices import pick_device
+from latentebm.devices import pick_device, within_memory
 from latentebm.disk.manifest import as_written, load_config
 from latentebm.models.saving import load_weights, save_model
 from latentebm.models.tilts import ScaledTilt, Tilt
@@ -29,6 +29,7 @@ from latentebm.progress import Track, bars, silent
 from latentebm.registry import stored
 from latentebm.rng import seeded, stream
 from latentebm.sampling import SNIS, Draws
+from latentebm.sampling.split import draw_split
 from latentebm.settings.declaration import described, setting
 from latentebm.settings.fields import DebiaserSettings
 from latentebm.tilting.method import TiltMethod
@@ -48,6 +49,9 @@ class Debiaser(DebiaserSettings, BaseEstimator):
 
     .. math:: p_E(z) \propto e^{-E(z)}\, N(z; 0, I), \qquad
               E = \arg\max\; -E_{q_{ref}}[E(z)] - \log Z
+
+    In a process group of torch.distributed, entered by every process alike, the work is split: the VAE's batches, the
+    members of the energy's ensemble, the pool and the chains; `latentebm.processes.solo` keeps it in one.
 
     A scikit-learn estimator: arguments are stored as given and checked by `fit`. `objective`, `space`, `sampler` and
     `network` are names or objects, such as ``objective=Jensen(penalty=0.25, calibrate=True)``.
@@ -122,7 +126,8 @@ class Debiaser(DebiaserSettings, BaseEstimator):
         with seeded(rng):
             vae = VAE(tuple(images.shape[1:]), self.latent_dim, **sizes).to(pick_device(self.device))
         recipe: dict[str, Any] = {"kl_weight": kl_weight(self), "precision": self.precision, **more}
-        done = fit_vae(vae, images, epochs=math.ceil(part * self.epochs), **recipe, generator=rng, track=track)
+        with within_memory(width=self.width):
+            done = fit_vae(vae, images, epochs=math.ceil(part * self.epochs), **recipe, generator=rng, track=track)
         self.vae_ = vae.requires_grad_(False)
         return done
 
@@ -165,7 +170,7 @@ class Debiaser(DebiaserSettings, BaseEstimator):
         """Draw `n` debiased images from a stream of your own; the rest is as for `sample`."""
         check_int("n", n)
         tilt = self.tilt(strength)
-        draws = chosen_sampler(self, n).draw(tilt, n, generator=generator, track=track or self._track())
+        draws = draw_split(chosen_sampler(self, n), tilt, n, generator=generator, track=track or self._track())
         trace = None if draws.trace is None else tilt.code(draws.trace)
         return replace(draws, x=draws.x.clamp(0, 1), latent=tilt.code(draws.latent), trace=trace)
 
@@ -195,7 +200,7 @@ class Debiaser(DebiaserSettings, BaseEstimator):
         """
         names = ("ess", "pareto_k", "pareto_k_threshold", "log_z", "log_z_se", "reliable")
         sampler = SNIS(pool=pool or self.method().space.weighed)
-        report = sampler.draw(self.tilt(), 1, generator=stream(self.seed, 5)).diagnostics
+        report = draw_split(sampler, self.tilt(), 1, generator=stream(self.seed, 5)).diagnostics
         return {name: report[name] for name in names}
 
     def gain(self, images: ImageData, *, seed: int | None = None) -> float:

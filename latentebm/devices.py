@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_device
+from latentebm.checks import check_device, fail
 
-__all__ = ["beside", "device_of", "pick_device"]
+__all__ = ["beside", "device_of", "pick_device", "within_memory"]
 
 ACCELERATORS = ("cuda", "xpu", "mps")  # in the order in which ``auto`` looks for them
 
@@ -45,3 +48,25 @@ def device_of(model: object, default: torch.device | str = "cpu") -> torch.devic
 def beside(model: object, x: Tensor) -> Tensor:
     """A tensor on the device of the model it is given to."""
     return x.to(device_of(model, x.device))
+
+
+@contextmanager
+def within_memory(**sizes: int) -> Iterator[None]:
+    """A block that says, where a device's memory runs out in it, which of the sizes it goes by to lower and to what.
+
+    Raises:
+        ValueError: in the place of torch's own error.
+
+    Example:
+        >>> with within_memory(chunk=4096):
+        ...     raise torch.cuda.OutOfMemoryError
+        Traceback (most recent call last):
+        ValueError: chunk: expected what fits into the device's memory, got chunk=4096; pass chunk=1024, or device="cpu"
+    """
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        got = ", ".join(f"{name}={size}" for name, size in sizes.items())
+        fix = ", ".join(f"{name}={max(1, size // 4)}" for name, size in sizes.items())
+        name = "/".join(sizes)
+        raise fail(name, "what fits into the device's memory", got, f'pass {fix}, or device="cpu"') from error

@@ -18,6 +18,7 @@ from latentebm import HMC, SNIS, Attribute, Langevin, WrappedModel, load_images,
 from latentebm.data.images import as_images
 from latentebm.disk.folders import check_out, run_folder, written
 from latentebm.settings.fields import Settings
+from latentebm.tilting.fit_tilt import TiltRecipe
 from latentebm.workflow.run import debias
 
 
@@ -188,7 +189,8 @@ def test_decoders_that_are_no_functions_are_refused(make, message):
 def test_models_of_any_float_type_are_tilted(dtype):
     model = WrappedModel(nn.Linear(4, 8).to(dtype).eval(), 4)
     reference = model.decode(torch.randn(100, 4, generator=gen())) + 0.1
-    tilt = tilt_generator(model, reference.to(dtype), features=lambda x: x[:, :1], folds=2, pool=500, generator=gen())
+    sizes = {"recipe": TiltRecipe(steps=20), "folds": 2, "pool": 500}
+    tilt = tilt_generator(model, reference.to(dtype), features=lambda x: x[:, :1], **sizes, generator=gen())
     draws = SNIS(pool=500).draw(tilt, 5, generator=gen())
     assert draws.latent.dtype in (torch.float32, torch.float64)
     assert bool(draws.x.isfinite().all())

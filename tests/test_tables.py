@@ -185,6 +185,14 @@ def test_targets_are_met(exact, target, measure, wanted):
     assert before != pytest.approx(wanted, abs=0.04 * max(1, wanted))
 
 
+def test_parity_goes_with_other_shares_of_its_columns(exact):
+    target = [Parity("income", by="sex"), {"sex": {"F": 0.5}}, Share("income", {"high": 0.3}, bound="at_least")]
+    rows = clone(exact).set_params(target=target).fit(synthetic_census(500, seed=2)).sample(40_000)
+    assert gap(rows) < 0.015
+    assert (rows["sex"] == "F").mean() == pytest.approx(0.5, abs=0.01)
+    assert (rows["income"] == "high").mean() == pytest.approx(0.3, abs=0.01)
+
+
 def test_shares_come_from_the_reference(exact):
     reference = synthetic_census(3000, seed=3).query("sex == 'F' or hours > 40")
     model = clone(exact).set_params(target=[Share("sex"), Share("occupation")])

@@ -5,8 +5,8 @@ import gzip
 import numpy as np
 import pytest
 
-from latentebm.data.table_file import check_same_kind, read_table_file
-from latentebm.data.text_table import Dialect, parse_text
+from latentebm.data.formats.table_file import check_same_kind, read_table_file
+from latentebm.data.formats.text_table import Dialect, parse_text
 
 QUIRKS = '"zip","a ""b""",c\r\n00501,"x, y",1e3\r\n\r\n07,"two\nlines",  \r\n"1",NA,+4.50,\r\n'
 

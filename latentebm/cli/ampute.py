@@ -24,7 +24,7 @@ from latentebm.files import check_absent
 
 if TYPE_CHECKING:
     # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
-    from latentebm.data.table_file import TableFile
+    from latentebm.data.formats.table_file import TableFile
 
 __all__ = ["ampute"]
 
@@ -61,7 +61,7 @@ def ampute(
     Example: latentebm ampute patients.csv --mechanism self-masking --column income --rate 0.3 --out holed.csv
     """
     check_choice("--mechanism", mechanism, MECHANISMS)
-    from latentebm.data.table_file import check_same_kind
+    from latentebm.data.formats.table_file import check_same_kind
 
     check_same_kind(out, file)
     check_absent(real_files([out]), overwrite)

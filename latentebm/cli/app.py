@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from latentebm._version import __version__
 from latentebm.cli import debias
 from latentebm.cli.ampute import ampute
 from latentebm.cli.compare import compare
-from latentebm.cli.console import console
+from latentebm.cli.console import console, errors
 from latentebm.cli.missing import impute
 from latentebm.cli.planning import plan
 from latentebm.cli.sample import report, sample
@@ -48,4 +49,11 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    app()
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        app()
+        return
+    from latentebm.processes import joined  # here, since it takes the seconds that --help has not
+
+    console.quiet = errors.quiet = os.environ.get("RANK", "0") != "0"  # rank 0 alone prints
+    with joined():
+        app()

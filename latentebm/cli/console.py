@@ -45,6 +45,8 @@ def as_flags(message: str) -> str:
 def errors_exit() -> Iterator[None]:
     """Mistakes in settings or data end with their message and exit code 2; anything else is a fault and is shown.
 
+    That another of several processes was lost is said once, by one of those left.
+
     Example:
         >>> with errors_exit():
         ...     console.print("no mistake")
@@ -55,6 +57,14 @@ def errors_exit() -> Iterator[None]:
     except (ValueError, FileNotFoundError) as error:
         errors.print(f"[bold red]Error:[/bold red] {escape(as_flags(str(error)))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
+    except RuntimeError as error:
+        if type(error).__name__ != "LostRankError":  # by name: to import it takes seconds
+            raise
+        from latentebm.processes import first_to_tell
+
+        errors.quiet = not first_to_tell()
+        errors.print(f"[bold red]Error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,13 +24,14 @@ from latentebm.cli.table_options import (
     real_files,
     text_columns,
 )  # fmt: skip
+from latentebm.disk.folders import whole_files
 from latentebm.files import check_absent
 
 if TYPE_CHECKING:
     # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
     import pandas as pd
 
-    from latentebm.data.table_file import TableFile
+    from latentebm.data.formats.table_file import TableFile
 
 __all__ = ["impute"]
 
@@ -51,7 +54,7 @@ def impute(
     direction: Annotated[str, option("Values that go missing, for self-masking-known: high or low.")] = "high",
     decoder: Annotated[str, option("Decoder: mlp, or linear (probabilistic PCA; numeric columns only).")] = "mlp",
     latent_dim: Annotated[int, option("Number of latent dimensions.")] = 10,
-    steps: Annotated[int, option("Training steps.")] = 4000,
+    steps: Annotated[int, option("Training steps.")] = 1500,
     draws: Annotated[int, option("Importance draws per row.")] = 1000,
     multiple: Annotated[int, option("Also write this many random completions, as OUT-1, OUT-2, …")] = 0,
     report: Annotated[Path | None, option("File for the HTML report; beside --out by default.")] = None,
@@ -67,7 +70,7 @@ def impute(
     Example: latentebm impute patients.csv --method not-miwae --direction high --out patients-complete.csv
     """
     check_choice("--method", method, METHODS)
-    from latentebm.data.table_file import check_same_kind
+    from latentebm.data.formats.table_file import check_same_kind
 
     check_same_kind(out, file)
     page, copies = _page(out, report), _copies(out, multiple, method)
@@ -88,16 +91,30 @@ def impute(
     gone = _gaps(read, table)
     # Some imputers write into what they are given, and a frame's own memory may be read-only.
     X = table if method in DEEP else table.to_numpy(dtype="float64", na_value=float("nan"), copy=True)
-    done = pd.DataFrame(imputer.fit(X).transform(X), index=table.index).set_axis(table.columns, axis=1)
-    read.write(out, done, gone)
-    for copy, drawn in zip(copies, imputer.multiple(table, multiple) if copies else [], strict=True):
-        read.write(copy, drawn, gone)
     facts = f"{int(gone.sum()):,} of {gone.size:,} cells imputed by {method}, seed {seed}."
-    said = f"{facts}\ntable  {out}"
-    if page is not None:
-        written = write_imputation_report(page, done, table.notna(), name=file.name, facts=facts)
-        said += f"\nreport {written}"
+    job = {"file": str(file), "method": method, "seed": seed, "likelihood": likelihood, "missing": known, **settings}
+    with _together(out, job, overwrite) as at:
+        done = pd.DataFrame(imputer.fit(X).transform(X), index=table.index).set_axis(table.columns, axis=1)
+        read.write(at(out), done, gone)
+        for copy, drawn in zip(copies, imputer.multiple(table, multiple) if copies else [], strict=True):
+            read.write(at(copy), drawn, gone)
+        if page is not None:
+            write_imputation_report(at(page), done, table.notna(), name=file.name, facts=facts)
+    said = f"{facts}\ntable  {out}" + ("" if page is None else f"\nreport {page}")
     typer.echo(said, err=str(out) == "-")
+
+
+@contextmanager
+def _together(out: Path, job: dict[str, Any], overwrite: bool) -> Iterator[Callable[[Path], Path]]:
+    """Where to write the table and what belongs to it, put in place together; a fit that was killed goes on."""
+    if str(out) == "-":
+        yield lambda file: file
+        return
+    from latentebm.training.checkpoint import checkpoints
+
+    files = whole_files(out, job=json.loads(json.dumps(job)), afresh=overwrite)
+    with files as place, checkpoints(place.kept, keep=True):
+        yield place.at
 
 
 def _as_declared(read: TableFile, declared: dict[Any, str]) -> pd.DataFrame:

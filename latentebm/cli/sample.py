@@ -55,6 +55,7 @@ def sample(
     out = Path("samples" if form else "samples.npz") if out is None else out
     if form is None and out.exists() and not overwrite:
         raise fail("out", "a file that does not exist yet", f"{out}", "choose another, or pass --overwrite")
+    from latentebm import processes
     from latentebm.debiaser import Debiaser
     from latentebm.workflow.run import check_npz, save_samples
     from latentebm.workflow.shards import check_stream, stream_samples
@@ -75,7 +76,8 @@ def sample(
     drawn: dict[str, Any] = {"strength": strength, "seed": seed}
     with bars() as track:
         if form is None:
-            save_samples(out, model.sample(n, **drawn, track=track))
+            draws = model.sample(n, **drawn, track=track)
+            processes.on_main(lambda: save_samples(out, draws))
         else:
             stream_samples(model, n, out, form=form, size=shard_size, overwrite=overwrite, **drawn, track=track)
     console.print(f"{n:,} images in [bold]{escape(str(out))}[/bold]", highlight=False)

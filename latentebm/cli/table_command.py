@@ -145,7 +145,7 @@ def _number(text: str) -> float | None:
 
 
 def _kind(file: Path) -> str:
-    from latentebm.data.table_file import kind_of
+    from latentebm.data.formats.table_file import kind_of
 
     return kind_of(file, "FILE")
 
@@ -155,8 +155,8 @@ def _read(
 ) -> pd.DataFrame:
     import pandas as pd
 
-    from latentebm.data.table_file import read_table_file
-    from latentebm.data.text_table import Dialect
+    from latentebm.data.formats.table_file import read_table_file
+    from latentebm.data.formats.text_table import Dialect
 
     dialect = Dialect(sep or ("\t" if _kind(file) == ".tsv" else ","), na=tuple(na or ()))
     values = read_table_file(file, dialect, name=name).values

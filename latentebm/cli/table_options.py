@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
     import pandas as pd
 
-    from latentebm.data.table_file import TableFile
+    from latentebm.data.formats.table_file import TableFile
 
 __all__ = [
     "FILE", "Decimal", "Encoding", "Na", "Sep", "named_columns", "option", "read_given", "real_files", "text_columns",
@@ -38,8 +38,8 @@ Na = Annotated[
 
 def read_given(file: Path, sep: str, decimal: str, encoding: str, na: Sequence[str] | None) -> TableFile:
     """The table of a file; an empty separator is a tab in a .tsv and a comma elsewhere."""
-    from latentebm.data.table_file import read_table_file
-    from latentebm.data.text_table import Dialect
+    from latentebm.data.formats.table_file import read_table_file
+    from latentebm.data.formats.text_table import Dialect
 
     tab = ".tsv" in [s.lower() for s in file.suffixes[-2:]]
     named = {"tab": "\t", "\\t": "\t", "": "\t" if tab else ","}

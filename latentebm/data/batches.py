@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, fail
-from latentebm.data.stored import StoredImages, StoredMinibatches
+from latentebm.data.stored import OwnRows, StoredImages, StoredMinibatches, whole
 from latentebm.rng import permutation
 
 __all__ = ["Minibatches", "minibatches"]
@@ -27,7 +27,9 @@ class Minibatches:
         (4, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5])
     """
 
-    def __init__(self, *tensors: Tensor, batch_size: int, epochs: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, *tensors: Tensor, batch_size: int, epochs: int, generator: torch.Generator, own: OwnRows = whole
+    ) -> None:
         lengths = {len(t) for t in tensors}
         if len(lengths) != 1 or 0 in lengths:
             raise fail("tensors", "one common length of at least 1", sorted(lengths), "pass aligned, non-empty tensors")
@@ -35,7 +37,7 @@ class Minibatches:
         self.size = lengths.pop()
         self.batch_size = min(check_int("batch_size", batch_size), self.size)
         self.epochs = check_int("epochs", epochs)
-        self.generator = generator
+        self.generator, self.own = generator, own
         self.used = self.resumed = 0
         self.order: Tensor | None = None  # of the present epoch
 
@@ -49,7 +51,7 @@ class Minibatches:
             if row == 0 or self.order is None:
                 self.order = permutation(self.size, self.generator, self.tensors[0].device)
             self.used, rows = used + 1, self.order[row : row + self.batch_size]
-            yield tuple(t[rows] for t in self.tensors)
+            yield tuple(t[self.own(rows)] for t in self.tensors)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the iteration is."""
@@ -68,8 +70,11 @@ def minibatches(
     epochs: int,
     generator: torch.Generator,
     device: torch.device | str,
+    own: OwnRows = whole,
 ) -> Minibatches | StoredMinibatches:
     """Shuffled minibatches of images (N, C, H, W), wherever they are, and of tensors (N, …) beside them, on a device.
+
+    Of each batch's row numbers only those that `own` picks are read.
 
     Example:
         >>> images, rng = torch.zeros(6, 1, 4, 4, dtype=torch.uint8), torch.Generator()
@@ -77,7 +82,7 @@ def minibatches(
         torch.Size([2, 1, 4, 4])
     """
     beside = [t.to(device) for t in tensors]
-    sizes: dict[str, Any] = {"batch_size": batch_size, "epochs": epochs, "generator": generator}
+    sizes: dict[str, Any] = {"batch_size": batch_size, "epochs": epochs, "generator": generator, "own": own}
     if isinstance(images, StoredImages):
         return StoredMinibatches(images, *beside, device=device, **sizes)
     return Minibatches(images.to(device), *beside, **sizes)

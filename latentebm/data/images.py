@@ -18,11 +18,11 @@ from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from latentebm.checks import fail
+from latentebm.data.image_folder import check_side, open_folder, resize_all
 from latentebm.data.labelled import Images, StoredSet
-from latentebm.data.pixels import UNREADABLE, as_uint8, is_image, plain, rgb_file
-from latentebm.data.shipped import SHIPPED, shipped_file
+from latentebm.data.pixels import as_uint8, plain
+from latentebm.data.shipped import SHIPPED, UNPACKED, shipped_file
 from latentebm.data.sources import (
-    FileImages,
     is_dataset,
     mapped_npy,
     mapped_npz,
@@ -31,7 +31,7 @@ from latentebm.data.sources import (
     saved_dataset,
 )
 from latentebm.data.stored import StoredImages, fits
-from latentebm.files import write_atomic
+from latentebm.files import sha256, write_atomic
 
 __all__ = ["Images", "as_data", "as_images", "load_images", "load_npz", "open_images"]
 
@@ -122,22 +122,28 @@ def as_data(images: Any, name: str = "images") -> Images | StoredSet:
     return open_dataset(images, name) if is_dataset(images) else as_images(images, name=name)
 
 
-def load_images(data: str, *, root: Path | str | None = None, train: bool = True) -> Images:
+def load_images(
+    data: str, *, root: Path | str | None = None, train: bool = True, resize: int | None = None, name: str = "data"
+) -> Images:  # fmt: skip
     """Load ``mnist``, ``fashion-mnist``, an .npz or .npy file, or a folder of images into memory.
 
     Arguments:
         data: the name or the path.
         root: where torchvision's files are or go; None for ``LATENTEBM_DATA``, then the shipped MNIST.
         train: training or test part; your own data have one part only.
+        resize: height and width that all images are resized to, without regard to their shape; None leaves them.
+        name: what errors call the data.
 
     Example:
         >>> len(load_images("mnist", train=False))
         10000
     """
-    return open_images(data, root=root, train=train).whole(limited=False)
+    return open_images(data, root=root, train=train, resize=resize, name=name).whole(limited=False)
 
 
-def open_images(data: str, *, root: Path | str | None = None, train: bool = True) -> Images | StoredSet:
+def open_images(
+    data: str, *, root: Path | str | None = None, train: bool = True, resize: int | None = None, name: str = "data"
+) -> Images | StoredSet:  # fmt: skip
     """What `load_images` loads, left on disk above 256 MiB: mapped arrays, image files and saved Datasets.
 
     A compressed .npz is always read whole. A folder holds one folder of images per class, or images alone, or is what
@@ -147,26 +153,33 @@ def open_images(data: str, *, root: Path | str | None = None, train: bool = True
         >>> open_images("mnist", train=False).counts()[:3]
         [980, 1135, 1032]
     """
+    path = Path(data)
+    if data not in TORCHVISION and path.is_dir() and saved_dataset(path) is None:
+        return open_folder(path, name, check_side(resize))
+    return resize_all(_opened(data, root, train, name), check_side(resize), name)
+
+
+def _opened(data: str, root: Path | str | None, train: bool, name: str) -> Images | StoredSet:
+    """Everything but folders of image files, at its own size."""
     if data in TORCHVISION:
         return _torchvision(data, root, train)
     path = Path(data)
     if path.is_dir():
-        saved = saved_dataset(path)
-        return _open_folder(path) if saved is None else open_dataset(saved)
+        return open_dataset(saved_dataset(path), name)
     if path.suffix == ".npy" and path.is_file():
-        return open_array(mapped_npy(path))
+        return open_array(mapped_npy(path), name)
     if path.suffix == ".npz" or path.is_file():
-        return _open_npz(path)
+        return _open_npz(path, name)
     expected = "mnist, fashion-mnist, an .npz file or a folder of class folders"
-    raise FileNotFoundError(f"data: expected {expected}, got {data!r}, which does not exist; check the path")
+    raise FileNotFoundError(f"{name}: expected {expected}, got {data!r}, which does not exist; check the path")
 
 
-def _open_npz(path: Path) -> Images | StoredSet:
+def _open_npz(path: Path, name: str) -> Images | StoredSet:
     """An archive's images, mapped where they are large and not compressed."""
     mapped = mapped_npz(path) if path.is_file() else None
     if mapped is None or fits(mapped.shape):
-        return load_npz(path)
-    data = open_array(mapped)
+        return load_npz(path, name)
+    data = open_array(mapped, name)
     with np.load(path, allow_pickle=False) as archive:
         labels = archive.get("labels", None)
     if labels is None:
@@ -202,7 +215,7 @@ def _unpacked(name: str, read: Callable[[str], Tensor]) -> Tensor:
     """What a shipped file holds, unpacked once under its digest, or each time where no cache can be written."""
     target = _cache() / SHIPPED[name][:16] / Path(name).stem
     try:
-        if not target.is_file():
+        if not target.is_file() or sha256(target) != UNPACKED[name]:
             write_atomic(target, lambda p: p.write_bytes(gzip.decompress(shipped_file(name).read_bytes())))
         return read(str(target))
     except OSError:
@@ -210,46 +223,3 @@ def _unpacked(name: str, read: Callable[[str], Tensor]) -> Tensor:
             stream.write(gzip.decompress(shipped_file(name).read_bytes()))
             stream.flush()
             return read(stream.name)
-
-
-def _open_folder(path: Path) -> Images | StoredSet:
-    """The image files of a folder: left there where all, of the first one's size, would take more than 256 MiB."""
-    files, labels, names = _listed(path)
-    try:
-        held = fits((len(files), *rgb_file(files[0]).shape))
-    except UNREADABLE:
-        held = True
-    if not held:
-        data = open_dataset(FileImages(files, labels))
-        return replace(data, class_names=names)
-    tensors, broken = [], []
-    for file in files:
-        try:
-            tensors.append(rgb_file(file))
-        except UNREADABLE as error:
-            broken.append(f"{file} ({error})")
-    if broken:
-        got = f"{len(broken)} that cannot: {', '.join(broken[:10])}"
-        raise fail("data", "image files that can be read", got, "repair or remove them")
-    shapes = sorted({tuple(x.shape) for x in tensors})
-    if len(shapes) != 1:
-        raise fail("data", "images of one size", shapes[:3], "resize them to one height and width")
-    stacked = torch.stack(tensors)
-    # Every file is read as RGB; three equal channels are a grey image.
-    if bool((stacked[:, :1] == stacked).all()):
-        stacked = stacked[:, :1]
-    return Images(stacked, torch.tensor(labels) if names else None, names)
-
-
-def _listed(path: Path) -> tuple[list[str], list[int], tuple[str, ...]]:
-    """The image files of class folders, the class of each and the classes' names; else those of the folder itself."""
-    try:
-        folder = datasets.ImageFolder(str(path), is_valid_file=is_image)
-        files, labels = zip(*folder.samples, strict=True)
-        return list(files), list(labels), tuple(folder.classes)
-    except FileNotFoundError as error:
-        loose = sorted(str(file) for file in path.iterdir() if is_image(file.name))
-        if loose and not any(entry.is_dir() and not entry.name.startswith(".") for entry in path.iterdir()):
-            return loose, [-1] * len(loose), ()
-        fix = "put the images of each class into a folder of its own"
-        raise fail("data", "a folder with one folder of images per class", str(error), fix) from None

@@ -8,7 +8,7 @@ from pathlib import Path
 from latentebm.checks import check_choice
 from latentebm.files import sha256
 
-__all__ = ["FOLDERS", "SHIPPED", "shipped_file"]
+__all__ = ["FOLDERS", "SHIPPED", "UNPACKED", "shipped_file"]
 
 SHIPPED = {
     "MNIST/raw/train-images-idx3-ubyte.gz": "0b367032e93c5d0cea0925647cfdb18614af8ee15f83e6f2fc2ad904a6835971",
@@ -16,6 +16,13 @@ SHIPPED = {
     "MNIST/raw/t10k-images-idx3-ubyte.gz": "1a1a05eab793c14bb050b398624a11b0ffd1a2953baed553b1b9bd079e2a20be",
     "MNIST/raw/t10k-labels-idx1-ubyte.gz": "b91679a0acfe4ba0e50a2437a903084cba1f5f92592b016a25a7dfd00455798b",
     "default.csv": "d113590204485565bdd692b2d8430e7c2fcc72ec323df92314a745c99a0eefe9",
+}
+# Of the same files without their compression.
+UNPACKED = {
+    "MNIST/raw/train-images-idx3-ubyte.gz": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "MNIST/raw/train-labels-idx1-ubyte.gz": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "MNIST/raw/t10k-images-idx3-ubyte.gz": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "MNIST/raw/t10k-labels-idx1-ubyte.gz": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 _PACKAGE = Path(__file__).resolve().parents[1]
 # A wheel carries the files inside the package, a checkout beside it.

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms.functional import resize
 
 from latentebm.checks import fail
 from latentebm.data.labelled import Images, StoredSet
@@ -23,17 +24,21 @@ __all__ = ["FileImages", "is_dataset", "mapped_npy", "mapped_npz", "open_array",
 
 
 class FileImages(Dataset[tuple[Tensor, int]]):
-    """Image files and the label of each, −1 for none."""
+    """Image files and the label of each, −1 for none; resized to one height and width if `side` is given."""
 
-    def __init__(self, files: Sequence[str], labels: Sequence[int]) -> None:
+    def __init__(self, files: Sequence[str], labels: Sequence[int], side: int | None = None) -> None:
         # Arrays, not lists: worker processes then share one copy, which counting references would part.
         self.files, self.labels = np.array(files, dtype=bytes), np.array(labels, dtype=np.int64)
+        self.side = side
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, row: int) -> tuple[Tensor, int]:
-        return rgb_file(self.files[row].decode()), int(self.labels[row])
+        image = rgb_file(self.files[row].decode())
+        if self.side is not None:
+            image = resize(image, [self.side, self.side], antialias=True)
+        return image, int(self.labels[row])
 
 
 def is_dataset(data: Any) -> bool:
@@ -114,8 +119,8 @@ def open_array(array: np.memmap, name: str = "data") -> Images | StoredSet:
     form = as_uint8(np.array(array[:1]), name)
     if fits(array.shape):
         return Images(as_uint8(np.array(array), name))
-    whole_file = isinstance(array.base, mmap.mmap)  # a view's offset is not its own
-    dataset = MappedArray(array) if whole_file else Rows(array)
+    in_rows = isinstance(array.base, mmap.mmap) and array.flags.c_contiguous  # a view's offset is not its own
+    dataset = MappedArray(array) if in_rows else Rows(array)
     stored = StoredImages(dataset, tuple(form.shape[1:]), name=name)
     return StoredSet(stored) if array.dtype == np.uint8 else _scanned(stored)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, NamedTuple
@@ -19,11 +19,13 @@ from latentebm.data.pixels import item_label, item_pixels
 from latentebm.rng import permutation
 
 __all__ = ["HELD", "Batch", "MappedArray", "Rows", "StoredImages", "StoredMinibatches", "fits"]
+__all__ += ["OwnRows", "whole"]
 
 HELD = 2**28  # bytes of pixels up to which images are read into memory
 PART = 2**25  # bytes of the random part that is held of images on disk
 WORKERS, FEW = 4, 2_048  # most reading processes; up to FEW images they are read without
 READ = 256  # images read at once
+OwnRows = Callable[[Tensor], Tensor]  # from the row numbers of a batch to those that are read
 
 
 def fits(shape: Sequence[int]) -> bool:
@@ -63,7 +65,7 @@ class Rows(Dataset[Any]):
 
 
 class MappedArray(Dataset[np.ndarray]):
-    """The rows of an array (N, …) that lies in a file, mapped anew for each batch: no page of it stays in the process.
+    """The rows of an array (N, …) that lies in a file, read without mapping it: no page of it counts to the process.
 
     Example:
         >>> import tempfile
@@ -74,17 +76,23 @@ class MappedArray(Dataset[np.ndarray]):
     """
 
     def __init__(self, array: np.memmap) -> None:
-        self.form: dict[str, Any] = {"filename": array.filename, "dtype": array.dtype, "shape": array.shape}
-        self.form |= {"offset": array.offset, "order": "C" if array.flags.c_contiguous else "F", "mode": "r"}
+        self.file, self.offset, self.dtype, self.shape = str(array.filename), array.offset, array.dtype, array.shape
 
     def __len__(self) -> int:
-        return int(self.form["shape"][0])
+        return self.shape[0]
 
     def __getitem__(self, row: int) -> np.ndarray:
-        return np.array(np.memmap(**self.form)[row])
+        item: np.ndarray = self.__getitems__([row])[0]
+        return item
 
     def __getitems__(self, rows: Sequence[int]) -> np.ndarray:
-        return np.asarray(np.memmap(**self.form)[list(rows)])
+        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        with open(self.file, "rb", buffering=0) as stream:
+            for row, place in zip(rows, found, strict=True):
+                stream.seek(self.offset + row * place.nbytes)
+                if stream.readinto(place.data) != place.nbytes:  # a file that was cut since
+                    raise ValueError(f"{self.file}: expected {len(self)} rows, got fewer; write it again")
+        return found
 
 
 @dataclass(frozen=True)
@@ -194,7 +202,7 @@ class _Reader(Dataset[Any]):
     def __getitems__(self, numbers: Sequence[int]) -> Batch | str:
         rows = [int(n) for n in (numbers if self.rows is None else self.rows[list(numbers)])]
         try:
-            if isinstance(self.dataset, MappedArray) and self.dataset.form["dtype"] == np.uint8:
+            if isinstance(self.dataset, MappedArray) and self.dataset.dtype == np.uint8:
                 images = torch.from_numpy(self.dataset.__getitems__(rows)).reshape(-1, *self.item)
                 return Batch(images, torch.full((len(rows),), -1))
             read = [self._one(row) for row in rows]
@@ -240,6 +248,11 @@ class _Order:
         return iter(self.batches)
 
 
+def whole(rows: Tensor) -> Tensor:
+    """All rows of a batch."""
+    return rows
+
+
 class StoredMinibatches:
     """Shuffled minibatches of images on disk and of tensors (N, …) beside them: those of `Minibatches`, streamed.
 
@@ -260,13 +273,14 @@ class StoredMinibatches:
         epochs: int,
         generator: torch.Generator,
         device: torch.device | str = "cpu",
+        own: OwnRows = whole,
     ) -> None:
         if {len(t) for t in tensors} - {len(images)} or not len(images):
             got = [len(images), *(len(t) for t in tensors)]
             raise fail("tensors", "one common length of at least 1", got, "pass aligned, non-empty tensors")
         self.images, self.tensors, self.device = images, tensors, device
         self.batch_size = min(check_int("batch_size", batch_size), len(images))
-        self.epochs, self.generator = check_int("epochs", epochs), generator
+        self.epochs, self.generator, self.own = check_int("epochs", epochs), generator, own
         self.used = self.resumed = 0
         self.order: Tensor | None = None  # of the present epoch
 
@@ -280,7 +294,7 @@ class StoredMinibatches:
             begun = max(first - epoch * steps, 0)
             if begun == 0 or self.order is None:
                 self.order = permutation(len(self.images), self.generator, "cpu")
-            picked = self.order.split(self.batch_size)[begun:steps]
+            picked = [self.own(rows) for rows in self.order.split(self.batch_size)[begun:steps]]
             order.batches = [rows.tolist() for rows in picked]
             for i, (rows, batch) in enumerate(zip(picked, loader, strict=True)):
                 self.used = epoch * steps + begun + i + 1

@@ -125,12 +125,13 @@ def run_folder(
 
 
 @contextmanager
-def whole_files(out: Path, *, job: Mapping[str, Any] | None = None) -> Iterator[Workplace]:
+def whole_files(out: Path, *, job: Mapping[str, Any] | None = None, afresh: bool = False) -> Iterator[Workplace]:
     """Write several files that appear together or not at all, those that are there replaced.
 
     Arguments:
         out: the folder or file that the lock stands beside.
         job: as in `run_folder`.
+        afresh: whether an unfinished job is cleared.
 
     Raises:
         ValueError: another process is writing there, or the place cannot be written.
@@ -148,7 +149,7 @@ def whole_files(out: Path, *, job: Mapping[str, Any] | None = None) -> Iterator[
     """
     out = out.expanduser().resolve()
     recover(out)
-    with _workplace(out, Path(out.anchor), job, False) as place:
+    with _workplace(out, Path(out.anchor), job, afresh) as place:
         yield place
         put(place.new.parent, place.root, [])
 
@@ -220,7 +221,7 @@ def _check_job(out: Path, job: Mapping[str, Any] | None, afresh: bool) -> None:
         shutil.rmtree(begun[0])
     elif begun[1] != job:
         got = f"one of other settings in {begun[0]}"
-        raise fail("out", "no unfinished run", got, f"go on with it by resume={out}, or pass overwrite=True")
+        raise fail("out", "no unfinished run", got, f"run the same again, pass resume={out}, or overwrite=True")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from latentebm.rng import permutation
 
 __all__ = ["Panel", "fit_panel", "large_judge", "linear_judge"]
 
-SEEN = 60_000  # images that each judge sees in its training, all passes together
+SEEN = 30_000  # images that each judge sees in its training, all passes together: some ten seconds on two cores
 PASSES = 5  # at most, over small data
 CELLS = 7  # of the linear judge's features, along each side
 
@@ -91,6 +91,7 @@ def fit_panel(
     data: Images,
     reconstruct: Callable[[Tensor], Tensor],
     *,
+    seen: int = SEEN,
     generator: torch.Generator,
     track: Track = silent,
 ) -> Panel:
@@ -100,6 +101,7 @@ def fit_panel(
         small: fitted to the same data.
         data: labelled real images.
         reconstruct: the model's reconstructions of images (N, C, H, W) in [0, 1].
+        seen: images that each judge sees in its training, all passes together.
         generator: source of the batches; initial weights come from torch's default stream.
         track: shows progress.
 
@@ -118,19 +120,19 @@ def fit_panel(
     if data.labels is None:
         raise fail("data", "labelled images", "no labels", "pass Images(images, labels, class_names)")
     known: dict[str, Any] = {"generator": generator, "track": track, "device": next(small.parameters()).device}
-    passes = max(1, min(PASSES, round(SEEN / len(data))))
+    part = data[permutation(len(data), generator, "cpu")[:seen]]
+    passes = max(1, min(PASSES, round(seen / len(part))))
     strangers = {
         "small convnet": small,
-        "large convnet": fit_classifier(data, build=large_judge, epochs=passes, **known),
-        "linear model": fit_classifier(data, build=linear_judge, epochs=2 * passes, lr=1e-2, **known),
+        "large convnet": fit_classifier(part, build=large_judge, epochs=passes, **known),
+        "linear model": fit_classifier(part, build=linear_judge, epochs=2 * passes, lr=1e-2, **known),
     }
-    both = _with_reconstructions(data, reconstruct, generator)
-    return Panel(strangers, fit_classifier(both, epochs=max(1, min(PASSES, round(SEEN / len(both)))), **known))
+    both = _with_reconstructions(part[torch.arange(min(len(part), max(1, seen // 2)))], reconstruct)
+    return Panel(strangers, fit_classifier(both, epochs=max(1, min(PASSES, round(seen / len(both)))), **known))
 
 
-def _with_reconstructions(data: Images, reconstruct: Callable[[Tensor], Tensor], generator: torch.Generator) -> Images:
-    """Up to half of `SEEN` images and as many reconstructions of them."""
-    part = data[permutation(len(data), generator, "cpu")[: SEEN // 2]]
-    blurred = torch.cat([(255 * reconstruct(x.float() / 255).cpu()).round().byte() for x in part.images.split(4096)])
-    labels = torch.empty(0) if part.labels is None else part.labels
-    return Images(torch.cat([part.images, blurred]), torch.cat([labels, labels]), data.class_names)
+def _with_reconstructions(data: Images, reconstruct: Callable[[Tensor], Tensor]) -> Images:
+    """The images, and a reconstruction of each."""
+    blurred = torch.cat([(255 * reconstruct(x.float() / 255).cpu()).round().byte() for x in data.images.split(4096)])
+    labels = torch.empty(0) if data.labels is None else data.labels
+    return Images(torch.cat([data.images, blurred]), torch.cat([labels, labels]), data.class_names)

@@ -13,7 +13,7 @@ from latentebm.devices import beside
 from latentebm.missing.bound import Terms, iwae_bound
 from latentebm.missing.miwae import MIWAE
 from latentebm.progress import Track, silent
-from latentebm.rng import child, normal, uniform
+from latentebm.rng import child, normal, permutation, uniform
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.optimisation import Optimisation, Schedule
 
@@ -63,6 +63,9 @@ def fit_miwae(
         True
     """
     recipe = recipe or MIWAERecipe()
+    if len(x) > recipe.steps * recipe.batch_size:  # more rows than the steps can see
+        rows = permutation(len(x), generator, x.device)[: recipe.steps * recipe.batch_size]
+        x, mask = x[rows], mask[rows]
     epochs = -(-recipe.steps // max(1, len(x) // recipe.batch_size))
     x, mask = beside(model, x), beside(model, mask)
     batches = Minibatches(x, mask, batch_size=recipe.batch_size, epochs=epochs, generator=generator)

@@ -39,8 +39,8 @@ def pool(
               \nu = \Big(\frac{1}{\nu_m} + \frac{1}{\nu_{obs}}\Big)^{-1}, \quad \nu_m = (m - 1) / \lambda^2, \quad
               \nu_{obs} = \frac{\nu_0 + 1}{\nu_0 + 3}\,\nu_0 (1 - \lambda)
 
-    The intervals hold what they promise only where the copies also show how unsure the fitted parameters are, as those
-    of :meth:`MIWAEImputer.multiple` do.
+    The rules ask that the copies also show how unsure the fitted parameters are, as those of
+    :meth:`MIWAEImputer.multiple` do.
 
     Arguments:
         estimates: of each table, (m,) or (m, …), m ≥ 2.

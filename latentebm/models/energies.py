@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from abc import ABC, abstractmethod
@@ -70,6 +71,21 @@ class EnsembleEnergy(nn.Module, ABC):
             for mine, theirs in zip(self.parameters(), one.parameters(), strict=True):
                 mine.copy_(theirs.expand_as(mine))
         return self
+
+    def part(self: E, members: range) -> E:
+        """An ensemble of its own of some of the members, a copy.
+
+        Example:
+            >>> energy = EnergyNet(2, members=3)
+            >>> energy.part(range(1, 3)).members(torch.zeros(5, 2)).shape
+            torch.Size([2, 5])
+        """
+        part = copy.deepcopy(self)
+        part.n_members = check_int("members", len(members))
+        part.config = {**self.config, "members": len(members)}
+        for tensor in (*part.parameters(), *part.buffers()):
+            tensor.data = tensor.data[members.start : members.stop].clone()
+        return part
 
     def bounded(self, free: Tensor) -> Tensor:
         """Energies brought within the limit, if there is one."""

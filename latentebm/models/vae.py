@@ -88,7 +88,7 @@ class VAE(nn.Module):
 
     def _means(self, inputs: Tensor, chunk: int | None) -> Tensor:
         size = chunk or chunk_size(math.prod(self.data_shape), inputs.device)
-        return in_chunks(lambda part: self.likelihood.mean(self.decoder(part)), inputs, size)
+        return in_chunks(lambda part: self.likelihood.mean(self.decoder(part)).contiguous(), inputs, size)
 
     def logits(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Decoder output (N, *data_shape) of codes (N, d); labels serve a `ConditionalVAE` only."""

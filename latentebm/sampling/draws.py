@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
+from latentebm.devices import within_memory
 from latentebm.progress import Track, silent
 from latentebm.sampling.target import Target, tilt_energy
 
@@ -75,8 +76,11 @@ def base_chunks(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """`total` base points (n, D), chunk by chunk, with their log-weights (n,)."""
     for start in track(range(0, total, chunk), "pool"):
-        u = tilt.sample_base(min(chunk, total - start), generator=generator)
-        yield u, -tilt_energy(tilt, u)
+        n = min(chunk, total - start)
+        with within_memory(chunk=n):
+            u = tilt.sample_base(n, generator=generator)
+            log_weight = -tilt_energy(tilt, u)
+        yield u, log_weight
 
 
 class Sampler(Protocol):

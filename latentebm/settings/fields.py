@@ -154,6 +154,9 @@ class Settings(DebiaserSettings):
 
     data: str = setting("mnist", "mnist, fashion-mnist, an .npz or .npy file, or a folder of images", DATA)
     data_root: str | None = setting(None, "folder of torchvision's files", DATA, kind=str)
+    resize: int | None = setting(
+        None, "height and width that all images are resized to; by default they keep theirs", DATA, kind=int
+    )
     classes: Any = setting(
         None, "0-4, 0,2,7, class names, or all; by default 0-4 of the built-in data, else all", DATA, kind=str
     )
@@ -169,7 +172,7 @@ class Settings(DebiaserSettings):
         None, "mean number of reference images per class; by default all there are", DATA, kind=int
     )
     reference: str | None = setting(
-        None, ".npz of your own reference images; all of the data are then the biased set", DATA, kind=str
+        None, "your own reference images, .npz or a folder; all of the data are then the biased set", DATA, kind=str
     )
     target: Any = setting(
         None,
@@ -184,6 +187,8 @@ class Settings(DebiaserSettings):
 
     def __post_init__(self) -> None:
         check_int("samples", self.samples)
+        if self.resize is not None:
+            check_int("resize", self.resize)
         check_int("seed", self.seed, low=0)
         check_number("biased_fraction", self.biased_fraction, low=0, high=1, open_low=True)
         if self.reference_per_class is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from latentebm import plots
+from latentebm import plots, processes
 from latentebm.checks import check_int, fail
 from latentebm.data.images import Images
 from latentebm.data.imbalance import draw_shares
@@ -45,7 +45,8 @@ def plan(
     """Fit the tilt to references of several sizes and judge each; the model is not trained again.
 
     Every size and seed has a random part of the run's reference in the target's shares, folds, weights and draws of
-    its own; the spread over seeds says how much luck the choice of reference images is.
+    its own; the spread over seeds says how much luck the choice of reference images is. Several
+    processes share the fits.
 
     Arguments:
         run: folder that `debias` wrote.
@@ -67,16 +68,22 @@ def plan(
     check_absent([folder / name for name in FILES], overwrite)
     model, problem, rng = pose_again(run, device=device)
     references = {(n, s): _reference(problem, n, s) for n in wanted for s in range(seeds)}
-    opened = judged_run(model, problem, rng, track=track)
+    opened = processes.together(lambda: judged_run(model, problem, rng, track=track))
     before = opened.judge(opened.model.sample_prior(samples).x).as_dict()
-    jobs = list(references)
-    table = pd.DataFrame([_row(opened, job, references[job], samples, pool) for job in track(jobs, "plan")])
-    figure = plots.plot_study(
-        table, "size", PANELS, before=before, title=_finding(table, before["tv"]), x_label=X_LABEL
+    jobs, own = list(references), processes.share(len(references))
+    rows = processes.together(
+        lambda: [_row(opened, job, references[job], samples, pool) for job in track(jobs[own.start : own.stop], "plan")]
     )
+    table = pd.DataFrame([row for part in processes.gather(rows) for row in part])
+    processes.on_main(lambda: _write(table, before, folder))
+    return table
+
+
+def _write(table: pd.DataFrame, before: dict[str, Any], folder: Path) -> None:
+    title = _finding(table, before["tv"])
+    figure = plots.plot_study(table, "size", PANELS, before=before, title=title, x_label=X_LABEL)
     write_atomic(folder / FILES[0], lambda p: table.to_csv(p, index=False))
     write_atomic(folder / FILES[1], figure.savefig)
-    return table
 
 
 def _reference(problem: Problem, size: int, seed: int) -> Images:

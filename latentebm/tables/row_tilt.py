@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import softmax
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +20,7 @@ from latentebm.sampling.importance.weights import WeightSums, normalised
 from latentebm.tables.moments_of_rows import Moment, Rows
 from latentebm.tables.row_source import DrawnRows, RowSource
 from latentebm.tables.table_code import TableCode
-from latentebm.tables.targets import Target
+from latentebm.tables.targets import Parity, Target
 from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
 from latentebm.tilting.sides import Codes
 
@@ -97,21 +98,30 @@ def fit_targets(
     drawn = source.draw(pool, generator, names=names)
     rows = Rows(drawn.table(torch.arange(pool), names))
     wanted = None if reference is None else Rows(reference[names])
-    moments = [moment for target in targets for moment in target.moments(rows, wanted)]
-    features, goal = rows.features(moments), np.array([m.goal for m in moments])
-    # At most t is at least −t of the negative.
-    sign = np.array([-1.0 if m.bound == "at_most" else 1.0 for m in moments])
-    low = np.array([m.bound != "equal" for m in moments])
-    theta, mean = moment_weights(features * sign, goal * sign, at_least=low)
-    short = goal * sign - mean
-    _check_reached(moments, np.where(low, np.maximum(short, 0), np.abs(short)), mean * sign)
-    tilt = RowTilt(moments, theta * sign)
-    effective = pool * weighed(torch.from_numpy(features @ tilt.theta))["ess"]
+    shares = [m for t in targets if not isinstance(t, Parity) for m in t.moments(rows, wanted)]
+    parities = [t for t in targets if isinstance(t, Parity)]
+    # Parity keeps marginal shares: those that the other targets give.
+    moved = Rows(rows.table, softmax(rows.features(shares) @ _solved(rows, shares))) if shares and parities else rows
+    moments = [*shares, *(m for t in parities for m in t.moments(moved, wanted))]
+    tilt = RowTilt(moments, _solved(rows, moments))
+    effective = pool * weighed(torch.from_numpy(rows.features(moments) @ tilt.theta))["ess"]
     if effective < FEWEST:
         got = f"{effective:.0f} of {pool:,}"
         fix = "ask for a smaller change, enlarge the pool, or train on more of what is rare"
         raise fail("target", f"one that at least {FEWEST} effective rows of the pool carry", got, fix)
     return tilt
+
+
+def _solved(rows: Rows, moments: Sequence[Moment]) -> np.ndarray:
+    """Natural parameters (F,) that give every moment its mean; ValueError where no weights do."""
+    goal = np.array([m.goal for m in moments])
+    # At most t is at least −t of the negative.
+    sign = np.array([-1.0 if m.bound == "at_most" else 1.0 for m in moments])
+    low = np.array([m.bound != "equal" for m in moments])
+    theta, mean = moment_weights(rows.features(moments) * sign, goal * sign, at_least=low)
+    short = goal * sign - mean
+    _check_reached(moments, np.where(low, np.maximum(short, 0), np.abs(short)), mean * sign)
+    return theta * sign
 
 
 def _check_reached(moments: Sequence[Moment], short: np.ndarray, mean: np.ndarray) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from latentebm._version import __version__
 from latentebm.checks import check_int, check_number, fail
 from latentebm.disk.manifest import add_files
 from latentebm.files import write_atomic, write_json, write_text
 from latentebm.plots.style import AFTER, BEFORE, new_figure, tidy_legend
+from latentebm.report.page import Page, Picture, render_page
 from latentebm.report.run_tables import Table
 from latentebm.tables.table_code import FEWEST_ROWS
 from latentebm.tables.table_debiaser import TableDebiaser
@@ -136,21 +134,17 @@ class TableJob:
         return found
 
     def _page(self, metrics: dict[str, Any]) -> str:
-        loader = PackageLoader("latentebm", "report")
-        environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-        settings = {k: str(v) for k, v in self.model.get_params(deep=False).items()}
-        figures = [_figure(metrics)] if metrics["targets"] else []
-        return environment.get_template("page.html").render(
+        reliable = metrics["tilt"]["reliable"]
+        verdict = ("good", "Reliable.") if reliable else ("bad", "Unreliable.")
+        page = Page(
             title="latentebm: a table",
-            finding=_finding(metrics),
-            reliable=metrics["tilt"]["reliable"],
-            reliability=_reliability(metrics["tilt"]),
-            unjudged="",
+            headline="A debiased table",
+            lead=_finding(metrics),
+            verdicts=[(*verdict, _reliability(metrics["tilt"]))],
+            pictures=[_figure(metrics)] if metrics["targets"] else [],
             tables=table_tables(metrics),
-            figures=figures,
-            version=__version__,
-            settings=json.dumps(settings, indent=2, ensure_ascii=False),
         )
+        return render_page(page)
 
 
 def _utility(
@@ -238,7 +232,7 @@ def _reliability(tilt: dict[str, Any]) -> str:
     return f"A few rows carry much of the weight: {size}. Ask for a smaller change, or train on more of what is rare."
 
 
-def _figure(metrics: dict[str, Any]) -> dict[str, Any]:
+def _figure(metrics: dict[str, Any]) -> Picture:
     """Each target before and after, with its interval and what is wanted."""
     targets = metrics["targets"][:20]
     figure, (ax,) = new_figure(6.4, 1.2 + 0.35 * len(targets))
@@ -258,4 +252,5 @@ def _figure(metrics: dict[str, Any]) -> dict[str, Any]:
     figure.savefig(buffer, format="png")
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     sentence = "Each target before and after the tilt, with 95 % intervals."
-    return {"title": "targets", "data": data, "sentence": sentence, "wide": True}
+    alt = "; ".join(f"{t['name']}: {t['untilted']['value']:.3f}, then {t['tilted']['value']:.3f}" for t in targets)
+    return Picture(alt, sentence, data, wide=True)

@@ -138,7 +138,7 @@ class Mean(Target):
 
 @dataclass(frozen=True)
 class Parity(Target):
-    r"""Demographic parity: an outcome independent of a group, all marginal shares staying as the model has them.
+    r"""Demographic parity: an outcome independent of a group, their own shares as the model or other targets say.
 
     .. math:: P(y, a \mid o) = P(y \mid o)\, P(a \mid o) \quad\text{or}\quad
               |P(y \mid a, o) - P(y \mid b, o)| \le \varepsilon

@@ -17,7 +17,7 @@ from latentebm.models.tilts import Tilt
 from latentebm.models.vae import VAE
 from latentebm.progress import Track
 from latentebm.sampling.importance.weights import WeightSums
-from latentebm.tilting.fit_tilt import fit_energy
+from latentebm.tilting.fit_tilt import fit_members
 from latentebm.tilting.held_out import held_out_gain
 from latentebm.tilting.objectives import Objective
 from latentebm.tilting.reweight import cluster_weights, principal_scores
@@ -103,7 +103,7 @@ class TiltMethod:
         if views is not None and own is not None:
             images, codes = views.flatten(0, 1), own
         sides = self.space.sides(self.tilt(vae, energy), images, codes, generator)
-        log = fit_energy(energy, sides, recipe, generator=generator, track=track)
+        log = fit_members(energy, sides, recipe, generator=generator, track=track)
         energy.requires_grad_(False)
         gain = held_out_gain(energy, sides, self.objective.transform(), draws=recipe.held_out, generator=generator)
         return FittedTilt(energy, log, gain)

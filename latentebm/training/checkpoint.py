@@ -18,6 +18,7 @@ from torch import Tensor
 
 from latentebm.checks import check_number, fail
 from latentebm.disk.statefile import digest, read_state, write_state
+from latentebm.processes import grouped
 from latentebm.registry import stored
 
 __all__ = ["Checkpoint", "checkpoints", "fit_checkpoint"]
@@ -121,7 +122,7 @@ def fit_checkpoint(
         data: what is fitted to.
     """
     block = _BLOCK.get()
-    if block is None or block.fitting:
+    if block is None or block.fitting or grouped():  # several processes would not all go on from one place
         yield Checkpoint(None, Path(), parts, "")
         return
     fields = {field.name: stored(getattr(settings, field.name)) for field in dataclasses.fields(settings)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from latentebm.checks import check_int, fail
+from latentebm.devices import within_memory
 from latentebm.progress import Sized, Track, silent
 from latentebm.training.checkpoint import fit_checkpoint
 from latentebm.training.keep import Average, BestState, Guard
@@ -20,6 +22,8 @@ from latentebm.training.optimisation import Optimisation
 from latentebm.training.recorded import Recorder, recordable
 
 __all__ = ["DivergedError", "FitResult", "fit"]
+
+SIZES = ("batch_size", "batch", "base_batch")  # of a recipe, by which the memory of a step goes
 
 
 class DivergedError(RuntimeError):
@@ -89,6 +93,7 @@ def fit(
     if optimisation.average and validate is not None:
         raise fail("average", "0 where validate chooses the state", optimisation.average, "pass one of the two")
     run = _Run(module, len(batches), optimisation, guard, noise)
+    sizes = {name: getattr(optimisation, name) for name in SIZES if hasattr(optimisation, name)}
     position = [batches] if hasattr(batches, "load_state_dict") else []
     data = [*data, *getattr(batches, "tensors", ())]
     parts = [run, *position, *state, *(guard.extra if guard else [])]
@@ -98,7 +103,8 @@ def fit(
         for batch in track(_Left(batches, run.result.steps), description):
             if run.ended:
                 break
-            run.step(loss, batch)
+            with within_memory(**sizes) if sizes else nullcontext():
+                run.step(loss, batch)
             if run.result.steps % every == 0 or run.result.steps == run.steps:
                 run.check(validate)
                 if patience is not None and run.keeper.stale >= patience:

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentebm import processes
 from latentebm.checks import check_choice, check_number, fail
 from latentebm.data.batches import minibatches
 from latentebm.data.stored import StoredImages
 from latentebm.models.vae import VAE
 from latentebm.progress import Track, silent
 from latentebm.rng import on_device
+from latentebm.training.averaged import averaged
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.mixed_in import MixedIn
 from latentebm.training.optimisation import Optimisation
@@ -48,7 +50,7 @@ def fit_vae(
     generator: torch.Generator,
     track: Track = silent,
 ) -> FitResult:
-    r"""Maximise the ELBO of images by AdamW with a one-cycle learning rate.
+    r"""Maximise the ELBO of images by AdamW with a one-cycle learning rate; several processes share each batch.
 
     .. math:: \max_\theta \mathrm{mean}_i\, w_i \big(E_q[\log p(x_i|z)] - \beta\,\mathrm{KL}(q(z|x_i)\,\|\,p_0)\big)
 
@@ -78,8 +80,9 @@ def fit_vae(
     autocast = precision == "bf16" or (precision == "auto" and bf16_pays(device))
     beside = [torch.ones(len(images)) if weights is None else weights, *([] if labels is None else [labels])]
     sizes: dict[str, Any] = {"batch_size": batch_size, "epochs": epochs, "generator": generator}
+    batches = minibatches(images, *beside, device=device, own=processes.own_rows, **sizes)
+    generator = processes.own_stream(generator)  # the order of the batches is common to all processes, noise is not
     noise = on_device(generator, device)
-    batches = minibatches(images, *beside, device=device, **sizes)
 
     def loss(batch: tuple[Tensor, ...]) -> Tensor:
         x, weight, *label = batch
@@ -95,9 +98,9 @@ def fit_vae(
     vae.train()
     optimisation = Optimisation(lr=lr, schedule="onecycle")
     held = [] if held_out is None else [held_out]
-    # What is mixed in is picked afresh in every step.
-    known: dict[str, Any] = {"state": [generator, noise], "noise": [noise] if mixed is None else None, "data": held}
-    result = fit(vae, loss, batches, optimisation, **watch, **known, track=track, description="VAE")
+    known: dict[str, Any] = {"state": [generator, noise], "data": held, "track": track, "description": "VAE"}
+    with processes.exchange():
+        result = fit(vae, averaged(vae, loss, batches.batch_size), batches, optimisation, **watch, **known)
     vae.eval()
     return result
 

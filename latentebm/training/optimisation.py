@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import nn
@@ -56,10 +56,12 @@ class Optimisation:
 
     def optimizer(self, parameters: Sequence[nn.Parameter], *, recorded: bool = False) -> torch.optim.Optimizer:
         """AdamW over the parameters at the peak learning rate, if asked one whose steps can be `recorded` on a GPU."""
+        settings: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay, "foreach": True}
+        if all(p.is_cuda for p in parameters):
+            settings |= {"foreach": None, "fused": True}
         if recorded:
-            rate = torch.tensor(self.lr, device=parameters[0].device)
-            return torch.optim.AdamW(parameters, lr=rate, weight_decay=self.weight_decay, fused=True, capturable=True)
-        return torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, foreach=True)
+            settings |= {"lr": torch.tensor(self.lr, device=parameters[0].device), "capturable": True}
+        return torch.optim.AdamW(parameters, **settings)
 
     def multiplier(self, steps: int) -> Callable[[int], float]:
         """The learning rate at each step of `steps`, as a share of its peak."""

@@ -66,7 +66,9 @@ class Recorder:
         except RuntimeError as error:
             for generator, state in zip(self.noise, before, strict=True):
                 generator.graphsafe_set_state(state)  # a recording broken off leaves it unusable
-            reason = str(error).splitlines()[0]
+            reason = str(error.__context__ or error).splitlines()[
+                0
+            ]  # the capture's end says no more than that it failed
             warnings.warn(f"the step cannot be recorded ({reason}) and runs as it is", RuntimeWarning, stacklevel=2)
         else:
             self.graph = graph

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import fail
-from latentebm.data.images import TORCHVISION, Images, load_images, load_npz, open_images
+from latentebm.data.images import TORCHVISION, Images, load_images, open_images
 from latentebm.data.imbalance import biased_split, draw_shares, within_classes
 from latentebm.data.labelled import StoredSet
 from latentebm.evaluation.metrics import NEIGHBOURS
@@ -68,7 +68,7 @@ def pose(settings: Settings, generator: torch.Generator) -> Problem:
         >>> problem.counts(problem.biased), problem.counts(problem.reference)
         ([2202, 6057, 5139, 3671, 1284], [10, 10, 10, 10, 10])
     """
-    data = open_images(settings.data, root=settings.data_root)
+    data = open_images(settings.data, root=settings.data_root, resize=settings.resize)
     if len(data) < 2:
         raise fail("data", "at least 2 images", len(data), "pass more images")
     if data.labels is None:
@@ -80,7 +80,7 @@ def pose(settings: Settings, generator: torch.Generator) -> Problem:
         raise fail("classes", "classes that the data have", f"{', '.join(absent)} absent", "leave them out")
     pool, test_part = data, data
     if built_in:
-        test_part = load_images(settings.data, root=settings.data_root, train=False)
+        test_part = load_images(settings.data, root=settings.data_root, train=False, resize=settings.resize)
     else:
         pool, test_part = _hold_out(data, generator)
     cut = _cut if settings.reference is None else _with_reference
@@ -117,7 +117,7 @@ def _check_seen(labels: Tensor, classes: list[int], names: tuple[str, ...], targ
 
 def _unlabelled(settings: Settings, data: Data) -> Problem:
     if settings.reference is None:
-        expected = "an .npz of unbiased images, since the data have no labels"
+        expected = "unbiased images, since the data have no labels"
         raise fail("reference", expected, "None", "pass reference=PATH")
     chosen = {
         "classes": settings.classes,
@@ -128,7 +128,7 @@ def _unlabelled(settings: Settings, data: Data) -> Problem:
             expected, fix = "None, since the data have no labels", "leave it out, or give the data labels"
             raise fail(name, expected, f"'{value}'", fix)
     reason = "The data have no labels, so no classifier can be trained to judge class shares."
-    return Problem(data, _reference(settings.reference, data), unjudged=reason)
+    return Problem(data, _reference(settings.reference, data, settings.resize), unjudged=reason)
 
 
 def _whole(reference: Data) -> Images:
@@ -139,13 +139,15 @@ def _whole(reference: Data) -> Images:
         raise ValueError(str(error).replace("take fewer images", "pass a smaller reference_per_class")) from None
 
 
-def _reference(path: str, data: Data) -> Images:
-    reference = load_npz(Path(path), "reference")
+def _reference(path: str, data: Data, side: int | None) -> Images:
+    if not Path(path).exists():
+        raise FileNotFoundError(f"reference: expected a file or folder at {path}, found none; check the path")
+    reference = load_images(path, resize=side, name="reference")
     if len(reference) < 2:
         raise fail("reference", "at least 2 images", len(reference), "pass more reference images")
     if reference.images.shape[1:] != data.images.shape[1:]:
         got = f"{tuple(reference.images.shape[1:])}, the data {tuple(data.images.shape[1:])}"
-        raise fail("reference", "images of the data's shape", got, "resize one to the other")
+        raise fail("reference", "images of the data's shape", got, "pass resize=28, say, or images of as many channels")
     return reference
 
 
@@ -153,7 +155,7 @@ def _with_reference(
     settings: Settings, pool: Data, test_part: Data, classes: list[int], generator: torch.Generator
 ) -> Problem:
     """All images of the chosen classes are the biased set; the reference is the user's."""
-    reference = _reference(str(settings.reference), pool)
+    reference = _reference(str(settings.reference), pool, settings.resize)
     names = tuple(pool.class_names[k] for k in classes)
     keep = torch.isin(_labels(pool), torch.tensor(classes))
     problem = Problem(pool[torch.nonzero(keep).flatten()], reference)

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from latentebm import processes
 from latentebm._version import __version__
 from latentebm.checks import check_int, fail
 from latentebm.debiaser import Debiaser
 from latentebm.disk.folders import check_out, run_folder, unfinished
 from latentebm.disk.manifest import add_files, as_written
+from latentebm.evaluation.judges import Classifier
 from latentebm.evaluation.metrics import NEIGHBOURS
 from latentebm.files import write_atomic, write_json, write_text
 from latentebm.progress import Track, silent
@@ -37,6 +39,7 @@ from latentebm.workflow.run_figures import run_figures
 
 __all__ = ["RunResult", "check_npz", "debias", "resume", "save_samples"]
 
+T = TypeVar("T")
 STEIN = 20  # stream of the signs of the Stein test: no other stage's draws shift
 CLUSTERS = 21  # stream of the clusters of raw images
 
@@ -76,6 +79,9 @@ def debias(settings: Settings, *, track: Track = silent, every: float = 60.0) ->
     stays where the job fails, is stopped or killed. The same settings, or `resume`, then go on from there to the result
     that the run would have had, bit by bit.
 
+    In a process group of torch.distributed every process calls it alike, and all return the same; rank 0 alone writes,
+    and there are no checkpoints of fits.
+
     Arguments:
         settings: what to do.
         track: shows progress.
@@ -89,6 +95,7 @@ def debias(settings: Settings, *, track: Track = silent, every: float = 60.0) ->
         UnmadeError: the trained generator never produces a wanted class (a ValueError); the error holds the model.
         FileNotFoundError: data that are not there.
         DivergedError: a loss became NaN or infinite.
+        LostRankError: of several processes one has ended or hangs.
 
     Example:
         >>> debias(Settings(data="nowhere.npz", out="runs/nowhere"))
@@ -129,49 +136,69 @@ def resume(run: Path | str, *, track: Track = silent, every: float = 60.0) -> Ru
 def _debias(settings: Settings, track: Track, every: float, *, afresh: bool) -> RunResult:
     out, model = check_out(settings.out, settings.overwrite), Debiaser(**settings.debiaser()).check()
     job = json.loads(json.dumps({"latentebm": __version__, "settings": {**settings.saved(), "out": ""}}))
-    place_of = run_folder(out, settings.overwrite, job=job, afresh=afresh)
-    with place_of as place, checkpoints(place.kept, every=every, keep=True):
-        metrics = _run(settings, model, place.new, track)
+    with ExitStack() as stack:
+
+        def begin() -> Path:
+            place = stack.enter_context(run_folder(out, settings.overwrite, job=job, afresh=afresh))
+            stack.enter_context(checkpoints(place.kept, every=every, keep=True))
+            return place.new
+
+        # Of several processes rank 0 alone writes; what it cannot do is an error in all.
+        metrics = _run(settings, model, processes.on_main(begin), track if processes.rank() == 0 else silent)
     return RunResult(out, metrics)
 
 
-def _run(settings: Settings, model: Debiaser, folder: Path, track: Track) -> dict[str, Any]:
+def _run(settings: Settings, model: Debiaser, folder: Path | None, track: Track) -> dict[str, Any]:
     """Every stage of the job, its results written into a folder."""
     clock, rng = _Clock(), torch.Generator().manual_seed(settings.seed)
+
+    def write(what: Callable[[Path], T]) -> T | None:
+        return processes.on_main(lambda: what(cast(Path, folder)))
+
     with clock.stage("data"):
-        problem = _posed(settings, rng)
+        problem = processes.together(lambda: _posed(settings, rng))
     with clock.stage("vae") as line:
         model.fit_vae(problem.biased.images, problem.reference.images, track=track)
         line |= {"losses": model.vae_log_.losses, "sources": model.sources_.as_dict()}
-        model.save(folder)
+        write(model.save)
     with clock.stage("classifier"):
-        classifier = fit_judge(problem, rng, next(model.vae_.parameters()).device, track)
-        check_made(problem, classifier, model)
+        classifier = processes.on_main(lambda: _classifier(problem, model, rng, track))
     with clock.stage("tilt") as line:
         log = model.fit_tilt(problem.reference.images, track=track).energy_log_
         line |= {"losses": log.losses, "scores": [score.tolist() for score in log.scores]}
-        model.save(folder)
+        write(model.save)
     with clock.stage("draw") as line:
         prior, tilted = model.sample_prior(settings.samples), model.sample(settings.samples, track=track)
         line |= tilted.diagnostics
-        save_samples(folder / "samples.npz", tilted)
-    with clock.stage("judge"):
-        verdict = judge_draws(problem, classifier, prior.x, tilted.x, rng, track)
-        metrics = run_metrics(problem, model, tilted, verdict, rng)
-        metrics["tilted"]["stein"] = stein_row(model.tilt(), tilted, stream(settings.seed, STEIN))
-        metrics["clusters"] = clusters_of(problem, tilted, stream(settings.seed, CLUSTERS))
-        alike = add_panel(metrics, problem, classifier, model, prior.x, tilted.x, track)
-        save_samples(folder / "samples.npz", tilted, judges_agree=alike)
-    with clock.stage("figures"):
-        read = (verdict, rng, classifier, metrics["clusters"])
-        _write_figures(folder, run_figures(problem, model, prior, tilted, *read), track)
-    metrics["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
-    write_json(folder / "metrics.json", metrics)
-    write_text(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in clock.lines))
-    asked = settings.saved()
-    add_files(folder, ["samples.npz", "metrics.json"], settings=asked, command=as_command(asked))
-    render_report(folder)
-    return metrics
+
+    def rest(place: Path) -> dict[str, Any]:
+        save_samples(place / "samples.npz", tilted)
+        with clock.stage("judge"):
+            verdict = judge_draws(problem, classifier, prior.x, tilted.x, rng, track)
+            metrics = run_metrics(problem, model, tilted, verdict, rng)
+            metrics["tilted"]["stein"] = stein_row(model.tilt(), tilted, stream(settings.seed, STEIN))
+            metrics["clusters"] = clusters_of(problem, tilted, stream(settings.seed, CLUSTERS))
+            alike = add_panel(metrics, problem, classifier, model, prior.x, tilted.x, track)
+            save_samples(place / "samples.npz", tilted, judges_agree=alike)
+        with clock.stage("figures"):
+            read = (verdict, rng, classifier, metrics["clusters"])
+            _write_figures(place, run_figures(problem, model, prior, tilted, *read), track)
+        metrics["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
+        write_json(place / "metrics.json", metrics)
+        write_text(place / "log.jsonl", "".join(json.dumps(line) + "\n" for line in clock.lines))
+        asked = settings.saved()
+        add_files(place, ["samples.npz", "metrics.json"], settings=asked, command=as_command(asked))
+        render_report(place)
+        return metrics
+
+    return cast(dict[str, Any], processes.from_main(write(rest)))
+
+
+def _classifier(problem: Problem, model: Debiaser, generator: torch.Generator, track: Track) -> Classifier | None:
+    """The evaluation classifier, once it has seen every wanted class among untilted draws."""
+    classifier = fit_judge(problem, generator, next(model.vae_.parameters()).device, track)
+    check_made(problem, classifier, model)
+    return classifier
 
 
 def _posed(settings: Settings, generator: torch.Generator) -> Problem:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
+from latentebm import processes
 from latentebm.checks import check_choice, check_int, fail
 from latentebm.debiaser import Debiaser
 from latentebm.disk.statefile import digest
@@ -58,6 +59,9 @@ class Store(ABC):
     @abstractmethod
     def write(self, shard: int, images: np.ndarray, draws: Draws) -> None:
         """Write a shard's images (n, C, H, W), uint8, whole or not at all."""
+
+    def begin(self) -> None:  # noqa: B027 - of shards in a folder nothing is made before
+        """Make what the shards are written into."""
 
     def finish(self) -> None:  # noqa: B027 - shards in a folder are there already
         """Put in place what all shards together are."""
@@ -124,13 +128,16 @@ class OneArray(Store):
 
     def write(self, shard: int, images: np.ndarray, draws: Draws) -> None:
         """Into its rows; the mark follows once they are on disk."""
-        file, shape = self.hidden / "array.npy", (self.n, *self.item)
-        if not file.exists():
-            write_atomic(file, lambda path: np.lib.format.open_memmap(path, "w+", np.uint8, shape).flush())
-        array = np.lib.format.open_memmap(file, "r+")
+        array = np.lib.format.open_memmap(self.hidden / "array.npy", "r+")
         array[self.rows(shard).start : self.rows(shard).stop] = images
         array.flush()
         self.place(shard).touch()
+
+    def begin(self) -> None:
+        """Make the array, empty."""
+        file, shape = self.hidden / "array.npy", (self.n, *self.item)
+        if not file.exists():
+            write_atomic(file, lambda path: np.lib.format.open_memmap(path, "w+", np.uint8, shape).flush())
 
     def finish(self) -> None:
         """Give the array its name and remove the marks."""
@@ -180,7 +187,8 @@ def stream_samples(
     """Draw any number of debiased images into a folder of shards, or into one array, in constant memory.
 
     Each shard is written whole, from a random stream of its own: the same call after an interruption draws the shards
-    that are missing, and gives the same bytes. Pixels are uint8, as `Debiaser.fit` and ``--data`` take them.
+    that are missing, and gives the same bytes; so do several processes, which share the shards. Pixels are uint8, as
+    `Debiaser.fit` and ``--data`` take them.
 
     Arguments:
         model: fitted.
@@ -212,12 +220,19 @@ def stream_samples(
     seed = model.seed if seed is None else check_int("seed", seed, low=0)
     form_of = {"n": n, "size": size, "format": form, "seed": seed, "strength": strength}
     weights = digest([model.vae_.state_dict(), model.energy_.state_dict()])
-    _begin(store, {**form_of, "sampler": str(stored(model.sampler)), "model": weights}, overwrite)
-    for shard in track([s for s in store.shards if not store.place(s).exists()], "shards"):
-        rng = stream(seed, STREAMS + shard)
-        draws = model.draw(len(store.rows(shard)), generator=rng, strength=strength, track=silent)
-        store.write(shard, (draws.x * 255).round().byte().cpu().numpy(), draws)
-    store.finish()
+    job = {**form_of, "sampler": str(stored(model.sampler)), "model": weights}
+    processes.on_main(lambda: _begin(store, job, overwrite))
+    missing = processes.from_main([shard for shard in store.shards if not store.place(shard).exists()])
+    own = missing[processes.rank() :: processes.world()]
+
+    def draw() -> None:
+        for shard in track(own, "shards"):
+            rng = stream(seed, STREAMS + shard)
+            draws = model.draw(len(store.rows(shard)), generator=rng, strength=strength, track=silent)
+            store.write(shard, (draws.x * 255).round().byte().cpu().numpy(), draws)
+
+    processes.together(draw)
+    processes.on_main(store.finish)
     return path
 
 
@@ -239,3 +254,4 @@ def _begin(store: Store, manifest: dict[str, Any], overwrite: bool) -> None:
         name = next(key for key in manifest if earlier.get(key) != manifest[key])
         got = f"one of {name}={earlier.get(name)} in {store.out}, not {manifest[name]}"
         raise fail("out", "shards of the same job", got, "choose another place, or overwrite it")
+    store.begin()

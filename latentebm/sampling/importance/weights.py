@@ -100,6 +100,22 @@ class WeightSums:
         """Effective share of the weights seen, of (0, 1]; 0 if all are zero."""
         return math.exp(2 * self.log_sum - self._squares) / self.count if self.log_sum > -math.inf else 0.0
 
+    def merge(self, other: WeightSums) -> WeightSums:
+        """Take in the sums of other weights of the same whole: the sums, and the tail, are those of all weights.
+
+        Example:
+            >>> parts = [WeightSums(4), WeightSums(4)]
+            >>> _ = [part.add(torch.tensor([0.0, x])) for part, x in zip(parts, (0.0, -torch.inf), strict=True)]
+            >>> round(parts[0].merge(parts[1]).ess, 4)
+            0.75
+        """
+        self.count += other.count
+        self.log_sum = log_add(self.log_sum, torch.tensor([other.log_sum], dtype=torch.float64))
+        self._squares = log_add(self._squares, torch.tensor([other._squares], dtype=torch.float64))
+        top = torch.cat([self._top.cpu(), other._top.cpu()])
+        self._top = top.topk(min(len(top), self._length + 1)).values
+        return self
+
     @property
     def log_z(self) -> float:
         """Log of the mean weight."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, check_rng
+from latentebm.devices import within_memory
 from latentebm.progress import Track, silent
 from latentebm.rng import normal, on_device, uniform
 from latentebm.sampling.compiled.rounding import check_precision
@@ -95,7 +96,8 @@ def run_chains(
         blocks = _blocks(n_steps, state.position[:chunk], fast.block)
         for block in track(blocks, "chains"):
             run = _Run(fast, kernel, generator, block == blocks[0] > 1)
-            state, moved = _advance(run, state, block, chunk, trace)
+            with within_memory(chunk=min(chunk, n)):
+                state, moved = _advance(run, state, block, chunk, trace)
             path += [moved[0][1]] if trace else []
             for counted, _ in moved:
                 counts += counted

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from latentebm.checks import check_int, check_rng, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size
+from latentebm.devices import within_memory
 from latentebm.sampling.mcmc.kernels import Kernel
 from latentebm.sampling.mcmc.moves import all_finite
 from latentebm.sampling.target import Potential, Target, check_gradient, check_own_gradient, tilt_energy, value_and_grad
@@ -77,7 +78,9 @@ def start_chains(
     if position.ndim == 0 or len(position) == 0:
         raise fail("position", "shape (N, …) with N ≥ 1", tuple(position.shape), "start at least one chain")
     position = position.detach().clone()
-    parts = [_finite(potential, part, redraw) for part in position.split(chain_chunk(chunk, position))]
+    size = chain_chunk(chunk, position)
+    with within_memory(chunk=min(size, len(position))):
+        parts = [_finite(potential, part, redraw) for part in position.split(size)]
     energy, grad = (torch.cat(both) for both in zip(*parts, strict=True))
     if len(bad := _bad(energy, grad)):
         got = f"{energy[bad[0]].item()} at chain {int(bad[0])}" + (f" after {REDRAWS} redraws" if redraw else "")

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from latentebm.checks import fail
-from latentebm.data.text_records import plain_cell, split_cells, split_records
+from latentebm.data.formats.text_records import plain_cell, split_cells, split_records
 
 __all__ = ["Dialect", "TextTable", "parse_text"]
 

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from latentebm.checks import fail
-from latentebm.data.text_table import Dialect, TextTable, parse_text
+from latentebm.data.formats.text_table import Dialect, TextTable, parse_text
 from latentebm.files import write_atomic
 
 __all__ = ["STREAM", "TableFile", "check_same_kind", "read_table_file"]

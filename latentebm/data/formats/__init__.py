@@ -1,0 +1,1 @@
+"""Table files read without losing a character."""
