@@ -1,4 +1,4 @@
-"""Imports go downwards only; the table is the README's."""
+"""Imports go downwards only; the table is CONTRIBUTING.md's."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def test_no_folder_is_crowded_and_no_name_is_used_twice():
     assert (crowded, sorted({n for n in names if names.count(n) > 1})) == (set(), [])
 
 
-def test_the_readme_prints_the_table():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_guide_for_contributors_prints_the_table():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     for layer, below in ALLOWED.items():
         row = next(line for line in text.splitlines() if line.startswith(f"| `{layer}`"))
         assert set(re.findall(r"`(\w+)`", row.split("|")[3])) == below
