@@ -73,6 +73,7 @@ def test_the_page_works_in_a_browser_of_360_pixels(opened):
     view, said = opened
     assert view.evaluate("document.documentElement.scrollWidth") <= 360
     view.click("[data-view=slide]")
+    assert view.evaluate("[...document.querySelectorAll('.slider img')].every(i => i.naturalWidth == 64)")
     view.focus("input[type=range]")
     view.keyboard.press("End")
     assert view.evaluate("getComputedStyle(document.querySelector('.slider')).getPropertyValue('--cut')") == "100%"
