@@ -68,7 +68,7 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
         Traceback (most recent call last):
         ValueError: sampler: expected one of snis, langevin, got 'sniss'; pass for example sampler="snis"
     """
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         fix = f'pass for example {name}="{next(iter(choices))}"'
         raise fail(name, f"one of {', '.join(choices)}", repr(value), fix)
     return str(value)

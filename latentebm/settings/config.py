@@ -43,11 +43,12 @@ def read_config(path: Path | str, declaring: type[Settings] = Settings) -> dict[
         values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except ValueError as error:
         raise fail("config", "valid TOML or JSON", str(error), "fix the syntax error") from None
-    if isinstance(values, Mapping) and "manifest" in values:
+    if isinstance(values, Mapping) and ("manifest" in values or "sha256" in values):
         sealed(path, dict(values))
     values = values.get("settings", values) if isinstance(values, Mapping) else {}
     known = {field.name for field in fields(declaring)}
-    unknown = sorted(set(values) - known) if isinstance(values, Mapping) else []
+    values = values if isinstance(values, Mapping) else {}
+    unknown = sorted(set(values) - known)
     if unknown or not values:
         got = ", ".join(unknown) or "none"
         raise fail("config", f"settings among {', '.join(sorted(known))}", got, "remove or rename them")

@@ -1,0 +1,94 @@
+"""Edited and damaged folders: whatever is changed, one line says so, and nothing of it is used."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import random
+import shutil
+
+import pytest
+
+from latentebm.debiaser import Debiaser
+from latentebm.disk.manifest import load_config, write_config
+from latentebm.report import render_report
+from latentebm.settings.config import read_config
+from latentebm.settings.fields import Settings
+
+GONE = object()
+VALUES = (GONE, None, {}, [], "x", -1, 1e300, float("nan"), True, 10**30, [None], {"kind": "Nope"})
+JOBS = {
+    "config.json": (
+        lambda d: Debiaser.load(d).check(), render_report, lambda d: Settings(**read_config(d / "config.json")),
+    ),
+    "metrics.json": (render_report,),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A small run folder that is quick to read."""
+    import numpy as np
+
+    from latentebm.disk.manifest import add_files
+
+    folder, rng = tmp_path_factory.mktemp("saved") / "run", np.random.default_rng(0)
+    model = Debiaser(width=8, epochs=1, folds=2, tilt_steps=2, pool=500)
+    model.fit(rng.random((64, 8, 8)), rng.random((16, 8, 8))).save(folder)
+    t = {"heldout_gain": 0.5, "ess": 0.4, "pareto_k": 0.1, "pareto_k_threshold": 0.7, "log_z": 0.0, "log_z_se": 0.1}
+    t |= {"reliable": True, "sampler": "snis", "duplicates": 0.0}
+    metrics = {"judged": False, "unjudged": "", "seconds": {"total": 1.0}, "generator": {"train_loss": 3.0}}
+    metrics["tilted"] = t
+    data = {"class_names": [], "biased": None, "reference": None}
+    (folder / "metrics.json").write_text(json.dumps({**metrics, "data": data, "samples": 5}))
+    add_files(folder, ["metrics.json"], settings=Settings(width=8, epochs=1, folds=2, tilt_steps=2, pool=500).saved())
+    render_report(folder)
+    return folder
+
+
+def paths(value, path=()):
+    yield path
+    inner = value.items() if isinstance(value, dict) else list(enumerate(value))[:1] if isinstance(value, list) else ()
+    for key, part in inner:
+        yield from paths(part, (*path, key))
+
+
+def edited(value, path, new):
+    if not path:
+        return None if new is GONE else new
+    value = copy.deepcopy(value)
+    at = value
+    for key in path[:-1]:
+        at = at[key]
+    if new is GONE:
+        del at[path[-1]]
+    else:
+        at[path[-1]] = new
+    return value
+
+
+@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("sealed", [False, True], ids=["as edited", "with a digest made again"])
+def test_no_edit_is_used_or_ends_in_a_traceback(saved, tmp_path, name, sealed):
+    whole = json.loads((saved / name).read_text())
+    edits = [(path, new) for path in paths(whole) for new in VALUES]
+    shutil.copytree(saved, tmp_path / "run")
+    config = load_config(saved)
+    for path, new in random.Random(0).sample(edits, min(120, len(edits))):
+        text = json.dumps(value := edited(whole, path, new))
+        if text == json.dumps(whole):
+            continue
+        (tmp_path / "run" / name).write_text(text)
+        if sealed and name == "metrics.json":
+            own = {**config["manifest"], name: hashlib.sha256(text.encode()).hexdigest()}
+            write_config(tmp_path / "run" / "config.json", {**config, "manifest": own})
+        elif sealed and isinstance(value, dict):
+            write_config(tmp_path / "run" / name, value)
+        for job in JOBS[name]:
+            try:
+                job(tmp_path / "run")
+            except (ValueError, FileNotFoundError) as error:
+                assert str(error)  # noqa: PT017 - whichever of the two it is
+            else:
+                assert sealed, (path, new)
