@@ -122,7 +122,7 @@ def files(tmp_path):
         ("--data holed.npz", "finite pixels"),
         ("--data short.npz", "one per image"),
         ("--data negative.npz", "whole numbers"),
-        ("--data unlabelled.npz", "reference: expected an .npz"),
+        ("--data unlabelled.npz", "reference: expected unbiased images"),
         ("--data good.npz --reference none.npz", "at least 2 images, got 0"),
         ("--data good.npz --reference one.npz", "at least 2 images, got 1"),
         ("--data good.npz --reference small.npz", "images of the data's shape"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -33,5 +34,6 @@ def test_no_pickle_anywhere():
     for path in sorted((ROOT / "latentebm").rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         assert "import pickle" not in text
-        assert "torch.load(" not in text
+        # Other people's published weights come in torch's format: its reader of plain tensors alone may open them.
+        assert text.count("torch.load(") == len(re.findall(r"torch\.load\(\w+, weights_only=True", text))
         assert "allow_pickle=True" not in text
