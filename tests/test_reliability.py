@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 
 import numpy as np
@@ -137,8 +136,8 @@ class Shifted:
 
 def test_interrupted_chains_are_not_draws():
     def interrupted(items, what):
-        signal.raise_signal(signal.SIGINT)
-        yield from items
+        yield from items[:5]
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         Langevin(n_steps=1000).draw(Shifted(), 50, generator=gen(), track=interrupted)
