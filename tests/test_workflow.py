@@ -331,7 +331,8 @@ def test_long_tails_are_over_all_classes_and_targets_go_by_number():
 
 
 def test_a_class_that_the_generator_never_makes_is_refused_before_the_tilt(fast_settings, tmp_path, monkeypatch):
-    rare = Settings(**{**fast_settings, "proportions": ".6,.398,.002", "learn_from": "biased"}, out=str(tmp_path / "run"))
+    thin = {"proportions": ".6,.398,.002", "learn_from": "biased"}
+    rare = Settings(**{**fast_settings, **thin}, out=str(tmp_path / "run"))
     fit_tilt = Debiaser.fit_tilt
     monkeypatch.setattr(Debiaser, "fit_tilt", lambda *_, **__: 1 / 0)
     with pytest.raises(UnmadeError) as refused:
