@@ -143,7 +143,8 @@ class _Run:
         self.module, self.steps, self.guard = module, steps, guard
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         # What is clipped or guarded is read back at every step.
-        recorded = guard is None and optimisation.clip is None and recordable(self.parameters, noise)
+        recorded = optimisation.recorded and guard is None and optimisation.clip is None
+        recorded = recorded and recordable(self.parameters, noise)
         self.noise = noise if recorded else None
         self.recorder: Recorder | None = None
         self.optimizer = optimisation.optimizer(self.parameters, recorded=recorded)

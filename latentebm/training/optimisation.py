@@ -40,6 +40,7 @@ class Optimisation:
     clip: float | None = None  # bound of the gradient's norm
     weight_decay: float = 0.0  # decoupled from the gradient
     average: float = 0.0  # decay of a moving average of the parameters, which the fit ends with; 0 for the last ones
+    recorded: bool = False  # on a GPU, steps that can be as one CUDA graph: faster; its balance is not yet measured
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():

@@ -66,9 +66,7 @@ class Recorder:
         except RuntimeError as error:
             for generator, state in zip(self.noise, before, strict=True):
                 generator.graphsafe_set_state(state)  # a recording broken off leaves it unusable
-            reason = str(error.__context__ or error).splitlines()[
-                0
-            ]  # the capture's end says no more than that it failed
+            reason = str(error.__context__ or error).splitlines()[0]  # the capture's end says only that it failed
             warnings.warn(f"the step cannot be recorded ({reason}) and runs as it is", RuntimeWarning, stacklevel=2)
         else:
             self.graph = graph
