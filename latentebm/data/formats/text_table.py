@@ -134,7 +134,7 @@ def parse_text(text: str, dialect: Dialect, *, name: str = "FILE") -> TextTable:
     Example:
         >>> parse_text('a,b\n1,2\n3,4,5\n', Dialect())
         Traceback (most recent call last):
-        ValueError: FILE: expected 2 cells in each line, got 3 in line 3; mend the line, or quote cells that hold ','
+        ValueError: FILE: expected 2 cells in each line, got 3 in line 3; correct the line, or quote cells that hold ','
     """
     newline = "\n" if "\n" in text or "\r" not in text else "\r"
     records, lines = split_records(text.split(newline), newline, dialect.sep, name)
@@ -191,7 +191,7 @@ def _cells(records: Iterable[tuple[str, int]], header: list[str], sep: str, name
             cells.pop()  # a separator at the end
         if len(cells) != width:
             got = f"{len(cells)} in line {line}"
-            fix = f"mend the line, or quote cells that hold {sep!r}"
+            fix = f"correct the line, or quote cells that hold {sep!r}"
             raise fail(name, f"{width} cells in each line", got, fix)
         block.append([plain_cell(c) for c in cells] if '"' in body else cells)
         if len(block) == BLOCK:
