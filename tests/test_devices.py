@@ -22,6 +22,7 @@ from latentebm.missing.fit_miwae import MIWAERecipe, fit_miwae
 from latentebm.missing.imputation import impute_each
 from latentebm.models.networks import mlp
 from latentebm.models.sampler_net import SamplerNet
+from latentebm.rng import seeded
 from tests.conftest import bars
 from tests.pretend_device import DEVICE, DeviceGenerator, pretend_device
 
@@ -53,7 +54,8 @@ def energy(g: torch.Generator, **more: float) -> lb.EnergyNet:
 
 
 def model() -> lb.WrappedModel:
-    return lb.WrappedModel(nn.Linear(2, 3).to(DEVICE), 2)
+    with seeded(0):
+        return lb.WrappedModel(nn.Linear(2, 3).to(DEVICE), 2)
 
 
 def tilt(g: torch.Generator, **more: float) -> lb.LatentTilt:
