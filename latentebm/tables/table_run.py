@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,7 +201,7 @@ def _weight_table(metrics: dict[str, Any]) -> Table:
     tilt = metrics["tilt"]
     rows = [
         ["effective sample size (share of the model's rows)", f"{100 * tilt['ess']:.1f} %"],
-        ["Pareto k̂", f"{tilt['pareto_k']:.2f}"],
+        ["Pareto k̂", _tail(tilt)],
         ["cost: KL from the untilted rows (nats)", f"{tilt['kl']:.4f}"],
         ["repeated rows", f"{100 * tilt['repeated']:.1f} %"],
         *[
@@ -225,8 +226,14 @@ def _finding(metrics: dict[str, Any]) -> str:
     return f"{first['name']}: {first['untilted']['value']:.3f} before the tilt, {_interval(first['tilted'])} after it."
 
 
+def _tail(tilt: dict[str, Any]) -> str:
+    """Pareto-k̂ in print: weights of a few values have no tail to fit."""
+    k = tilt["pareto_k"]
+    return "– (no tail)" if k is None or not math.isfinite(k) else f"{k:.2f}"
+
+
 def _reliability(tilt: dict[str, Any]) -> str:
-    size = f"effective sample size {100 * tilt['ess']:.1f} % of the model's rows, Pareto k̂ {tilt['pareto_k']:.2f}"
+    size = f"effective sample size {100 * tilt['ess']:.1f} % of the model's rows, Pareto k̂ {_tail(tilt)}"
     if tilt["reliable"]:
         return f"The weights are healthy: {size}."
     return f"A few rows carry much of the weight: {size}. Ask for a smaller change, or train on more of what is rare."
@@ -235,7 +242,7 @@ def _reliability(tilt: dict[str, Any]) -> str:
 def _figure(metrics: dict[str, Any]) -> Picture:
     """Each target before and after, with its interval and what is wanted."""
     targets = metrics["targets"][:20]
-    figure, (ax,) = new_figure(6.4, 1.2 + 0.35 * len(targets))
+    figure, (ax,) = new_figure(6.4, 1.4 + 0.35 * len(targets))
     for shift, stage, colour in ((0.15, "untilted", BEFORE), (-0.15, "tilted", AFTER)):
         parts = [Measured(**t[stage]) for t in targets]
         x = np.array([p.value for p in parts])
@@ -246,8 +253,8 @@ def _figure(metrics: dict[str, Any]) -> Picture:
     if wanted:
         ax.scatter([w for w, _ in wanted], [y for _, y in wanted], marker="|", s=220, color="black", label="wanted")
     ax.set_yticks(range(len(targets)), [t["name"][:40] for t in targets][::-1])
-    ax.set_xlabel("value")
-    tidy_legend(ax)
+    ax.set(xlabel="value", ylim=(-0.5, len(targets) - 0.5))
+    tidy_legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, markerscale=0.8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
