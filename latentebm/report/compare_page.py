@@ -33,13 +33,16 @@ def write_comparison(runs: Sequence[Path | str], out: Path | str) -> Path:
 
     Raises:
         FileNotFoundError: one is no run folder.
-        ValueError: fewer than two runs, a damaged one, or `out` does not end in .html.
+        ValueError: fewer than two runs, a damaged one or one of another command, or `out` does not end in .html.
     """
     check_int("runs", len(runs), low=2, fix="pass two run folders or more")
     out = Path(out)
     if out.suffix != ".html":
         raise fail("out", "a name ending in .html", str(out), "pass for example out=compare.html")
     found = {str(run): (load_metrics(run), load_config(run)) for run in runs}
+    for run, (metrics, _) in found.items():
+        if "judged" not in metrics:
+            raise fail("runs", "runs of latentebm debias", f"another kind in {run}", "leave it out")
     with as_written(Path("metrics.json")):
         return write_text(out, render_page(_page(found)))
 
