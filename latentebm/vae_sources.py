@@ -124,7 +124,7 @@ def choose_sources(
     mixtures = {augment: MixedIn(images=learned, share=amount, augment=augment) for augment in augments}
     tried = _tried(mixtures, held_out, trial) if len(mixtures) > 1 else ()
     augment = _chosen(augments[0], tried)
-    chosen = {"reference_share": amount, "augment": augment, "mixed": mixtures[augment]}
+    chosen: dict[str, Any] = {"reference_share": amount, "augment": augment, "mixed": mixtures[augment]}
     return Sources(learn_from="both", why=why, effective_share=share, tried=tried, held_out=held_out, **chosen)
 
 

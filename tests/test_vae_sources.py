@@ -7,6 +7,8 @@ import torch
 
 from latentebm.data.augment import random_affine
 from latentebm.debiaser import Debiaser
+from latentebm.models.vae import VAE
+from latentebm.progress import silent
 from latentebm.settings.fields import DebiaserSettings
 from latentebm.training.mixed_in import MixedIn
 from latentebm.vae_sources import Sources, choose_sources
@@ -90,6 +92,19 @@ def test_positives_are_images_the_vae_has_not_seen():
     assert views.shape == (16, *learned.shape)
     assert not any(bool((view == image).all()) for view in views[:4, :10].flatten(0, 1) for image in learned)
     assert Sources().views(learned, rng()) is None
+
+
+def test_a_tilt_to_views_starts_from_them_whatever_the_biased_images():
+    images, vae = bars(40, 0).images, VAE((1, 8, 8), 2, width=16)
+    views, z = Sources(learn_from="both", augment="affine").views(images, rng()), torch.randn(50, 2, generator=rng(1))
+
+    def energies(biased, **settings):
+        method = Debiaser(folds=2, tilt_steps=10, **settings).method()
+        return method.fit(vae, images, biased, views=views, generator=rng(2), track=silent).energy(z)
+
+    one = energies(bars(60, 1).images)
+    assert torch.equal(one, energies(bars(60, 2).images[:50]))
+    assert not torch.equal(one, energies(bars(60, 1).images, clusters=0))
 
 
 @pytest.mark.parametrize(
