@@ -92,7 +92,8 @@ def plot_energies(
 
 
 def _bar(figure: Figure, drawn: QuadContourSet, axes: list[Axes]) -> None:
-    low, high = drawn.levels[0], drawn.levels[-1]
+    levels = np.asarray(drawn.levels)
+    low, high = float(levels[0]), float(levels[-1])
     ticks = [t for t in MaxNLocator(7).tick_values(low, high) if low <= t <= high]  # round numbers, so no −0.0
     figure.colorbar(drawn, ax=axes, label=LABEL, ticks=ticks)
 

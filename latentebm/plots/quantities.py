@@ -33,12 +33,13 @@ def plot_targets(targets: Sequence[Mapping[str, Any]], title: str = "", *, ax: P
     places = np.arange(len(shown))[::-1]
     figure, (panel,) = new_figure(6.4, 1.4 + 0.35 * len(shown), ax=ax)
     for shift, stage, colour in ((0.15, "untilted", BEFORE), (-0.15, "tilted", AFTER)):
-        x, low, high = (np.array([t[stage][key] for t in shown]) for key in ("value", "low", "high"))
-        ends = np.abs(np.stack([low, high]) - x)
-        panel.errorbar(x, places + shift, xerr=ends, fmt="o", color=colour, label=stage, capsize=2)
+        value, low, high = (np.array([t[stage][key] for t in shown]) for key in ("value", "low", "high"))
+        ends = np.abs(np.stack([low, high]) - value)
+        panel.errorbar(value, places + shift, xerr=ends, fmt="o", color=colour, label=stage, capsize=2)
     wanted = [(t["wanted"], y) for t, y in zip(shown, places, strict=True) if t["wanted"] is not None]
     if wanted:
-        panel.scatter(*zip(*wanted, strict=True), marker="|", s=220, color="black", label="wanted")
+        x, y = np.array(wanted).T
+        panel.scatter(x, y, marker="|", s=220, color="black", label="wanted")
     panel.set_yticks(places, verbatim([t["name"] for t in shown], longest=40))
     panel.set(xlabel="value", ylim=(-0.5, len(shown) - 0.5))
     tidy_legend(panel, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, markerscale=0.8, frameon=False)
