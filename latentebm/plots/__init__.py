@@ -12,6 +12,8 @@ from latentebm.plots.measures import (
     plot_study,
     plot_training,
 )
+from latentebm.plots.missingness import plot_imputed, plot_missingness
+from latentebm.plots.quantities import plot_targets
 
 __all__ = [
     "Plane",
@@ -25,13 +27,16 @@ __all__ = [
     "plot_energy",
     "plot_energy_curve",
     "plot_image_grid",
+    "plot_imputed",
     "plot_latents",
     "plot_methods",
+    "plot_missingness",
     "plot_overlay",
     "plot_particle_flow",
     "plot_paths",
     "plot_share_intervals",
     "plot_shares",
     "plot_study",
+    "plot_targets",
     "plot_training",
 ]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from latentebm.plots.latents import Plane, label_plane
-from latentebm.plots.style import AFTER, COLOURS, dots, new_figure, tidy_legend
+from latentebm.plots.lettering import drawable, fonts, verbatim
+from latentebm.plots.style import AFTER, COLOURS, Place, dots, many, new_figure, tidy_legend
 
 __all__ = ["plot_calibration", "plot_energies", "plot_energy", "plot_paths"]
 
@@ -26,49 +29,84 @@ SMOOTHING = 0.8  # cells: closes the gaps of sparsely filled cells and leaves th
 _Map = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
+@fonts()
 def plot_energy(
-    plane: Plane, base: Tensor, energy: Tensor, draws: Tensor, title: str, bins: int = 60, shown: int = 400
+    plane: Plane,
+    base: Tensor,
+    energy: Tensor,
+    draws: Tensor,
+    title: str = "",
+    bins: int = 60,
+    shown: int = 400,
+    *,
+    ax: Place = None,
 ) -> Figure:
     r"""Map of the tilt over a plane: energy of the base draws that fall in each cell, and some tilted draws.
 
     A cell's value is the effective energy of the base draws (K, d), with energies (K,) in nats, that project there,
     :math:`-\log \mathrm{mean}\, e^{-E}`; in two dimensions that is E itself.
     """
-    figure, (ax,) = new_figure(5.8, 4.6, title)
+    figure, (place,) = new_figure(5.8, 4.6, ax=ax)
     cells = _map(plane, base, energy, bins)
-    figure.colorbar(_contour(ax, cells, _levels([cells])), ax=ax, label=LABEL, format="%.1f")
+    _bar(figure, _contour(place, cells, _levels([cells])), [place])
     style = {"s": 6, "color": "white", "edgecolors": "black", "linewidths": 0.4}
-    dots(ax, plane(draws[:shown]), label="tilted draws", **style)
-    # Above the map, of which it would hide a corner.
-    tidy_legend(ax, loc="lower right", bbox_to_anchor=(1.01, 0.99), frameon=False)
-    label_plane(ax, plane, "")
+    dots(place, plane(draws[:shown]), label="tilted draws", **style)
+    # Above the map, of which it would hide a corner, and the title above both.
+    tidy_legend(place, loc="lower right", bbox_to_anchor=(1.01, 0.99), frameon=False)
+    if title:
+        place.set_title(drawable(title), fontsize=10, pad=20)
+    label_plane(place, plane)
     return figure
 
 
+@fonts()
 def plot_energies(
-    plane: Plane, base: Tensor, energies: Mapping[str, Tensor], title: str, *, columns: int = 3, bins: int = 50
+    plane: Plane,
+    base: Tensor,
+    energies: Mapping[str, Tensor],
+    title: str = "",
+    *,
+    columns: int = 3,
+    bins: int = 50,
+    ax: Place = None,
 ) -> Figure:
     """Maps of the energies (K,) in nats that several tilts give base draws (K, d), in one scale, each of mean zero."""
     columns = min(columns, len(energies))
     rows = math.ceil(len(energies) / columns)
-    width, height = 0.9 + 2.7 * columns, 0.4 + 2.7 * rows
-    figure, axes = new_figure(width, height, title, rows, columns, sharex=True, sharey=True)
+    width, height = 0.9 + 1.95 * columns, 0.4 + 2.0 * rows
+    figure, axes = new_figure(width, height, title, rows, columns, ax=ax, sharex=True, sharey=True)
     maps = [_map(plane, base, energy - energy.mean(), bins) for energy in energies.values()]
     levels = _levels(maps, tail=0.06)  # the strongest tilt's extremes would leave the others flat
-    for ax, name, cells in zip(axes, energies, maps, strict=False):
-        drawn = _contour(ax, cells, levels)
-        ax.set_title(name, fontsize=9)
-    for place in range(len(maps), len(axes)):
-        axes[place].set_axis_off()
-        axes[place - columns].tick_params(labelbottom=True)
-    figure.colorbar(drawn, ax=axes, label=LABEL, format="%.1f")
-    figure.supxlabel(plane.labels[0], fontsize=10)
-    figure.supylabel(plane.labels[1], fontsize=10)
+    for k, (panel, name, cells) in enumerate(zip(axes, energies, maps, strict=False)):
+        drawn = _contour(panel, cells, levels)
+        panel.set_title(verbatim([name], longest=24)[0], fontsize=9)
+        if k + columns >= len(maps):
+            panel.set_xlabel(plane.labels[0], fontsize=9)
+            panel.tick_params(labelbottom=True)
+        if k % columns == 0:
+            panel.set_ylabel(plane.labels[1], fontsize=9)
+    for unused in axes[len(maps) :]:
+        unused.set_axis_off()
+    _bar(figure, drawn, axes)
     return figure
 
 
+def _bar(figure: Figure, drawn: QuadContourSet, axes: list[Axes]) -> None:
+    levels = np.asarray(drawn.levels)
+    low, high = float(levels[0]), float(levels[-1])
+    ticks = [t for t in MaxNLocator(7).tick_values(low, high) if low <= t <= high]  # round numbers, so no −0.0
+    figure.colorbar(drawn, ax=axes, label=LABEL, ticks=ticks)
+
+
+@fonts()
 def plot_paths(
-    plane: Plane, trace: Tensor, title: str, *, base: Tensor | None = None, energy: Tensor | None = None
+    plane: Plane,
+    trace: Tensor,
+    title: str = "",
+    *,
+    base: Tensor | None = None,
+    energy: Tensor | None = None,
+    ax: Place = None,
 ) -> Figure:
     """Paths of chains (T, chains, d) in a plane, from open circles to filled ones.
 
@@ -80,18 +118,17 @@ def plot_paths(
         >>> len(plot_paths(Plane(z.flatten(0, 1)), z, "three walks").axes[0].lines)  # a path and its two ends each
         9
     """
-    figure, (ax,) = new_figure(5.2 if base is None else 5.8, 4.4)
+    figure, (place,) = new_figure(5.2 if base is None else 5.8, 4.4, title, ax=ax)
     if base is not None and energy is not None:
         cells = _map(plane, base, energy, 60)
-        drawn = _contour(ax, cells, _levels([cells]), cmap="Greys_r")
-        figure.colorbar(drawn, ax=ax, label=LABEL, format="%.1f")
+        _bar(figure, _contour(place, cells, _levels([cells]), cmap="Greys_r"), [place])
     for c in range(trace.shape[1]):
         path = plane(trace[:, c])
         colour = COLOURS[c % len(COLOURS)]
-        ax.plot(*path.T, lw=0.9, alpha=0.8, color=colour)
-        ax.plot(*path[0], "o", ms=6, mfc="white", color=colour)
-        ax.plot(*path[-1], "o", ms=6, color=colour)
-    label_plane(ax, plane, title)
+        place.plot(*path.T, lw=0.9, alpha=0.8, color=colour)
+        place.plot(*path[0], "o", ms=6, mfc="white", color=colour)
+        place.plot(*path[-1], "o", ms=6, color=colour)
+    label_plane(place, plane)
     return figure
 
 
@@ -118,8 +155,14 @@ def _contour(ax: Axes, cells: _Map, levels: np.ndarray, cmap: str = "viridis") -
     return ax.contourf(x, y, value, levels=levels, cmap=cmap, extend="both")
 
 
+@fonts()
 def plot_calibration(
-    log_ratio: Tensor, energies: Mapping[str, Tensor], penalties: Mapping[str, float], title: str
+    log_ratio: Tensor,
+    energies: Mapping[str, Tensor],
+    penalties: Mapping[str, float],
+    title: str = "",
+    *,
+    ax: Place = None,
 ) -> Figure:
     r"""Fitted log-weights −E against the true log-ratio, with the optimum of the penalised Jensen objective.
 
@@ -128,21 +171,27 @@ def plot_calibration(
     At some points stand log q_ref/p_0 (N,) and fitted energies (N,), in nats, with one panel for each name. `penalties`
     are the λ of those fitted by the Jensen objective, whose optimum and bounds ±1/(2λ) are drawn.
     """
-    figure, axes = new_figure(0.6 + 2.9 * len(energies), 3.4, title, columns=len(energies), sharex=True, sharey=True)
+    rows, columns = many(len(energies))
+    shared: dict[str, Any] = {"ax": ax, "sharex": True, "sharey": True}
+    figure, axes = new_figure(0.6 + 2.1 * columns, 0.4 + 2.6 * rows, title, rows, columns, **shared)
+    for unused in axes[len(energies) :]:
+        unused.set_axis_off()
     r = log_ratio.cpu().numpy()
     low, high = np.quantile(r, SPAN)
     line = np.linspace(low, high, 200)
-    for ax, (name, energy) in zip(axes, energies.items(), strict=True):
-        ax.plot(line, line, color="black", ls="--", lw=1.2, label="true log-ratio")
+    for k, (panel, (name, energy)) in enumerate(zip(axes, energies.items(), strict=False)):
+        panel.plot(line, line, color="black", ls="--", lw=1.2, label="true log-ratio")
         if name in penalties:
             bound = 1 / (2 * penalties[name])
-            ax.plot(line, bound * np.tanh(line / 2), color="#D55E00", lw=1.3, zorder=3, label="Jensen optimum")
-            ax.axhspan(-bound, bound, color="#D55E00", alpha=0.07, lw=0)
-        _quantiles(ax, r, -energy.detach().cpu().numpy(), np.linspace(low, high, GROUPS + 1))
-        ax.set_xlabel(r"true $\log q_{ref}/p_0$ (nats)", fontsize=9)
-        ax.set_title(name, fontsize=9)
-    axes[0].set_ylabel("fitted log-weight −E (nats)")
-    tidy_legend(axes[0], loc="lower right", markerscale=1)
+            panel.plot(line, bound * np.tanh(line / 2), color="#D55E00", lw=1.3, zorder=3, label="Jensen optimum")
+            panel.axhspan(-bound, bound, color="#D55E00", alpha=0.07, lw=0)
+        _quantiles(panel, r, -energy.detach().cpu().numpy(), np.linspace(low, high, GROUPS + 1))
+        panel.set_xlabel(r"true $\log q_{ref}/p_0$ (nats)", fontsize=9)
+        panel.set_title(verbatim([name], longest=24)[0], fontsize=9)
+        if k % columns == 0:
+            panel.set_ylabel("fitted log-weight −E (nats)", fontsize=9)
+    first = max(range(len(energies)), key=lambda k: len(axes[k].lines))  # the one with every kind of line
+    tidy_legend(axes[first], loc="lower right", markerscale=1)
     return figure
 
 

@@ -12,39 +12,45 @@ from torch import Tensor
 
 from latentebm.checks import check_int, fail
 from latentebm.files import write_atomic
-from latentebm.plots.style import AFTER, BEFORE, COLOURS, new_figure
+from latentebm.plots.lettering import fonts, verbatim
+from latentebm.plots.style import AFTER, BEFORE, COLOURS, Place, new_figure
 
 __all__ = ["animate_density", "plot_density_flow", "plot_energy_curve", "plot_particle_flow"]
 
 
-def plot_energy_curve(x: Tensor, energies: dict[str, Tensor], exact: Tensor, title: str) -> Figure:
+@fonts()
+def plot_energy_curve(
+    x: Tensor, energies: dict[str, Tensor], exact: Tensor, title: str = "", *, ax: Place = None
+) -> Figure:
     """Learned energies by name, at most eight, beside the exact −log p of the data, each with its minimum at zero.
 
     All are (N,) in nats, at places x (N,) on a line.
     """
-    figure, (ax,) = new_figure(5.6, 3.8)
-    place, least = x.cpu().numpy(), float(exact.min())
-    ax.plot(place, (exact - least).cpu().numpy(), color="black", lw=2.5, ls="--", label="data, −log p")
-    for (name, energy), colour in zip(energies.items(), COLOURS, strict=False):
-        ax.plot(place, (energy - energy.min()).detach().cpu().numpy(), color=colour, lw=1.8, label=name)
-    ax.set_ylim(-0.3, min(float((exact - least).max()), 15.0) * 1.05)
-    ax.set(xlabel="x", ylabel="energy above its minimum (nats)")
-    ax.legend(fontsize=8)
-    ax.set_title(title, fontsize=10)
+    figure, (panel,) = new_figure(5.6, 3.8, title, ax=ax)
+    places, least = x.cpu().numpy(), float(exact.min())
+    panel.plot(places, (exact - least).cpu().numpy(), color="black", lw=2.5, ls="--", label="data, −log p")
+    for name, energy, colour in zip(verbatim(list(energies)), energies.values(), COLOURS, strict=False):
+        panel.plot(places, (energy - energy.min()).detach().cpu().numpy(), color=colour, lw=1.8, label=name)
+    panel.set_ylim(-0.3, min(float((exact - least).max()), 15.0) * 1.05)
+    panel.set(xlabel="x", ylabel="energy above minimum (nats)")
+    panel.legend(fontsize=8)
     return figure
 
 
-def plot_particle_flow(trace: Tensor, title: str, *, shown: int = 60) -> Figure:
+@fonts()
+def plot_particle_flow(trace: Tensor, title: str = "", *, shown: int = 60, ax: Place = None) -> Figure:
     """Paths of one-dimensional chains, (T, chains, 1) or (T, chains), over their steps."""
     paths = _line(trace)
-    figure, (ax,) = new_figure(5.6, 3.8)
-    ax.plot(paths[:, :shown], color=AFTER, lw=0.7, alpha=0.45)
-    ax.set(xlabel="chain step", ylabel="x")
-    ax.set_title(title, fontsize=10)
+    figure, (panel,) = new_figure(5.6, 3.8, title, ax=ax)
+    panel.plot(paths[:, :shown], color=AFTER, lw=0.7, alpha=0.45)
+    panel.set(xlabel="chain step", ylabel="x")
     return figure
 
 
-def plot_density_flow(trace: Tensor, data: Tensor, title: str, *, frames: int = 5, bins: int = 50) -> Figure:
+@fonts()
+def plot_density_flow(
+    trace: Tensor, data: Tensor, title: str = "", *, frames: int = 5, bins: int = 50, ax: Place = None
+) -> Figure:
     """Histograms of all chains, (T, chains, 1) or (T, chains), at evenly spaced steps, over that of the data (N,).
 
     Example:
@@ -56,20 +62,24 @@ def plot_density_flow(trace: Tensor, data: Tensor, title: str, *, frames: int = 
     paths, points = _line(trace), data.flatten().cpu().numpy()
     steps = np.unique(np.linspace(0, len(paths) - 1, check_int("frames", frames)).round().astype(int))
     edges = np.histogram_bin_edges(np.append(paths, points), bins)
-    figure, axes = new_figure(5.6, 1.1 * len(steps) + 0.8, title, len(steps), sharex=True, sharey=True)
-    for ax, step in zip(axes, steps, strict=True):
-        _histograms(ax, paths[step], points, edges)
-        ax.set_ylabel(f"step {step}", fontsize=8)
-        ax.set_yticks([])
-    figure.axes[0].legend(fontsize=8, loc="upper right")
-    figure.axes[-1].set_xlabel("x")
+    figure, axes = new_figure(5.6, 1.1 * len(steps) + 0.8, title, len(steps), ax=ax, sharex=True, sharey=True)
+    for panel, step in zip(axes, steps, strict=True):
+        _histograms(panel, paths[step], points, edges)
+        panel.set_ylabel(f"step {step}", fontsize=8)
+        panel.set_yticks([])
+    axes[0].legend(fontsize=8, loc="upper right")
+    axes[-1].set_xlabel("x")
     return figure
 
 
-def animate_density(trace: Tensor, data: Tensor, path: Path | str, *, fps: int = 8, bins: int = 50) -> Path:
+@fonts()
+def animate_density(
+    trace: Tensor, data: Tensor, path: Path | str, *, fps: int = 8, bins: int = 50, ax: Place = None
+) -> Path:
     """Write the histogram of all chains, (T, chains, 1) or (T, chains), over that of the data, as a GIF.
 
-    It has one frame per step, `fps` per second, and is written whole or not at all.
+    It has one frame per step, `fps` per second, and is written whole or not at all; with `ax`, the film is of the whole
+    figure they belong to.
 
     Example:
         >>> import tempfile, torch
@@ -80,14 +90,14 @@ def animate_density(trace: Tensor, data: Tensor, path: Path | str, *, fps: int =
     paths, points = _line(trace), data.flatten().cpu().numpy()
     edges = np.histogram_bin_edges(np.append(paths, points), bins)
     tallest = 1.15 * max(np.histogram(v, edges, density=True)[0].max() for v in (*paths, points))
-    figure, (ax,) = new_figure(4.8, 3.0)
+    figure, (panel,) = new_figure(4.8, 3.0, ax=ax)
 
     def draw(step: int) -> list[Axes]:
-        ax.clear()
-        _histograms(ax, paths[step], points, edges)
-        ax.set(ylim=(0, tallest), xlabel="x", ylabel="density", title=f"step {step} of {len(paths) - 1}")
-        ax.legend(fontsize=8, loc="upper right")
-        return [ax]
+        panel.clear()
+        _histograms(panel, paths[step], points, edges)
+        panel.set(ylim=(0, tallest), xlabel="x", ylabel="density", title=f"step {step} of {len(paths) - 1}")
+        panel.legend(fontsize=8, loc="upper right")
+        return [panel]
 
     film = FuncAnimation(figure, draw, frames=len(paths), blit=False)
     return write_atomic(path, lambda p: film.save(str(p), writer=PillowWriter(fps=fps)))

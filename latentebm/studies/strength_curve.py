@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from latentebm import plots
 from latentebm.checks import check_int
 from latentebm.evaluation.metrics import NEIGHBOURS
+from latentebm.plots.style import Place
 from latentebm.progress import Track, silent
 from latentebm.studies.reopen import PANELS, OpenRun
 
@@ -47,8 +48,8 @@ def strength_curve(
     return pd.DataFrame(rows)
 
 
-def plot_strength(table: pd.DataFrame) -> Figure:
-    """Draw the rows that `strength_curve` gave.
+def plot_strength(table: pd.DataFrame, title: str = "", *, ax: Place = None) -> Figure:
+    """Draw the rows that `strength_curve` gave; the title says where balance is best, by default.
 
     Example:
         >>> table = pd.DataFrame({"strength": [0, 1], "tv": [0.2, 0.0], **{c: [1, 2] for c in ("frechet", "coverage")}})
@@ -57,5 +58,5 @@ def plot_strength(table: pd.DataFrame) -> Figure:
     """
     mean = table.groupby("strength")[["tv", "ess"]].mean()
     best = mean["tv"].idxmin()
-    title = f"Balance is best at strength {best:g}, where the ESS is {100 * mean.loc[best, 'ess']:.0f} %"
-    return plots.plot_study(table, "strength", PANELS, before={}, title=title, x_label="strength λ")
+    found = f"Balance is best at strength {best:g}, where the ESS is {100 * mean.loc[best, 'ess']:.0f} %"
+    return plots.plot_study(table, "strength", PANELS, before={}, title=title or found, x_label="strength λ", ax=ax)

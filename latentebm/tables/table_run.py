@@ -16,13 +16,12 @@ import pandas as pd
 from latentebm.checks import check_int, check_number, fail
 from latentebm.disk.manifest import add_files
 from latentebm.files import write_atomic, write_json, write_text
-from latentebm.plots.style import AFTER, BEFORE, new_figure, tidy_legend
+from latentebm.plots import plot_targets
 from latentebm.report.page import Page, Picture, render_page
 from latentebm.report.run_tables import Table
 from latentebm.tables.table_code import FEWEST_ROWS
 from latentebm.tables.table_debiaser import TableDebiaser
 from latentebm.tables.table_measures import (
-    Measured,
     association_distance,
     marginal_distances,
     measured,
@@ -242,19 +241,7 @@ def _reliability(tilt: dict[str, Any]) -> str:
 def _figure(metrics: dict[str, Any]) -> Picture:
     """Each target before and after, with its interval and what is wanted."""
     targets = metrics["targets"][:20]
-    figure, (ax,) = new_figure(6.4, 1.4 + 0.35 * len(targets))
-    for shift, stage, colour in ((0.15, "untilted", BEFORE), (-0.15, "tilted", AFTER)):
-        parts = [Measured(**t[stage]) for t in targets]
-        x = np.array([p.value for p in parts])
-        ends = np.abs(np.array([[p.low for p in parts], [p.high for p in parts]]) - x)
-        y = np.arange(len(parts))[::-1] + shift
-        ax.errorbar(x, y, xerr=ends, fmt="o", color=colour, label=stage, capsize=2)
-    wanted = [(t["wanted"], len(targets) - 1 - i) for i, t in enumerate(targets) if t["wanted"] is not None]
-    if wanted:
-        ax.scatter([w for w, _ in wanted], [y for _, y in wanted], marker="|", s=220, color="black", label="wanted")
-    ax.set_yticks(range(len(targets)), [t["name"][:40] for t in targets][::-1])
-    ax.set(xlabel="value", ylim=(-0.5, len(targets) - 0.5))
-    tidy_legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, markerscale=0.8)
+    figure = plot_targets(targets)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
