@@ -5,23 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from latentebm import sampling
-from latentebm.checks import check_choice, check_int, check_number, fail
-from latentebm.data.augment import AUGMENTATIONS
 from latentebm.devices import pick_device
-from latentebm.models.likelihoods import LIKELIHOODS
 from latentebm.models.networks import make_network
 from latentebm.registry import Option, Registry, restored
 from latentebm.sampling.named import named_sampler
 from latentebm.settings.declaration import settings_of
-from latentebm.settings.fields import DebiaserSettings
+from latentebm.settings.fields import DebiaserSettings, check_alone
 from latentebm.tilting.method import TiltMethod
 from latentebm.tilting.objectives import OBJECTIVES
 from latentebm.tilting.spaces import SPACES
-from latentebm.training.fit_vae import PRECISIONS
 
 __all__ = ["check_settings", "chosen_method", "chosen_sampler", "kl_weight"]
 
-LEARN_FROM = ("auto", "biased", "both")
 # Classes whose objects a config file can hold.
 SAMPLING = ("SNIS", "Rejection", "ISIR", "Langevin", "HMC", "NUTS", "ULA", "MALA", "SGLD", "ImproperSGLD", "RandomWalk")
 HARD = ("PCN", "PCNL", "EllipticalSlice", "TemperedSMC", "ParallelTempering", "Auto")
@@ -40,14 +35,8 @@ def check_settings(settings: DebiaserSettings) -> None:
         Traceback (most recent call last):
         ValueError: epochs: expected a whole number of at least 1, got 0; pass epochs=1 or more
     """
-    for name in ("latent_dim", "epochs"):
-        check_int(name, getattr(settings, name))
-    check_int("seed", settings.seed, low=0)
-    check_number("kl_weight", kl_weight(settings), low=0, open_low=True)
+    check_alone(settings)
     make_network(settings.network, settings.width)
-    check_choice("likelihood", settings.likelihood, LIKELIHOODS)
-    check_choice("precision", settings.precision, PRECISIONS)
-    _check_sources(settings)
     pick_device(settings.device)
     chosen_method(settings)
     chosen_sampler(settings, 1)
@@ -93,17 +82,6 @@ def kl_weight(settings: DebiaserSettings) -> float:
         (1.5, 2.0)
     """
     return (1.0 if settings.latent_dim <= 3 else 1.5) if settings.kl_weight is None else settings.kl_weight
-
-
-def _check_sources(settings: DebiaserSettings) -> None:
-    """Refuse a share or an augmentation outside its range, or one that nothing would read."""
-    check_choice("learn_from", settings.learn_from, LEARN_FROM)
-    check_choice("augment", settings.augment, ("auto", *AUGMENTATIONS))
-    if settings.reference_share != "auto":
-        check_number("reference_share", settings.reference_share, low=0, high=0.99, open_low=True)
-    for name in ("reference_share", "augment"):
-        if settings.learn_from == "biased" and getattr(settings, name) != "auto":
-            raise fail(name, "auto with learn_from=biased", repr(getattr(settings, name)), "pass learn_from=both")
 
 
 def _chosen(settings: DebiaserSettings, choices: Registry) -> Any:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -30,6 +29,7 @@ from latentebm.rng import seeded, stream
 from latentebm.sampling import SNIS, Draws
 from latentebm.sampling.split import draw_split
 from latentebm.settings.declaration import described, setting
+from latentebm.settings.estimator import Estimator
 from latentebm.settings.fields import DebiaserSettings
 from latentebm.tilting.method import TiltMethod
 from latentebm.training.fit import FitResult
@@ -44,7 +44,7 @@ ImageData = np.ndarray | Tensor | Dataset[Any] | StoredImages
 
 @described
 @dataclass(kw_only=True, eq=False, repr=False)
-class Debiaser(DebiaserSettings, BaseEstimator):
+class Debiaser(DebiaserSettings, Estimator):
     r"""Learns a biased generator, tilts it to a small unbiased reference, and draws from the result.
 
     .. math:: p_E(z) \propto e^{-E(z)}\, N(z; 0, I), \qquad

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ampute"]
 
+KINDS, DIRECTIONS = ("hard", "probit", "logistic"), ("high", "low", "tails", "middle")
 MECHANISMS = ("mcar", "mar", "self-masking", "column-driven", "by-class")
 
 
@@ -61,6 +62,8 @@ def ampute(
     Example: latentebm ampute patients.csv --mechanism self-masking --column income --rate 0.3 --out holed.csv
     """
     check_choice("--mechanism", mechanism, MECHANISMS)
+    check_choice("kind", kind, KINDS)
+    check_choice("direction", direction, DIRECTIONS)
     check_outputs(file, out, [], overwrite)
     from latentebm.missing.mechanisms import make_missing
 

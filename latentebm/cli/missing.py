@@ -37,6 +37,11 @@ __all__ = ["impute"]
 
 DEEP = ("miwae", "not-miwae")
 METHODS = (*DEEP, "mean", "knn", "iterative")
+CHOICES = {
+    "missing_model": ("self-masking", "self-masking-known", "agnostic"),
+    "direction": ("high", "low"),
+    "decoder": ("mlp", "linear"),
+}
 
 
 @errors_exit()
@@ -70,6 +75,8 @@ def impute(
     Example: latentebm impute patients.csv --method not-miwae --direction high --out patients-complete.csv
     """
     check_choice("--method", method, METHODS)
+    for name, value in {"missing_model": missing_model, "direction": direction, "decoder": decoder}.items():
+        check_choice(name, value, CHOICES[name])
     page, copies = _page(out, report), _copies(out, multiple, method)
     check_outputs(file, out, [page, *copies], overwrite)
     import pandas as pd

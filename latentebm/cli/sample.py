@@ -8,11 +8,13 @@ from typing import Annotated, Any, Optional
 import typer
 from rich.markup import escape
 
-from latentebm.checks import fail
+from latentebm.checks import check_choice, check_int, check_number, fail
 from latentebm.cli.console import bars, console, errors_exit
+from latentebm.settings.fields import SAMPLERS
 
 __all__ = ["report", "sample"]
 
+FORMATS = ("npz", "png", "npy")
 IN_ONE_FILE = 100_000  # most images that go into one .npz unless it is asked for
 
 
@@ -51,6 +53,7 @@ def sample(
     The .npz holds images (n, C, H, W) in [0, 1], latent (n, d) and log_weight (n,). Shards hold uint8 pixels, are
     written whole, and are drawn from streams of their own: after an interruption the same command goes on.
     """
+    _check(n, form, shard_size, strength, sampler, seed)
     form = _form(out, form, n)
     out = Path("samples" if form else "samples.npz") if out is None else out
     if form is None and out.exists() and not overwrite:
@@ -81,6 +84,19 @@ def sample(
         else:
             stream_samples(model, n, out, form=form, size=shard_size, overwrite=overwrite, **drawn, track=track)
     console.print(f"{n:,} images in [bold]{escape(str(out))}[/bold]", highlight=False)
+
+
+def _check(n: int, form: str | None, shard_size: int, strength: float, sampler: str | None, seed: int | None) -> None:
+    """Refuse what the options alone show to be wrong, before torch is imported."""
+    check_int("n", n)
+    check_int("size", shard_size)
+    check_number("strength", strength, low=0, high=1.5)
+    if form is not None:
+        check_choice("format", form, FORMATS)
+    if sampler is not None:
+        check_choice("sampler", sampler, SAMPLERS)
+    if seed is not None:
+        check_int("seed", seed, low=0)
 
 
 def _form(out: Path | None, form: str | None, n: int) -> str | None:

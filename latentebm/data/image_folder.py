@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.transforms.functional import resize
 
 from latentebm.checks import check_int, fail
 from latentebm.data.labelled import Images, StoredSet
@@ -97,6 +96,8 @@ def _read(file: str) -> Tensor:
 
 
 def _resized(images: Tensor, side: int) -> Tensor:
+    from torchvision.transforms.functional import resize  # here, since torchvision takes a second
+
     return resize(images, [side, side], antialias=True)
 
 

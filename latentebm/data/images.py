@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision import datasets
-from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from latentebm.checks import fail
 from latentebm.data.formats.array_files import mapped_npy, mapped_npz, read_npz
@@ -33,7 +31,7 @@ from latentebm.files import sha256, write_atomic
 
 __all__ = ["Images", "as_data", "as_images", "load_images", "load_npz", "open_images"]
 
-TORCHVISION = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}
+TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # our names and its classes, imported when used
 
 
 def as_images(images: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None, name: str = "images") -> Images:
@@ -183,9 +181,11 @@ def _torchvision(data: str, root: Path | str | None, train: bool) -> Images:
     root = root or os.environ.get("LATENTEBM_DATA")
     if root is None and data == "mnist":
         return _shipped_mnist("train" if train else "t10k")
+    from torchvision import datasets
+
     folder = Path(root) if root is not None else _cache()
     try:
-        dataset = TORCHVISION[data](str(folder), train=train, download=True)
+        dataset = getattr(datasets, TORCHVISION[data])(str(folder), train=train, download=True)
     except (RuntimeError, OSError) as error:
         got = f"data: expected {data} in {folder} or a network to download it, got {error}"
         raise FileNotFoundError(f"{got}; set LATENTEBM_DATA, or data_root, to a folder that has it") from error
@@ -197,6 +197,8 @@ def _cache() -> Path:
 
 
 def _shipped_mnist(part: str) -> Images:
+    from torchvision.datasets.mnist import read_image_file, read_label_file
+
     images = _unpacked(f"MNIST/raw/{part}-images-idx3-ubyte.gz", read_image_file)
     labels = _unpacked(f"MNIST/raw/{part}-labels-idx1-ubyte.gz", read_label_file)
     return Images(images.unsqueeze(1), labels, tuple(map(str, range(10))))

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
 from latentebm.checks import fail
 
@@ -90,7 +89,13 @@ def rgb_file(file: str) -> Tensor:
         ValueError: a file of several frames, or of pixels that 16 bits do not hold.
     """
     with Image.open(file) as opened:
-        return pil_to_tensor(_flat(opened).convert("RGB"))
+        return _tensor(_flat(opened).convert("RGB"))
+
+
+def _tensor(image: Image.Image) -> Tensor:
+    from torchvision.transforms.functional import pil_to_tensor  # here, since torchvision takes a second
+
+    return pil_to_tensor(image)
 
 
 def _flat(opened: Image.Image) -> Image.Image:
@@ -132,7 +137,7 @@ def item_pixels(item: Any, name: str) -> Tensor:
         item = item[0]
     if isinstance(item, Image.Image):
         image = _flat(item)
-        return pil_to_tensor(image.convert("L" if image.mode in ("L", "1") else "RGB"))
+        return _tensor(image.convert("L" if image.mode in ("L", "1") else "RGB"))
     if not isinstance(item, Tensor | np.ndarray):
         raise fail(name, "a tensor, an array or a PIL image", type(item).__name__, "return one from __getitem__")
     # A copy: rows of a mapped array cannot be written, which torch warns of.

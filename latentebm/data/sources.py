@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.functional import resize
 
 from latentebm.checks import fail
 from latentebm.data.labelled import Images, StoredSet
@@ -35,6 +34,8 @@ class FileImages(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, row: int) -> tuple[Tensor, int]:
         image = rgb_file(self.files[row].decode())
         if self.side is not None:
+            from torchvision.transforms.functional import resize  # here, since torchvision takes a second
+
             image = resize(image, [self.side, self.side], antialias=True)
         return image, int(self.labels[row])
 

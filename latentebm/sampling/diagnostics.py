@@ -6,7 +6,6 @@ import math
 from typing import NamedTuple
 
 import torch
-from arviz_stats.base import array_stats
 from torch import Tensor
 
 from latentebm.checks import check_finite, check_int, check_rng, fail
@@ -132,4 +131,6 @@ def _per_coordinate(trace: Tensor, statistic: str, **options: object) -> Tensor:
     if trace.ndim < 2 or trace.shape[0] < 4:
         raise fail("trace", "shape (draws, chains, …) with 4 draws or more", tuple(trace.shape), "keep a longer path")
     paths = trace.detach().double().cpu().numpy()
+    from arviz_stats.base import array_stats  # here, since it takes half a second
+
     return torch.as_tensor(getattr(array_stats, statistic)(paths, chain_axis=1, draw_axis=0, **options))

@@ -7,8 +7,6 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
-from sklearn.base import clone
 from torch import Tensor
 
 from latentebm.checks import check_finite, check_int, check_points, check_rng, fail
@@ -143,6 +141,8 @@ def classifier_test(
         >>> classifier_test(x, y, generator=g).p_value > 0.05, classifier_test(x, 1.5 * y, generator=g).p_value
         (True, 0.001)
     """
+    from scipy.stats import rankdata  # here, since it takes a second
+
     check_int("permutations", permutations)
     check_int("folds", folds, low=2)
     check_rng(generator)
@@ -182,6 +182,8 @@ def _radial(pooled: Tensor, generator: torch.Generator) -> Scores:
 
 def _estimator(pooled: Tensor, classifier: Any) -> Scores:
     """A scikit-learn classifier, fitted to every labelling in turn."""
+    from sklearn.base import clone
+
     points = pooled.numpy()
 
     def scores(rest: Tensor, first: Tensor, part: Tensor) -> Tensor:

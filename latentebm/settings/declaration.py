@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-__all__ = ["PANELS", "Declared", "described", "setting", "settings_of"]
+from latentebm.checks import check_choice, check_int, check_number
+
+__all__ = ["PANELS", "Declared", "check_plain", "described", "setting", "settings_of"]
 
 PANELS = ("Data", "Model", "Tilt", "Draws", "Run")
 T = TypeVar("T")
@@ -25,6 +27,8 @@ class Declared:
         help: what it is, in one sentence.
         panel: heading it stands under in ``--help``.
         of: choice and field that it sets, such as ``objective.penalty``; empty for none.
+        names: what a text may be; empty for any.
+        low: least number, itself allowed for whole ones and zero; None for any.
     """
 
     name: str
@@ -33,9 +37,14 @@ class Declared:
     help: str
     panel: str
     of: str
+    names: tuple[str, ...] = ()
+    low: float | None = None
 
 
-def setting(default: Any, help: str, panel: str, *, kind: type | None = None, of: str = "") -> Any:  # noqa: A002
+def setting(
+    default: Any, help: str, panel: str, *, kind: type | None = None, of: str = "",  # noqa: A002
+    names: tuple[str, ...] = (), low: float | None = None,
+) -> Any:  # fmt: skip
     """A dataclass field that declares a setting; see `Declared` for the arguments.
 
     Raises:
@@ -50,9 +59,8 @@ def setting(default: Any, help: str, panel: str, *, kind: type | None = None, of
     """
     if default is None and kind is None:
         raise TypeError(f"kind: expected a type for a setting without default, got none; declare it ({help})")
-    return dataclasses.field(
-        default=default, metadata={"kind": kind or type(default), "help": help, "panel": panel, "of": of}
-    )
+    more = {"panel": panel, "of": of, "names": names, "low": low}
+    return dataclasses.field(default=default, metadata={"kind": kind or type(default), "help": help, **more})
 
 
 def settings_of(declaring: type) -> Iterator[Declared]:
@@ -66,6 +74,30 @@ def settings_of(declaring: type) -> Iterator[Declared]:
     for field in dataclasses.fields(declaring):
         if "help" in field.metadata:
             yield Declared(field.name, field.default, **field.metadata)
+
+
+def check_plain(settings: Any) -> None:
+    """Check the names and numbers of settings each by itself, as they were declared, before anything is imported.
+
+    Raises:
+        ValueError: a name is none of those declared, or a number is too low.
+
+    Example:
+        >>> from latentebm.settings.fields import DebiaserSettings
+        >>> check_plain(DebiaserSettings(sampler="mla"))
+        Traceback (most recent call last):
+        ValueError: sampler: expected one of snis, langevin, mala, pmc, hmc, nuts, auto, got 'mla'; pass for example ...
+    """
+    for declared in settings_of(type(settings)):
+        value = getattr(settings, declared.name)
+        if declared.names and isinstance(value, str):
+            check_choice(declared.name, value, declared.names)
+        if declared.low is None or value is None:
+            continue
+        if declared.kind is int:
+            check_int(declared.name, value, low=int(declared.low))
+        else:
+            check_number(declared.name, value, low=declared.low)
 
 
 def described(declaring: type[T]) -> type[T]:

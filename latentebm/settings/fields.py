@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from latentebm.checks import check_int, check_number, fail
 from latentebm.registry import stored
-from latentebm.settings.declaration import setting, settings_of
+from latentebm.settings.declaration import check_plain, setting, settings_of
 from latentebm.settings.values import OfReference, Uniform, parse_classes, parse_proportions, parse_target
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from latentebm.tilting.objectives import Objective
     from latentebm.tilting.spaces import Space
 
-__all__ = ["DebiaserSettings", "Settings"]
+__all__ = ["OBJECTIVES", "SAMPLERS", "DebiaserSettings", "Settings", "check_alone"]
 
 DATA, MODEL, TILT, DRAWS, RUN = "Data", "Model", "Tilt", "Draws", "Run"
 
@@ -33,6 +33,8 @@ LEARN_FROM = (
     "images that the VAE learns from: biased (the reference serves the tilt alone), both, or auto (both where the "
     "biased images, weighted as the reference says, are worth less than 58 % of their number)"
 )
+SAMPLERS = ("snis", "langevin", "mala", "pmc", "hmc", "nuts", "auto")
+OBJECTIVES = ("likelihood", "jensen", "nce", "contrastive", "score", "amortized")
 SAMPLER = (
     "snis (importance resampling in one pass), mala or langevin (one Metropolis-adjusted Langevin chain per draw), pmc "
     "(the same from a replay buffer), hmc or nuts (four long chains; slow), auto (snis where its weights are "
@@ -49,10 +51,14 @@ class DebiaserSettings:
         ['negatives', 'energy_penalty', 'calibrate']
     """
 
-    latent_dim: int = setting(2, "length of the code", MODEL)
-    network: Literal["mlp", "conv"] | Network = setting("mlp", "mlp or conv, or in Python a Network", MODEL)
-    width: int = setting(512, "hidden units of the VAE", MODEL, of="network.width")
-    likelihood: Literal["bernoulli", "gaussian"] = setting("bernoulli", "of the pixels: bernoulli or gaussian", MODEL)
+    latent_dim: int = setting(2, "length of the code", MODEL, low=1)
+    network: Literal["mlp", "conv"] | Network = setting(
+        "mlp", "mlp or conv, or in Python a Network", MODEL, names=("mlp", "conv")
+    )
+    width: int = setting(512, "hidden units of the VAE", MODEL, of="network.width", low=1)
+    likelihood: Literal["bernoulli", "gaussian"] = setting(
+        "bernoulli", "of the pixels: bernoulli or gaussian", MODEL, names=("bernoulli", "gaussian")
+    )
     kl_weight: float | None = setting(
         None,
         "weight of the KL term in training; above 1 the codes fill the prior more evenly, as many dimensions need; "
@@ -60,8 +66,8 @@ class DebiaserSettings:
         MODEL,
         kind=float,
     )
-    epochs: int = setting(40, "passes over the biased images", MODEL)
-    learn_from: Literal["auto", "biased", "both"] = setting("auto", LEARN_FROM, MODEL)
+    epochs: int = setting(40, "passes over the biased images", MODEL, low=1)
+    learn_from: Literal["auto", "biased", "both"] = setting("auto", LEARN_FROM, MODEL, names=("auto", "biased", "both"))
     reference_share: str | float = setting(
         "auto",
         "share of the reference in what the VAE learns from, where it learns from both: above 0, below 1, or auto "
@@ -74,30 +80,36 @@ class DebiaserSettings:
         "small random changes of these reference images: none, slight or affine (turn, scale, shear, shift), or auto "
         "(affine, unless held-out reference images clearly prefer another)",
         MODEL,
+        names=("auto", "none", "slight", "affine"),
     )
-    precision: Literal["auto", "bf16", "fp32"] = setting("auto", "of the VAE's training: auto, bf16 or fp32", MODEL)
+    precision: Literal["auto", "bf16", "fp32"] = setting(
+        "auto", "of the VAE's training: auto, bf16 or fp32", MODEL, names=("auto", "bf16", "fp32")
+    )
     space: Literal["latent", "data"] | Space = setting(
         "latent",
         "where the energy lives: latent (on the code) or data (on the decoded image), or in Python a Space",
         TILT,
+        names=("latent", "data"),
     )
     positives: Literal["reconstructed", "raw"] = setting(
         "reconstructed",
         "data space only: reference images reconstructed by the VAE, or raw ones (whose weights collapse)",
         TILT,
         of="space.positives",
+        names=("reconstructed", "raw"),
     )
-    objective: str | Objective = setting("likelihood", OBJECTIVE, TILT)
+    objective: str | Objective = setting("likelihood", OBJECTIVE, TILT, names=OBJECTIVES)
     negatives: Literal["persistent", "prior"] = setting(
         "persistent",
         "contrastive objective only: where its chains start, persistent or prior",
         TILT,
         of="objective.negatives_from",
+        names=("persistent", "prior"),
     )
     energy_penalty: float = setting(
         0.25, "jensen objective only: weight λ of its penalty; 1/4 is calibrated", TILT, of="objective.penalty"
     )
-    gradient_penalty: float = setting(0.0, "weight of the squared gradient norm of the energy; 0 for none", TILT)
+    gradient_penalty: float = setting(0.0, "weight of the squared gradient norm of the energy; 0 for none", TILT, low=0)
     calibrate: bool = setting(
         False, "jensen objective only: turn its energy into the log-ratio by artanh", TILT, of="objective.calibrate"
     )
@@ -105,7 +117,11 @@ class DebiaserSettings:
         None, "in Python only: a function from the shape of one input to a module (N, *shape) -> (N,)", "", kind=str
     )
     posterior: Literal["draws", "means"] = setting(
-        "draws", "fit on posterior draws, or on the means alone as some published work did", TILT, of="space.posterior"
+        "draws",
+        "fit on posterior draws, or on the means alone as some published work did",
+        TILT,
+        of="space.posterior",
+        names=("draws", "means"),
     )
     folds: int | None = setting(
         None,
@@ -113,6 +129,7 @@ class DebiaserSettings:
         TILT,
         kind=int,
         of="space.folds",
+        low=1,
     )
     clusters: int | None = setting(
         None,
@@ -122,6 +139,7 @@ class DebiaserSettings:
         TILT,
         kind=int,
         of="space.clusters",
+        low=0,
     )
     tilt_steps: int | None = setting(
         None,
@@ -129,14 +147,41 @@ class DebiaserSettings:
         TILT,
         kind=int,
         of="space.steps",
+        low=1,
     )
-    sampler: str | Sampler = setting("snis", SAMPLER, DRAWS)
+    sampler: str | Sampler = setting("snis", SAMPLER, DRAWS, names=SAMPLERS)
     pool: int | None = setting(
-        None, "prior draws of snis; by default 1,000,000, in data space 100,000", DRAWS, kind=int, of="space.pool"
+        None,
+        "prior draws of snis; by default 1,000,000, in data space 100,000",
+        DRAWS,
+        kind=int,
+        of="space.pool",
+        low=1,
     )
-    langevin_steps: int = setting(200, "steps of each chain of mala and pmc", DRAWS)
-    seed: int = setting(0, "random seed of the whole run", RUN)
+    langevin_steps: int = setting(200, "steps of each chain of mala and pmc", DRAWS, low=1)
+    seed: int = setting(0, "random seed of the whole run", RUN, low=0)
     device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps or xpu", RUN)
+
+
+def check_alone(settings: DebiaserSettings) -> None:
+    """Check all that can be known of a `Debiaser`'s settings without torch.
+
+    Raises:
+        ValueError: one lies outside its range, or would be read by nothing.
+
+    Example:
+        >>> check_alone(DebiaserSettings(learn_from="biased", augment="slight"))
+        Traceback (most recent call last):
+        ValueError: augment: expected auto with learn_from=biased, got 'slight'; pass learn_from=both
+    """
+    check_plain(settings)
+    if settings.kl_weight is not None:
+        check_number("kl_weight", settings.kl_weight, low=0, open_low=True)
+    if settings.reference_share != "auto":
+        check_number("reference_share", settings.reference_share, low=0, high=0.99, open_low=True)
+    for name in ("reference_share", "augment"):
+        if settings.learn_from == "biased" and getattr(settings, name) != "auto":
+            raise fail(name, "auto with learn_from=biased", repr(getattr(settings, name)), "pass learn_from=both")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -187,10 +232,10 @@ class Settings(DebiaserSettings):
     overwrite: bool = setting(False, "replace an earlier run there", RUN)
 
     def __post_init__(self) -> None:
+        check_alone(self)
         check_int("samples", self.samples)
         if self.resize is not None:
             check_int("resize", self.resize)
-        check_int("seed", self.seed, low=0)
         check_number("biased_fraction", self.biased_fraction, low=0, high=1, open_low=True)
         if self.reference_per_class is not None:
             check_int("reference_per_class", self.reference_per_class)

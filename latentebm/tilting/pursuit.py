@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import linkage
 from torch import Tensor
 
 from latentebm.checks import check_int
@@ -74,6 +73,8 @@ def _groups(standard: Array, used: Array) -> list[Array]:
     """Means of features that go together, from each by itself to all, by average linkage of correlations."""
     members: list[list[int]] = [[int(j)] for j in used]
     if len(used) > 1:
+        from scipy.cluster.hierarchy import linkage  # here, since scipy takes half a second
+
         for a, b, *_ in linkage(standard[:, used].T, "average", metric="correlation"):
             members.append(members[int(a)] + members[int(b)])
     return [np.isin(np.arange(standard.shape[1]), group).astype(float) for group in members]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
-from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -57,6 +55,8 @@ def principal_scores(
         raise fail("reference", f"images of shape {tuple(biased.shape[1:])}", tuple(reference.shape[1:]), "resize them")
     if len(biased) < 2:
         raise fail("biased", "at least 2 images", len(biased), "pass more of them")
+    from sklearn.decomposition import PCA  # here, since scikit-learn takes a second
+
     rows = permutation(len(biased), generator, "cpu")[:LEARNED_FROM]
     sample = _flat(biased[rows])
     fitted = PCA(min(check_int("components", components), *sample.shape), random_state=draw_seed(generator)).fit(sample)
@@ -120,6 +120,8 @@ def cluster_weights(
     check_number("shrinkage", shrinkage, low=0)
     if biased.shape[1:] != reference.shape[1:]:
         raise fail("reference", f"{biased.shape[1]} features", reference.shape[1], "compute both alike")
+    from sklearn.exceptions import ConvergenceWarning
+
     # All chance first, in the order of the members: they are then fitted side by side.
     jobs = [_clustering(biased, check_int("clusters", clusters), generator) for _ in range(members)]
     with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -171,16 +173,16 @@ def effective_share(biased: Tensor, reference: Tensor, *, clusters: int = 20, ge
     return float(weight.sum() ** 2 / (len(weight) * weight.square().sum()))
 
 
-def _responsibilities(
-    mixture: GaussianMixture, rows: np.ndarray, features: np.ndarray
-) -> tuple[GaussianMixture, Tensor]:
+def _responsibilities(mixture: Any, rows: np.ndarray, features: np.ndarray) -> tuple[Any, Tensor]:
     """A mixture fitted to some rows of features, and its responsibilities of all."""
     fitted = mixture.fit(features[rows])
     return fitted, torch.from_numpy(fitted.predict_proba(features))
 
 
-def _clustering(biased: Tensor, clusters: int, generator: torch.Generator) -> tuple[GaussianMixture, np.ndarray]:
+def _clustering(biased: Tensor, clusters: int, generator: torch.Generator) -> tuple[Any, np.ndarray]:
     """A mixture to fit, and the rows to fit it to."""
+    from sklearn.mixture import GaussianMixture
+
     rows = permutation(len(biased), generator, "cpu")[:LEARNED_FROM]
     count = max(1, min(clusters, len(rows) // 10))
     return GaussianMixture(count, reg_covar=1e-4, max_iter=60, random_state=draw_seed(generator)), rows.numpy()

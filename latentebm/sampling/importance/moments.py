@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.special import logsumexp, softmax
 
 __all__ = ["BOUND", "moment_weights"]
 
@@ -35,6 +33,9 @@ def moment_weights(
         >>> round(float(theta[0]), 3), round(float(mean[0]), 3)  # the odds rise from 1:2 to 1:1, by log 2
         (0.693, 0.5)
     """
+    from scipy.optimize import minimize  # here, since scipy takes half a second
+    from scipy.special import logsumexp, softmax
+
     start = np.zeros(len(features)) if log_base is None else log_base - logsumexp(log_base)
 
     def dual(theta: Array) -> tuple[float, Array]:

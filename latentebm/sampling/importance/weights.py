@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from pyro.ops.stats import fit_generalized_pareto
 from torch import Tensor
 
 from latentebm.checks import check_int, fail
@@ -134,6 +133,8 @@ class WeightSums:
         excess = tail[:-1] - tail[-1]
         if len(excess) < 5:
             return math.nan
+        from pyro.ops.stats import fit_generalized_pareto  # here, since Pyro takes a second
+
         # Equal weights have no tail at all; below the resolution of single precision neither has the fit.
         return -math.inf if float(excess[0]) < 1e-6 else float(fit_generalized_pareto(excess.clamp(min=1e-30))[0])
 

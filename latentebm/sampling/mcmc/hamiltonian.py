@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pyro.infer import MCMC, mcmc
 from torch import Tensor
 
 from latentebm.checks import check_int, check_number, check_rng
@@ -23,28 +22,6 @@ from latentebm.sampling.target import PROBED, Target, check_gradient
 __all__ = ["HMC", "NUTS"]
 
 SHORTEST = 4  # draws of a chain that its diagnostics need
-MOST_STEPS = 1_024  # leapfrog steps of a trajectory, as many as NUTS takes at most: a tiny step ends, and shows in R̂
-
-
-class _Recorded:
-    """Notes the Hamiltonian at each fresh momentum, which Pyro does not keep and E-BFMI needs."""
-
-    def _sample_r(self, name: str) -> tuple[Any, Any]:
-        r, unscaled = super()._sample_r(name)  # type: ignore[misc]
-        hamiltonian = self._kinetic_energy(unscaled) + self._potential_energy_last  # type: ignore[attr-defined]
-        self.__dict__.setdefault("hamiltonians", []).append(float(hamiltonian))
-        return r, unscaled
-
-
-class _RecordedNUTS(_Recorded, mcmc.NUTS):
-    pass
-
-
-class _RecordedHMC(_Recorded, mcmc.HMC):
-    @property
-    def num_steps(self) -> int:
-        """Leapfrog steps that make a trajectory at least as long as asked for; Pyro's own count falls short of it."""
-        return min(MOST_STEPS, math.ceil(self.trajectory_length / self.step_size))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +83,9 @@ class NUTS(Hamiltonian):
 
     def kernel(self, potential: Any) -> Any:
         """Pyro's NUTS over a potential of one point."""
-        return _RecordedNUTS(potential_fn=potential, target_accept_prob=self.target, max_tree_depth=self.max_tree_depth)
+        from latentebm.sampling.mcmc.pyro_kernels import RecordedNUTS  # here, since Pyro takes a second
+
+        return RecordedNUTS(potential_fn=potential, target_accept_prob=self.target, max_tree_depth=self.max_tree_depth)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,11 +107,15 @@ class HMC(Hamiltonian):
 
     def kernel(self, potential: Any) -> Any:
         """Pyro's HMC over a potential of one point."""
-        return _RecordedHMC(potential_fn=potential, target_accept_prob=self.target, trajectory_length=self.trajectory)
+        from latentebm.sampling.mcmc.pyro_kernels import RecordedHMC  # here, since Pyro takes a second
+
+        return RecordedHMC(potential_fn=potential, target_accept_prob=self.target, trajectory_length=self.trajectory)
 
 
 def _chain(kernel: Any, u: Tensor, length: int, warm_up: int) -> tuple[Tensor, dict[str, Any], Tensor]:
     """One chain from a point: its path (length, D), Pyro's report, and the Hamiltonian at each draw (length,)."""
+    from latentebm.sampling.mcmc.pyro_kernels import MCMC
+
     kernel.hamiltonians = []
     run = MCMC(kernel, length, warm_up, initial_params={"u": u}, disable_progbar=True)
     run.run()
