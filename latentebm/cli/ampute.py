@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentebm.checks import check_choice, check_number, fail
+from latentebm.checks import check_choice, check_number, fail, visible
 from latentebm.cli.console import errors_exit
 from latentebm.cli.table_options import (
     FILE,
@@ -79,7 +79,7 @@ def ampute(
     gone = (table.notna() & ~mask).to_numpy()
     read.write(out, holed, gone)
     said = f"{int(gone.sum()):,} of {gone.size:,} cells removed by {mechanism}, seed {seed}.\ntable  {out}"
-    typer.echo(said, err=str(out) == "-")
+    typer.echo(visible(said), err=str(out) == "-")
 
 
 def _by_class(read: TableFile, drivers: list[Any], rates: list[str] | None, columns: list[Any]) -> tuple[Any, Any]:
