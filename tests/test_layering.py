@@ -51,7 +51,7 @@ ALLOWED = {
         "settings",
         "debiaser",
     },
-    "studies": {"data", "evaluation", "plots", "report", "settings", "debiaser", "workflow"},
+    "studies": {"data", "evaluation", "plots", "report", "settings", "training", "debiaser", "workflow"},
     "cli": {"data", "training", "missing", "tables", "report", "settings", "debiaser", "workflow", "studies"},
 }
 GROUND = {
@@ -61,7 +61,6 @@ GROUND = {
     "disk",
     "files",
     "gradients",
-    "plain",
     "processes",
     "progress",
     "registry",

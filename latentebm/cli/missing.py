@@ -99,8 +99,7 @@ def impute(
         for copy, drawn in zip(copies, imputer.multiple(table, multiple) if copies else [], strict=True):
             read.write(at(copy), drawn, gone)
         if page is not None:
-            typed = {k: v for k, v in given(ctx).items() if k not in ("file", "overwrite")}
-            made_by = command_line("impute", file, **typed)
+            made_by = command_line("impute", file, **given(ctx, but=("file", "overwrite")))
             write_imputation_report(at(page), done, table.notna(), name=file.name, facts=facts, command=made_by)
     say_done(facts, out, page)
 
