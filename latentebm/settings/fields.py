@@ -72,7 +72,7 @@ class DebiaserSettings:
     augment: Literal["auto", "none", "slight", "affine"] = setting(
         "auto",
         "small random changes of these reference images: none, slight or affine (turn, scale, shear, shift), or auto "
-        "(affine); the smaller they are, the sharper the draws and the more of them are copies",
+        "(as large as still lead from biased images to such as lie among them)",
         MODEL,
     )
     precision: Literal["auto", "bf16", "fp32"] = setting("auto", "of the VAE's training: auto, bf16 or fp32", MODEL)
