@@ -112,7 +112,8 @@ def choose_sources(
             return Sources(why=why, effective_share=share)
     learned, held_out = _parted(reference, rng)
     amount = SHARE if settings.reference_share == "auto" else float(settings.reference_share)
-    augment, farther = settings.augment, {}
+    augment: str = settings.augment
+    farther: dict[str, float] = {}
     if augment == "auto":
         farther = {how: changed_distance(biased, how, generator=rng) for how in AUGMENTS[:-1]}
         augment = next((how for how, ratio in farther.items() if ratio <= FARTHER), AUGMENTS[-1])
