@@ -78,7 +78,7 @@ class DebiaserSettings:
     augment: Literal["auto", "none", "slight", "affine"] = setting(
         "auto",
         "small random changes of these reference images: none, slight or affine (turn, scale, shear, shift), or auto "
-        "(affine, unless held-out reference images clearly prefer another)",
+        "(as large as still lead from biased images to such as lie among them)",
         MODEL,
         names=("auto", "none", "slight", "affine"),
     )
