@@ -17,6 +17,7 @@ from latentebm.tilting.spaces import SPACES
 
 __all__ = ["check_settings", "chosen_method", "chosen_sampler", "kl_weight"]
 
+POOL_PER_DRAW = 10  # pool of each draw at least, so that few draws repeat another one
 # Classes whose objects a config file can hold.
 SAMPLING = ("SNIS", "Rejection", "ISIR", "Langevin", "HMC", "NUTS", "ULA", "MALA", "SGLD", "ImproperSGLD", "RandomWalk")
 HARD = ("PCN", "PCNL", "EllipticalSlice", "TemperedSMC", "ParallelTempering", "Auto")
@@ -61,7 +62,7 @@ def chosen_method(settings: DebiaserSettings) -> TiltMethod:
 
 
 def chosen_sampler(settings: DebiaserSettings, n: int) -> sampling.Sampler:
-    """The sampler that settings stand for, of `n` draws.
+    """The sampler that settings stand for, of `n` draws: a pool that is not set holds at least ten times as many.
 
     Raises:
         ValueError: an unknown sampler, or a size below one.
@@ -71,6 +72,8 @@ def chosen_sampler(settings: DebiaserSettings, n: int) -> sampling.Sampler:
         7
     """
     pool, sampler = chosen_method(settings).space.pool, restored("sampler", settings.sampler, KNOWN)
+    if settings.pool is None:
+        pool = max(pool, POOL_PER_DRAW * n)
     return named_sampler(sampler, pool=pool, steps=settings.langevin_steps, n=n)
 
 

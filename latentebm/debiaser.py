@@ -18,6 +18,7 @@ from latentebm.data.images import as_data
 from latentebm.data.stored import StoredImages
 from latentebm.devices import pick_device, within_memory
 from latentebm.disk.manifest import as_written, load_config
+from latentebm.logs import Log, logged
 from latentebm.models.saving import load_weights, save_model
 from latentebm.models.tilts import ScaledTilt, Tilt
 from latentebm.models.vae import VAE
@@ -82,13 +83,14 @@ class Debiaser(DebiaserSettings, Estimator):
 
     verbose: bool = setting(False, "show progress bars", "")
 
-    def fit(self, biased: ImageData, reference: ImageData) -> Debiaser:
+    def fit(self, biased: ImageData, reference: ImageData, *, log: Log | None = None) -> Debiaser:
         """Fit the VAE to biased images, then the tilt to reference images; labels are never needed.
 
         Arguments:
             biased: uint8, or float in [0, 1]; (N, H, W) or (N, C, H, W). Or a map-style Dataset of torch's or of
                 Hugging Face's, or a memory-mapped array: above 256 MiB it is read batch by batch, not held.
             reference: the same kinds and shape of image, at least two; held in memory.
+            log: called as training goes, with a step and numbers by name; see `latentebm.logs.logged`.
 
         Raises:
             ValueError: a setting or an array is not as described.
@@ -96,7 +98,8 @@ class Debiaser(DebiaserSettings, Estimator):
         self.check()
         images, wanted = as_data(biased, "biased").images, as_data(reference, "reference").whole().images
         _check_reference(wanted, tuple(images.shape[1:]))
-        return self.fit_vae(images, wanted).fit_tilt(wanted)
+        with logged(log):
+            return self.fit_vae(images, wanted).fit_tilt(wanted)
 
     def fit_vae(self, biased: ImageData, reference: ImageData | None = None, *, track: Track | None = None) -> Debiaser:
         """Fit the VAE alone, to biased images and, as ``learn_from`` says, to reference images too.

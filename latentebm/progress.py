@@ -38,4 +38,7 @@ def bars(items: Sized[T], description: str) -> Iterator[T]:
     """
     from tqdm.auto import tqdm  # here, since it takes a third of the time that --help has
 
-    yield from tqdm(items, desc=description, leave=False)
+    with tqdm(total=len(items), desc=description, leave=False) as bar:
+        for item in items:
+            yield item
+            bar.update()

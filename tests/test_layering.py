@@ -66,7 +66,7 @@ GROUND = {
     "registry",
     "rng",
 }
-GROUND |= {"_version"}
+GROUND |= {"_version", "logs"}
 MOST_MODULES = 14
 
 

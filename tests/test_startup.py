@@ -46,7 +46,7 @@ SAID = [
     (["debias", "--objective", "jenson"], "--objective: expected one of likelihood"),
     (["debias", "--epochs", "0"], "--epochs: expected a whole number of at least 1"),
     (["debias", "--kl-weight", "-1"], "--kl-weight: expected a number above 0"),
-    (["debias", "--latent-dim", "two"], "'two'"),
+    (["debias", "--latent-dim", "two"], "--latent-dim"),
     (["debias", "--smapler", "mala"], "--smapler"),
     (["sample", "run", "--sampler", "mla"], "--sampler: expected one of snis"),
     (["sample", "run", "--format", "jpg"], "format: expected one of npz"),

@@ -94,8 +94,8 @@ def bars() -> Iterator[Any]:
 
     Example:
         >>> with bars() as track:
-        ...     list(track([1, 2], "count"))
-        [1, 2]
+        ...     list(track([1, 2], "count")), next(iter(track(range(9), "one")))  # left at 1/1, "stopped early"
+        ([1, 2], 0)
     """
     columns = (
         TextColumn("{task.description:>10}"),
@@ -103,16 +103,18 @@ def bars() -> Iterator[Any]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=errors) as progress:
 
         def track(items: Sized[T], description: str) -> Iterator[T]:
-            task = progress.add_task(description, total=len(items))
-            for item in items:
-                yield item
-                progress.advance(task)
-            # A fit that stopped early is done, not stuck.
-            done = progress.tasks[task].completed
-            progress.update(task, total=done)
+            task, done = progress.add_task(description, total=len(items), note=""), 0
+            try:
+                for done, item in enumerate(items, 1):
+                    yield item
+                    progress.update(task, completed=done)
+            finally:  # a fit that stopped early leaves its bar at what it did
+                note = "stopped early" if done < len(items) else ""
+                progress.update(task, completed=done, total=done, note=note)
 
         yield track

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -14,6 +16,7 @@ from latentebm.settings.fields import SAMPLERS
 
 __all__ = ["report", "sample"]
 
+CHAINS = {"acceptance": "acceptance", "ess_bulk": "effective draws", "rhat": "R̂", "divergences": "divergences"}
 FORMATS = ("npz", "png", "npy")
 IN_ONE_FILE = 100_000  # most images that go into one .npz unless it is asked for
 
@@ -70,20 +73,47 @@ def sample(
         if form is not None or sampler is not None:
             raise fail("run", "a run of latentebm debias for --format and --sampler", "one of tilt", "leave them out")
         with bars() as track:
-            save_samples(out, redraw(run, n, strength=strength, seed=seed, track=track))
-        console.print(f"{n:,} images in [bold]{escape(str(out))}[/bold]", highlight=False)
+            drawn = redraw(run, n, strength=strength, seed=seed, track=track)
+            save_samples(out, drawn)
+        _print(n, out, drawn.diagnostics)
         return
     model = Debiaser.load(run, device=device)
     if sampler is not None:
         model.set_params(sampler=sampler).check()
-    drawn: dict[str, Any] = {"strength": strength, "seed": seed}
+    asked: dict[str, Any] = {"strength": strength, "seed": seed}
+    worst: dict[str, float] = {}
     with bars() as track:
         if form is None:
-            draws = model.sample(n, **drawn, track=track)
+            draws = model.sample(n, **asked, track=track)
             processes.on_main(lambda: save_samples(out, draws))
         else:
-            stream_samples(model, n, out, form=form, size=shard_size, overwrite=overwrite, **drawn, track=track)
+            rest: dict[str, Any] = {"overwrite": overwrite, "track": track, "log": partial(_worst, worst)}
+            stream_samples(model, n, out, form=form, size=shard_size, **asked, **rest)
+    _print(n, out, draws.diagnostics if form is None else worst)
+
+
+def _worst(found: dict[str, float], shard: int, values: dict[str, float]) -> None:
+    """Keep the worst of the shards' numbers."""
+    for key, value in values.items():
+        name = key.rpartition("/")[2]
+        found[name] = (min if name == "ess" else max)(value, found.get(name, value))
+
+
+def _print(n: int, out: Path, diagnostics: dict[str, Any]) -> None:
+    """Where the draws are, and what their sampler says of its health."""
+    from latentebm.report.words import reliability, worries
+
     console.print(f"{n:,} images in [bold]{escape(str(out))}[/bold]", highlight=False)
+    if "reliable" in diagnostics and "ess" in diagnostics:
+        console.print(escape(reliability({"tilted": diagnostics})), highlight=False)
+    elif "ess" in diagnostics:
+        size, tail = 100 * diagnostics["ess"], diagnostics.get("pareto_k", math.nan)
+        console.print(f"Over all shards: effective sample size at least {size:.3g} %, Pareto k̂ at most {tail:.2f}.")
+    else:
+        names = [name for name in CHAINS if isinstance(diagnostics.get(name), int | float)]
+        console.print(", ".join(f"{CHAINS[name]} {diagnostics[name]:.3g}" for name in names), highlight=False)
+    for worry in worries({"judged": False, "tilted": diagnostics}):
+        console.print(escape(worry), highlight=False)
 
 
 def _check(n: int, form: str | None, shard_size: int, strength: float, sampler: str | None, seed: int | None) -> None:

@@ -57,6 +57,7 @@ def table(
     pool: Annotated[int, _option("Rows that the tilt is fitted on.")] = 100_000,
     seed: Annotated[int, _option("Random seed of the whole run.")] = 0,
     overwrite: Annotated[bool, _option("Replace an earlier run.")] = False,
+    tensorboard: Annotated[bool, _option("Also write event files for TensorBoard.")] = False,
 ) -> None:
     """Learn a table, tilt its generator to target shares or parity, draw rows, report.
 
@@ -72,6 +73,7 @@ def table(
         biased = _read(file, "FILE", date, drop, na, sep)
         other = None if reference is None else _read(reference, "--reference", date, drop, na, sep)
         targets = [parse_target(text, biased) for text in target or []]
+        from latentebm.logs import log_file, logged
         from latentebm.report.page import command_line
         from latentebm.report.table_page import table_tables
         from latentebm.tables.table_debiaser import TableDebiaser
@@ -80,8 +82,9 @@ def table(
 
         model = TableDebiaser(targets or None, width=width, steps=steps, pool=pool, seed=seed, verbose=True)
         job = TableJob(biased, model, other, label, rows, test_share)
-        with checkpoints(place.kept, keep=True):
+        with checkpoints(place.kept, keep=True), logged(log_file(place, tensorboard=tensorboard)):
             metrics = job.judge()
+        place.put_log()
         command = command_line("table", file, **given(ctx, but=("file", "overwrite")))
         job.write(place.new, metrics, kind=_kind(file), command=command)
     for part in table_tables(metrics):

@@ -33,6 +33,7 @@ def tilt(
     seed: Annotated[int, typer.Option(help="random seed of the whole run")] = 0,
     out: Annotated[str, typer.Option(help="run folder to write")] = "runs/tilt",
     overwrite: Annotated[bool, typer.Option(help="replace an earlier run")] = False,
+    tensorboard: Annotated[bool, typer.Option(help="also write event files for TensorBoard")] = False,
 ) -> None:
     """Tilt your own model to a reference set, or to wanted shares of attributes.
 
@@ -48,7 +49,7 @@ def tilt(
 
     chosen = {"attributes": tuple(attribute or ()), "targets": tuple(target or ())}
     given = {"reference": reference, "features": features, "pool": pool, "samples": samples, "seed": seed}
-    settings = TiltSettings(model=model, out=out, overwrite=overwrite, **given, **chosen)  # type: ignore[arg-type]
+    settings = TiltSettings(model=model, out=out, overwrite=overwrite, tensorboard=tensorboard, **given, **chosen)  # type: ignore[arg-type]
     with bars() as track:
         folder = run_tilt(settings, track=track)
     console.print(f"Report: [bold]{escape(str(folder / 'report.html'))}[/bold]", highlight=False)

@@ -22,6 +22,7 @@ __all__ = ["Workplace", "check_out", "recover", "run_folder", "unfinished", "who
 
 FILES = ("metrics.json", "samples.npz", "log.jsonl", "report.html", "vae.safetensors", "energy.safetensors")
 JOB = "job.json"
+EVENTS = "tensorboard"
 
 
 class Workplace(NamedTuple):
@@ -30,6 +31,23 @@ class Workplace(NamedTuple):
     new: Path
     kept: Path
     root: Path  # what ``new`` stands for
+
+    @property
+    def log(self) -> Path:
+        """Where the job's log is written as it goes: it stays where the job's kept work does."""
+        return self.new.parent / "log.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """Folder of TensorBoard's files, as they are written."""
+        return self.new.parent / EVENTS
+
+    def put_log(self) -> None:
+        """Copy the log, and TensorBoard's files, to what will be put in place."""
+        if self.log.is_file():
+            shutil.copyfile(self.log, self.new / "log.jsonl")
+        if self.events.is_dir():
+            shutil.copytree(self.events, self.new / EVENTS, dirs_exist_ok=True)
 
     def at(self, file: Path) -> Path:
         """Where to write a file for now."""
@@ -81,6 +99,7 @@ def written(folder: Path) -> list[Path]:
     except (OSError, ValueError, KeyError, TypeError):
         return []
     figures = [f"figures/{file.name}" for file in (folder / "figures").glob("*.png")]
+    figures += [f"{EVENTS}/{file.name}" for file in (folder / EVENTS).glob("events.out.tfevents.*")]
     plain = [name for name in dict.fromkeys(names + figures) if Path(name).name == name or name in figures]
     return [folder / name for name in plain if (folder / name).is_file()]
 

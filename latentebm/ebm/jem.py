@@ -12,6 +12,7 @@ from latentebm.checks import check_points, fail
 from latentebm.data.batches import Minibatches
 from latentebm.devices import beside
 from latentebm.ebm.check_energy import check_depends
+from latentebm.logs import Log
 from latentebm.objectives.contrast import contrastive_loss, jem_loss
 from latentebm.progress import Track, silent
 from latentebm.rng import normal
@@ -52,6 +53,7 @@ def fit_jem(
     chains: PMC,
     generator: torch.Generator,
     track: Track = silent,
+    log: Log | None = None,
 ) -> FitResult:
     r"""Fit a classifier to labels and, by persistent chains, to the distribution of its inputs.
 
@@ -106,5 +108,5 @@ def fit_jem(
         return jem_loss(classifier(data), labels, positive, negative, **weights)
 
     batches = Minibatches(x, y, batch_size=recipe.batch_size, epochs=recipe.epochs, generator=generator)
-    known: dict[str, Any] = {"guard": guard, "state": [generator], "track": track}
+    known: dict[str, Any] = {"guard": guard, "state": [generator], "track": track, "log": log}
     return fit(classifier, loss, batches, recipe, **known, description="JEM")

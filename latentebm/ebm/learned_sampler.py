@@ -15,6 +15,7 @@ from latentebm.checks import check_event, check_int, check_number, fail
 from latentebm.devices import beside
 from latentebm.ebm.check_energy import check_energy
 from latentebm.ebm.sampler_loss import Entropy, Potential, SamplerLoss, constant
+from latentebm.logs import Log
 from latentebm.models.sampler_net import SamplerNet
 from latentebm.objectives.contrast import contrastive_loss, gradient_penalty
 from latentebm.objectives.sampler_entropy import Bound, sampler_score
@@ -143,6 +144,7 @@ def fit_amortized(
     base: Potential | None = None,
     generator: torch.Generator,
     track: Track = silent,
+    log: Log | None = None,
 ) -> FitResult:
     r"""Train an energy against its own learned sampler, both in one step.
 
@@ -195,7 +197,7 @@ def fit_amortized(
         # In between, the energy gets no gradient at all, and the optimizer leaves it where it is.
         return own if step % recipe.ratio else own + energy_loss()
 
-    return _fit(nn.ModuleList([energy, learner]), learner, loss, recipe, track, state=[generator], data=[data])
+    return _fit(nn.ModuleList([energy, learner]), learner, loss, recipe, track, log, state=[generator], data=[data])
 
 
 def fit_sampler(
@@ -205,6 +207,7 @@ def fit_sampler(
     *,
     generator: torch.Generator,
     track: Track = silent,
+    log: Log | None = None,
 ) -> FitResult:
     r"""Fit a sampler in place to a potential U, (N, d) to (N,) in nats, that stays as it is, such as a fitted tilt's.
 
@@ -224,15 +227,15 @@ def fit_sampler(
     learner = recipe.loss(source, generator)
     weights = list(potential.parameters()) if isinstance(potential, nn.Module) else []
     own = {"state": [generator], "data": weights}
-    return _fit(learner, learner, lambda _: learner(fixed, recipe.batch, generator), recipe, track, **own)
+    return _fit(learner, learner, lambda _: learner(fixed, recipe.batch, generator), recipe, track, log, **own)
 
 
 def _fit(
     module: nn.Module, learner: SamplerLoss, loss: Callable[[int], Tensor], recipe: SamplerRecipe, track: Track,
-    **known: Any,
+    log: Log | None, **known: Any,
 ) -> FitResult:  # fmt: skip
     learner.train()
-    known |= {"guard": Guard(module), "track": track, "description": "sampler"}
+    known |= {"guard": Guard(module), "track": track, "log": log, "description": "sampler"}
     result = fit(module, loss, range(recipe.steps), recipe, **known)
     learner.eval()
     return result

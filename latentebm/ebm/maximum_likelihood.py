@@ -13,6 +13,7 @@ from latentebm.checks import check_int, check_number, fail
 from latentebm.data.batches import Minibatches
 from latentebm.devices import beside
 from latentebm.ebm.check_energy import check_energy
+from latentebm.logs import Log
 from latentebm.objectives.contrast import contrastive_loss, gradient_penalty, interpolates
 from latentebm.progress import Track, silent
 from latentebm.rng import normal
@@ -101,6 +102,7 @@ def fit_ebm(
     base: Base | None = None,
     generator: torch.Generator,
     track: Track = silent,
+    log: Log | None = None,
 ) -> FitResult:
     r"""Fit an energy to data by maximum likelihood, the model's side of the gradient from Markov chains.
 
@@ -154,7 +156,7 @@ def fit_ebm(
         return value
 
     batches = Minibatches(data, batch_size=recipe.batch_size, epochs=recipe.epochs, generator=generator)
-    known: dict[str, Any] = {"guard": guard, "state": [generator], "track": track}
+    known: dict[str, Any] = {"guard": guard, "state": [generator], "track": track, "log": log}
     return fit(energy, loss, batches, recipe, **known, description="energy")
 
 

@@ -13,6 +13,7 @@ from latentebm.checks import fail
 from latentebm.devices import beside
 from latentebm.ebm.check_energy import check_energy
 from latentebm.ebm.noise import NoiseEnergy
+from latentebm.logs import Log
 from latentebm.objectives import score_matching as losses
 from latentebm.objectives.score_matching import Projection
 from latentebm.progress import Track, silent
@@ -57,7 +58,13 @@ class ScoreRecipe(Optimisation):
 
 
 def fit_score(
-    energy: nn.Module, data: Tensor, recipe: ScoreRecipe, *, generator: torch.Generator, track: Track = silent
+    energy: nn.Module,
+    data: Tensor,
+    recipe: ScoreRecipe,
+    *,
+    generator: torch.Generator,
+    track: Track = silent,
+    log: Log | None = None,
 ) -> FitResult:
     r"""Fit an energy to data by one of the score-matching losses.
 
@@ -92,7 +99,7 @@ def fit_score(
 
     # The guard sees losses alone: without draws there is no energy gap.
     known: dict[str, Any] = {"guard": Guard(energy), "state": [generator], "data": [data]}
-    return fit(energy, loss, range(recipe.steps), recipe, **known, track=track, description="score")
+    return fit(energy, loss, range(recipe.steps), recipe, **known, track=track, log=log, description="score")
 
 
 def _loss(energy: nn.Module, recipe: ScoreRecipe, generator: torch.Generator) -> Callable[[Tensor], Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from latentebm.data.batches import Minibatches
 from latentebm.devices import beside
+from latentebm.logs import Log
 from latentebm.missing.bound import Terms, iwae_bound
 from latentebm.missing.miwae import MIWAE, check_rows
 from latentebm.progress import Track, silent
@@ -40,6 +41,7 @@ def fit_miwae(
     held_out: tuple[Tensor, Tensor] | None = None,
     generator: torch.Generator,
     track: Track = silent,
+    log: Log | None = None,
 ) -> FitResult:
     r"""Maximise the importance-weighted bound of incomplete rows, in place.
 
@@ -78,7 +80,7 @@ def fit_miwae(
     model.train()
     result = fit(
         model, loss, batches, recipe, validate=validate, every=max(1, len(batches) // 20), state=[generator],
-        track=track, description="MIWAE",
+        track=track, log=log, description="MIWAE",
     )  # fmt: skip
     model.eval()
     return result

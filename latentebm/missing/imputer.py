@@ -17,6 +17,7 @@ from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, fail
 from latentebm.devices import pick_device
+from latentebm.logs import Log
 from latentebm.missing.codec import TableCodec, check_columns
 from latentebm.missing.fit_miwae import MIWAERecipe, fit_miwae
 from latentebm.missing.imputation import impute, impute_each
@@ -93,6 +94,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     device: str = "auto"
     random_state: Any = 0
     track: Track = silent
+    log: Log | None = None
 
     def fit(self, X: Any, y: Any = None) -> MIWAEImputer:
         """Fit the model to the observed cells of X, (N, D), NaN where missing; y is not used."""
@@ -112,7 +114,8 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         x, mask = self._encode(table)
         generator = self._generator()
         train, held_out = _split(x, mask, 0.0 if self.missing_model else HELD_OUT, generator)
-        result = fit_miwae(self.model_, *train, recipe, held_out=held_out, generator=generator, track=self.track)
+        known: dict[str, Any] = {"generator": generator, "track": self.track, "log": self.log}
+        result = fit_miwae(self.model_, *train, recipe, held_out=held_out, **known)
         self.rows_: tuple[Tensor, Tensor] = (x, mask)
         self.bootstraps_: list[MIWAE] = []
         self.bound_ = -result.losses[-1]

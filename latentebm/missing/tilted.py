@@ -10,6 +10,7 @@ from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, fail
 from latentebm.devices import device_of
+from latentebm.logs import Log
 from latentebm.missing.bound import Terms
 from latentebm.missing.imputation import Imputation, impute
 from latentebm.missing.miwae import MIWAE
@@ -88,6 +89,7 @@ def tilt_miwae(
     recipe: TiltRecipe | None = None,
     generator: torch.Generator,
     track: Track = silent,
+    log: Log | None = None,
 ) -> MIWAETilt:
     r"""Fit the tilt of a MIWAE to a small reference set whose cells are missing at random, or completely so.
 
@@ -133,7 +135,7 @@ def tilt_miwae(
         energy = EnergyNet(dim, members=members, generator=generator).to(device_of(model))
         positive = _reference(model, done, positives, generator) if of_rows else done.latent
         sides = _Sides(model, of_rows, positive, fold)
-        fit_energy(energy, sides, recipe, generator=generator, track=track)
+        fit_energy(energy, sides, recipe, generator=generator, track=track, log=log)
         tilt = MIWAETilt(model, energy.requires_grad_(False), space)
     return tilt
 

@@ -228,6 +228,7 @@ class Settings(DebiaserSettings):
         kind=str,
     )
     samples: int = setting(10_000, "images to draw", DRAWS)
+    tensorboard: bool = setting(False, "also write event files for TensorBoard into the run folder", RUN)
     out: str = setting("runs/debias", "run folder to write", RUN)
     overwrite: bool = setting(False, "replace an earlier run there", RUN)
 

@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator
 
 from latentebm.checks import check_int, check_number, fail
 from latentebm.data.batches import Minibatches
+from latentebm.logs import Log, logged
 from latentebm.progress import Track, bars, silent
 from latentebm.rng import seeded, stream
 from latentebm.tables.row_model import RowModel
@@ -91,15 +92,20 @@ class TableDebiaser(BaseEstimator):
         self.target, self.model, self.width, self.steps = target, model, width, steps
         self.lr, self.pool, self.seed, self.verbose = lr, pool, seed, verbose
 
-    def fit(self, biased: pd.DataFrame, reference: pd.DataFrame | None = None) -> TableDebiaser:
+    def fit(
+        self, biased: pd.DataFrame, reference: pd.DataFrame | None = None, *, log: Log | None = None
+    ) -> TableDebiaser:
         """Fit the generator to a biased table, then the tilt to the targets or the reference table.
+
+        As training goes, `log` is called with a step and numbers by name; see `latentebm.logs.logged`.
 
         Raises:
             ValueError: a setting, a table or a target is not as described.
         """
         targets = self._checked(biased, reference)
-        self.fit_model(biased)
-        return self._tilt(targets, reference)
+        with logged(log):
+            self.fit_model(biased)
+            return self._tilt(targets, reference)
 
     def fit_model(self, biased: pd.DataFrame) -> TableDebiaser:
         """Fit the generator alone; with ``model=`` only the columns' codes are learned.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from latentebm.checks import check_finite, check_int, check_rng, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
 from latentebm.devices import beside
+from latentebm.logs import Log, reporter
 from latentebm.models.energies import EnergyNet
 from latentebm.models.features import FeatureEnergy, check_features, checked_features, decoded_features
 from latentebm.models.latent_model import LatentModel, check_codes, check_model
@@ -86,6 +87,7 @@ def tilt_generator(
     pool: int = 20_000,
     generator: torch.Generator,
     track: Track = silent,
+    log: Log | None = None,
 ) -> LatentTilt:
     r"""Tilt any model's normal latent so that its data are distributed as a reference set.
 
@@ -137,7 +139,7 @@ def tilt_generator(
         features = _resolved(model, features, reference, generator)
     members = min(check_int("folds", folds), len(reference))
     fitted = functools.partial(
-        _fitted, recipe=recipe or TiltRecipe(), members=members, generator=generator, track=track
+        _fitted, recipe=recipe or TiltRecipe(), members=members, generator=generator, track=track, log=log
     )
     if features is None and hasattr(model, "encode") and getattr(model, "encoder", model) is not None:
         real, scale = _codes(model, reference)
@@ -147,7 +149,9 @@ def tilt_generator(
         features = features or flat
         real, made = _both(model, reference, features, pool, generator)
         if recipe is None and len(reference) < SMALL:
-            return LatentTilt(model, FeatureEnergy(model, features, _pursued(real, made, members, generator)))
+            pursued: Any = _pursued(real, made, members, generator)
+            reporter("tilt", log)(0, {"gain": pursued.gain})
+            return LatentTilt(model, FeatureEnergy(model, features, pursued))
         seen = _of_features(real, made, fitted)
         tilt = LatentTilt(model, FeatureEnergy(model, features, seen))
     _check_supports(tilt, seen(real), generator)
@@ -263,12 +267,13 @@ def _fitted(
     members: int,
     generator: torch.Generator,
     track: Track,
+    log: Log | None,
 ) -> EnergyNet:
     """An ensemble fitted to reference points N(mean, scale²)."""
     limit = LatentSpace().limit if cast(Objective, recipe.objective).bounded else None
     energy = EnergyNet(mean.shape[1], members=members, limit=limit, generator=generator).to(mean.device)
     codes = Codes.split(mean, scale, members, generator, drawn)
-    fit_energy(energy, codes, recipe, generator=generator, track=track)
+    fit_energy(energy, codes, recipe, generator=generator, track=track, log=log)
     return energy.requires_grad_(False)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import check_finite, check_int, check_rng, fail
+from latentebm.logs import Log, logged
 from latentebm.models.tilts import Tilt
 from latentebm.progress import Track, silent
 from latentebm.rng import integers, permutation
@@ -44,6 +45,7 @@ def bake(
     recipe: BakeRecipe | None = None,
     generator: torch.Generator,
     track: Track = silent,
+    log: Log | None = None,
 ) -> BakedTilt:
     r"""Fit a normalising flow to draws of a tilt, by forward KL.
 
@@ -87,7 +89,8 @@ def bake(
     if drawn.diagnostics.get("reliable") is False:
         got = f"ones that are not, of {drawn.diagnostics.get('sampler', 'sampler')}"
         raise fail("sampler", "reliable draws to fit to", got, "pass for example sampler=Langevin()")
-    baked.log_ = _fitted(flow, check_finite("draws", drawn.latent), recipe, generator, track)
+    with logged(log):
+        baked.log_ = _fitted(flow, check_finite("draws", drawn.latent), recipe, generator, track)
     flow.requires_grad_(False).eval()
     return baked
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from latentebm import processes
 from latentebm.checks import fail
+from latentebm.logs import Log
 from latentebm.models.energies import EnsembleEnergy
 from latentebm.objectives.contrast import gradient_penalty, interpolates
 from latentebm.progress import Track, silent
@@ -72,7 +73,13 @@ class TiltRecipe(Optimisation):
 
 
 def fit_energy(
-    energy: EnsembleEnergy, sides: Sides, recipe: TiltRecipe, *, generator: torch.Generator, track: Track = silent
+    energy: EnsembleEnergy,
+    sides: Sides,
+    recipe: TiltRecipe,
+    *,
+    generator: torch.Generator,
+    track: Track = silent,
+    log: Log | None = None,
 ) -> FitResult:
     r"""Fit every member on its folds and keep each at its best held-out score.
 
@@ -87,6 +94,7 @@ def fit_energy(
         recipe: objective and optimizer settings.
         generator: source of all draws.
         track: shows progress.
+        log: called at each check; see `latentebm.logs.logged`.
 
     Returns:
         The record; ``best`` holds (M,) held-out losses in nats.
@@ -138,6 +146,7 @@ def fit_energy(
         state=[generator, noise, *([negatives] if hasattr(negatives, "state_dict") else [])],
         data=[*points, x0],
         track=track,
+        log=log,
         description="energy",
     )
 
@@ -151,7 +160,13 @@ def _penalty(energy: EnsembleEnergy, x: Tensor, x0: Tensor, generator: torch.Gen
 
 
 def fit_members(
-    energy: EnsembleEnergy, sides: Sides, recipe: TiltRecipe, *, generator: torch.Generator, track: Track = silent
+    energy: EnsembleEnergy,
+    sides: Sides,
+    recipe: TiltRecipe,
+    *,
+    generator: torch.Generator,
+    track: Track = silent,
+    log: Log | None = None,
 ) -> FitResult:
     """Fit an ensemble as `fit_energy` does, each process of the group some of its members, and gather them in all.
 
@@ -171,14 +186,14 @@ def fit_members(
         torch.Size([2])
     """
     if processes.world() == 1:
-        return fit_energy(energy, sides, recipe, generator=generator, track=track)
+        return fit_energy(energy, sides, recipe, generator=generator, track=track, log=log)
     own, generator = processes.share(energy.n_members), processes.own_stream(generator)
 
     def fit() -> tuple[dict[str, Any], list[Tensor]] | None:
         if not own:
             return None
         part = energy.part(own)
-        result = fit_energy(part, _sides_of(sides, own.start), recipe, generator=generator, track=track)
+        result = fit_energy(part, _sides_of(sides, own.start), recipe, generator=generator, track=track, log=log)
         return vars(result), [p.detach().cpu() for p in part.parameters()]
 
     fitted = [found for found in processes.gather(processes.together(fit)) if found is not None]

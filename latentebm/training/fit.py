@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from latentebm.checks import check_int, fail
 from latentebm.devices import within_memory
+from latentebm.logs import Log, reporter
 from latentebm.progress import Sized, Track, silent
 from latentebm.training.checkpoint import fit_checkpoint
 from latentebm.training.keep import Average, BestState, Guard
@@ -56,6 +57,7 @@ def fit(
     state: Sequence[Any] = (),
     data: Sequence[Tensor] = (),
     track: Track = silent,
+    log: Log | None = None,
     description: str = "fit",
 ) -> FitResult:
     r"""Minimise `loss` over `batches` by AdamW, keeping the state of the best validation score.
@@ -73,6 +75,7 @@ def fit(
         state: what else the loss changes, for checkpoints: generators, tensors, and what has `state_dict` and
             `load_state_dict`.
         data: what the loss reads beside the batches; a checkpoint is of the same data only.
+        log: called at each check with the step and numbers by name, such as ``fit/loss``; see `latentebm.logs.logged`.
 
     Raises:
         ValueError: the loss is no scalar, or both `validate` and an average choose the final state.
@@ -93,6 +96,7 @@ def fit(
     if optimisation.average and validate is not None:
         raise fail("average", "0 where validate chooses the state", optimisation.average, "pass one of the two")
     run = _Run(module, len(batches), optimisation, guard, noise)
+    run.report = reporter(description, log)
     sizes = {name: getattr(optimisation, name) for name in SIZES if hasattr(optimisation, name)}
     position = [batches] if hasattr(batches, "load_state_dict") else []
     data = [*data, *getattr(batches, "tensors", ())]
@@ -100,9 +104,8 @@ def fit(
     with fit_checkpoint(description, parts, optimisation, data) as saved:
         if not saved.restore():
             run.check(validate)  # where training improves nothing, the start is the best state
-        for batch in track(_Left(batches, run.result.steps), description):
-            if run.ended:
-                break
+        left = [] if run.ended else track(_Left(batches, run.result.steps), description)
+        for batch in left:
             with within_memory(**sizes) if sizes else nullcontext():
                 run.step(loss, batch)
             if run.result.steps % every == 0 or run.result.steps == run.steps:
@@ -153,6 +156,7 @@ class _Run:
         self.clip, self.keeper, self.result = optimisation.clip, BestState(module), FitResult()
         self.recent: list[Tensor] = []
         self.moved = self.ended = False
+        self.report: Callable[[int, dict[str, float]], None] = lambda step, values: None
 
     def step(self, loss: Callable[[Any], Tensor], batch: Any) -> None:
         """Move the parameters by one batch, or back to a good state."""
@@ -229,10 +233,16 @@ class _Run:
             self.keeper.restore()
             step = self.result.steps
             raise DivergedError(f"loss: expected a finite value, got {mean} by step {step}; lower the learning rate")
+        values = {"loss": mean, "lr": self.optimizer.param_groups[0]["lr"]} if self.recent else {}
         self.result.losses += [mean] if self.recent else []
         self.recent.clear()
-        if score is None:
-            return
+        if score is not None:
+            values["score"] = self._scored(score)
+        if values:
+            self.report(self.result.steps, values)
+
+    def _scored(self, score: Callable[[], Tensor]) -> float:
+        """Mean score of the present state, which is kept where it is the best."""
         was_training = self.module.training
         self.module.eval()
         with torch.no_grad():
@@ -240,6 +250,7 @@ class _Run:
         self.module.train(was_training)
         self.result.scores.append(value)
         self.keeper.update(value)
+        return float(value.double().mean())
 
     def end(self) -> None:
         """Leave the best or the averaged state in the module."""

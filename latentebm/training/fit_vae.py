@@ -12,6 +12,7 @@ from latentebm import processes
 from latentebm.checks import check_choice, check_number, fail
 from latentebm.data.batches import minibatches
 from latentebm.data.stored import StoredImages
+from latentebm.logs import Log
 from latentebm.models.vae import VAE
 from latentebm.progress import Track, silent
 from latentebm.rng import on_device
@@ -49,6 +50,7 @@ def fit_vae(
     patience: int | None = 5,
     generator: torch.Generator,
     track: Track = silent,
+    log: Log | None = None,
 ) -> FitResult:
     r"""Maximise the ELBO of images by AdamW with a one-cycle learning rate; several processes share each batch.
 
@@ -98,7 +100,13 @@ def fit_vae(
     vae.train()
     optimisation = Optimisation(lr=lr, schedule="onecycle")
     held = [] if held_out is None else [held_out]
-    known: dict[str, Any] = {"state": [generator, noise], "data": held, "track": track, "description": "VAE"}
+    known: dict[str, Any] = {
+        "state": [generator, noise],
+        "data": held,
+        "track": track,
+        "log": log,
+        "description": "VAE",
+    }
     with processes.exchange():
         result = fit(vae, averaged(vae, loss, batches.batch_size), batches, optimisation, **watch, **known)
     vae.eval()

@@ -19,11 +19,12 @@ from latentebm import processes
 from latentebm._version import __version__
 from latentebm.checks import check_int, fail
 from latentebm.debiaser import Debiaser
-from latentebm.disk.folders import check_out, run_folder, unfinished
+from latentebm.disk.folders import Workplace, check_out, run_folder, unfinished
 from latentebm.disk.manifest import add_files, as_written
 from latentebm.evaluation.judges import Classifier
 from latentebm.evaluation.metrics import NEIGHBOURS
-from latentebm.files import write_atomic, write_json, write_text
+from latentebm.files import finite, write_atomic, write_json
+from latentebm.logs import LogFile, log_file, logged
 from latentebm.progress import Track, silent
 from latentebm.report import render_report
 from latentebm.rng import stream
@@ -61,15 +62,16 @@ class RunResult:
 class _Clock:
     """Seconds of each stage, in order, and a line of the log for each."""
 
+    log: LogFile | None
     seconds: dict[str, float] = field(default_factory=dict)
-    lines: list[dict[str, Any]] = field(default_factory=list)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[dict[str, Any]]:
         start, line = time.perf_counter(), {"stage": name}
         yield line
         self.seconds[name] = time.perf_counter() - start
-        self.lines.append({**line, "seconds": self.seconds[name]})
+        if self.log is not None:
+            self.log.stage({**line, "seconds": self.seconds[name]})
 
 
 def debias(settings: Settings, *, track: Track = silent, every: float = 60.0) -> RunResult:
@@ -138,22 +140,27 @@ def _debias(settings: Settings, track: Track, every: float, *, afresh: bool) -> 
     job = json.loads(json.dumps({"latentebm": __version__, "settings": {**settings.saved(), "out": ""}}))
     with ExitStack() as stack:
 
-        def begin() -> Path:
+        def begin() -> Workplace:
             place = stack.enter_context(run_folder(out, settings.overwrite, job=job, afresh=afresh))
             stack.enter_context(checkpoints(place.kept, every=every, keep=True))
-            return place.new
+            return place
 
         # Of several processes rank 0 alone writes; what it cannot do is an error in all.
-        metrics = _run(settings, model, processes.on_main(begin), track if processes.rank() == 0 else silent)
+        place = processes.on_main(begin)
+        log = None if place is None else log_file(place, tensorboard=settings.tensorboard)
+        stack.enter_context(logged(log))
+        metrics = _run(settings, model, place, log, track if processes.rank() == 0 else silent)
     return RunResult(out, metrics)
 
 
-def _run(settings: Settings, model: Debiaser, folder: Path | None, track: Track) -> dict[str, Any]:
+def _run(
+    settings: Settings, model: Debiaser, workplace: Workplace | None, log: LogFile | None, track: Track
+) -> dict[str, Any]:
     """Every stage of the job, its results written into a folder."""
-    clock, rng = _Clock(), torch.Generator().manual_seed(settings.seed)
+    clock, rng = _Clock(log), torch.Generator().manual_seed(settings.seed)
 
     def write(what: Callable[[Path], T]) -> T | None:
-        return processes.on_main(lambda: what(cast(Path, folder)))
+        return processes.on_main(lambda: what(cast(Workplace, workplace).new))
 
     with clock.stage("data"):
         problem = processes.together(lambda: _posed(settings, rng))
@@ -164,8 +171,8 @@ def _run(settings: Settings, model: Debiaser, folder: Path | None, track: Track)
     with clock.stage("classifier"):
         classifier = processes.on_main(lambda: _classifier(problem, model, rng, track))
     with clock.stage("tilt") as line:
-        log = model.fit_tilt(problem.reference.images, track=track).energy_log_
-        line |= {"losses": log.losses, "scores": [score.tolist() for score in log.scores]}
+        fitted = model.fit_tilt(problem.reference.images, track=track).energy_log_
+        line |= {"losses": fitted.losses, "scores": [score.tolist() for score in fitted.scores]}
         write(model.save)
     with clock.stage("draw") as line:
         prior, tilted = model.sample_prior(settings.samples), model.sample(settings.samples, track=track)
@@ -185,9 +192,9 @@ def _run(settings: Settings, model: Debiaser, folder: Path | None, track: Track)
             _write_figures(place, run_figures(problem, model, prior, tilted, *read), track)
         metrics["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
         write_json(place / "metrics.json", metrics)
-        write_text(place / "log.jsonl", "".join(json.dumps(line) + "\n" for line in clock.lines))
+        cast(Workplace, workplace).put_log()
         asked = settings.saved()
-        add_files(place, ["samples.npz", "metrics.json"], settings=asked, command=as_command(asked))
+        add_files(place, ["samples.npz", "metrics.json", "log.jsonl"], settings=asked, command=as_command(asked))
         render_report(place)
         return metrics
 
@@ -228,7 +235,8 @@ def check_npz(path: Path | str) -> Path:
 def save_samples(path: Path | str, draws: Draws, *, judges_agree: Tensor | None = None) -> Path:
     """Write draws to an .npz: ``images`` float32 (n, C, H, W) in [0, 1], ``latent`` (n, d), ``log_weight`` (n,) nats.
 
-    Of judged draws ``judges_agree``, (n,) of bool, says whether all judges of real images read them alike.
+    What the sampler says of its health is ``diagnostics``, JSON as text. Of judged draws ``judges_agree``, (n,) of
+    bool, says whether all judges of real images read them alike.
 
     Raises:
         ValueError: the path does not end in .npz.
@@ -244,6 +252,8 @@ def save_samples(path: Path | str, draws: Draws, *, judges_agree: Tensor | None 
     path = check_npz(path)
     arrays = {"images": draws.x, "latent": draws.latent, "log_weight": draws.log_weight}
     plain: dict[str, Any] = {k: v.detach().cpu().numpy().astype(np.float32) for k, v in arrays.items()}
+    if draws.diagnostics:
+        plain["diagnostics"] = np.array(json.dumps(finite(draws.diagnostics)))
     if judges_agree is not None:
         plain["judges_agree"] = judges_agree.cpu().numpy()
     return write_atomic(path, lambda temporary: np.savez_compressed(temporary, **plain))

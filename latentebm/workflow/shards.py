@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
@@ -17,7 +18,8 @@ from latentebm.checks import check_choice, check_int, fail
 from latentebm.debiaser import Debiaser
 from latentebm.disk.manifest import as_written, read_json
 from latentebm.disk.statefile import digest
-from latentebm.files import write_atomic, write_json
+from latentebm.files import finite, write_atomic, write_json
+from latentebm.logs import Log, reporter
 from latentebm.progress import Track, silent
 from latentebm.registry import stored
 from latentebm.rng import stream
@@ -25,6 +27,7 @@ from latentebm.sampling import Draws
 
 __all__ = ["FORMATS", "check_stream", "stream_samples"]
 
+HEALTH = ("ess", "pareto_k", "duplicates")  # of a sampler's diagnostics
 STREAMS = 1_000  # number of the first shard's random stream; those below belong to the stages of a run
 
 
@@ -84,6 +87,7 @@ class Archives(Store):
     def write(self, shard: int, images: np.ndarray, draws: Draws) -> None:
         """Not compressed, so that it can be mapped."""
         plain = {name: getattr(draws, name).float().cpu().numpy() for name in ("latent", "log_weight")}
+        plain["diagnostics"] = np.array(json.dumps(finite(draws.diagnostics)))
         write_atomic(self.place(shard), lambda temporary: np.savez(temporary, images=images, **plain))
 
 
@@ -183,6 +187,7 @@ def stream_samples(
     seed: int | None = None,
     overwrite: bool = False,
     track: Track = silent,
+    log: Log | None = None,
 ) -> Path:
     """Draw any number of debiased images into a folder of shards, or into one array, in constant memory.
 
@@ -200,6 +205,7 @@ def stream_samples(
         seed: of the draws; None takes the model's own.
         overwrite: replace what an earlier call left there.
         track: shows progress.
+        log: called with each shard's number and, where the sampler has them, ``ess``, ``pareto_k``, ``duplicates``.
 
     Returns:
         The path.
@@ -225,11 +231,14 @@ def stream_samples(
     missing = processes.from_main([shard for shard in store.shards if not store.place(shard).exists()])
     own = missing[processes.rank() :: processes.world()]
 
+    report = reporter("shards", log)
+
     def draw() -> None:
         for shard in track(own, "shards"):
             rng = stream(seed, STREAMS + shard)
             draws = model.draw(len(store.rows(shard)), generator=rng, strength=strength, track=silent)
             store.write(shard, (draws.x * 255).round().byte().cpu().numpy(), draws)
+            report(shard, {name: draws.diagnostics[name] for name in HEALTH if name in draws.diagnostics})
 
     processes.together(draw)
     processes.on_main(store.finish)

@@ -20,6 +20,7 @@ from latentebm.data.images import load_images
 from latentebm.disk.folders import check_out, run_folder
 from latentebm.disk.manifest import add_files, as_written
 from latentebm.files import write_atomic, write_json, write_text
+from latentebm.logs import log_file, logged
 from latentebm.models.features import Attribute
 from latentebm.models.latent_model import LatentModel, check_model
 from latentebm.models.storage.tilt_folder import load_tilt, tilt_config
@@ -54,6 +55,7 @@ class TiltSettings:
         seed: of the whole run.
         out: the run folder.
         overwrite: whether an earlier run may be replaced.
+        tensorboard: whether event files for it are written, too.
     """
 
     model: str
@@ -66,6 +68,7 @@ class TiltSettings:
     seed: int = 0
     out: str = "runs/tilt"
     overwrite: bool = False
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         for name in ("pool", "samples"):
@@ -93,7 +96,9 @@ def run_tilt(settings: TiltSettings, *, track: Track = silent) -> Path:
         model = check_model("model", found_at("model", settings.model)())
         chosen = _attributes(settings)
         rng = stream(settings.seed)
-        tilt = _fitted(settings, model, chosen, rng, track)
+        with logged(log_file(place, tensorboard=settings.tensorboard)):
+            tilt = _fitted(settings, model, chosen, rng, track)
+        place.put_log()
         _write(place.new, settings, tilt, chosen, rng, track)
     return out
 
