@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import fail
-from latentebm.tables.column_codes import Column, learn_column
+from latentebm.tables.column_codes import Column
+from latentebm.tables.learn_column import learn_column
 
 __all__ = ["FEWEST_ROWS", "TableCode", "check_table"]
 
@@ -93,7 +94,7 @@ def check_table(name: str, table: pd.DataFrame, *, fewest: int = FEWEST_ROWS) ->
         raise fail(name, "each column name once", f"{twice} twice", "rename them, or drop one of each")
     unlike = [column for column in table.columns if _identifies(table[column])]
     if unlike:
-        fix = f"leave them out by table.drop(columns={unlike}) or --drop, or read dates as datetime64 (--date)"
+        fix = f"leave them out by table.drop(columns={unlike}) or --drop; dates: as datetime64, in files as 2020-12-31"
         raise fail(name, "columns that repeat", f"free text or identifiers in {unlike}", fix)
     return table
 
