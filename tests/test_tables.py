@@ -355,6 +355,7 @@ ROWS = pd.DataFrame({"x": ["a", "b"] * 20, "y": range(0, 80, 2), "z": [0.5, 1.5]
     [
         (ROWS.assign(y=[f"id {i}" for i in range(40)]), r"biased: .* free text or identifiers in \['y'\]; leave"),
         (ROWS, r"biased: .* identifiers in \['y'\]"),
+        (ROWS[::-1].sort_values("x"), r"biased: .* identifiers in \['y'\]"),
         (ROWS[["x", "x"]], r"biased: .*\['x'\] twice"),
         (ROWS[["x"]].iloc[:1], r"biased: expected at least 20 rows .* 1 × 1"),
         (ROWS[["x"]].assign(z=[np.inf, 1.0] * 20), r"finite numbers in 'z', got 20 infinite"),

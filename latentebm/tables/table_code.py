@@ -17,6 +17,7 @@ from latentebm.tables.learn_column import learn_column
 __all__ = ["FEWEST_ROWS", "TableCode", "check_table"]
 
 FEWEST_ROWS = 20
+DENSE = 0.5  # share of its range that an identifier in any order fills
 UNIQUE = 0.5  # share of distinct text cells above which a column is free text or an identifier
 
 
@@ -100,12 +101,14 @@ def check_table(name: str, table: pd.DataFrame, *, fewest: int = FEWEST_ROWS) ->
 
 
 def _identifies(cells: pd.Series) -> bool:
-    """Whether a column names its rows: text that hardly repeats, or whole numbers that only rise."""
+    """Whether a column names its rows: text that hardly repeats, or whole numbers that count them or only rise."""
     seen = cells.dropna()
     if len(seen) < FEWEST_ROWS:
         return False
     if pd.api.types.is_integer_dtype(cells.dtype):
-        return bool(seen.is_unique and (seen.is_monotonic_increasing or seen.is_monotonic_decreasing))
+        # Distinct numbers that fill half of their range were not drawn: some would repeat.
+        counted = len(seen) >= DENSE * (float(seen.max()) - float(seen.min()))
+        return bool(seen.is_unique and (counted or seen.is_monotonic_increasing or seen.is_monotonic_decreasing))
     if pd.api.types.is_numeric_dtype(cells.dtype) or pd.api.types.is_datetime64_any_dtype(cells.dtype):
         return False
     try:

@@ -17,7 +17,7 @@ from latentebm.tables.judged.table_measures import association_distance, margina
 from latentebm.tables.judged.table_page import STAGES, table_page
 from latentebm.tables.judged.utility import train_on_made
 from latentebm.tables.parity import Parity
-from latentebm.tables.table_code import FEWEST_ROWS
+from latentebm.tables.table_code import FEWEST_ROWS, check_table
 from latentebm.tables.table_debiaser import TableDebiaser
 from latentebm.tables.targets import as_targets
 
@@ -54,6 +54,7 @@ class TableJob:
     made: pd.DataFrame = field(init=False)
 
     def __post_init__(self) -> None:
+        check_table("table", self.table)  # as it stands: identifiers show by their order
         check_int("rows", self.rows)
         check_number("test_share", self.test_share, low=0, high=0.9, open_low=True)
         if self.label is not None and self.label not in self.table.columns:
