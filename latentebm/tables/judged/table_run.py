@@ -13,8 +13,8 @@ import pandas as pd
 from latentebm.checks import check_int, check_number, fail
 from latentebm.disk.manifest import add_files
 from latentebm.files import write_atomic, write_json, write_text
+from latentebm.report.table_page import table_page
 from latentebm.tables.judged.table_measures import association_distance, marginal_distances, measured, nearness
-from latentebm.tables.judged.table_page import STAGES, table_page
 from latentebm.tables.judged.utility import train_on_made
 from latentebm.tables.parity import Parity
 from latentebm.tables.table_code import FEWEST_ROWS, check_table
@@ -22,6 +22,8 @@ from latentebm.tables.table_debiaser import TableDebiaser
 from latentebm.tables.targets import as_targets
 
 __all__ = ["TableJob"]
+
+STAGES = ("real", "untilted", "tilted")
 
 
 @dataclass
@@ -84,8 +86,11 @@ class TableJob:
         done = time.perf_counter()
         return report | {"seconds": {"fit": fitted - start, "draw": drawn - fitted, "judge": done - drawn}}
 
-    def write(self, folder: Path, metrics: dict[str, Any], *, kind: str = ".csv") -> None:
-        """Write the model, ``samples`` (.csv or .parquet), ``metrics.json`` and ``report.html`` into a folder."""
+    def write(self, folder: Path, metrics: dict[str, Any], *, kind: str = ".csv", command: str = "") -> None:
+        """Write the model, ``samples`` (.csv or .parquet), ``metrics.json`` and ``report.html`` into a folder.
+
+        The report shows the `command` that made it, if there was one.
+        """
         self.model.save(folder)
         samples = folder / f"samples{kind}"
         if kind == ".parquet":
@@ -93,7 +98,7 @@ class TableJob:
         else:
             write_atomic(samples, lambda p: self.made.to_csv(p, index=False, sep="\t" if kind == ".tsv" else ","))
         write_json(folder / "metrics.json", metrics)
-        write_text(folder / "report.html", table_page(metrics))
+        write_text(folder / "report.html", table_page(metrics, command))
         add_files(folder, [samples.name, "metrics.json"])
 
     def _split(self) -> tuple[pd.DataFrame, pd.DataFrame]:
