@@ -67,7 +67,7 @@ def test_help_and_mistakes_need_no_torch():
 
 def test_declared_names_are_those_that_are_known():
     known = {
-        "network": NETWORKS,
+        "network": NETWORKS.kinds,
         "likelihood": LIKELIHOODS,
         "precision": PRECISIONS,
         "augment": ("auto", *AUGMENTATIONS),
