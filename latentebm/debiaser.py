@@ -18,7 +18,6 @@ from latentebm.data.images import as_data
 from latentebm.data.stored import StoredImages
 from latentebm.devices import pick_device, within_memory
 from latentebm.disk.manifest import as_written, load_config
-from latentebm.logs import Log, logged
 from latentebm.models.saving import load_weights, save_model
 from latentebm.models.tilts import ScaledTilt, Tilt
 from latentebm.models.vae import VAE
@@ -34,6 +33,7 @@ from latentebm.settings.fields import DebiaserSettings
 from latentebm.tilting.method import TiltMethod
 from latentebm.training.fit import FitResult
 from latentebm.training.fit_vae import fit_vae
+from latentebm.training.logs import Log, logged
 from latentebm.vae_sources import Sources, choose_sources
 
 __all__ = ["Debiaser"]
@@ -90,7 +90,7 @@ class Debiaser(DebiaserSettings, Estimator):
             biased: uint8, or float in [0, 1]; (N, H, W) or (N, C, H, W). Or a map-style Dataset of torch's or of
                 Hugging Face's, or a memory-mapped array: above 256 MiB it is read batch by batch, not held.
             reference: the same kinds and shape of image, at least two; held in memory.
-            log: called as training goes, with a step and numbers by name; see `latentebm.logs.logged`.
+            log: called as training goes, with a step and numbers by name; see `latentebm.training.logs.logged`.
 
         Raises:
             ValueError: a setting or an array is not as described.

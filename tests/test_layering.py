@@ -66,7 +66,7 @@ GROUND = {
     "registry",
     "rng",
 }
-GROUND |= {"_version", "logs"}
+GROUND |= {"_version"}
 MOST_MODULES = 14
 
 

@@ -79,12 +79,12 @@ def table(
     biased = _read(file, "FILE", date, drop, na, written)
     other = None if reference is None else _read(reference, "--reference", date, drop, na, written)
     targets = [parse_target(text, biased) for text in target or []]
-    from latentebm.logs import log_file, logged
     from latentebm.report.page import command_line
     from latentebm.report.table_page import table_tables
     from latentebm.tables.judged.table_run import TableJob
     from latentebm.tables.table_debiaser import TableDebiaser
     from latentebm.training.checkpoint import checkpoints
+    from latentebm.training.logs import log_file, logged
 
     model = TableDebiaser(targets or None, width=width, steps=steps, pool=pool, seed=seed, verbose=True)
     job = TableJob(biased, model, other, label, rows, test_share)

@@ -12,7 +12,6 @@ from latentebm.checks import check_points, fail
 from latentebm.data.batches import Minibatches
 from latentebm.devices import beside
 from latentebm.ebm.check_energy import check_depends
-from latentebm.logs import Log
 from latentebm.objectives.contrast import contrastive_loss, jem_loss
 from latentebm.progress import Track, silent
 from latentebm.rng import normal
@@ -20,6 +19,7 @@ from latentebm.sampling.classifier import ClassifierChains, JointSampler
 from latentebm.sampling.mcmc.persistent import PMC
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.keep import Guard
+from latentebm.training.logs import Log
 from latentebm.training.optimisation import Optimisation, Schedule
 
 __all__ = ["JEMRecipe", "fit_jem"]

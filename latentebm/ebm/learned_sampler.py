@@ -15,7 +15,6 @@ from latentebm.checks import check_event, check_int, check_number, fail
 from latentebm.devices import beside
 from latentebm.ebm.check_energy import check_energy
 from latentebm.ebm.sampler_loss import Entropy, Potential, SamplerLoss, constant
-from latentebm.logs import Log
 from latentebm.models.sampler_net import SamplerNet
 from latentebm.objectives.contrast import contrastive_loss, gradient_penalty
 from latentebm.objectives.sampler_entropy import Bound, sampler_score
@@ -23,6 +22,7 @@ from latentebm.progress import Track, silent
 from latentebm.rng import integers, normal, stream, weighted_rows
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.keep import Guard
+from latentebm.training.logs import Log
 from latentebm.training.optimisation import Optimisation, Schedule
 
 __all__ = ["AmortizedRecipe", "Proposal", "SamplerRecipe", "fit_amortized", "fit_sampler"]

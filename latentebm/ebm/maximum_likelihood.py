@@ -13,7 +13,6 @@ from latentebm.checks import check_int, check_number, fail
 from latentebm.data.batches import Minibatches
 from latentebm.devices import beside
 from latentebm.ebm.check_energy import check_energy
-from latentebm.logs import Log
 from latentebm.objectives.contrast import contrastive_loss, gradient_penalty, interpolates
 from latentebm.progress import Track, silent
 from latentebm.rng import normal
@@ -22,6 +21,7 @@ from latentebm.sampling.mcmc.kernels import MALA, Kernel, check_kernel
 from latentebm.sampling.mcmc.persistent import Base, Labelled, ReplayBuffer
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.keep import Guard
+from latentebm.training.logs import Log
 from latentebm.training.optimisation import Optimisation, Schedule
 
 __all__ = ["MCMCRecipe", "Negatives", "fit_ebm"]

@@ -13,13 +13,13 @@ from latentebm.checks import fail
 from latentebm.devices import beside
 from latentebm.ebm.check_energy import check_energy
 from latentebm.ebm.noise import NoiseEnergy
-from latentebm.logs import Log
 from latentebm.objectives import score_matching as losses
 from latentebm.objectives.score_matching import Projection
 from latentebm.progress import Track, silent
 from latentebm.rng import integers, uniform
 from latentebm.training.fit import FitResult, fit
 from latentebm.training.keep import Guard
+from latentebm.training.logs import Log
 from latentebm.training.optimisation import Optimisation, Schedule
 
 __all__ = ["ScoreRecipe", "fit_score"]

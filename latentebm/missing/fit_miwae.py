@@ -10,12 +10,12 @@ from torch import Tensor
 
 from latentebm.data.batches import Minibatches
 from latentebm.devices import beside
-from latentebm.logs import Log
 from latentebm.missing.bound import Terms, iwae_bound
 from latentebm.missing.miwae import MIWAE, check_rows
 from latentebm.progress import Track, silent
 from latentebm.rng import child, normal, permutation, uniform
 from latentebm.training.fit import FitResult, fit
+from latentebm.training.logs import Log
 from latentebm.training.optimisation import Optimisation, Schedule
 
 __all__ = ["MIWAERecipe", "bound_loss", "fit_miwae", "hidden_at_random", "proposal_score"]

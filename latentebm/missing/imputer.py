@@ -17,7 +17,6 @@ from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, fail
 from latentebm.devices import pick_device
-from latentebm.logs import Log
 from latentebm.missing.codec import TableCodec, check_columns
 from latentebm.missing.fit_miwae import MIWAERecipe, fit_miwae
 from latentebm.missing.imputation import impute, impute_each
@@ -26,6 +25,7 @@ from latentebm.missing.miwae import MIWAE
 from latentebm.missing.refits import refit_to_bootstraps
 from latentebm.progress import Track, silent
 from latentebm.rng import permutation, seeded, stream
+from latentebm.training.logs import Log
 
 __all__ = ["MIWAEImputer"]
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, fail
 from latentebm.devices import device_of
-from latentebm.logs import Log
 from latentebm.missing.bound import Terms
 from latentebm.missing.imputation import Imputation, impute
 from latentebm.missing.miwae import MIWAE
@@ -22,6 +21,7 @@ from latentebm.sampling.importance.weights import ess, normalised
 from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
 from latentebm.tilting.objectives import Objective
 from latentebm.tilting.sides import assign_folds
+from latentebm.training.logs import Log
 
 __all__ = ["MIWAETilt", "tilt_miwae"]
 

@@ -12,7 +12,6 @@ import torch
 from sklearn.base import BaseEstimator
 
 from latentebm.checks import check_int, check_number, fail
-from latentebm.logs import Log, logged
 from latentebm.progress import Track, bars, silent
 from latentebm.rng import stream
 from latentebm.tables.fit_row_model import fit_row_model
@@ -23,6 +22,7 @@ from latentebm.tables.table_code import TableCode, check_table
 from latentebm.tables.table_files import load_table_model, save_table_model
 from latentebm.tables.targets import Target, as_targets, check_columns_known
 from latentebm.tables.weighted_rows import draw_rows
+from latentebm.training.logs import Log, logged
 
 __all__ = ["TableDebiaser"]
 
@@ -91,7 +91,7 @@ class TableDebiaser(BaseEstimator):
     ) -> TableDebiaser:
         """Fit the generator to a biased table, then the tilt to the targets or the reference table.
 
-        As training goes, `log` is called with a step and numbers by name; see `latentebm.logs.logged`.
+        As training goes, `log` is called with a step and numbers by name; see `latentebm.training.logs.logged`.
 
         Raises:
             ValueError: a setting, a table or a target is not as described.

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from latentebm.checks import check_finite, check_int, check_rng, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
 from latentebm.devices import beside
-from latentebm.logs import Log, reporter
 from latentebm.models.energies import EnergyNet
 from latentebm.models.features import FeatureEnergy, check_features, checked_features, decoded_features
 from latentebm.models.latent_model import LatentModel, check_codes, check_model
@@ -27,6 +26,7 @@ from latentebm.tilting.objectives import Objective
 from latentebm.tilting.pursuit import pursue
 from latentebm.tilting.sides import Codes
 from latentebm.tilting.spaces import LatentSpace
+from latentebm.training.logs import Log, reporter
 
 __all__ = ["NoTiltWarning", "Standardised", "SupportWarning", "tilt_generator"]
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import check_finite, check_int, check_rng, fail
-from latentebm.logs import Log, logged
 from latentebm.models.tilts import Tilt
 from latentebm.progress import Track, silent
 from latentebm.rng import integers, permutation
 from latentebm.sampling import SNIS, Sampler
 from latentebm.tilting.baked_tilt import BakedTilt, spline_flow
 from latentebm.training.fit import FitResult, fit
+from latentebm.training.logs import Log, logged
 from latentebm.training.optimisation import Optimisation, Schedule
 
 __all__ = ["BakeRecipe", "bake"]

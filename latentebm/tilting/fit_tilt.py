@@ -12,7 +12,6 @@ from torch import Tensor
 
 from latentebm import processes
 from latentebm.checks import fail
-from latentebm.logs import Log
 from latentebm.models.energies import EnsembleEnergy
 from latentebm.objectives.contrast import gradient_penalty, interpolates
 from latentebm.progress import Track, silent
@@ -21,6 +20,7 @@ from latentebm.tilting.held_out import by_fold, held_out_draws
 from latentebm.tilting.objectives import OBJECTIVES, Objective
 from latentebm.tilting.sides import Sides
 from latentebm.training.fit import FitResult, fit
+from latentebm.training.logs import Log
 from latentebm.training.optimisation import Optimisation, Schedule
 from latentebm.training.picks import Picks
 
@@ -94,7 +94,7 @@ def fit_energy(
         recipe: objective and optimizer settings.
         generator: source of all draws.
         track: shows progress.
-        log: called at each check; see `latentebm.logs.logged`.
+        log: called at each check; see `latentebm.training.logs.logged`.
 
     Returns:
         The record; ``best`` holds (M,) held-out losses in nats.

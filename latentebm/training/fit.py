@@ -15,10 +15,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from latentebm.checks import check_int, fail
 from latentebm.devices import within_memory
-from latentebm.logs import Log, reporter
 from latentebm.progress import Sized, Track, silent
 from latentebm.training.checkpoint import fit_checkpoint
 from latentebm.training.keep import Average, BestState, Guard
+from latentebm.training.logs import Log, reporter
 from latentebm.training.optimisation import Optimisation
 from latentebm.training.recorded import Recorder, recordable
 
@@ -75,7 +75,7 @@ def fit(
         state: what else the loss changes, for checkpoints: generators, tensors, and what has `state_dict` and
             `load_state_dict`.
         data: what the loss reads beside the batches; a checkpoint is of the same data only.
-        log: called at each check with the step and numbers by name, such as ``fit/loss``; see `latentebm.logs.logged`.
+        log: called at each check with the step and numbers by name, such as ``fit/loss``; see `latentebm.training.logs.logged`.
 
     Raises:
         ValueError: the loss is no scalar, or both `validate` and an average choose the final state.

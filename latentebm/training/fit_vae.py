@@ -12,12 +12,12 @@ from latentebm import processes
 from latentebm.checks import check_choice, check_number, fail
 from latentebm.data.batches import minibatches
 from latentebm.data.stored import StoredImages
-from latentebm.logs import Log
 from latentebm.models.vae import VAE
 from latentebm.progress import Track, silent
 from latentebm.rng import on_device
 from latentebm.training.averaged import averaged
 from latentebm.training.fit import FitResult, fit
+from latentebm.training.logs import Log
 from latentebm.training.mixed_in import MixedIn
 from latentebm.training.optimisation import Optimisation
 

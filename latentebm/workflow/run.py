@@ -24,7 +24,6 @@ from latentebm.disk.manifest import add_files, as_written
 from latentebm.evaluation.judges import Classifier
 from latentebm.evaluation.metrics import NEIGHBOURS
 from latentebm.files import finite, write_atomic, write_json
-from latentebm.logs import LogFile, log_file, logged
 from latentebm.progress import Track, silent
 from latentebm.report import render_report
 from latentebm.rng import stream
@@ -32,6 +31,7 @@ from latentebm.sampling import Draws
 from latentebm.settings.command import as_command
 from latentebm.settings.fields import Settings
 from latentebm.training.checkpoint import checkpoints
+from latentebm.training.logs import LogFile, log_file, logged
 from latentebm.workflow.draws_check import clusters_of, stein_row
 from latentebm.workflow.judge import check_made, fit_judge, judge_draws, run_metrics
 from latentebm.workflow.panel_metrics import add_panel

@@ -19,11 +19,11 @@ from latentebm.debiaser import Debiaser
 from latentebm.disk.manifest import as_written, read_json
 from latentebm.disk.statefile import digest
 from latentebm.files import finite, write_atomic, write_json
-from latentebm.logs import Log, reporter
 from latentebm.progress import Track, silent
 from latentebm.registry import stored
 from latentebm.rng import stream
 from latentebm.sampling import Draws
+from latentebm.training.logs import Log, reporter
 
 __all__ = ["FORMATS", "check_stream", "stream_samples"]
 

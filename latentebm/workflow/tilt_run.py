@@ -20,7 +20,6 @@ from latentebm.data.images import load_images
 from latentebm.disk.folders import check_out, run_folder
 from latentebm.disk.manifest import add_files, as_written
 from latentebm.files import write_atomic, write_json, write_text
-from latentebm.logs import log_file, logged
 from latentebm.models.features import Attribute
 from latentebm.models.latent_model import LatentModel, check_model
 from latentebm.models.storage.tilt_folder import load_tilt, tilt_config
@@ -32,6 +31,7 @@ from latentebm.sampling import SNIS, Draws
 from latentebm.tilting.any_model import tilt_generator
 from latentebm.tilting.attributes import tilt_attributes
 from latentebm.training.checkpoint import checkpoints
+from latentebm.training.logs import log_file, logged
 from latentebm.workflow.run import save_samples
 from latentebm.workflow.tilt_card import tilt_card, tilt_page
 
