@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,8 @@ from latentebm.settings.declaration import described, setting
 from latentebm.settings.fields import DebiaserSettings
 from latentebm.tilting.method import TiltMethod
 from latentebm.training.fit import FitResult
-from latentebm.training.fit_vae import fit_vae
+from latentebm.training.fit_vae import fit_vae, held_out_losses
+from latentebm.training.mixed_in import MixedIn
 from latentebm.vae_sources import Sources, choose_sources
 
 __all__ = ["Debiaser"]
@@ -114,8 +114,12 @@ class Debiaser(DebiaserSettings, BaseEstimator):
         def train(part: float = 1.0, stage: int = 1, **more: Any) -> FitResult:
             return self._train(data.images, part, stage, track or self._track(), **more)
 
+        def trial(part: float, *, mixed: MixedIn, held_out: Tensor) -> Tensor:
+            train(part, stage=12, mixed=mixed, held_out=held_out)
+            return held_out_losses(self.vae_, held_out, kl_weight(self))
+
         self.biased_ = data.part(stream(self.seed, 7)).images
-        self.sources_ = choose_sources(self, self.biased_, wanted, partial(train, stage=12))
+        self.sources_ = choose_sources(self, self.biased_, wanted, trial)
         self.vae_log_ = train(**self.sources_.training())
         return self
 

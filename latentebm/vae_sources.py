@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,19 +14,18 @@ from latentebm.data.augment import augmented
 from latentebm.rng import permutation, stream
 from latentebm.settings.fields import DebiaserSettings
 from latentebm.tilting.reweight import effective_share
-from latentebm.training.fit import FitResult
 from latentebm.training.mixed_in import MixedIn
 
 __all__ = ["THIN", "Sources", "choose_sources"]
 
 THIN = 0.58  # of the biased images, the effective share below which their tail counts as thin
 LEAST = 10  # reference images that can be cut into some to learn from and some to choose by
-SHARES, AUGMENTS = (0.1, 0.25, 0.5), ("none", "slight", "affine")  # tried
+SHARE, AUGMENTS = 0.5, ("affine", "slight", "none")  # taken; the first, unless held-out images clearly prefer another
 TRIAL = 0.25  # of the epochs, that a trial takes
 VIEWS = 4096  # changed reference images that the tilt is fitted to, at most 16 of each
 IMAGES = ("mixed", "held_out")  # fields that no file holds
 
-Trainer = Callable[..., FitResult]
+Trial = Callable[..., Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,8 @@ class Sources:
         effective_share: see :func:`latentebm.tilting.reweight.effective_share`; None where nobody asked.
         reference_share: of the reference in every batch; None without.
         augment: how its images are changed at every use; None without.
-        tried: held-out −ELBO of each share and augmentation tried, nats per image.
+        tried: of each augmentation the mean held-out −ELBO, nats per image, and by how much it is lower than the
+            first one's, with the standard error of this difference over the images.
         mixed: the reference images it learns from; None for none, and once loaded.
         held_out: reference images that it never learns from, which choose its best state; likewise.
     """
@@ -81,18 +81,25 @@ def choose_sources(
     settings: DebiaserSettings,
     biased: Tensor,
     reference: Tensor | None,
-    train: Trainer,
+    trial: Trial,
 ) -> Sources:
     """Decide what a VAE learns from, as the settings ask, without labels.
+
+    Where it learns from both, the reference takes half of every batch, changed affinely unless held-out images are
+    better explained after another change by more than one standard error.
 
     Arguments:
         settings: ``learn_from``, ``reference_share``, ``augment`` and ``seed`` of a `Debiaser`.
         biased: (N, C, H, W), uint8.
         reference: (M, C, H, W), uint8; None for none.
-        train: trains a fresh VAE for a part of the epochs: ``train(part, mixed=…, held_out=…)``.
+        trial: trains a fresh VAE for a part of the epochs, ``trial(part, mixed=…, held_out=…)``, and returns
+            the −ELBO (H,) of the images held out.
 
     Raises:
         ValueError: ``both`` without at least ten reference images.
+
+    References:
+        Classification and Regression Trees (Breiman et al., 1984), for the rule of one standard error
 
     Example:
         >>> choose_sources(DebiaserSettings(), torch.zeros(4, 1, 2, 2), None, lambda *_, **__: None).learn_from
@@ -112,12 +119,13 @@ def choose_sources(
         if count < LEAST or share >= THIN:
             return Sources(why=why, effective_share=share)
     learned, held_out = _parted(reference, rng)
-    tried = tuple(_trials(settings, learned, held_out, train))
-    best = min(tried, key=lambda row: row["held_out_loss"])
-    chosen = {"reference_share": best["share"], "augment": best["augment"]}
-    mixed = MixedIn(images=learned, share=best["share"], augment=best["augment"])
-    found: dict[str, Any] = {"why": why, "effective_share": share, "tried": tried, "held_out": held_out, **chosen}
-    return Sources(learn_from="both", mixed=mixed, **found)
+    amount = SHARE if settings.reference_share == "auto" else float(settings.reference_share)
+    augments = AUGMENTS if settings.augment == "auto" else (settings.augment,)
+    mixtures = {augment: MixedIn(images=learned, share=amount, augment=augment) for augment in augments}
+    tried = _tried(mixtures, held_out, trial) if len(mixtures) > 1 else ()
+    augment = _chosen(augments[0], tried)
+    chosen: dict[str, Any] = {"reference_share": amount, "augment": augment, "mixed": mixtures[augment]}
+    return Sources(learn_from="both", why=why, effective_share=share, tried=tried, held_out=held_out, **chosen)
 
 
 def _effective(biased: Tensor, reference: Tensor, generator: torch.Generator) -> tuple[float, str]:
@@ -138,20 +146,20 @@ def _parted(reference: Tensor, generator: torch.Generator) -> tuple[Tensor, Tens
     return reference[rows[aside:].sort().values], reference[rows[:aside].sort().values]
 
 
-def _trials(settings: DebiaserSettings, learned: Tensor, held_out: Tensor, train: Trainer) -> Iterator[dict[str, Any]]:
-    """Short trainings: every augmentation at one share, then the other shares with the best; none if both are set."""
-    shares = SHARES if settings.reference_share == "auto" else (float(settings.reference_share),)
-    augments = AUGMENTS if settings.augment == "auto" else (settings.augment,)
+def _tried(mixtures: dict[str, MixedIn], held_out: Tensor, trial: Trial) -> tuple[dict[str, Any], ...]:
+    """What short trainings say of each mixture, compared with the first image by image."""
+    losses = {name: trial(TRIAL, mixed=mixed, held_out=held_out).double() for name, mixed in mixtures.items()}
+    first = next(iter(losses.values()))
+    rows = []
+    for name, loss in losses.items():
+        lower = first - loss
+        error = lower.std() / len(lower) ** 0.5
+        row = {"held_out_loss": float(loss.mean()), "lower_by": float(lower.mean()), "standard_error": float(error)}
+        rows.append({"augment": name, "share": mixtures[name].share, **row})
+    return tuple(rows)
 
-    def trial(share: float, augment: str) -> dict[str, Any]:
-        row = {"share": share, "augment": augment, "held_out_loss": 0.0}
-        if len(shares) * len(augments) > 1:
-            mixed = MixedIn(images=learned, share=share, augment=augment)
-            row["held_out_loss"] = float(train(TRIAL, mixed=mixed, held_out=held_out).best)
-        return row
 
-    middle = shares[len(shares) // 2]
-    first = [trial(middle, augment) for augment in augments]
-    best = min(first, key=lambda row: row["held_out_loss"])["augment"]
-    yield from first
-    yield from (trial(share, best) for share in shares if share != middle)
+def _chosen(usual: str, tried: Sequence[dict[str, Any]]) -> str:
+    """The augmentation of the lowest held-out loss where that is clearly lower, else the usual one."""
+    clear = [row for row in tried if row["lower_by"] > row["standard_error"]]
+    return min(clear, key=lambda row: row["held_out_loss"], default={"augment": usual})["augment"]

@@ -51,7 +51,7 @@ ALLOWED = {
         "settings",
         "debiaser",
     },
-    "studies": {"data", "evaluation", "plots", "settings", "debiaser", "workflow"},
+    "studies": {"data", "evaluation", "plots", "settings", "training", "debiaser", "workflow"},
     "cli": {"data", "training", "missing", "tables", "report", "settings", "debiaser", "workflow", "studies"},
 }
 GROUND = {"checks", "chunks", "devices", "disk", "files", "gradients", "processes", "progress", "registry", "rng"}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import types
-
 import pytest
 import torch
 
 from latentebm.data.augment import random_affine
 from latentebm.debiaser import Debiaser
+from latentebm.models.vae import VAE
+from latentebm.progress import silent
 from latentebm.settings.fields import DebiaserSettings
 from latentebm.training.mixed_in import MixedIn
 from latentebm.vae_sources import Sources, choose_sources
@@ -39,23 +39,28 @@ def test_every_batch_holds_its_share():
 
 
 def of_losses(losses):
-    """A trainer that knows the held-out loss of every mixture, and what it was asked."""
+    """A trial that knows the held-out losses of every augmentation, and what it was asked."""
     asked = []
 
-    def train(part, *, mixed, held_out):
-        asked.append((mixed.share, mixed.augment, part, len(mixed.images), len(held_out)))
-        return types.SimpleNamespace(best=losses[mixed.share, mixed.augment])
+    def trial(part, *, mixed, held_out):
+        asked.append((mixed.share, part, len(mixed.images), len(held_out)))
+        return torch.as_tensor(losses[mixed.augment]).expand(len(held_out))
 
-    return train, asked
+    return trial, asked
 
 
-def test_held_out_images_choose_the_mixture():
-    losses = {(0.25, "none"): 3.0, (0.25, "slight"): 1.0, (0.25, "affine"): 2.0, (0.1, "slight"): 4.0}
-    train, asked = of_losses({**losses, (0.5, "slight"): 0.5})
+@pytest.mark.parametrize(
+    ("spread", "chosen"),
+    [(2.0, "slight"), (4.0, "affine")],  # standard errors .67 and 1.33 of a mean difference of 1
+)
+def test_held_out_images_choose_another_change_only_where_it_is_clear(spread, chosen):
+    apart = spread * torch.tensor([-1.0, 1.0]).repeat(5)
+    trial, asked = of_losses({"affine": 5 + apart, "slight": torch.full((10,), 4.0), "none": 4.5 + apart / 3})
     reference = torch.arange(50, dtype=torch.uint8)[:, None, None, None].expand(50, 1, 2, 2)
-    found = choose_sources(DebiaserSettings(learn_from="both"), reference, reference, train)
-    assert (found.mixed.share, found.mixed.augment) == (0.5, "slight")
-    assert {row[2:] for row in asked} == {(0.25, 40, 10)}
+    found = choose_sources(DebiaserSettings(learn_from="both"), reference, reference, trial)
+    assert (found.mixed.share, found.mixed.augment) == (0.5, chosen)
+    assert set(asked) == {(0.5, 0.25, 40, 10)}
+    assert found.tried[1]["standard_error"] == pytest.approx(spread / 3)
     # No image is both learned from and chosen by.
     assert not set(found.mixed.images[:, 0, 0, 0].tolist()) & set(found.held_out[:, 0, 0, 0].tolist())
     settings = DebiaserSettings(learn_from="both", reference_share="0.2", augment="none")
@@ -66,12 +71,12 @@ def test_only_thin_tails_bring_the_reference_in():
     data = bars(600, 0)
     by_class = [torch.nonzero(data.labels == k).flatten() for k in range(3)]
     reference = bars(60, 1).images
-    train, asked = of_losses({(s, a): 1.0 for s in (0.1, 0.25, 0.5) for a in ("none", "slight", "affine")})
+    train, asked = of_losses(dict.fromkeys(("none", "slight", "affine"), 1.0))
     fair = choose_sources(DebiaserSettings(), data.images, reference, train)
     assert (fair.learn_from, asked) == ("biased", [])
     thin = data.images[torch.cat([by_class[0], by_class[1][:20], by_class[2][:5]])]
     found = choose_sources(DebiaserSettings(), thin, reference, train)
-    assert (found.learn_from, len(asked)) == ("both", 5)
+    assert (found.learn_from, found.augment, len(asked)) == ("both", "affine", 3)
     assert "the tail is thin" in found.why
 
 
@@ -87,6 +92,19 @@ def test_positives_are_images_the_vae_has_not_seen():
     assert views.shape == (16, *learned.shape)
     assert not any(bool((view == image).all()) for view in views[:4, :10].flatten(0, 1) for image in learned)
     assert Sources().views(learned, rng()) is None
+
+
+def test_a_tilt_to_views_starts_from_them_whatever_the_biased_images():
+    images, vae = bars(40, 0).images, VAE((1, 8, 8), 2, width=16)
+    views, z = Sources(learn_from="both", augment="affine").views(images, rng()), torch.randn(50, 2, generator=rng(1))
+
+    def energies(biased, **settings):
+        method = Debiaser(folds=2, tilt_steps=10, **settings).method()
+        return method.fit(vae, images, biased, views=views, generator=rng(2), track=silent).energy(z)
+
+    one = energies(bars(60, 1).images)
+    assert torch.equal(one, energies(bars(60, 2).images[:50]))
+    assert not torch.equal(one, energies(bars(60, 1).images, clusters=0))
 
 
 @pytest.mark.parametrize(

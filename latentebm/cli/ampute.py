@@ -15,12 +15,12 @@ from latentebm.cli.table_options import (
     Encoding,
     Na,
     Sep,
+    check_outputs,
     named_columns,
     option,
     read_given,
-    real_files,
+    say_done,
 )  # fmt: skip
-from latentebm.files import check_absent
 
 if TYPE_CHECKING:
     # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
@@ -61,10 +61,7 @@ def ampute(
     Example: latentebm ampute patients.csv --mechanism self-masking --column income --rate 0.3 --out holed.csv
     """
     check_choice("--mechanism", mechanism, MECHANISMS)
-    from latentebm.data.formats.table_file import check_same_kind
-
-    check_same_kind(out, file)
-    check_absent(real_files([out]), overwrite)
+    check_outputs(file, out, [], overwrite)
     from latentebm.missing.mechanisms import make_missing
 
     read = read_given(file, sep, decimal, encoding, na)
@@ -78,8 +75,7 @@ def ampute(
         holed, mask = make_missing(table, remover, rate, random_state=seed)
     gone = (table.notna() & ~mask).to_numpy()
     read.write(out, holed, gone)
-    said = f"{int(gone.sum()):,} of {gone.size:,} cells removed by {mechanism}, seed {seed}.\ntable  {out}"
-    typer.echo(said, err=str(out) == "-")
+    say_done(f"{int(gone.sum()):,} of {gone.size:,} cells removed by {mechanism}, seed {seed}.", out)
 
 
 def _by_class(read: TableFile, drivers: list[Any], rates: list[str] | None, columns: list[Any]) -> tuple[Any, Any]:

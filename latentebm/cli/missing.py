@@ -18,14 +18,14 @@ from latentebm.cli.table_options import (
     Encoding,
     Na,
     Sep,
+    check_outputs,
     named_columns,
     option,
     read_given,
-    real_files,
+    say_done,
     text_columns,
 )  # fmt: skip
 from latentebm.disk.folders import whole_files
-from latentebm.files import check_absent
 
 if TYPE_CHECKING:
     # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
@@ -70,11 +70,8 @@ def impute(
     Example: latentebm impute patients.csv --method not-miwae --direction high --out patients-complete.csv
     """
     check_choice("--method", method, METHODS)
-    from latentebm.data.formats.table_file import check_same_kind
-
-    check_same_kind(out, file)
     page, copies = _page(out, report), _copies(out, multiple, method)
-    check_absent(real_files([out, page, *copies]), overwrite)
+    check_outputs(file, out, [page, *copies], overwrite)
     import pandas as pd
 
     from latentebm.missing.imputation_report import write_imputation_report
@@ -100,8 +97,7 @@ def impute(
             read.write(at(copy), drawn, gone)
         if page is not None:
             write_imputation_report(at(page), done, table.notna(), name=file.name, facts=facts)
-    said = f"{facts}\ntable  {out}" + ("" if page is None else f"\nreport {page}")
-    typer.echo(said, err=str(out) == "-")
+    say_done(facts, out, page)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from latentebm._version import __version__
 from latentebm.checks import fail
 from latentebm.cli.console import console, errors_exit
 
@@ -56,21 +57,26 @@ def table(
 ) -> None:
     """Learn a table, tilt its generator to target shares or parity, draw rows, report.
 
+    A fit that was stopped or killed goes on where the same is asked for again.
+
     Example: latentebm table census.csv --target 'income by sex' --out runs/census
     """
     from latentebm.disk.folders import check_out, run_folder
 
     check_out(out, overwrite)
-    biased = _read(file, "FILE", date, drop, na, sep)
-    other = None if reference is None else _read(reference, "--reference", date, drop, na, sep)
-    targets = [parse_target(text, biased) for text in target or []]
-    from latentebm.tables.table_debiaser import TableDebiaser
-    from latentebm.tables.table_run import TableJob, table_tables
+    asked = {"file": str(file), "reference": str(reference), "target": target, "seed": seed, "steps": steps}
+    with run_folder(out, overwrite, job={"latentebm": __version__, "table": asked}) as place:
+        biased = _read(file, "FILE", date, drop, na, sep)
+        other = None if reference is None else _read(reference, "--reference", date, drop, na, sep)
+        targets = [parse_target(text, biased) for text in target or []]
+        from latentebm.tables.table_debiaser import TableDebiaser
+        from latentebm.tables.table_run import TableJob, table_tables
+        from latentebm.training.checkpoint import checkpoints
 
-    model = TableDebiaser(targets or None, width=width, steps=steps, pool=pool, seed=seed, verbose=True)
-    job = TableJob(biased, model, other, label, rows, test_share)
-    with run_folder(out, overwrite) as place:
-        metrics = job.judge()
+        model = TableDebiaser(targets or None, width=width, steps=steps, pool=pool, seed=seed, verbose=True)
+        job = TableJob(biased, model, other, label, rows, test_share)
+        with checkpoints(place.kept, keep=True):
+            metrics = job.judge()
         job.write(place.new, metrics, kind=_kind(file))
     for part in table_tables(metrics):
         if part.title in ("Targets", "Utility", "Weights and cost"):

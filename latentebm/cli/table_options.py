@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from latentebm.checks import fail
+from latentebm.files import check_absent
 
 if TYPE_CHECKING:
     # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from latentebm.data.formats.table_file import TableFile
 
 __all__ = [
-    "FILE", "Decimal", "Encoding", "Na", "Sep", "named_columns", "option", "read_given", "real_files", "text_columns",
+    "FILE", "Decimal", "Encoding", "Na", "Sep", "check_outputs", "named_columns", "option", "read_given", "say_done",
+    "text_columns",
 ]  # fmt: skip
 
 
@@ -46,9 +48,18 @@ def read_given(file: Path, sep: str, decimal: str, encoding: str, na: Sequence[s
     return read_table_file(file, Dialect(named.get(sep, sep), decimal, tuple(na or ())), encoding=encoding)
 
 
-def real_files(paths: Sequence[Path | None]) -> list[Path]:
-    """The paths that are neither None nor a standard stream."""
-    return [path for path in paths if path is not None and str(path) != "-"]
+def check_outputs(file: Path, out: Path, others: Sequence[Path | None], overwrite: bool) -> None:
+    """ValueError unless the table's output is of the input's kind, and no file of them all exists unless replaced."""
+    from latentebm.data.formats.table_file import check_same_kind
+
+    check_same_kind(out, file)
+    check_absent([path for path in (out, *others) if path is not None and str(path) != "-"], overwrite)
+
+
+def say_done(facts: str, out: Path, report: Path | None = None) -> None:
+    """Say what was done and where it is, beside the standard output where that holds the table."""
+    lines = [facts, f"table  {out}", *([] if report is None else [f"report {report}"])]
+    typer.echo("\n".join(lines), err=str(out) == "-")
 
 
 def text_columns(table: pd.DataFrame) -> list[Any]:

@@ -29,6 +29,7 @@ def fit_classifier(
     lr: float = 3e-3,
     generator: torch.Generator,
     device: torch.device | str = "cpu",
+    autocast: bool = False,
     track: Track = silent,
 ) -> Classifier:
     r"""Train a classifier by cross-entropy and return it in evaluation mode.
@@ -36,7 +37,8 @@ def fit_classifier(
     .. math:: \min_\theta \mathrm{mean}_i\, -\log p_\theta(y_i|x_i)
 
     `build` makes it from the shape of an image and the number of classes. The generator shuffles the batches, and `lr`
-    is the peak of a one-cycle schedule; the initial weights come from torch's default stream.
+    is the peak of a one-cycle schedule; the initial weights come from torch's default stream. With `autocast` it trains
+    in bfloat16, on processors that have it in half the time.
 
     Example:
         >>> images = torch.zeros(40, 1, 8, 8, dtype=torch.uint8)
@@ -55,7 +57,9 @@ def fit_classifier(
     )
 
     def loss(batch: tuple[Tensor, Tensor]) -> Tensor:
-        return F.cross_entropy(classifier(batch[0].float() / 255), batch[1])
+        with torch.autocast(batch[0].device.type, torch.bfloat16, enabled=autocast):
+            logits = classifier(batch[0].float() / 255)
+        return F.cross_entropy(logits.float(), batch[1])
 
     known: dict[str, Any] = {"state": [generator], "noise": [], "track": track, "description": "classifier"}
     fit(classifier, loss, batches, Optimisation(lr=lr, schedule="onecycle"), **known)

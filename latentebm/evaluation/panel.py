@@ -15,11 +15,12 @@ from latentebm.evaluation.fixed_features import fixed_features
 from latentebm.evaluation.judges import Classifier, fit_classifier
 from latentebm.progress import Track, silent
 from latentebm.rng import permutation
+from latentebm.training.fit_vae import bf16_pays
 
 __all__ = ["Panel", "fit_panel", "large_judge", "linear_judge"]
 
 SEEN = 30_000  # images that each judge sees in its training, all passes together: some ten seconds on two cores
-PASSES = 5  # at most, over small data
+PASSES = 3  # at most, over small data
 CELLS = 7  # of the linear judge's features, along each side
 
 
@@ -119,16 +120,18 @@ def fit_panel(
     """
     if data.labels is None:
         raise fail("data", "labelled images", "no labels", "pass Images(images, labels, class_names)")
-    known: dict[str, Any] = {"generator": generator, "track": track, "device": next(small.parameters()).device}
+    device = next(small.parameters()).device
+    known: dict[str, Any] = {"generator": generator, "track": track, "device": device}
+    fast = {**known, "autocast": bf16_pays(device)}
     part = data[permutation(len(data), generator, "cpu")[:seen]]
     passes = max(1, min(PASSES, round(seen / len(part))))
     strangers = {
         "small convnet": small,
-        "large convnet": fit_classifier(part, build=large_judge, epochs=passes, **known),
+        "large convnet": fit_classifier(part, build=large_judge, epochs=passes, **fast),
         "linear model": fit_classifier(part, build=linear_judge, epochs=2 * passes, lr=1e-2, **known),
     }
     both = _with_reconstructions(part[torch.arange(min(len(part), max(1, seen // 2)))], reconstruct)
-    return Panel(strangers, fit_classifier(both, epochs=max(1, min(PASSES, round(seen / len(both)))), **known))
+    return Panel(strangers, fit_classifier(both, epochs=max(1, min(PASSES, round(seen / len(both)))), **fast))
 
 
 def _with_reconstructions(data: Images, reconstruct: Callable[[Tensor], Tensor]) -> Images:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +22,15 @@ from latentebm.missing.fit_miwae import MIWAERecipe, fit_miwae
 from latentebm.missing.imputation import impute, impute_each
 from latentebm.missing.mechanisms import MissingDataWarning
 from latentebm.missing.miwae import MIWAE
+from latentebm.missing.refits import refit_to_bootstraps
 from latentebm.progress import Track, silent
-from latentebm.rng import integers, permutation, seeded, stream
+from latentebm.rng import permutation, seeded, stream
 
 __all__ = ["MIWAEImputer"]
 
 HELD_OUT = 0.1  # share of the rows that chooses the state of a fit, where these are at least LEAST rows, at most MOST
 LEAST, MOST = 10, 1000
+AT_ONCE = 20  # refitted copies held side by side
 
 
 @dataclass(kw_only=True, eq=False, repr=False)  # equality and text are scikit-learn's
@@ -158,15 +159,16 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return float(impute(self.model_, x, mask, **settings).bound.mean())
 
     def _bootstrapped(self, m: int) -> list[MIWAE]:
-        """The fitted model refitted to each of m bootstrap samples."""
+        """The fitted model refitted to each of m bootstrap samples, AT_ONCE of them side by side."""
         x, mask = self.rows_
         recipe = MIWAERecipe(k=self.k, steps=max(1, self.steps // 2), batch_size=self.batch_size, lr=self.lr)
-        for i in range(len(self.bootstraps_), m):
-            generator, model = stream(self.seed_, i + 1), deepcopy(self.model_)
-            rows = integers(len(x), (len(x),), generator, x.device)
+        while len(self.bootstraps_) < m:
+            done = len(self.bootstraps_)
             # Rows that a sample leaves out cannot choose its state: the model that it starts from has seen them.
-            fit_miwae(model, x[rows], mask[rows], recipe, generator=generator, track=self.track)
-            self.bootstraps_.append(model)
+            self.bootstraps_ += refit_to_bootstraps(
+                self.model_, x, mask, recipe, min(AT_ONCE, m - done), generator=stream(self.seed_, done + 1),
+                track=self.track,
+            )  # fmt: skip
         return self.bootstraps_[:m]
 
     def _generator(self) -> torch.Generator:

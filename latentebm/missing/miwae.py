@@ -193,21 +193,20 @@ class MIWAE(nn.Module):
     def _observed(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values (N, D) and features (N, F) of the observed cells, zeros elsewhere, and the mask of features."""
         check_event("x", x, (self.likelihood.n_columns,))
-        check_rows(x, mask)
         filled = torch.where(mask.bool(), x, 0)  # a valid value of every family
-        if not bool(filled.isfinite().all()):
-            raise fail("x", "finite values where mask is 1", "NaN or infinity", "set mask to 0 in such cells")
         seen = mask.to(x)[:, self.likelihood.feature_column.to(mask.device)]
         return filled, self.likelihood.features(filled) * seen, seen
 
 
 def check_rows(x: Tensor, mask: Tensor) -> None:
-    """Raise ValueError unless there are rows, and a mask of their shape."""
+    """Raise ValueError unless there are rows, a mask of their shape, and finite values where it is 1."""
     if not len(x):
         raise fail("x", "at least one row", tuple(x.shape), "pass rows of shape (N, D)")
     if mask.shape != x.shape:
         fix = "pass 1 = observed, 0 = missing for each cell"
         raise fail("mask", f"the shape of x, {tuple(x.shape)}", tuple(mask.shape), fix)
+    if not bool((x.isfinite() | ~mask.bool()).all()):
+        raise fail("x", "finite values where mask is 1", "NaN or infinity", "set mask to 0 in such cells")
 
 
 def _tanh_mlp(sizes: tuple[int, ...]) -> nn.Sequential:

@@ -65,14 +65,14 @@ class DebiaserSettings:
     reference_share: str | float = setting(
         "auto",
         "share of the reference in what the VAE learns from, where it learns from both: above 0, below 1, or auto "
-        "(chosen by held-out reference images)",
+        "(half)",
         MODEL,
         kind=str,
     )
     augment: Literal["auto", "none", "slight", "affine"] = setting(
         "auto",
         "small random changes of these reference images: none, slight or affine (turn, scale, shear, shift), or auto "
-        "(chosen by held-out reference images)",
+        "(affine, unless held-out reference images clearly prefer another)",
         MODEL,
     )
     precision: Literal["auto", "bf16", "fp32"] = setting("auto", "of the VAE's training: auto, bf16 or fp32", MODEL)
@@ -117,7 +117,8 @@ class DebiaserSettings:
     clusters: int | None = setting(
         None,
         "clusters of the biased images that a first tilt reweights to the reference's shares (latent space, likelihood "
-        "objective); by default 20 below 1,000 reference images; 0 for no first tilt",
+        "objective); by default 20 below 1,000 reference images; 0 for no first tilt; where the VAE learned from both, "
+        "changed reference images take their place",
         TILT,
         kind=int,
         of="space.clusters",

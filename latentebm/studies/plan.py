@@ -5,20 +5,26 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 
 from latentebm import plots, processes
+from latentebm._version import __version__
 from latentebm.checks import check_int, fail
 from latentebm.data.images import Images
 from latentebm.data.imbalance import draw_shares
+from latentebm.disk.folders import whole_files
+from latentebm.disk.manifest import load_config
+from latentebm.disk.statefile import read_state, write_state
 from latentebm.evaluation.metrics import NEIGHBOURS
-from latentebm.files import check_absent, write_atomic
+from latentebm.files import check_absent, sha256, write_atomic
 from latentebm.progress import Track, silent
 from latentebm.studies.reopen import PANELS, OpenRun, judged_run, pose_again
+from latentebm.training.checkpoint import checkpoints
 from latentebm.workflow.problem import Problem
 
 __all__ = ["SIZES", "plan"]
@@ -28,6 +34,16 @@ FILES = ("plan.csv", "plan.png")
 X_LABEL = "reference images per class"
 JUDGED = ("tv", "frechet", "density", "coverage", "confidence")
 WEIGHED = ("ess", "pareto_k", "reliable")
+
+
+class _Kept(NamedTuple):
+    """Where finished rows, and the fit that is under way, stay until the plan is whole."""
+
+    folder: Path
+    every: float  # seconds between the checkpoints of a fit
+
+    def row(self, job: tuple[int, int]) -> Path:
+        return self.folder / f"row-{job[0]}-{job[1]}.safetensors"
 
 
 def plan(
@@ -41,12 +57,14 @@ def plan(
     overwrite: bool = False,
     device: str = "auto",
     track: Track = silent,
+    every: float = 60.0,
 ) -> pd.DataFrame:
     """Fit the tilt to references of several sizes and judge each; the model is not trained again.
 
     Every size and seed has a random part of the run's reference in the target's shares, folds, weights and draws of
     its own; the spread over seeds says how much luck the choice of reference images is. Several
-    processes share the fits.
+    processes share the fits. A plan that was stopped or killed goes on, when it is asked for again, with the rows that
+    are done and to the same numbers, bit by bit.
 
     Arguments:
         run: folder that `debias` wrote.
@@ -55,6 +73,9 @@ def plan(
         samples: images judged each time.
         pool: prior draws of each SNIS pass.
         out: folder of ``plan.csv`` and ``plan.png``, replaced where `overwrite`; the run folder by default.
+        device: of the fits and draws.
+        track: shows progress.
+        every: seconds between the checkpoints of a fit.
 
     Returns:
         One row per size and seed: ``size``, ``seed``, ``images``, total variation ``tv``, ``frechet``, ``density``,
@@ -66,17 +87,40 @@ def plan(
         check_int(name, value, low=low)
     folder = Path(run if out is None else out)
     check_absent([folder / name for name in FILES], overwrite)
-    model, problem, rng = pose_again(run, device=device)
-    references = {(n, s): _reference(problem, n, s) for n in wanted for s in range(seeds)}
-    opened = processes.together(lambda: judged_run(model, problem, rng, track=track))
-    before = opened.judge(opened.model.sample_prior(samples).x).as_dict()
-    jobs, own = list(references), processes.share(len(references))
-    rows = processes.together(
-        lambda: [_row(opened, job, references[job], samples, pool) for job in track(jobs[own.start : own.stop], "plan")]
-    )
-    table = pd.DataFrame([row for part in processes.gather(rows) for row in part])
-    processes.on_main(lambda: _write(table, before, folder))
+    asked = {"sizes": wanted, "seeds": seeds, "samples": samples, "pool": pool, "device": device}
+    with ExitStack() as stack:
+
+        def begin() -> tuple[Path, Path]:
+            load_config(run)  # it is a run before anything is made there
+            job = {"latentebm": __version__, "plan": asked, "run": sha256(Path(run) / "config.json")}
+            place = stack.enter_context(whole_files(folder / FILES[0], job=job, afresh=overwrite))
+            stack.enter_context(checkpoints(place.kept / "judge", every=every, keep=True))
+            return place.kept, place.at(folder / FILES[0]).parent
+
+        kept, new = processes.from_main(processes.on_main(begin))  # type: ignore[misc]
+        model, problem, rng = pose_again(run, device=device)
+        references = {(n, s): _reference(problem, n, s) for n in wanted for s in range(seeds)}
+        opened = processes.together(lambda: judged_run(model, problem, rng, track=track))
+        table = _rows(opened, references, samples, pool, _Kept(kept, every), track)
+        before = opened.judge(opened.model.sample_prior(samples).x).as_dict()
+        processes.on_main(lambda: _write(table, before, new))
     return table
+
+
+def _rows(
+    opened: OpenRun, references: dict[tuple[int, int], Images], samples: int, pool: int, kept: _Kept, track: Track
+) -> pd.DataFrame:
+    """A row for each reference; the processes share those that are not done yet."""
+    left = processes.from_main([job for job in references if not kept.row(job).exists()])
+    own = processes.share(len(left))
+
+    def work() -> None:
+        for job in track(left[own.start : own.stop], "plan"):
+            with checkpoints(kept.folder / f"fit-{job[0]}-{job[1]}", every=kept.every):
+                write_state(kept.row(job), _row(opened, job, references[job], samples, pool))
+
+    processes.together(work)
+    return processes.from_main(pd.DataFrame(processes.on_main(lambda: [read_state(kept.row(j)) for j in references])))
 
 
 def _write(table: pd.DataFrame, before: dict[str, Any], folder: Path) -> None:

@@ -86,7 +86,8 @@ class TiltMethod:
     ) -> FittedTilt:
         """Fit an energy to reference images (N, C, H, W), uint8, of a frozen VAE of the biased (M, C, H, W).
 
-        Changed copies of the reference, `views` (V, N, C, H, W), take its place as positives, each in its image's fold.
+        Changed copies of the reference, `views` (V, N, C, H, W), take its place as positives, each in its image's fold,
+        and that of weighted biased images at the start: clusters underrate a class of which hardly any image is left.
         """
         recipe = self.space.recipe(self.objective, self.gradient_penalty)
         codes, members = self.space.codes(vae, images, generator), min(self.space.folds, len(images))
@@ -94,8 +95,11 @@ class TiltMethod:
         clusters = self.space.start_clusters(self.objective, len(images))
         if clusters:
             known: dict[str, Any] = {"generator": generator, "track": track}
-            weight = _weight(images, biased, codes.fold, clusters=clusters, members=members, **known)
-            energy = self._start(vae, biased, weight, members, own, **known)
+            start, weight = own, torch.ones(0 if own is None else len(own.mean))
+            if start is None:
+                weight = _weight(images, biased, codes.fold, clusters=clusters, members=members, **known)
+                start = self.space.codes(vae, biased, generator)
+            energy = self._start(vae, start, weight, members, **known)
             recipe = dataclasses.replace(recipe, lr=REFINING_LR)
         else:
             # The weights are drawn on the CPU: a seed means the same on every device.
@@ -142,22 +146,14 @@ class TiltMethod:
     def _start(
         self,
         vae: VAE,
-        biased: Tensor,
+        codes: Codes,
         weight: Tensor,
         members: int,
-        own: Codes | None,
         *,
         generator: torch.Generator,
         track: Track,
     ) -> EnsembleEnergy:
-        """The tilt of weighted biased images under the widest bound with reliable importance weights.
-
-        Codes of changed reference images, its `own`, make up half of what it starts from: clusters of images
-        underrate a class of which hardly any biased image is left.
-        """
-        codes = self.space.codes(vae, biased, generator)
-        if own is not None:
-            codes, weight = _joined(codes, weight, own)
+        """The tilt of weighted codes under the widest bound with reliable importance weights."""
         recipe = dataclasses.replace(self.space.recipe(self.objective, self.gradient_penalty), lr=START_LR)
         for limit in START_LIMITS:
             one = self._energy(vae, 1, limit, generator).to(codes.mean.device)
@@ -169,13 +165,6 @@ class TiltMethod:
             if sums.report()["reliable"]:
                 break
         return self._energy(vae, members, limit, torch.Generator()).to(codes.mean.device).start_from(one)
-
-
-def _joined(codes: Codes, weight: Tensor, own: Codes) -> tuple[Codes, Tensor]:
-    """Codes and weights of two sets, each of them half of the total weight."""
-    moments = {name: torch.cat([getattr(codes, name), getattr(own, name)]) for name in ("mean", "scale", "fold")}
-    each = weight.sum() / len(own.mean)
-    return dataclasses.replace(codes, **moments), torch.cat([weight, weight.new_full((len(own.mean),), float(each))])
 
 
 def _weight(images: Tensor, biased: Tensor, fold: Tensor, **settings: Any) -> Tensor:
