@@ -20,12 +20,16 @@ diffusers = pytest.importorskip("diffusers", reason='pip install "latentebm[diff
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers itself
 
 
-@pytest.fixture(scope="module")
-def unet() -> nn.Module:
+def network(channels: int) -> nn.Module:
     torch.manual_seed(0)
     sizes = {"block_out_channels": (8,), "layers_per_block": 1, "norm_num_groups": 4}
     blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
-    return diffusers.UNet2DModel(8, 1, 1, **sizes, **blocks).eval()
+    return diffusers.UNet2DModel(8, channels, channels, **sizes, **blocks).eval()
+
+
+@pytest.fixture(scope="module")
+def unet() -> nn.Module:
+    return network(1)
 
 
 SCHEDULERS = [
@@ -69,9 +73,8 @@ def test_schedulers_with_noise_are_refused(make, unet):
         from_diffusers(unet, make(), steps=4)
 
 
-def test_a_consistency_model_is_the_librarys_own_pipeline(unet):
-    net = diffusers.UNet2DModel.from_config({**unet.config, "in_channels": 3, "out_channels": 3})
-    pipeline = diffusers.ConsistencyModelPipeline(net.eval(), diffusers.CMStochasticIterativeScheduler())
+def test_a_consistency_model_is_the_librarys_own_pipeline():
+    pipeline = diffusers.ConsistencyModelPipeline(network(3), diffusers.CMStochasticIterativeScheduler())
     pipeline.set_progress_bar_config(disable=True)
     z = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(3))
     image = pipeline(1, num_inference_steps=1, latents=z.clone(), output_type="np").images[0]
