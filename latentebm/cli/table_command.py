@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from latentebm._version import __version__
 from latentebm.checks import fail
-from latentebm.cli.console import console, errors_exit
+from latentebm.cli.console import console, errors_exit, print_table
+from latentebm.cli.options import given
 
 if TYPE_CHECKING:
     # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
@@ -32,6 +34,7 @@ def _option(text: str) -> Any:
 
 @errors_exit()
 def table(
+    ctx: typer.Context,
     file: Annotated[
         Path, typer.Argument(help="Table: .csv or .tsv (both also .gz), .parquet, or - for a .csv from the input.")
     ],
@@ -69,19 +72,23 @@ def table(
         biased = _read(file, "FILE", date, drop, na, sep)
         other = None if reference is None else _read(reference, "--reference", date, drop, na, sep)
         targets = [parse_target(text, biased) for text in target or []]
+        from latentebm.report.page import command_line
+        from latentebm.report.table_page import table_tables
         from latentebm.tables.table_debiaser import TableDebiaser
-        from latentebm.tables.table_run import TableJob, table_tables
+        from latentebm.tables.table_run import TableJob
         from latentebm.training.checkpoint import checkpoints
 
         model = TableDebiaser(targets or None, width=width, steps=steps, pool=pool, seed=seed, verbose=True)
         job = TableJob(biased, model, other, label, rows, test_share)
         with checkpoints(place.kept, keep=True):
             metrics = job.judge()
-        job.write(place.new, metrics, kind=_kind(file))
+        command = command_line("table", file, **given(ctx, but=("file", "overwrite")))
+        job.write(place.new, metrics, kind=_kind(file), command=command)
     for part in table_tables(metrics):
         if part.title in ("Targets", "Utility", "Weights and cost"):
-            _print(part)
-    typer.echo(f"report {out / 'report.html'}\nrows   {out / f'samples{_kind(file)}'}")
+            print_table(part.title, part.head, part.rows)
+    said = f"report {out / 'report.html'}\nrows   {out / f'samples{_kind(file)}'}"
+    console.print(escape(said), highlight=False, soft_wrap=True)
 
 
 def parse_target(text: str, table: pd.DataFrame) -> Target:
@@ -189,15 +196,3 @@ def _whole(cells: pd.Series) -> pd.Series:
     if bool(((seen % 1 == 0) & (seen.abs() < 2**53)).all()):
         return cells.astype("Int64" if cells.isna().any() else "int64")
     return cells
-
-
-def _print(part: Any) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    shown = Table(title=part.title, title_justify="left")
-    for i, head in enumerate(part.head):
-        shown.add_column(escape(head), justify="left" if i == 0 else "right")
-    for row in part.rows:
-        shown.add_row(*map(escape, row))
-    console.print(shown)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentebm.checks import fail
+from latentebm.checks import fail, visible
 from latentebm.files import check_absent
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def check_outputs(file: Path, out: Path, others: Sequence[Path | None], overwrit
 def say_done(facts: str, out: Path, report: Path | None = None) -> None:
     """Say what was done and where it is, beside the standard output where that holds the table."""
     lines = [facts, f"table  {out}", *([] if report is None else [f"report {report}"])]
-    typer.echo("\n".join(lines), err=str(out) == "-")
+    typer.echo(visible("\n".join(lines)), err=str(out) == "-")
 
 
 def text_columns(table: pd.DataFrame) -> list[Any]:

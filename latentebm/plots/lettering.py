@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -54,7 +53,7 @@ def drawable(text: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _has(files: tuple[str, ...], sign: str) -> bool:
-    if unicodedata.category(sign)[0] == "C":
+    if not sign.isprintable():
         return False
     return sign.isascii() or any(get_font(file).get_char_index(ord(sign)) for file in files)
 
