@@ -10,7 +10,7 @@ import torch
 from latentebm.checks import check_int, fail
 from latentebm.models.latent_model import LatentModel, check_model
 
-__all__ = ["decode_seconds", "pool_size"]
+__all__ = ["check_pool", "decode_seconds", "pool_size"]
 
 UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 TRIED, ENOUGH, MOST = 8, 0.5, 4096  # codes first, seconds that tell a rate, and codes at which it is told anyway
@@ -31,17 +31,30 @@ def pool_size(model: LatentModel, pool: int | str) -> int:
         >>> pool_size(model, 500), pool_size(model, "1h") > 10_000
         (500, True)
     """
+    allowed = check_pool(pool)
+    if isinstance(allowed, int):
+        return allowed
+    each = decode_seconds(check_model("model", model))
+    found = int(allowed / each)
+    if found < LEAST:
+        fix = f"allow at least {LEAST * each:.0f} seconds"
+        raise fail("pool", f"time for at least {LEAST} decodes", f"{pool}, in which {found} are made", fix)
+    return found
+
+
+def check_pool(pool: int | str) -> int | float:
+    """A pool's decodes, a whole number, or the seconds it may take.
+
+    Example:
+        >>> check_pool("500"), check_pool("10min")
+        (500, 600.0)
+    """
     if not isinstance(pool, str) or pool.strip().isdecimal():
         return check_int("pool", int(pool) if isinstance(pool, str) else pool, low=2)
     form = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*", pool)
     if form is None:
         raise fail("pool", "a number of decodes or a time such as 90s, 10min or 2h", repr(pool), "correct it")
-    each = decode_seconds(check_model("model", model))
-    found = int(float(form[1]) * UNITS[form[2]] / each)
-    if found < LEAST:
-        fix = f"allow at least {LEAST * each:.0f} seconds"
-        raise fail("pool", f"time for at least {LEAST} decodes", f"{pool}, in which {found} are made", fix)
-    return found
+    return float(form[1]) * UNITS[form[2]]
 
 
 @torch.no_grad()

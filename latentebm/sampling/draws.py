@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
+from latentebm.chunks import CHAIN_NUMBERS, chunk_size, decode_chunk, in_chunks
 from latentebm.devices import within_memory
 from latentebm.progress import Track, silent
 from latentebm.sampling.target import Target, tilt_energy
@@ -68,7 +68,9 @@ def gather_draws(
     """Decode base points (n, D) chunk by chunk and pack the draws; without log-weights the tilt is asked for them."""
     if log_weight is None:
         log_weight = -in_chunks(lambda u: tilt_energy(tilt, u), latent, chunk_size(CHAIN_NUMBERS, latent.device))
-    return Draws(in_chunks(tilt.decode, latent), latent, log_weight, diagnostics, trace)
+    few = decode_chunk(getattr(tilt, "model", None), latent.device)  # of large data
+    size = few if few < chunk_size(CHAIN_NUMBERS, latent.device) else None
+    return Draws(in_chunks(tilt.decode, latent, size), latent, log_weight, diagnostics, trace)
 
 
 def base_chunks(

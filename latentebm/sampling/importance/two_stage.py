@@ -83,7 +83,9 @@ class TwoStage:
         energy = torch.cat([tilt_energy(tilt, part) for part in track(u.split(self.chunk), "pilot")])
         surrogate = _surrogate(u, energy, generator)
         cheap, chunk = Undecoded(tilt, surrogate), max(1, min(CHUNK, HELD // u.shape[1]))
-        first = SNIS(pool=self.pool, chunk=chunk).draw(cheap, self.decodes, generator=generator, track=track)
+        first = SNIS(pool=self.pool, chunk=chunk, resampling="systematic").draw(
+            cheap, self.decodes, generator=generator, track=track
+        )
         proposed, before = first.latent, first.diagnostics
         kept, log_weight = self._corrected(tilt, proposed, surrogate, track)
         sums = WeightSums(len(kept))
