@@ -17,6 +17,7 @@ from latentebm.data.shipped import SHIPPED
 ROOT = Path(__file__).resolve().parents[1]
 
 
+HOME = "https://example.org/me/latentebm"
 LARGEST = 1_000_000  # bytes of the package's wheel
 
 
@@ -25,8 +26,9 @@ def wheels(tmp_path_factory):
     """Both wheels, of the package and of its data."""
     folder = tmp_path_factory.mktemp("wheels")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
+    environment = {**os.environ, "LATENTEBM_REPOSITORY": HOME}
     for project in (ROOT, ROOT / "data"):
-        subprocess.run([*command, str(project)], check=True, capture_output=True)
+        subprocess.run([*command, str(project)], check=True, capture_output=True, env=environment)
     return [next(folder.glob(f"{name}-*.whl")) for name in ("latentebm", "latentebm_data")]
 
 
@@ -43,6 +45,18 @@ def test_the_wheel_is_small_and_carries_no_data(wheels):
     assert not any(name.startswith(("tests", "notebooks", "data")) for name in names)
     assert wheels[0].name.startswith(f"latentebm-{__version__}-")
     assert wheels[0].stat().st_size < LARGEST
+
+
+def test_images_and_links_of_the_readme_work_outside_the_repository(wheels):
+    with zipfile.ZipFile(wheels[0]) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        text = archive.read(name).decode()
+    assert f"Project-URL: Source, {HOME}" in text
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert all(link.startswith("https://") for link in links)
+    ours = [link.removeprefix(f"{HOME}/").split("/HEAD/") for link in links if link.startswith(HOME)]
+    assert all((ROOT / path.partition("#")[0]).exists() for _, path in ours)
+    assert {kind for kind, path in ours if path.endswith(".png")} == {"raw"}
 
 
 def test_data_are_found_in_their_own_wheel_and_missed_by_name(wheels, tmp_path):

@@ -42,7 +42,7 @@ def write_imputation_report(
         headline=f"{name}: {100 * share:.1f} % of the cells were missing",
         lead=f"{facts} {_shift(table, mask)}",
         finding=drawn(plot_imputed(table, mask), put, put),
-        pictures=[drawn(plot_missingness(mask), f"A map of the cells. {where}", where, wide=True)],
+        pictures=[drawn(plot_missingness(mask), f"A map of the cells. {where}", where)],
         worries=[*_worries(table, mask), MNAR],
         tables=[_columns(table, mask)],
         command=command,

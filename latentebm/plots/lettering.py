@@ -13,7 +13,7 @@ from matplotlib.font_manager import FontProperties, findfont, fontManager, get_f
 
 __all__ = ["drawable", "fonts", "name_ticks", "verbatim"]
 
-PER_INCH, UPRIGHT = 12, 14  # signs of names side by side; of one that stands upright
+PER_INCH, UPRIGHT = 13, 16  # signs of names side by side; of one that stands upright
 # Fonts of Chinese, Japanese and Korean on common systems; those that are installed follow the user's own.
 FALLBACKS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans CJK TC", "Source Han Sans SC",

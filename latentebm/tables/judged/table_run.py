@@ -14,16 +14,12 @@ from latentebm.checks import check_int, check_number, fail
 from latentebm.disk.manifest import add_files
 from latentebm.files import write_atomic, write_json, write_text
 from latentebm.report.table_page import table_page
-from latentebm.tables.table_code import FEWEST_ROWS
+from latentebm.tables.judged.table_measures import association_distance, marginal_distances, measured, nearness
+from latentebm.tables.judged.utility import train_on_made
+from latentebm.tables.parity import Parity
+from latentebm.tables.table_code import FEWEST_ROWS, check_table
 from latentebm.tables.table_debiaser import TableDebiaser
-from latentebm.tables.table_measures import (
-    association_distance,
-    marginal_distances,
-    measured,
-    nearness,
-)
-from latentebm.tables.targets import Parity, as_targets
-from latentebm.tables.utility import train_on_made
+from latentebm.tables.targets import as_targets
 
 __all__ = ["TableJob"]
 
@@ -60,6 +56,7 @@ class TableJob:
     made: pd.DataFrame = field(init=False)
 
     def __post_init__(self) -> None:
+        check_table("table", self.table)  # as it stands: identifiers show by their order
         check_int("rows", self.rows)
         check_number("test_share", self.test_share, low=0, high=0.9, open_low=True)
         if self.label is not None and self.label not in self.table.columns:
