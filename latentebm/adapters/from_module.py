@@ -88,7 +88,8 @@ class WrappedModel(nn.Module):
             self.latent_dim, self.latent_shape = self.latent_dim + 1, (self.latent_dim + 1,)
         decoder = placed(decoder, dtype, device, offload)
         encoder = placed(encoder, dtype, device, offload) if isinstance(encoder, nn.Module) else encoder
-        check_eval("decoder", decoder), check_eval("encoder", encoder)
+        check_eval("decoder", decoder)
+        check_eval("encoder", encoder)
         self.decoder, self.key, self.encoder = decoder, key, encoder
         like = next(self.parameters(), torch.empty(0))
         self.dtype, x = like.dtype, probe(decoder, key, self.latent_shape, like)
