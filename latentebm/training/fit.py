@@ -75,7 +75,7 @@ def fit(
         state: what else the loss changes, for checkpoints: generators, tensors, and what has `state_dict` and
             `load_state_dict`.
         data: what the loss reads beside the batches; a checkpoint is of the same data only.
-        log: called at each check with the step and numbers by name, such as ``fit/loss``; see `latentebm.training.logs.logged`.
+        log: called at each check with the step and numbers by name, such as ``fit/loss``; see `logged`.
 
     Raises:
         ValueError: the loss is no scalar, or both `validate` and an average choose the final state.
