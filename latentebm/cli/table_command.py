@@ -158,7 +158,7 @@ def _joint(shares: dict[str, Any], column: Any, table: pd.DataFrame) -> dict[Any
     """Shares whose values are as their columns hold them; those of several columns are nested, {"F": {"high": 0.1}}."""
     if not isinstance(column, list):
         return {_typed(value, table.get(column)): share for value, share in shares.items()}
-    found = {}
+    found: dict[Any, Any] = {}
     for value, inner in shares.items():
         first = _typed(value, table.get(column[0]))
         rest = _joint(inner, column[1:] if len(column) > 2 else column[1], table) if isinstance(inner, dict) else {}
