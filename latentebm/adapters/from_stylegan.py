@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,9 @@ class _Style(nn.Module):
         return self.net.synthesis(w, noise_mode="const")
 
 
-def from_stylegan(G: nn.Module, *, truncation_psi: float = 1.0, space: str = "z", batch_size: int = 32) -> WrappedModel:
+def from_stylegan(
+    G: nn.Module, *, truncation_psi: float = 1.0, space: Literal["z", "w"] = "z", batch_size: int = 32
+) -> WrappedModel:
     r"""A StyleGAN, or any module with ``mapping`` and ``synthesis``, with noise that is held still.
 
     .. math:: x = \mathrm{synthesis}(\mathrm{mapping}(z)) \quad\text{or}\quad x = \mathrm{synthesis}(\bar w + C^{1/2} z)
