@@ -32,40 +32,40 @@ from latentebm.sampling.importance.resampling import resample
 
 RESULTS = Path(__file__).parent / "your_generators.json"
 PARTS = ("faces", "diffusion", "flow", "tvae")
-FEATURES = ("class probabilities", "pca:24", "another classifier")
-DRAWS, DDIM_STEPS = 8000, 10
+FEATURES = ("class probabilities", "pca:24")
+DRAWS, DDIM_STEPS = 4000, 10
 
 
-class Rows:
-    """Rows of results by name, each measured once and written at once."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-
-    def add(self, name: str, measure: Callable[[], dict[str, Any]]) -> None:
-        if name not in self.found:
-            start = time.process_time()
-            self.found[name] = {**measure(), "cpu_seconds": round(time.process_time() - start, 1)}
-            write_json(RESULTS, self.found)
-        values = ((k, v) for k, v in self.found[name].items() if isinstance(v, float))
-        print(f"{name:44}" + "  ".join(f"{k} {v:.3f}" for k, v in values), flush=True)
+def add(name: str, measure: Callable[[], dict[str, Any]]) -> None:
+    """Measure a row that is not in the results yet, write it at once, and print it."""
+    if name not in (found := results()):
+        start = time.process_time()
+        row = {**measure(), "cpu_seconds": round(time.process_time() - start, 1)}
+        found = {**results(), name: row}  # parts may run side by side
+        write_json(RESULTS, found)
+    values = ((k, v) for k, v in found[name].items() if isinstance(v, float))
+    print(f"{name:44}" + "  ".join(f"{k} {v:.3f}" for k, v in values), flush=True)
 
 
-def measure_faces(rows: Rows, options: argparse.Namespace) -> None:
+def results() -> dict[str, Any]:
+    return json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+
+
+def measure_faces(options: argparse.Namespace) -> None:
     model = faces.face_gan(options.cache)
     codes, grey = faces.decoded(model, options.cache / "faces.pt")
     cut = float(torch.quantile(faces.middle(grey), 0.8))
     bright = faces.middle(grey) > cut
-    rows.add("faces: attribute", lambda: faces.by_attribute(model, cut))
+    add("faces: attribute", lambda: faces.by_attribute(model, cut))
     for each in (100, 50, 25):
         for seed in range(options.seeds):
             name = f"faces: {each} + {each}, seed {seed}"
-            rows.add(name, lambda each=each, seed=seed: faces.by_reference(grey, bright, each, seed))
+            add(name, lambda each=each, seed=seed: faces.by_reference(grey, bright, each, seed))
     if options.figures is not None:
         faces.grids(model, codes, faces.reference(grey, bright, 25, 0)[0], options.figures)
 
 
-def measure_diffusion(rows: Rows, options: argparse.Namespace) -> None:
+def measure_diffusion(options: argparse.Namespace) -> None:
     if options.train or not (diffusion.FOLDER / "training.json").is_file():
         diffusion.train(diffusion.FOLDER)
     x = diffusion.pool(diffusion.FOLDER, options.cache / "digits.pt", DRAWS, DDIM_STEPS)
@@ -74,7 +74,7 @@ def measure_diffusion(rows: Rows, options: argparse.Namespace) -> None:
     with torch.no_grad():
         digit = referee.probabilities(referee.embed(x / 2 + 0.5)).argmax(1)
     even = torch.full((len(x),), 1 / len(x), dtype=torch.double)
-    rows.add("diffusion: untilted", lambda: diffusion.tv_of(even, digit))
+    add("diffusion: untilted", lambda: diffusion.tv_of(even, digit))
     for name in FEATURES:
         for seed in range(options.seeds):
             one: dict[str, Any] = {}
@@ -83,7 +83,7 @@ def measure_diffusion(rows: Rows, options: argparse.Namespace) -> None:
                 one.update(diffusion.by_reference(x, name, seed, judges))
                 return {k: v for k, v in one.items() if k != "weight"}
 
-            rows.add(f"diffusion: {name}, 25 a class, seed {seed}", measure)
+            add(f"diffusion: {name}, 25 a class, seed {seed}", measure)
     if options.figures is not None:
         weight = diffusion.by_reference(x, "pca:24", 0, judges)["weight"]
         picks = resample(weight.log(), 96, generator=torch.Generator().manual_seed(0))
@@ -185,15 +185,14 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, default=None, help="folder for grids before and after")
     options = parser.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
-    rows = Rows()
     if "faces" in options.parts:
-        measure_faces(rows, options)
+        measure_faces(options)
     if "diffusion" in options.parts:
-        measure_diffusion(rows, options)
+        measure_diffusion(options)
     if "flow" in options.parts:
-        rows.add("flow: two moons", flow)
+        add("flow: two moons", flow)
     if "tvae" in options.parts:
-        rows.add("TVAE: Adult", lambda: tvae(options.cache, options.epochs))
+        add("TVAE: Adult", lambda: tvae(options.cache, options.epochs))
 
 
 if __name__ == "__main__":

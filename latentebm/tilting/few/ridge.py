@@ -99,7 +99,7 @@ def _theta(mean: Array, made: Array, penalty: float) -> Array:
         drawn = weight @ made
         spread = (made * weight[:, None]).T @ made - np.outer(drawn, drawn)
         step = np.linalg.solve(spread + penalty * np.eye(len(theta)), mean - drawn - penalty * theta)
-        theta = theta + step * min(1.0, TRUST / max(float(np.sqrt(step @ spread @ step)), TINY))
+        theta = theta + step * min(1.0, TRUST / max(float(np.sqrt(max(step @ spread @ step, 0.0))), TINY))
         if np.abs(step).max() < 1e-6:
             break
     return theta
