@@ -80,7 +80,7 @@ def train(folder: Path, seed: int = 0, steps: int = STEPS) -> float:
 
 def load(folder: Path) -> tuple[UNet2DModel, DDIMScheduler]:
     """The network in 32 bits and its scheduler, from a folder that `train` wrote."""
-    net = UNet2DModel.from_pretrained(folder, variant="fp16", torch_dtype=torch.float32)
+    net = UNet2DModel.from_pretrained(folder, variant="fp16", torch_dtype=torch.float32, low_cpu_mem_usage=False)
     return net.eval(), DDIMScheduler.from_pretrained(folder)
 
 

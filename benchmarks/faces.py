@@ -23,7 +23,7 @@ from latentebm.plots import plot_image_grid
 from latentebm.sampling.importance.resampling import resample
 from latentebm.tilting.few.pursuit import pursue
 
-PACKAGE, POOL, BESIDE, BATCH, FRESH = "gan-face-generate==1.1.1", 8_000, 2_000, 500, 2_000
+PACKAGE, POOL, BESIDE, BATCH, FRESH = "gan-face-generate==1.1.1", 2_800, 700, 500, 1_000
 
 
 def face_gan(folder: Path) -> WrappedModel:

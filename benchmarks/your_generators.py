@@ -56,11 +56,12 @@ def measure_faces(options: argparse.Namespace) -> None:
     codes, grey = faces.decoded(model, options.cache / "faces.pt")
     cut = float(torch.quantile(faces.middle(grey), 0.8))
     bright = faces.middle(grey) > cut
-    add("faces: attribute", lambda: faces.by_attribute(model, cut))
-    for each in (100, 50, 25):
+
+    for each in options.each:
         for seed in range(options.seeds):
             name = f"faces: {each} + {each}, seed {seed}"
             add(name, lambda each=each, seed=seed: faces.by_reference(grey, bright, each, seed))
+    add("faces: attribute", lambda: faces.by_attribute(model, cut))
     if options.figures is not None:
         faces.grids(model, codes, faces.reference(grey, bright, 25, 0)[0], options.figures)
 
@@ -114,7 +115,7 @@ def flow() -> dict[str, Any]:
     torch.manual_seed(0)
     net = NSF(2, transforms=3, hidden_features=(64, 64))
     optimizer = torch.optim.Adam(net.parameters(), 2e-3)
-    for _ in range(1000):
+    for _ in range(500):
         loss = -net().log_prob(moons(256, rng)).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -123,7 +124,7 @@ def flow() -> dict[str, Any]:
     upper = Attribute(on_upper, {False: 0.5, True: 0.5}, "upper")
     tilt = tilt_attributes(model, upper, generator=rng)
     z = torch.randn(2000, 2, generator=rng)
-    side = torch.linspace(-2.5, 3.5, 801)
+    side = torch.linspace(-2.5, 3.5, 401)
     grid = torch.cartesian_prod(side, side)
     with torch.no_grad():
         log_p = torch.cat([net().log_prob(part) for part in grid.split(40_000)]).double()
@@ -179,6 +180,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--each", type=int, nargs="+", default=[100, 50, 25], help="bright faces, and as many others")
     parser.add_argument("--epochs", type=int, default=20, help="of TVAE")
     parser.add_argument("--train", action="store_true", help="train the diffusion model again")
     parser.add_argument("--cache", type=Path, default=Path("build/your_generators"), help="draws and wheels")

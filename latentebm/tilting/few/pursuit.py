@@ -118,6 +118,5 @@ def _stepping(mean: Array, found: Found, strength: float) -> StepEnergy:
 
 
 def _energy(mean: Array, directions: Array, edges: Array, jumps: Array, widths: Array, held: Array) -> StepEnergy:
-    parts = [torch.from_numpy(value.copy()) for value in (mean, directions, edges, jumps)]
-    known = {"gain": float(held.mean()), "gain_se": _error(held)}
-    return StepEnergy(*parts, widths=torch.from_numpy(widths), **known)
+    m, d, e, j, w = (torch.from_numpy(value.copy()) for value in (mean, directions, edges, jumps, widths))
+    return StepEnergy(m, d, e, j, gain=float(held.mean()), gain_se=_error(held), widths=w)
