@@ -29,7 +29,7 @@ def test_plan_writes_its_table_and_figure(run, tmp_path):
     result = invoke(*words)
     assert result.exit_code == 0, result.output
     assert "mean ± sd over seeds" in result.output
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["plan.csv", "plan.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["plan.csv", "plan.html", "plan.png"]
     table = pd.read_csv(tmp_path / "plan.csv")
     assert table[["size", "seed", "images"]].to_numpy().tolist() == [[4, 0, 12], [4, 1, 12], [40, 0, 120], [40, 1, 120]]
     before = json.loads((run / "metrics.json").read_text())["untilted"]["tv"]
@@ -37,8 +37,31 @@ def test_plan_writes_its_table_and_figure(run, tmp_path):
     refused = invoke(*words)
     assert refused.exit_code == 2
     assert "pass --overwrite" in refused.output
-    again = plan(run, sizes=[4], seeds=1, samples=800, pool=5000, out=tmp_path / "again").drop(columns="seconds")
-    pd.testing.assert_frame_equal(again, table.drop(columns="seconds").iloc[:1])
+    again, begun = plan_stopped_once(run, tmp_path / "again", sizes=[4], seeds=2, samples=800, pool=5000)
+    assert begun == [[(4, 0), (4, 1)], [(4, 1)]]
+    pd.testing.assert_frame_equal(again.drop(columns="seconds"), table.drop(columns="seconds").iloc[:2])
+
+
+def plan_stopped_once(run, out, **settings):
+    """A plan stopped before its second row and asked for again: its table, and the rows that each call set out for."""
+    begun = []
+
+    def track(items, what):
+        if what == "plan":
+            begun.append(list(items))
+        for i, item in enumerate(items):
+            if what == "plan" and i == 1:
+                raise KeyboardInterrupt
+            yield item
+
+    with pytest.raises(KeyboardInterrupt):
+        plan(run, out=out, track=track, **settings)
+    assert [p.name for p in out.iterdir()] == [".plan.csv.unfinished"]
+    with pytest.raises(ValueError, match="out: expected no unfinished run, got one of other settings"):
+        plan(run, out=out, **{**settings, "samples": 801})
+    table = plan(run, out=out, track=track, **settings)
+    assert sorted(p.name for p in out.iterdir()) == ["plan.csv", "plan.html", "plan.png"]
+    return table, begun
 
 
 @pytest.mark.parametrize(

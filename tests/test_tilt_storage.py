@@ -11,6 +11,7 @@ from torch import nn
 
 from latentebm import load_tilt
 from latentebm.adapters.from_module import WrappedModel
+from latentebm.disk.manifest import write_config
 from latentebm.models.composition import NegatedTilt
 from latentebm.models.data_energies import DataEnergy
 from latentebm.models.data_tilts import DataTilt, ElboTilt
@@ -142,12 +143,13 @@ def test_untrusted_packages_are_not_imported(vae, tmp_path):
 def test_a_folder_reaches_nothing_but_what_is_defined(path, vae, tmp_path):
     shares(vae).save(tmp_path)
     text = (tmp_path / "config.json").read_text()
-    config = json.loads(text)
     assert f"{__name__}:right" in text
-    (tmp_path / "config.json").write_text(text.replace(f"{__name__}:right", path))
+    (tmp_path / "config.json").write_text(text := text.replace(f"{__name__}:right", path))
+    with pytest.raises(ValueError, match=r"config.json as it was written, got .* edited or damaged"):
+        load_tilt(tmp_path, vae)
+    write_config(tmp_path / "config.json", json.loads(text))
     with pytest.raises(ValueError, match="tilt: expected a function or class where it was saved"):
         load_tilt(tmp_path, vae)
-    assert config["manifest"]
 
 
 def local(vae: VAE) -> LatentTilt:
@@ -178,8 +180,9 @@ def cut(folder: Path) -> None:
     [
         (cut, ValueError, "tilt.safetensors as it was written, got other bytes"),
         (lambda f: (f / "tilt.safetensors").unlink(), FileNotFoundError, "expected tilt.safetensors"),
-        (lambda f: (f / "config.json").write_text("{"), ValueError, "config.json as it was written"),
-        (lambda f: (f / "config.json").write_text("{}"), ValueError, "a tilt that save wrote"),
+        (lambda f: (f / "config.json").write_text("{"), ValueError, "a JSON object in .*config.json"),
+        (lambda f: (f / "config.json").write_text("{}"), ValueError, "a config.json of latentebm"),
+        (lambda f: write_config(f / "config.json", {}), ValueError, "a tilt that save wrote"),
     ],
 )
 def test_damaged_folders_are_named(damage, kind, message, vae, tmp_path):

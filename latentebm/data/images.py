@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import os
 import tempfile
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +17,13 @@ from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from latentebm.checks import fail
+from latentebm.data.formats.array_files import mapped_npy, mapped_npz, read_npz
 from latentebm.data.image_folder import check_side, open_folder, resize_all
 from latentebm.data.labelled import Images, StoredSet
 from latentebm.data.pixels import as_uint8, plain
 from latentebm.data.shipped import SHIPPED, UNPACKED, shipped_file
 from latentebm.data.sources import (
     is_dataset,
-    mapped_npy,
-    mapped_npz,
     open_array,
     open_dataset,
     saved_dataset,
@@ -62,9 +60,12 @@ def _numbered(labels: Any) -> tuple[tuple[str, ...], Tensor]:
     if isinstance(labels, Tensor):
         return (), labels.long() if labels.dtype == torch.bool else labels
     array = np.asarray(labels)
+    array = np.array(array.tolist()) if array.dtype.kind == "O" else array  # text or numbers in a column of pandas
     if array.dtype.kind in "US":
         names, index = np.unique(array, return_inverse=True)
         return tuple(map(str, names)), torch.as_tensor(index.reshape(array.shape))
+    if array.dtype.kind not in "biufc":
+        raise fail("labels", "whole numbers or text", f"{array.dtype}", "number the classes from 0")
     return (), torch.as_tensor(plain(array.astype(np.int64) if array.dtype.kind == "b" else array))
 
 
@@ -83,24 +84,11 @@ def load_npz(path: Path | str, name: str = "data") -> Images:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{name}: expected a file at {path}, found none; check the path")
-    arrays = _arrays(path, name)
+    arrays = read_npz(path, name)
     if "images" not in arrays:
         got = ", ".join(arrays) or "no arrays"
         raise fail(name, "an array called 'images'", got, "save it with numpy.savez(path, images=…)")
     return as_images(arrays["images"], arrays.get("labels"), name)
-
-
-def _arrays(path: Path, name: str) -> dict[str, np.ndarray]:
-    """The arrays of an archive; a file that would need unpickling is refused like any other broken one."""
-    if not zipfile.is_zipfile(path):
-        raise fail(name, "an .npz archive", f"another kind of file, {path}", "save it with numpy.savez(path, images=…)")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        got = f"{type(error).__name__}: {error}"
-        fix = "save plain number arrays with numpy.savez"
-        raise fail(name, "an .npz archive of plain arrays", got, fix) from error
 
 
 def as_data(images: Any, name: str = "images") -> Images | StoredSet:
@@ -154,7 +142,11 @@ def open_images(
         [980, 1135, 1032]
     """
     path = Path(data)
-    if data not in TORCHVISION and path.is_dir() and saved_dataset(path) is None:
+    try:
+        folder = data not in TORCHVISION and path.is_dir()
+    except (OSError, ValueError) as error:  # a name that no file can have
+        raise fail(name, "a path", f"{data[:80]!r} ({error})"[:300], "check the path") from None
+    if folder and saved_dataset(path) is None:
         return open_folder(path, name, check_side(resize))
     return resize_all(_opened(data, root, train, name), check_side(resize), name)
 
@@ -167,7 +159,7 @@ def _opened(data: str, root: Path | str | None, train: bool, name: str) -> Image
     if path.is_dir():
         return open_dataset(saved_dataset(path), name)
     if path.suffix == ".npy" and path.is_file():
-        return open_array(mapped_npy(path), name)
+        return open_array(mapped_npy(path, name), name)
     if path.suffix == ".npz" or path.is_file():
         return _open_npz(path, name)
     expected = "mnist, fashion-mnist, an .npz file or a folder of class folders"
@@ -180,8 +172,7 @@ def _open_npz(path: Path, name: str) -> Images | StoredSet:
     if mapped is None or fits(mapped.shape):
         return load_npz(path, name)
     data = open_array(mapped, name)
-    with np.load(path, allow_pickle=False) as archive:
-        labels = archive.get("labels", None)
+    labels = read_npz(path, name, ["labels"]).get("labels")
     if labels is None:
         return data
     known = as_images(np.zeros((len(data), 1, 1), np.uint8), labels, "data")  # checks the labels

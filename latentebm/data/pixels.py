@@ -32,7 +32,7 @@ def as_uint8(images: Any, name: str = "images") -> Tensor:
         >>> as_uint8(np.ones((2, 4, 4))).shape
         torch.Size([2, 1, 4, 4])
     """
-    x = images if isinstance(images, Tensor) else torch.as_tensor(plain(images))
+    x = images if isinstance(images, Tensor) else torch.as_tensor(plain(images, name))
     if x.ndim == 3:
         x = x.unsqueeze(1)
     if x.ndim != 4 or x.shape[1] not in (1, 3) or min(x.shape[2:]) < 1:
@@ -40,9 +40,19 @@ def as_uint8(images: Any, name: str = "images") -> Tensor:
     return x if x.dtype == torch.uint8 else _quantise(name, x)
 
 
-def plain(array: Any) -> Any:
-    """Unsigned numbers of 16 to 64 bits as signed ones, for which torch has arithmetic."""
+def plain(array: Any, name: str = "images") -> Any:
+    """An array of numbers, unsigned ones of 16 to 64 bits as signed ones, for which torch has arithmetic.
+
+    Raises:
+        ValueError: text, dates, records or objects.
+
+    Example:
+        >>> plain(np.arange(2, dtype=np.uint16)).dtype
+        dtype('int64')
+    """
     array = np.asarray(array)
+    if array.dtype.kind not in "biufc":
+        raise fail(name, "an array of numbers", f"{array.dtype}", "convert it, as by .astype(numpy.float32)")
     return array.astype(np.int64) if array.dtype.kind == "u" and array.dtype.itemsize > 1 else array
 
 

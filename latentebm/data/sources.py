@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import struct
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from latentebm.data.labelled import Images, StoredSet
 from latentebm.data.pixels import as_uint8, rgb_file
 from latentebm.data.stored import MappedArray, Rows, StoredImages, fits
 
-__all__ = ["FileImages", "is_dataset", "mapped_npy", "mapped_npz", "open_array", "open_dataset", "saved_dataset"]
+__all__ = ["FileImages", "is_dataset", "open_array", "open_dataset", "saved_dataset"]
 
 
 class FileImages(Dataset[tuple[Tensor, int]]):
@@ -123,51 +121,6 @@ def open_array(array: np.memmap, name: str = "data") -> Images | StoredSet:
     dataset = MappedArray(array) if in_rows else Rows(array)
     stored = StoredImages(dataset, tuple(form.shape[1:]), name=name)
     return StoredSet(stored) if array.dtype == np.uint8 else _scanned(stored)
-
-
-def mapped_npy(path: Path) -> np.memmap:
-    """The array of an .npy file, mapped.
-
-    Raises:
-        ValueError: another kind of file, or one that would need unpickling.
-    """
-    try:
-        array: np.memmap = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
-        raise fail("data", "an .npy array of numbers", f"{path} ({error})", "save it with numpy.save") from error
-    return array
-
-
-def mapped_npz(path: Path, member: str = "images") -> np.memmap | None:
-    """The array of a member of an .npz file, mapped where it lies; None if it is absent or compressed.
-
-    Example:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "x.npz"
-        >>> np.savez(file, images=np.arange(6).reshape(3, 2))
-        >>> mapped_npz(file).tolist(), mapped_npz(file, "labels")
-        ([[0, 1], [2, 3], [4, 5]], None)
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entry = archive.getinfo(f"{member}.npy")
-    except (KeyError, OSError, zipfile.BadZipFile):
-        return None
-    if entry.compress_type != zipfile.ZIP_STORED:
-        return None
-    with path.open("rb") as stream:
-        stream.seek(entry.header_offset + 26)  # lengths of the name and of what follows it, then both, then the member
-        stream.seek(sum(struct.unpack("<HH", stream.read(4))), 1)
-        try:
-            version = np.lib.format.read_magic(stream)
-            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-            shape, fortran, dtype = read(stream)
-        except (ValueError, KeyError):
-            return None
-        if dtype.hasobject:
-            return None
-        order: Any = "F" if fortran else "C"
-        return np.memmap(path, dtype=dtype, mode="r", offset=stream.tell(), shape=shape, order=order)
 
 
 def saved_dataset(folder: Path) -> Any:

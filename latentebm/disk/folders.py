@@ -99,7 +99,7 @@ def run_folder(
         out: the folder.
         overwrite: whether an earlier run may be replaced.
         job: what is done, in plain values: an unfinished job of others is named and refused.
-        afresh: whether `overwrite` also clears an unfinished job.
+        afresh: whether `overwrite` also clears an unfinished job of other settings; the same one goes on.
 
     Raises:
         ValueError: see `check_out`; or another run is writing there, has not been finished, or the place cannot be
@@ -131,7 +131,7 @@ def whole_files(out: Path, *, job: Mapping[str, Any] | None = None, afresh: bool
     Arguments:
         out: the folder or file that the lock stands beside.
         job: as in `run_folder`.
-        afresh: whether an unfinished job is cleared.
+        afresh: whether an unfinished job of other settings is cleared.
 
     Raises:
         ValueError: another process is writing there, or the place cannot be written.
@@ -215,13 +215,14 @@ def _workplace(out: Path, root: Path, job: Mapping[str, Any] | None, afresh: boo
 def _check_job(out: Path, job: Mapping[str, Any] | None, afresh: bool) -> None:
     """Refuse to begin a job where another has work that would be lost, unless that is asked for."""
     begun = unfinished(out)
-    if begun is None:
+    if begun is None or begun[1] == job:
         return
     if afresh:
         shutil.rmtree(begun[0])
-    elif begun[1] != job:
-        got = f"one of other settings in {begun[0]}"
-        raise fail("out", "no unfinished run", got, f"run the same again, pass resume={out}, or overwrite=True")
+        return
+    resumable = f"pass resume={out}, " if "settings" in begun[1] else ""
+    got, fix = f"one of other settings in {begun[0]}", f"run the same again, {resumable}or pass overwrite=True"
+    raise fail("out", "no unfinished run", got, fix)
 
 
 @contextmanager

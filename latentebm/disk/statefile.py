@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latentebm.checks import fail
 from latentebm.files import write_atomic
 
-__all__ = ["digest", "read_state", "write_state"]
+__all__ = ["digest", "load_tensors", "read_state", "write_state"]
 
 
 def write_state(path: Path | str, value: Any) -> Path:
@@ -57,6 +57,27 @@ def read_state(path: Path | str) -> Any:
         pass  # all are one fault
     fix = "delete it to begin that part again"
     raise fail("checkpoint", "a file as it was written", f"{path}, which is not", fix)
+
+
+def load_tensors(path: Path | str, name: str = "run") -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or another program's.
+
+    Example:
+        >>> load_tensors("/dev/null")
+        Traceback (most recent call last):
+        ValueError: run: expected a safetensors file, got /dev/null (...); restore it or save again
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{name}: expected a file at {path}, found none; check the path")
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise fail(name, "a safetensors file", f"{path} ({reason})", "restore it or save again") from None
 
 
 def digest(value: Any) -> str:

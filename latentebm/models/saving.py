@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from latentebm.checks import fail
 from latentebm.disk.folders import whole_files
 from latentebm.disk.manifest import as_written, load_config, read_json, write_config
+from latentebm.disk.statefile import load_tensors
 from latentebm.files import sha256, write_atomic
 
 __all__ = ["load_weights", "save_model", "save_weights"]
@@ -38,10 +38,7 @@ def load_weights(path: Path | str, module: nn.Module) -> None:
         True
     """
     with as_written(Path(path)):
-        try:
-            module.load_state_dict(load_file(path))
-        except (OSError, SafetensorError) as error:
-            raise RuntimeError(str(error)) from None
+        module.load_state_dict(load_tensors(path))
 
 
 def save_model(

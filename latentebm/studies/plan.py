@@ -5,29 +5,46 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 
-from latentebm import plots, processes
+from latentebm import processes
+from latentebm._version import __version__
 from latentebm.checks import check_int, fail
 from latentebm.data.images import Images
 from latentebm.data.imbalance import draw_shares
+from latentebm.disk.folders import whole_files
+from latentebm.disk.manifest import load_config
+from latentebm.disk.statefile import read_state, write_state
 from latentebm.evaluation.metrics import NEIGHBOURS
-from latentebm.files import check_absent, write_atomic
+from latentebm.files import check_absent, sha256, write_atomic, write_text
 from latentebm.progress import Track, silent
-from latentebm.studies.reopen import PANELS, OpenRun, judged_run, pose_again
+from latentebm.report.page import command_line
+from latentebm.studies.plan_page import plan_figure, plan_page
+from latentebm.studies.reopen import OpenRun, judged_run, pose_again
+from latentebm.training.checkpoint import checkpoints
 from latentebm.workflow.problem import Problem
 
 __all__ = ["SIZES", "plan"]
 
 SIZES = (5, 10, 25, 50, 100, 250, 685)
-FILES = ("plan.csv", "plan.png")
-X_LABEL = "reference images per class"
+FILES = ("plan.csv", "plan.png", "plan.html")
 JUDGED = ("tv", "frechet", "density", "coverage", "confidence")
 WEIGHED = ("ess", "pareto_k", "reliable")
+
+
+class _Kept(NamedTuple):
+    """Where finished rows, and the fit that is under way, stay until the plan is whole."""
+
+    folder: Path
+    every: float  # seconds between the checkpoints of a fit
+
+    def row(self, job: tuple[int, int]) -> Path:
+        return self.folder / f"row-{job[0]}-{job[1]}.safetensors"
 
 
 def plan(
@@ -41,12 +58,14 @@ def plan(
     overwrite: bool = False,
     device: str = "auto",
     track: Track = silent,
+    every: float = 60.0,
 ) -> pd.DataFrame:
     """Fit the tilt to references of several sizes and judge each; the model is not trained again.
 
     Every size and seed has a random part of the run's reference in the target's shares, folds, weights and draws of
     its own; the spread over seeds says how much luck the choice of reference images is. Several
-    processes share the fits.
+    processes share the fits. A plan that was stopped or killed goes on, when it is asked for again, with the rows that
+    are done and to the same numbers, bit by bit.
 
     Arguments:
         run: folder that `debias` wrote.
@@ -54,7 +73,10 @@ def plan(
         seeds: references of each size.
         samples: images judged each time.
         pool: prior draws of each SNIS pass.
-        out: folder of ``plan.csv`` and ``plan.png``, replaced where `overwrite`; the run folder by default.
+        out: folder of ``plan.csv``, ``plan.png`` and ``plan.html``, replaced where `overwrite`; by default the run's.
+        device: of the fits and draws.
+        track: shows progress.
+        every: seconds between the checkpoints of a fit.
 
     Returns:
         One row per size and seed: ``size``, ``seed``, ``images``, total variation ``tv``, ``frechet``, ``density``,
@@ -66,24 +88,48 @@ def plan(
         check_int(name, value, low=low)
     folder = Path(run if out is None else out)
     check_absent([folder / name for name in FILES], overwrite)
-    model, problem, rng = pose_again(run, device=device)
-    references = {(n, s): _reference(problem, n, s) for n in wanted for s in range(seeds)}
-    opened = processes.together(lambda: judged_run(model, problem, rng, track=track))
-    before = opened.judge(opened.model.sample_prior(samples).x).as_dict()
-    jobs, own = list(references), processes.share(len(references))
-    rows = processes.together(
-        lambda: [_row(opened, job, references[job], samples, pool) for job in track(jobs[own.start : own.stop], "plan")]
-    )
-    table = pd.DataFrame([row for part in processes.gather(rows) for row in part])
-    processes.on_main(lambda: _write(table, before, folder))
+    asked = {"sizes": wanted, "seeds": seeds, "samples": samples, "pool": pool, "device": device}
+    with ExitStack() as stack:
+
+        def begin() -> tuple[Path, Path]:
+            load_config(run)  # it is a run before anything is made there
+            job = {"latentebm": __version__, "plan": asked, "run": sha256(Path(run) / "config.json")}
+            place = stack.enter_context(whole_files(folder / FILES[0], job=job, afresh=overwrite))
+            stack.enter_context(checkpoints(place.kept / "judge", every=every, keep=True))
+            return place.kept, place.at(folder / FILES[0]).parent
+
+        kept, new = processes.from_main(processes.on_main(begin))  # type: ignore[misc]
+        model, problem, rng = pose_again(run, device=device)
+        references = {(n, s): _reference(problem, n, s) for n in wanted for s in range(seeds)}
+        opened = processes.together(lambda: judged_run(model, problem, rng, track=track))
+        table = _rows(opened, references, samples, pool, _Kept(kept, every), track)
+        before = opened.judge(opened.model.sample_prior(samples).x).as_dict()
+        typed = {"sizes": ",".join(map(str, wanted)), "seeds": seeds, "samples": samples, "pool": pool, "out": out}
+        processes.on_main(lambda: _write(table, before, new, command_line("plan", run, **typed)))
     return table
 
 
-def _write(table: pd.DataFrame, before: dict[str, Any], folder: Path) -> None:
-    title = _finding(table, before["tv"])
-    figure = plots.plot_study(table, "size", PANELS, before=before, title=title, x_label=X_LABEL)
+def _rows(
+    opened: OpenRun, references: dict[tuple[int, int], Images], samples: int, pool: int, kept: _Kept, track: Track
+) -> pd.DataFrame:
+    """A row for each reference; the processes share those that are not done yet."""
+    left = processes.from_main([job for job in references if not kept.row(job).exists()])
+    own = processes.share(len(left))
+
+    def work() -> None:
+        for job in track(left[own.start : own.stop], "plan"):
+            with checkpoints(kept.folder / f"fit-{job[0]}-{job[1]}", every=kept.every):
+                write_state(kept.row(job), _row(opened, job, references[job], samples, pool))
+
+    processes.together(work)
+    return processes.from_main(pd.DataFrame(processes.on_main(lambda: [read_state(kept.row(j)) for j in references])))
+
+
+def _write(table: pd.DataFrame, before: dict[str, Any], folder: Path, command: str) -> None:
+    figure = plan_figure(table, before)
     write_atomic(folder / FILES[0], lambda p: table.to_csv(p, index=False))
     write_atomic(folder / FILES[1], figure.savefig)
+    write_text(folder / FILES[2], plan_page(table, before, figure, command))
 
 
 def _reference(problem: Problem, size: int, seed: int) -> Images:
@@ -112,10 +158,3 @@ def _row(opened: OpenRun, job: tuple[int, int], reference: Images, samples: int,
         "heldout_gain": model.heldout_gain_,
         "seconds": time.perf_counter() - start,
     }
-
-
-def _finding(table: pd.DataFrame, before: float) -> str:
-    mean = table.groupby("size")["tv"].mean()
-    small, large = mean.index[0], mean.index[-1]
-    first = f"{small} reference images per class take TV from {before:.3f} to {mean[small]:.3f}"
-    return first if small == large else f"{first}, {large} to {mean[large]:.3f}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
@@ -16,6 +15,7 @@ from PIL import Image
 from latentebm import processes
 from latentebm.checks import check_choice, check_int, fail
 from latentebm.debiaser import Debiaser
+from latentebm.disk.manifest import as_written, read_json
 from latentebm.disk.statefile import digest
 from latentebm.files import write_atomic, write_json
 from latentebm.progress import Track, silent
@@ -238,10 +238,11 @@ def stream_samples(
 
 def _begin(store: Store, manifest: dict[str, Any], overwrite: bool) -> None:
     """Write the manifest, or find that of the same job begun earlier."""
-    earlier = json.loads(store.manifest.read_text(encoding="utf-8")) if store.manifest.is_file() else None
+    earlier = read_json(store.manifest, "out") if store.manifest.is_file() else None
     if overwrite:
         if earlier is not None:
-            type(store)(store.out, earlier["n"], earlier["size"], store.item).clear()
+            with as_written(store.manifest):
+                type(store)(store.out, int(earlier["n"]), int(earlier["size"]), store.item).clear()
         if store.suffix:
             store.out.unlink(missing_ok=True)
         earlier = None

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentebm._version import __version__
 from latentebm.checks import check_int, fail
 from latentebm.chunks import in_chunks
 from latentebm.data.images import load_images
 from latentebm.disk.folders import check_out, run_folder
-from latentebm.disk.manifest import add_files
+from latentebm.disk.manifest import add_files, as_written
 from latentebm.files import write_atomic, write_json, write_text
 from latentebm.models.features import Attribute
 from latentebm.models.latent_model import LatentModel, check_model
@@ -29,6 +30,7 @@ from latentebm.rng import stream
 from latentebm.sampling import SNIS, Draws
 from latentebm.tilting.any_model import tilt_generator
 from latentebm.tilting.attributes import tilt_attributes
+from latentebm.training.checkpoint import checkpoints
 from latentebm.workflow.run import save_samples
 from latentebm.workflow.tilt_card import tilt_card, tilt_page
 
@@ -79,16 +81,19 @@ class TiltSettings:
 def run_tilt(settings: TiltSettings, *, track: Track = silent) -> Path:
     """Fit the tilt, draw, and write tilt, draws, figures, report and model card into a run folder.
 
+    A run that was stopped or killed goes on, where the same is asked for again, with the fits that are done.
+
     Raises:
         ValueError: settings, a model, features or data that are not as described; nothing is written then.
         FileNotFoundError: data that are not there.
     """
     out = check_out(settings.out, settings.overwrite)
-    model = check_model("model", found_at("model", settings.model)())
-    chosen = _attributes(settings)
-    rng = stream(settings.seed)
-    tilt = _fitted(settings, model, chosen, rng, track)
-    with run_folder(out, settings.overwrite) as place:
+    job = {"latentebm": __version__, "tilt": {**_plain(settings), "out": "", "overwrite": False}}
+    with run_folder(out, settings.overwrite, job=job) as place, checkpoints(place.kept, keep=True):
+        model = check_model("model", found_at("model", settings.model)())
+        chosen = _attributes(settings)
+        rng = stream(settings.seed)
+        tilt = _fitted(settings, model, chosen, rng, track)
         _write(place.new, settings, tilt, chosen, rng, track)
     return out
 
@@ -112,12 +117,13 @@ def redraw(run: Path | str, n: int, *, strength: float = 1.0, seed: int | None =
     Raises:
         ValueError: the model is not the one that was tilted.
     """
-    settings = tilt_config(run)["tilt_run"]
-    model = found_at("model", settings["model"])()
-    named = [settings["model"], settings["features"] or "", *settings["attributes"]]
-    tilt = load_tilt(run, model, trusted={name.partition(".")[0].partition(":")[0] for name in named if ":" in name})
-    rng = stream(settings["seed"] if seed is None else seed, 1)
-    draws = SNIS(pool=max(settings["pool"], n)).draw(tilt * strength, n, generator=rng, track=track)
+    with as_written(Path(run) / "config.json"):
+        asked = TiltSettings(**tilt_config(run)["tilt_run"])
+        named = [asked.model, asked.features or "", *asked.attributes]
+        trusted = {name.partition(".")[0].partition(":")[0] for name in named if ":" in name}
+    tilt = load_tilt(run, found_at("model", asked.model)(), trusted=trusted)
+    rng = stream(asked.seed if seed is None else seed, 1)
+    draws = SNIS(pool=max(asked.pool, n)).draw(tilt * strength, n, generator=rng, track=track)
     draws.x = _shown(draws.x)
     return draws
 
@@ -200,10 +206,14 @@ def _write(
             write_atomic(folder / "figures" / f"{name}.png", figure.savefig)
     save_samples(folder / "samples.npz", draws)
     write_json(folder / "metrics.json", metrics)
-    plain = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(settings).items()}
+    plain = _plain(settings)
     add_files(folder, ["samples.npz"], tilt_run=plain)
     write_text(folder / "README.md", tilt_card(metrics, plain))
     write_text(folder / "report.html", tilt_page(folder, metrics, plain))
+
+
+def _plain(settings: TiltSettings) -> dict[str, Any]:
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(settings).items()}
 
 
 def _shares(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import sys
-import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from latentebm.checks import fail
+from latentebm.data.formats.array_files import read_npz
 from latentebm.data.formats.text_table import Dialect, TextTable, parse_text
 from latentebm.files import write_atomic
 
@@ -131,18 +131,12 @@ def _read_text(file: Path | str, dialect: Dialect, encoding: str, name: str) -> 
 
 
 def _read_npz(file: Path, name: str) -> pd.DataFrame:
-    fix = "save it with numpy.savez(file, x=table)"
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            key = "x" if "x" in arrays.files or len(arrays.files) != 1 else arrays.files[0]
-            x = arrays[key] if key in arrays.files else np.empty(0)
-            if x.ndim != 2 or x.dtype.kind not in "fiub":
-                raise fail(name, "numbers x of shape (N, D)", arrays.files, fix)
-            return pd.DataFrame(x)
-    except (zipfile.BadZipFile, MemoryError, TypeError, AttributeError, ValueError) as error:
-        if str(error).startswith(f"{name}: "):
-            raise
-        raise fail(name, "an .npz archive of plain arrays", f"{type(error).__name__}: {error}", fix) from None
+    arrays = read_npz(file, name)
+    x = arrays.get("x", next(iter(arrays.values())) if len(arrays) == 1 else np.empty(0))
+    if x.ndim != 2 or x.dtype.kind not in "fiub":
+        fix = "save it with numpy.savez(file, x=table)"
+        raise fail(name, "numbers x of shape (N, D)", list(arrays), fix)
+    return pd.DataFrame(x)
 
 
 def _read_parquet(file: Path, name: str) -> pd.DataFrame:

@@ -102,8 +102,8 @@ class Classifier(nn.Module):
             with safe_open(path, "pt") as file:
                 sizes: dict[str, Any] = json.loads((file.metadata() or {})["classifier"])
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            made = cls(tuple(sizes.pop("data_shape")), **sizes)
+            made.load_state_dict(state)
         except Exception as error:
             raise fail("classifier", "a file that Classifier.save wrote", f"{path}", "write it by save") from error
-        made = cls(tuple(sizes.pop("data_shape")), **sizes)
-        made.load_state_dict(state)
         return made.requires_grad_(False).eval()

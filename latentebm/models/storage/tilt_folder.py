@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from latentebm.checks import fail
 from latentebm.disk.folders import whole_files
-from latentebm.disk.manifest import write_config
+from latentebm.disk.manifest import as_written, read_json, sealed, write_config
+from latentebm.disk.statefile import load_tensors
 from latentebm.files import sha256, write_atomic
 from latentebm.models.latent_model import LatentModel, check_model
 from latentebm.models.storage.fingerprint import fingerprint
@@ -77,8 +78,14 @@ def load_tilt(folder: Path | str, model: LatentModel, *, trusted: Collection[str
     folder = Path(folder)
     config = tilt_config(folder)
     check_model("model", model)
+    with as_written(folder / "config.json"):
+        return _loaded(folder, config, model, trusted)
+
+
+def _loaded(folder: Path, config: dict[str, Any], model: LatentModel, trusted: Collection[str]) -> Tilt:
+    """The tilt of a checked config."""
     _same_model(config["model"], fingerprint(model))
-    tensors = load_file(folder / WEIGHTS)
+    tensors = load_tensors(folder / WEIGHTS)
     like = next(model.parameters(), None) if isinstance(model, torch.nn.Module) else None
     if like is not None:
         tensors = {name: value.to(like.device) for name, value in tensors.items()}
@@ -99,15 +106,14 @@ def tilt_config(folder: Path | str) -> dict[str, Any]:
     for name in ("config.json", WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"folder: expected {name} in {folder}, found none; pass a folder that save wrote")
-    try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError:
-        raise fail("folder", "config.json as it was written", "other text", NOTHING) from None
-    if not isinstance(config, dict) or not {"tilt", "model", "probe", "manifest"} <= set(config):
+    path = folder / "config.json"
+    config = sealed(path, read_json(path, "folder"))
+    if not {"tilt", "model", "probe", "manifest"} <= set(config):
         raise fail("folder", "a tilt that save wrote", f"{folder} with another config.json", "pass a tilt's folder")
-    for name, digest in config["manifest"].items():
-        if not (folder / name).is_file() or sha256(folder / name) != digest:
-            raise fail("folder", f"{name} as it was written", "other bytes", NOTHING)
+    with as_written(path):
+        for name, digest in config["manifest"].items():
+            if not (folder / Path(name).name).is_file() or sha256(folder / Path(name).name) != digest:
+                raise fail("folder", f"{name} as it was written", "other bytes", NOTHING)
     return config
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from latentebm.checks import check_int, check_number, check_rng, fail
 from latentebm.devices import pick_device
+from latentebm.disk.statefile import load_tensors
 from latentebm.files import write_atomic
 from latentebm.progress import Track, silent
 from latentebm.rng import permutation, uniform
@@ -121,7 +122,7 @@ class ReplayBuffer:
     @classmethod
     def load(cls, path: Path | str, *, device: str = "cpu") -> ReplayBuffer:
         """Read a buffer written by `save` onto a device."""
-        there, held = pick_device(device), load_file(path)
+        there, held = pick_device(device), load_tensors(path, "path")
         if set(held) != {"x", "y"}:
             raise fail("path", "a buffer's tensors x and y", f"{sorted(held)} in {path}", "pass a file save() wrote")
         return cls(held["x"].to(there), held["y"].to(there))
