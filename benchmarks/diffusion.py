@@ -1,4 +1,4 @@
-"""A small diffusion model of biased digits: a UNet of diffusers, trained here in about eleven minutes of one core."""
+"""A small diffusion model of biased digits: a UNet of diffusers, trained here in twelve minutes of one core."""
 
 from __future__ import annotations
 
