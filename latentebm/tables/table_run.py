@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -228,7 +227,7 @@ def _finding(metrics: dict[str, Any]) -> str:
 def _tail(tilt: dict[str, Any]) -> str:
     """Pareto-k̂ in print: weights of a few values have no tail to fit."""
     k = tilt["pareto_k"]
-    return "– (no tail)" if k is None or not math.isfinite(k) else f"{k:.2f}"
+    return "– (no tail)" if k is None else f"{k:.2f}"
 
 
 def _reliability(tilt: dict[str, Any]) -> str:
