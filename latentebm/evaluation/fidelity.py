@@ -61,8 +61,8 @@ def neighbourhoods(features: Tensor, real: Tensor, *, k: int = 5) -> Neighbourho
               \mathrm{coverage} = \tfrac1M \sum_j 1[\exists i: x_i \in B_j]
 
     B are balls around real images y (M, F), B' around generated ones x (N, F), without their surface; an image is not
-    its own neighbour, so a side has more than k. Where neighbours are equally far, a ball holds its surface, and density
-    counts relative to what it holds of its own side: of features identical to the real ones it is 1.
+    its own neighbour, so a side has more than k. Where neighbours are equally far, a ball holds its surface, too, and
+    density counts relative to what it holds of its own side: of features identical to the real ones it is 1.
 
     References:
         Improved Precision and Recall Metric for Assessing Generative Models (Kynkäänniemi et al., 2019),
