@@ -1,7 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
+SDIST_TESTS := tests/test_data.py tests/test_layering.py tests/test_settings.py tests/test_wheel.py tests/test_docs.py
 
-.PHONY: debias test lint docs notebooks bench clean
+.PHONY: debias test lint docs notebooks bench dist pythons clean
 
 debias: .venv/installed
 	$(BIN)/latentebm debias --out runs/debias --overwrite
@@ -24,6 +25,19 @@ docs: .venv/installed-docs
 
 notebooks: .venv/installed-notebooks
 	$(BIN)/python notebooks/execute.py
+
+# What a release publishes, the package's and the data's; then part of the suite runs from the unpacked source archive.
+dist: .venv/installed-test
+	rm -rf build/dist build/sdist
+	$(BIN)/python -m build --outdir build/dist .
+	$(BIN)/python -m build --outdir build/dist data
+	mkdir build/sdist && tar -xzf build/dist/latentebm-*.tar.gz -C build/sdist --strip-components 1
+	cd build/sdist && PYTHONPATH=. $(abspath $(BIN))/python -m pytest -q $(SDIST_TESTS)
+
+# Whether every Python that is declared finds wheels of all that the package needs.
+pythons: .venv/bin/python
+	for version in 3.10 3.11 3.12 3.13; do $(BIN)/python -m pip install --quiet --dry-run --ignore-installed \
+	  --python-version $$version --only-binary=:all: --target build/none . && echo "Python $$version resolves" || exit 1; done
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -46,6 +46,8 @@ from latentebm.workflow.problem import Problem, pose
 OURS: dict[str, dict[str, Any]] = {
     "both, then the tilt": {"learn_from": "both"},
     "frozen, then the tilt": {"learn_from": "biased"},
+    "both, affine, then the tilt": {"learn_from": "both", "augment": "affine"},
+    "both, slight, then the tilt": {"learn_from": "both", "augment": "slight"},
     "both, then the tilt (conv)": {"learn_from": "both", "network": "conv"},
 }
 OTHERS = ["oversampled", "importance-weighted", "fine-tuned", "reference only", "likelihood-free weights", "untilted"]

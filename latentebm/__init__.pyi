@@ -86,11 +86,11 @@ from latentebm.sampling.importance.two_stage import TwoStage as TwoStage
 from latentebm.settings.fields import Settings as Settings
 from latentebm.tables.census import census_truth as census_truth
 from latentebm.tables.census import synthetic_census as synthetic_census
+from latentebm.tables.parity import Parity as Parity
+from latentebm.tables.parity import equal_opportunity as equal_opportunity
 from latentebm.tables.table_debiaser import TableDebiaser as TableDebiaser
 from latentebm.tables.targets import Mean as Mean
-from latentebm.tables.targets import Parity as Parity
 from latentebm.tables.targets import Share as Share
-from latentebm.tables.targets import equal_opportunity as equal_opportunity
 from latentebm.tilting.any_model import tilt_generator as tilt_generator
 from latentebm.tilting.attributes import expected_shares as expected_shares
 from latentebm.tilting.attributes import tilt_attributes as tilt_attributes

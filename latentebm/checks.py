@@ -1,8 +1,9 @@
-"""Checks of arguments: each returns what it checked, or raises the ValueError of `fail`."""
+"""Checks of arguments: each returns what it checked, or raises the ValueError of `fail`; and names made plain."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ __all__ = [
     "check_rng",
     "check_shares",
     "fail",
+    "in_markdown",
+    "visible",
 ]
 
 
@@ -141,3 +144,29 @@ def check_event(name: str, x: Tensor, event_shape: tuple[int, ...]) -> Tensor:
         want = ", ".join(["N", *map(str, event_shape)])
         raise fail(name, f"shape ({want})", tuple(x.shape), "reshape it, or pass the model it was made for")
     return x
+
+
+def visible(text: str) -> str:
+    r"""The text with signs that a terminal would obey, or that nobody would see, by their numbers; lines stay lines.
+
+    Example:
+        >>> print(visible("red \x1b[31m, turned \u202e, café"))
+        red \x1b[31m, turned \u202e, café
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() or sign in "\n\t\u3000\u00a0" else _number(sign) for sign in text)
+
+
+def in_markdown(text: str) -> str:
+    r"""The text as one line of Markdown that shows it and does nothing else, in a table's cell too.
+
+    Example:
+        >>> print(in_markdown("a|b <img src=x> [c](d) *e*\n# f"))
+        a\|b \<img src=x\> \[c\](d) \*e\* # f
+    """
+    return re.sub(r"([\\`*_\[\]<>|~$&])", r"\\\1", " ".join(visible(text).split()))
+
+
+def _number(sign: str) -> str:
+    return f"\\x{ord(sign):02x}" if ord(sign) < 256 else sign.encode("ascii", "backslashreplace").decode()

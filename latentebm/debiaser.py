@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,8 +32,7 @@ from latentebm.settings.declaration import described, setting
 from latentebm.settings.fields import DebiaserSettings
 from latentebm.tilting.method import TiltMethod
 from latentebm.training.fit import FitResult
-from latentebm.training.fit_vae import fit_vae, held_out_losses
-from latentebm.training.mixed_in import MixedIn
+from latentebm.training.fit_vae import fit_vae
 from latentebm.vae_sources import Sources, choose_sources
 
 __all__ = ["Debiaser"]
@@ -111,27 +109,20 @@ class Debiaser(DebiaserSettings, BaseEstimator):
             wanted = _check_reference(as_data(reference, "reference").whole().images, tuple(data.images.shape[1:]))
         self.check()
 
-        def train(part: float = 1.0, stage: int = 1, **more: Any) -> FitResult:
-            return self._train(data.images, part, stage, track or self._track(), **more)
-
-        def trial(part: float, *, mixed: MixedIn, held_out: Tensor) -> Tensor:
-            train(part, stage=12, mixed=mixed, held_out=held_out)
-            return held_out_losses(self.vae_, held_out, kl_weight(self))
-
         self.biased_ = data.part(stream(self.seed, 7)).images
-        self.sources_ = choose_sources(self, self.biased_, wanted, trial)
-        self.vae_log_ = train(**self.sources_.training())
+        self.sources_ = choose_sources(self, self.biased_, wanted)
+        self.vae_log_ = self._train(data.images, track or self._track(), **self.sources_.training())
         return self
 
-    def _train(self, images: Tensor | StoredImages, part: float, stage: int, track: Track, **more: Any) -> FitResult:
-        """Fit a fresh VAE for a part of the epochs, by draws of a stage of its own."""
-        rng = stream(self.seed, stage)
+    def _train(self, images: Tensor | StoredImages, track: Track, **more: Any) -> FitResult:
+        """Fit a fresh VAE."""
+        rng = stream(self.seed, 1)
         sizes: dict[str, Any] = {"network": self.network, "width": self.width, "likelihood": self.likelihood}
         with seeded(rng):
             vae = VAE(tuple(images.shape[1:]), self.latent_dim, **sizes).to(pick_device(self.device))
         recipe: dict[str, Any] = {"kl_weight": kl_weight(self), "precision": self.precision, **more}
         with within_memory(width=self.width):
-            done = fit_vae(vae, images, epochs=math.ceil(part * self.epochs), **recipe, generator=rng, track=track)
+            done = fit_vae(vae, images, epochs=self.epochs, **recipe, generator=rng, track=track)
         self.vae_ = vae.requires_grad_(False)
         return done
 

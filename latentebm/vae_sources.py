@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -13,19 +12,19 @@ from latentebm.checks import fail
 from latentebm.data.augment import augmented
 from latentebm.rng import permutation, stream
 from latentebm.settings.fields import DebiaserSettings
-from latentebm.tilting.reweight import effective_share
+from latentebm.tilting.reweight import effective_share, principal_scores
 from latentebm.training.mixed_in import MixedIn
 
-__all__ = ["THIN", "Sources", "choose_sources"]
+__all__ = ["THIN", "Sources", "changed_distance", "choose_sources"]
 
 THIN = 0.58  # of the biased images, the effective share below which their tail counts as thin
-LEAST = 10  # reference images that can be cut into some to learn from and some to choose by
-SHARE, AUGMENTS = 0.5, ("affine", "slight", "none")  # taken; the first, unless held-out images clearly prefer another
-TRIAL = 0.25  # of the epochs, that a trial takes
+LEAST = 10  # reference images that can be cut into some to learn from and some to stop by
+# Held-out likelihood chooses neither: it prefers smaller changes, after which more of the draws are copies.
+SHARE, AUGMENTS = 0.5, ("affine", "slight", "none")
+FARTHER = 1.25  # as far from the nearest other image as an unchanged one: how far changes may take an image
+CHANGED, OTHERS = 500, 4_000  # biased images that are changed, and those they are held against
 VIEWS = 4096  # changed reference images that the tilt is fitted to, at most 16 of each
 IMAGES = ("mixed", "held_out")  # fields that no file holds
-
-Trial = Callable[..., Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +37,7 @@ class Sources:
         effective_share: see :func:`latentebm.tilting.reweight.effective_share`; None where nobody asked.
         reference_share: of the reference in every batch; None without.
         augment: how its images are changed at every use; None without.
-        tried: of each augmentation the mean held-out −ELBO, nats per image, and by how much it is lower than the
-            first one's, with the standard error of this difference over the images.
+        farther: how far changed images are from the nearest other one, by augmentation; see `changed_distance`.
         mixed: the reference images it learns from; None for none, and once loaded.
         held_out: reference images that it never learns from, which choose its best state; likewise.
     """
@@ -49,13 +47,13 @@ class Sources:
     effective_share: float | None = None
     reference_share: float | None = None
     augment: str | None = None
-    tried: Sequence[dict[str, Any]] = ()
+    farther: dict[str, float] = field(default_factory=dict)
     mixed: MixedIn | None = None
     held_out: Tensor | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a file; the images are left out."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in IMAGES}
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.name not in IMAGES}
 
     def training(self) -> dict[str, Any]:
         """What `fit_vae` is told besides the biased images; training goes on to the end, and its best state is kept."""
@@ -81,28 +79,22 @@ def choose_sources(
     settings: DebiaserSettings,
     biased: Tensor,
     reference: Tensor | None,
-    trial: Trial,
 ) -> Sources:
     """Decide what a VAE learns from, as the settings ask, without labels.
 
-    Where it learns from both, the reference takes half of every batch, changed affinely unless held-out images are
-    better explained after another change by more than one standard error.
+    Where it learns from both, by default the reference takes half of every batch, changed as much as still leads to
+    images of the same kind: to at most 1.25 times the `changed_distance`.
 
     Arguments:
         settings: ``learn_from``, ``reference_share``, ``augment`` and ``seed`` of a `Debiaser`.
         biased: (N, C, H, W), uint8.
         reference: (M, C, H, W), uint8; None for none.
-        trial: trains a fresh VAE for a part of the epochs, ``trial(part, mixed=…, held_out=…)``, and returns
-            the −ELBO (H,) of the images held out.
 
     Raises:
         ValueError: ``both`` without at least ten reference images.
 
-    References:
-        Classification and Regression Trees (Breiman et al., 1984), for the rule of one standard error
-
     Example:
-        >>> choose_sources(DebiaserSettings(), torch.zeros(4, 1, 2, 2), None, lambda *_, **__: None).learn_from
+        >>> choose_sources(DebiaserSettings(), torch.zeros(4, 1, 2, 2), None).learn_from
         'biased'
     """
     count = 0 if reference is None else len(reference)
@@ -120,12 +112,41 @@ def choose_sources(
             return Sources(why=why, effective_share=share)
     learned, held_out = _parted(reference, rng)
     amount = SHARE if settings.reference_share == "auto" else float(settings.reference_share)
-    augments = AUGMENTS if settings.augment == "auto" else (settings.augment,)
-    mixtures = {augment: MixedIn(images=learned, share=amount, augment=augment) for augment in augments}
-    tried = _tried(mixtures, held_out, trial) if len(mixtures) > 1 else ()
-    augment = _chosen(augments[0], tried)
-    chosen: dict[str, Any] = {"reference_share": amount, "augment": augment, "mixed": mixtures[augment]}
-    return Sources(learn_from="both", why=why, effective_share=share, tried=tried, held_out=held_out, **chosen)
+    augment: str = settings.augment
+    farther: dict[str, float] = {}
+    if augment == "auto":
+        farther = {how: changed_distance(biased, how, generator=rng) for how in AUGMENTS[:-1]}
+        augment = next((how for how, ratio in farther.items() if ratio <= FARTHER), AUGMENTS[-1])
+    mixed = MixedIn(images=learned, share=amount, augment=augment)
+    chosen: dict[str, Any] = {"reference_share": amount, "augment": augment, "farther": farther, "mixed": mixed}
+    return Sources(learn_from="both", why=why, effective_share=share, held_out=held_out, **chosen)
+
+
+def changed_distance(images: Tensor, how: str, *, generator: torch.Generator) -> float:
+    r"""How far images are from the nearest other one once they are changed, relative to how far they were.
+
+    .. math:: \sum_i \min_j |s(T x_i) - s(x_j)| \Big/ \sum_i \min_j |s(x_i) - s(x_j)|
+
+    with principal components s. Near 1 the change T leads from images to images of the same kind, as turning a digit a
+    little does; where it is well above 1, as for clothes, a model of changed images is not one of images.
+
+    Arguments:
+        images: (N, C, H, W), uint8, at least four.
+        how: name in `AUGMENTATIONS`.
+        generator: source of the change, and of the images that it is tried on.
+
+    Example:
+        >>> x = torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(0)).mul(255).byte()
+        >>> changed_distance(x, "none", generator=torch.Generator())
+        1.0
+    """
+    order = permutation(len(images), generator, "cpu")[: CHANGED + OTHERS]
+    count = min(CHANGED, len(order) // 2)
+    asked, others = images[order[:count]], images[order[count:]]
+    changed = (augmented(asked.float() / 255, how, generator=generator) * 255).round().byte()
+    known, own = principal_scores(others, torch.cat([asked, changed]), generator=generator)
+    before, after = torch.cdist(own, known).amin(1).chunk(2)
+    return float(after.sum() / before.sum().clamp_min(1e-12))
 
 
 def _effective(biased: Tensor, reference: Tensor, generator: torch.Generator) -> tuple[float, str]:
@@ -140,26 +161,7 @@ def _effective(biased: Tensor, reference: Tensor, generator: torch.Generator) ->
 
 
 def _parted(reference: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Four fifths of the reference to learn from, and a fifth to choose by."""
+    """Four fifths of the reference to learn from, and a fifth to choose the best state by."""
     rows = permutation(len(reference), generator, "cpu")
     aside = len(reference) // 5
     return reference[rows[aside:].sort().values], reference[rows[:aside].sort().values]
-
-
-def _tried(mixtures: dict[str, MixedIn], held_out: Tensor, trial: Trial) -> tuple[dict[str, Any], ...]:
-    """What short trainings say of each mixture, compared with the first image by image."""
-    losses = {name: trial(TRIAL, mixed=mixed, held_out=held_out).double() for name, mixed in mixtures.items()}
-    first = next(iter(losses.values()))
-    rows = []
-    for name, loss in losses.items():
-        lower = first - loss
-        error = lower.std() / len(lower) ** 0.5
-        row = {"held_out_loss": float(loss.mean()), "lower_by": float(lower.mean()), "standard_error": float(error)}
-        rows.append({"augment": name, "share": mixtures[name].share, **row})
-    return tuple(rows)
-
-
-def _chosen(usual: str, tried: Sequence[dict[str, Any]]) -> str:
-    """The augmentation of the lowest held-out loss where that is clearly lower, else the usual one."""
-    clear = [row for row in tried if row["lower_by"] > row["standard_error"]]
-    return min(clear, key=lambda row: row["held_out_loss"], default={"augment": usual})["augment"]

@@ -11,7 +11,17 @@ import pytest
 import torch
 from torch import nn
 
-from latentebm import SNIS, Attribute, from_ctgan, from_diffusers, from_sdv, from_stylegan, from_zuko, tilt_attributes
+from latentebm import (
+    SNIS,
+    Attribute,
+    TableDebiaser,
+    from_ctgan,
+    from_diffusers,
+    from_sdv,
+    from_stylegan,
+    from_zuko,
+    tilt_attributes,
+)
 from latentebm.adapters.from_module import WrappedModel
 from latentebm.tilting.any_model import tilt_generator
 from latentebm.tilting.fit_tilt import TiltRecipe
@@ -142,6 +152,8 @@ def test_ctgan_has_its_own_distribution(rng):
     tilt = tilt_attributes(model, want, pool=5000, generator=rng)
     drawn = model.frame(SNIS(pool=5000).draw(tilt, 2000, generator=rng).x)
     assert (drawn["kind"] == "a").mean() == pytest.approx(0.5, abs=0.05)
+    tilted = TableDebiaser({"kind": {"a": 0.5}}, model=model, pool=5000).fit(model.sample(500, rng))
+    assert (tilted.sample(4000)["kind"] == "a").mean() == pytest.approx(0.5, abs=0.03)
 
 
 class TVAEDecoder(nn.Module):

@@ -150,7 +150,7 @@ def test_a_changed_shipped_file_is_refused(tmp_path):
     (tmp_path / "default.csv").write_text("changed")
     with pytest.raises(OSError, match="expected SHA-256"):
         shipped_file("default.csv", [tmp_path])
-    with pytest.raises(FileNotFoundError, match="reinstall"):
+    with pytest.raises(FileNotFoundError, match="latentebm-data"):
         shipped_file("MNIST/raw/t10k-labels-idx1-ubyte.gz", [tmp_path])
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from latentebm.adapters.from_module import WrappedModel
 from latentebm.debiaser import Debiaser
 from latentebm.disk.statefile import digest
 from latentebm.ebm.learned_sampler import SamplerRecipe, fit_sampler
@@ -20,7 +19,6 @@ from latentebm.models.sampler_net import SamplerNet
 from latentebm.progress import silent
 from latentebm.tables.table_debiaser import TableDebiaser
 from latentebm.tables.targets import Share
-from latentebm.tilting.any_model import tilt_generator
 from tests.test_checkpoint import FITS, IMAGES, X
 
 
@@ -28,11 +26,6 @@ def debiaser(g, track):
     model = Debiaser(width=8, epochs=1, folds=2, tilt_steps=4, pool=500, device="cpu")
     draws = model.fit(IMAGES[:48], IMAGES[48:]).sample(9)
     return [model.vae_.state_dict(), model.energy_.state_dict(), draws.x, draws.latent]
-
-
-def anybodys(g, track):
-    model = WrappedModel(torch.nn.Identity(), 2)
-    return tilt_generator(model, X[:60] + 0.5, folds=2, pool=500, generator=g).state_dict()
 
 
 def sampler(entropy):

@@ -17,7 +17,7 @@ ALLOWED = {
     "models": set(),
     "sampling": {"objectives"},
     "plots": set(),
-    "report": {"sampling"},
+    "report": {"sampling", "plots"},
     "settings": {"models", "sampling", "tilting"},  # their types alone, not at run time
     "training": {"data", "models"},
     "ebm": {"data", "models", "objectives", "sampling", "training"},
@@ -51,10 +51,21 @@ ALLOWED = {
         "settings",
         "debiaser",
     },
-    "studies": {"data", "evaluation", "plots", "settings", "training", "debiaser", "workflow"},
+    "studies": {"data", "evaluation", "plots", "report", "settings", "training", "debiaser", "workflow"},
     "cli": {"data", "training", "missing", "tables", "report", "settings", "debiaser", "workflow", "studies"},
 }
-GROUND = {"checks", "chunks", "devices", "disk", "files", "gradients", "processes", "progress", "registry", "rng"}
+GROUND = {
+    "checks",
+    "chunks",
+    "devices",
+    "disk",
+    "files",
+    "gradients",
+    "processes",
+    "progress",
+    "registry",
+    "rng",
+}
 GROUND |= {"_version"}
 MOST_MODULES = 14
 

@@ -29,7 +29,7 @@ def test_plan_writes_its_table_and_figure(run, tmp_path):
     result = invoke(*words)
     assert result.exit_code == 0, result.output
     assert "mean ± sd over seeds" in result.output
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["plan.csv", "plan.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["plan.csv", "plan.html", "plan.png"]
     table = pd.read_csv(tmp_path / "plan.csv")
     assert table[["size", "seed", "images"]].to_numpy().tolist() == [[4, 0, 12], [4, 1, 12], [40, 0, 120], [40, 1, 120]]
     before = json.loads((run / "metrics.json").read_text())["untilted"]["tv"]
@@ -60,7 +60,7 @@ def plan_stopped_once(run, out, **settings):
     with pytest.raises(ValueError, match="out: expected no unfinished run, got one of other settings"):
         plan(run, out=out, **{**settings, "samples": 801})
     table = plan(run, out=out, track=track, **settings)
-    assert sorted(p.name for p in out.iterdir()) == ["plan.csv", "plan.png"]
+    assert sorted(p.name for p in out.iterdir()) == ["plan.csv", "plan.html", "plan.png"]
     return table, begun
 
 

@@ -16,10 +16,16 @@ from typer.testing import CliRunner
 from latentebm import Mean, Parity, Share, TableDebiaser, census_truth, equal_opportunity, synthetic_census
 from latentebm.cli.app import app
 from latentebm.sampling.importance.moments import moment_weights
-from latentebm.tables.column_codes import learn_column
+from latentebm.tables.judged.table_measures import (
+    association_distance,
+    marginal_distances,
+    measured,
+    nearness,
+    parity_gap,
+)
+from latentebm.tables.learn_column import learn_column
 from latentebm.tables.row_model import RowModel
 from latentebm.tables.table_code import TableCode
-from latentebm.tables.table_measures import association_distance, marginal_distances, measured, nearness, parity_gap
 
 FAST = {"steps": 60, "pool": 20_000, "width": 16}
 
@@ -246,6 +252,21 @@ def test_conditions_on_a_foreign_model_follow_the_tilt(exact):
     assert (rows["sex"] == "F").mean() == pytest.approx((full["sex"] == "F").mean(), abs=0.03)
 
 
+def test_a_foreign_model_takes_the_dtypes_of_the_table(census):
+    class Text(Bootstrap):
+        def sample(self, n):
+            return super().sample(n).astype({"sex": object, "hours": float, "years": "Float64"})
+
+    table = census.drop(columns="hired")
+    model = TableDebiaser({"sex": {"F": 0.5}}, model=Text(table), pool=4000).fit(table)
+    assert (model.sample(100).dtypes == table.dtypes).all()
+    model = TableDebiaser({"sex": {"F": 0.5}}, model=Text(table.assign(sex="X")), pool=4000)
+    with pytest.raises(
+        ValueError, match=r"model\.sample: expected cells of 'sex' as category, got others, such as 'X'"
+    ):
+        model.fit(table)
+
+
 def test_a_saved_model_draws_the_same(fitted, census, tmp_path):
     same = TableDebiaser.load(fitted.save(tmp_path / "m"))
     pd.testing.assert_frame_equal(same.sample(50), fitted.sample(50))
@@ -289,10 +310,11 @@ def test_the_command_writes_a_whole_folder(tmp_path):
     synthetic_census(400, seed=0).to_csv(file, index=False)
     fast = ["--steps", "20", "--width", "8", "--rows", "400", "--pool", "4000", "--out", str(out)]
     targets = ["--target", "income by sex", "--target", "hours: 40=0.5"]
-    done = CliRunner().invoke(app, ["table", str(file), "--date", "hired", *targets, *fast])
+    done = CliRunner().invoke(app, ["table", str(file), *targets, *fast])
     assert done.exit_code == 0, done.output
     rows = pd.read_csv(out / "samples.csv")
     assert list(rows) == list(synthetic_census(1, seed=0))
+    assert pd.to_datetime(rows["hired"]).dt.year.between(2000, 2024).all()  # seen to be dates
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["targets"][1]["tilted"]["value"] == pytest.approx((rows["hours"] == 40).mean()) != 0.45
     assert metrics["utility"]["tilted"]["auc"] > 0.5
@@ -310,12 +332,13 @@ def test_the_command_writes_a_whole_folder(tmp_path):
         (["--target", '{"share"'], "--target: expected JSON"),
         (["--target", "income by sex", "--drop", "age"], "--drop: expected columns of the table"),
         (["--target", "income by sex", "--date", "sex"], "--date: expected dates in 'sex'"),
-        (["--target", "income by sex"], "or --drop, or read dates as datetime64 \\(--date\\)"),
+        (["--target", "income by sex"], r"identifiers in \['visit'\]; .* or --drop; dates: .* as 2020-12-31"),
     ],
 )
 def test_mistakes_in_the_shell_end_in_one_line(tmp_path, option, message):
     file = tmp_path / "census.csv"
-    synthetic_census(200, seed=0).to_csv(file, index=False)
+    table = synthetic_census(200, seed=0)
+    table.assign(visit=table["hired"].dt.strftime("%d.%m.%Y")).to_csv(file, index=False)
     result = CliRunner().invoke(app, ["table", str(file), *option, "--out", str(tmp_path / "run")])
     assert result.exit_code == 2
     assert re.search(message, result.stderr)
@@ -332,6 +355,7 @@ ROWS = pd.DataFrame({"x": ["a", "b"] * 20, "y": range(0, 80, 2), "z": [0.5, 1.5]
     [
         (ROWS.assign(y=[f"id {i}" for i in range(40)]), r"biased: .* free text or identifiers in \['y'\]; leave"),
         (ROWS, r"biased: .* identifiers in \['y'\]"),
+        (ROWS[::-1].sort_values("x"), r"biased: .* identifiers in \['y'\]"),
         (ROWS[["x", "x"]], r"biased: .*\['x'\] twice"),
         (ROWS[["x"]].iloc[:1], r"biased: expected at least 20 rows .* 1 × 1"),
         (ROWS[["x"]].assign(z=[np.inf, 1.0] * 20), r"finite numbers in 'z', got 20 infinite"),

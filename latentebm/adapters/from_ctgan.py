@@ -9,17 +9,29 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.adapters.from_module import WrappedModel
-from latentebm.checks import fail
+from latentebm.checks import check_int, fail
+from latentebm.rng import normal
 
 __all__ = ["TableModel", "from_ctgan", "from_sdv"]
 
 TAU = 0.2  # temperature at which ctgan relaxes its categories
+DRAWN = 10_000  # rows decoded at once
 
 
 class TableModel(WrappedModel):
-    """A table generator as a function of its code; `frame` turns its rows into the table."""
+    """A table generator as a function of its code; `frame` turns its rows into the table, and `sample` draws one.
+
+    It is what ``TableDebiaser(target, model=...)`` tilts.
+    """
 
     transformer: Any
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Any:
+        """A table of n rows, a DataFrame; without a generator it comes from torch's global stream, as the packages'."""
+        shape, like = (check_int("n", n), self.latent_dim), next(self.parameters(), torch.empty(0))
+        u = normal(shape, generator or torch.default_generator, like)
+        return self.frame(torch.cat([self.decode(part) for part in u.split(DRAWN)]))
 
     def frame(self, x: Tensor) -> Any:
         """The table, a DataFrame with the columns of the training data, of rows (N, F)."""
@@ -85,7 +97,8 @@ def from_ctgan(synthesizer: Any) -> TableModel:
         \text{category} = \arg\max_k\, \ell_k - \log(-\log\Phi(u_k))
 
     What the packages draw beside their code (conditions, Gumbel noise, the spread of values) is a part of it here, so
-    that seeded draws have the package's own distribution and can be tilted. `TableModel.frame` gives DataFrames.
+    that seeded draws have the package's own distribution and can be tilted. `TableModel.frame` gives DataFrames, and
+    ``TableDebiaser(target, model=from_ctgan(synthesizer))`` tilts them to shares of their columns.
 
     Raises:
         ValueError: an object that has not been fitted, or another one.

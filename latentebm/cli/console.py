@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,15 +11,26 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
+from latentebm.checks import visible
 from latentebm.progress import Sized, T
 from latentebm.settings.declaration import settings_of
 from latentebm.settings.fields import Settings
 
-__all__ = ["as_flags", "bars", "console", "errors", "errors_exit"]
+__all__ = ["as_flags", "bars", "console", "errors", "errors_exit", "print_table"]
 
-console = Console()
-errors = Console(stderr=True)
+
+class _Terminal(Console):
+    """A console that shows control signs in names from outside and obeys none."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **options)
+
+
+console = _Terminal()
+errors = _Terminal(stderr=True)
 FLAGS = {declared.name for declared in settings_of(Settings)} | {"config", "resume", "strength", "sizes", "seeds"}
 FLAGS |= {"sep", "decimal", "na", "encoding"}
 
@@ -39,6 +50,16 @@ def as_flags(message: str) -> str:
     head = flag(head) if head in FLAGS else head
     pairs = re.compile(rf"\b({'|'.join(sorted(FLAGS, key=len, reverse=True))})=(True\b|(?=\S))")
     return head + colon + pairs.sub(lambda found: flag(found.group(1)) + ("" if found.group(2) else " "), rest)
+
+
+def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table whose names mean nothing to the terminal."""
+    table = Table(title=escape(title), title_justify="left")
+    for i, name in enumerate(head):
+        table.add_column(escape(name), justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
 
 
 @contextmanager

@@ -10,10 +10,9 @@ from typing import Any
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from latentebm.checks import fail
-from latentebm.cli.console import bars, console, errors, errors_exit
+from latentebm.cli.console import bars, console, errors, errors_exit, print_table
 from latentebm.cli.options import given, with_options
 from latentebm.disk.folders import unfinished
 from latentebm.settings.config import read_config
@@ -115,12 +114,7 @@ def _print(folder: Path, metrics: dict[str, Any]) -> None:
     for table in metric_tables(metrics, intervals=console.width >= WIDE):
         if table.title == "Seconds":
             continue
-        shown = Table(title=table.title, title_justify="left", caption=None)
-        for i, head in enumerate(table.head):
-            shown.add_column(head, justify="left" if i == 0 else "right")
-        for row in table.rows:
-            shown.add_row(*row)
-        console.print(shown)
+        print_table(table.title, table.head, table.rows)
     console.print(escape(finding(metrics)), highlight=False)
     tone, sentence = balance(metrics)
     console.print(f"[{TONES[tone]}]Balance: {escape(sentence)}[/{TONES[tone]}]", highlight=False)

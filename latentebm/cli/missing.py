@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentebm.checks import check_choice, check_int, fail
+from latentebm.checks import check_choice, check_int, fail, visible
 from latentebm.cli.console import errors_exit
+from latentebm.cli.options import given
 from latentebm.cli.table_options import (
     FILE,
     Decimal,
@@ -41,6 +42,7 @@ METHODS = (*DEEP, "mean", "knn", "iterative")
 
 @errors_exit()
 def impute(
+    ctx: typer.Context,
     file: Annotated[Path, typer.Argument(help=f"Table with missing cells: {FILE}")],
     out: Annotated[Path, option("File for the completed table, of the same type as the input; - for standard output.")],
     method: Annotated[str, option(f"One of: {', '.join(METHODS)}.")] = "miwae",
@@ -75,6 +77,7 @@ def impute(
     import pandas as pd
 
     from latentebm.missing.imputation_report import write_imputation_report
+    from latentebm.report.page import command_line
 
     read = read_given(file, sep, decimal, encoding, na)
     declared = _declared(likelihood, read.values)
@@ -96,7 +99,8 @@ def impute(
         for copy, drawn in zip(copies, imputer.multiple(table, multiple) if copies else [], strict=True):
             read.write(at(copy), drawn, gone)
         if page is not None:
-            write_imputation_report(at(page), done, table.notna(), name=file.name, facts=facts)
+            made_by = command_line("impute", file, **given(ctx, but=("file", "overwrite")))
+            write_imputation_report(at(page), done, table.notna(), name=file.name, facts=facts, command=made_by)
     say_done(facts, out, page)
 
 
@@ -141,7 +145,8 @@ def _gaps(read: TableFile, table: pd.DataFrame) -> Any:
         fix = f"pass na={words[0][1]} if that marks one" if words else "pass na=MARKER with what marks them"
         raise fail("FILE", "missing cells", f"none in {gone.size:,} cells", fix)
     for column, word in words:
-        typer.echo(f"note: {word} in column {column} is text; pass --na {word} if it marks a missing cell", err=True)
+        said = f"note: {word} in column {column} is text; pass --na {word} if it marks a missing cell"
+        typer.echo(visible(said), err=True)
     return gone
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -47,12 +47,12 @@ def with_options(command: Callable[..., None], declaring: type[Settings]) -> Cal
     return run
 
 
-def given(ctx: typer.Context) -> dict[str, Any]:
-    """The options that the user typed: only these win over a config file."""
+def given(ctx: typer.Context, but: Collection[str] = ("config", "resume")) -> dict[str, Any]:
+    """What the user typed, some names left out: only this wins over a config file."""
     typed = {}
     for name, value in ctx.params.items():
         source = ctx.get_parameter_source(name)
-        if name not in ("config", "resume") and source is not None and source.name == "COMMANDLINE":
+        if name not in but and source is not None and source.name == "COMMANDLINE":
             typed[name] = value
     return typed
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from latentebm.checks import check_int, fail
@@ -32,8 +33,8 @@ def plan(
         latentebm plan runs/debias --sizes 5,10,25,50,100,250,685 --seeds 5
 
     Tilts the run's generator, without training it again, to random parts of its reference, and judges each tilt.
-    Writes plan.csv and plan.png. Every size and seed is a fit of its own, so the example takes minutes; fewer seeds
-    and a smaller --pool or --samples are quicker and noisier.
+    Writes plan.csv, plan.png and the report plan.html. Every size and seed is a fit of its own, so the example takes
+    minutes; fewer seeds and a smaller --pool or --samples are quicker and noisier.
     """
     wanted = parse_sizes(sizes)
     # Heavy modules are imported inside the command: --help and a mistyped option answer at once.
@@ -43,6 +44,8 @@ def plan(
     with bars() as track:
         table = study.plan(run, sizes=wanted, overwrite=overwrite, track=track, **settings)
     _print(table)
+    page = Path(run if out is None else out) / "plan.html"
+    console.print(f"Report: [bold]{escape(str(page))}[/bold]", highlight=False)
 
 
 def parse_sizes(text: str) -> list[int]:

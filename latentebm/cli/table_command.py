@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from latentebm._version import __version__
 from latentebm.checks import fail
-from latentebm.cli.console import console, errors_exit
+from latentebm.cli.console import console, errors_exit, print_table
+from latentebm.cli.options import given
+from latentebm.cli.table_options import Decimal, Encoding, Na, Sep, named_columns, read_given
 
 if TYPE_CHECKING:
     # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
@@ -32,6 +35,7 @@ def _option(text: str) -> Any:
 
 @errors_exit()
 def table(
+    ctx: typer.Context,
     file: Annotated[
         Path, typer.Argument(help="Table: .csv or .tsv (both also .gz), .parquet, or - for a .csv from the input.")
     ],
@@ -43,14 +47,20 @@ def table(
     label: Annotated[
         str | None, _option("Column a classifier learns from drawn rows; by default the outcome of the first parity.")
     ] = None,
-    date: Annotated[list[str] | None, _option("Column that holds dates, repeatable.")] = None,
+    date: Annotated[
+        list[str] | None, _option("Column of dates, repeatable; those all written as 2020-12-31 are seen as such.")
+    ] = None,
     drop: Annotated[list[str] | None, _option("Column to leave out, such as an identifier, repeatable.")] = None,
-    na: Annotated[list[str] | None, _option("Cell that means missing, besides empty ones, repeatable.")] = None,
-    sep: Annotated[str | None, _option("Separator of cells; by the file's name if left out.")] = None,
+    na: Na = None,
+    sep: Sep = "",
+    decimal: Decimal = ".",
+    encoding: Encoding = "utf-8",
     rows: Annotated[int, _option("Rows to draw.")] = 10_000,
     test_share: Annotated[float, _option("Share of the rows held out to judge by.")] = 0.25,
     width: Annotated[int, _option("Hidden units per column.")] = 64,
-    steps: Annotated[int, _option("Training steps of 256 rows.")] = 1000,
+    steps: Annotated[
+        int | None, _option("Training steps of 256 rows; by default six passes over the rows, 100 to 1000 steps.")
+    ] = None,
     pool: Annotated[int, _option("Rows that the tilt is fitted on.")] = 100_000,
     seed: Annotated[int, _option("Random seed of the whole run.")] = 0,
     overwrite: Annotated[bool, _option("Replace an earlier run.")] = False,
@@ -64,24 +74,29 @@ def table(
     from latentebm.disk.folders import check_out, run_folder
 
     check_out(out, overwrite)
+    kind, written = _kind(file), (sep, decimal, encoding)
+    biased = _read(file, "FILE", date, drop, na, written)
+    other = None if reference is None else _read(reference, "--reference", date, drop, na, written)
+    targets = [parse_target(text, biased) for text in target or []]
+    from latentebm.report.page import command_line
+    from latentebm.report.table_page import table_tables
+    from latentebm.tables.judged.table_run import TableJob
+    from latentebm.tables.table_debiaser import TableDebiaser
+    from latentebm.training.checkpoint import checkpoints
+
+    model = TableDebiaser(targets or None, width=width, steps=steps, pool=pool, seed=seed, verbose=True)
+    job = TableJob(biased, model, other, label, rows, test_share)
     asked = {"file": str(file), "reference": str(reference), "target": target, "seed": seed, "steps": steps}
     with run_folder(out, overwrite, job={"latentebm": __version__, "table": asked}) as place:
-        biased = _read(file, "FILE", date, drop, na, sep)
-        other = None if reference is None else _read(reference, "--reference", date, drop, na, sep)
-        targets = [parse_target(text, biased) for text in target or []]
-        from latentebm.tables.table_debiaser import TableDebiaser
-        from latentebm.tables.table_run import TableJob, table_tables
-        from latentebm.training.checkpoint import checkpoints
-
-        model = TableDebiaser(targets or None, width=width, steps=steps, pool=pool, seed=seed, verbose=True)
-        job = TableJob(biased, model, other, label, rows, test_share)
         with checkpoints(place.kept, keep=True):
             metrics = job.judge()
-        job.write(place.new, metrics, kind=_kind(file))
+        command = command_line("table", file, **given(ctx, but=("file", "overwrite")))
+        job.write(place.new, metrics, kind=kind, command=command)
     for part in table_tables(metrics):
         if part.title in ("Targets", "Utility", "Weights and cost"):
-            _print(part)
-    typer.echo(f"report {out / 'report.html'}\nrows   {out / f'samples{_kind(file)}'}")
+            print_table(part.title, part.head, part.rows)
+    said = f"report {out / 'report.html'}\nrows   {out / f'samples{kind}'}"
+    console.print(escape(said), highlight=False, soft_wrap=True)
 
 
 def parse_target(text: str, table: pd.DataFrame) -> Target:
@@ -97,7 +112,8 @@ def parse_target(text: str, table: pd.DataFrame) -> Target:
         >>> parse_target('{"mean": "n", "value": 1.5, "given": {"sex": "F"}}', table)
         Mean(column='n', value=1.5, given={'sex': 'F'}, bound='equal')
     """
-    from latentebm.tables.targets import Parity, Share
+    from latentebm.tables.parity import Parity
+    from latentebm.tables.targets import Share
 
     if text.lstrip().startswith("{"):
         return _from_json(text)
@@ -117,7 +133,8 @@ def parse_target(text: str, table: pd.DataFrame) -> Target:
 
 def _from_json(text: str) -> Target:
     """A target whose kind is the key that names its column: share, mean or parity."""
-    from latentebm.tables.targets import Mean, Parity, Share
+    from latentebm.tables.parity import Parity
+    from latentebm.tables.targets import Mean, Share
 
     kinds: dict[str, Any] = {"share": (Share, "column"), "mean": (Mean, "column"), "parity": (Parity, "outcome")}
     fix = 'pass for example \'{"share": "sex", "shares": {"F": 0.5}, "given": {"pay": "low"}}\''
@@ -153,29 +170,30 @@ def _number(text: str) -> float | None:
 def _kind(file: Path) -> str:
     from latentebm.data.formats.table_file import kind_of
 
-    return kind_of(file, "FILE")
+    kind = kind_of(file, "FILE")
+    if kind == ".npz":
+        fix = "write it as a .csv whose first line names the columns"
+        raise fail("FILE", ".csv, .tsv (or these and .gz), .parquet or -", "an .npz, whose columns have no names", fix)
+    return kind
 
 
 def _read(
-    file: Path, name: str, dates: list[str] | None, drop: list[str] | None, na: list[str] | None, sep: str | None
+    file: Path,
+    name: str,
+    dates: list[str] | None,
+    drop: list[str] | None,
+    na: list[str] | None,
+    written: tuple[str, str, str],
 ) -> pd.DataFrame:
-    import pandas as pd
+    """The table of a file without some columns, dates as dates and whole numbers as whole numbers."""
+    from latentebm.data.formats.dates import as_dates, date_columns
 
-    from latentebm.data.formats.table_file import read_table_file
-    from latentebm.data.formats.text_table import Dialect
-
-    dialect = Dialect(sep or ("\t" if _kind(file) == ".tsv" else ","), na=tuple(na or ()))
-    values = read_table_file(file, dialect, name=name).values
-    for flag, columns in (("--drop", drop), ("--date", dates)):
-        if unknown := [c for c in columns or [] if c not in values.columns]:
-            raise fail(flag, "columns of the table", unknown, f"pass some of {list(map(str, values.columns))[:10]}")
-    values = values.drop(columns=list(drop or []))
-    for column in dates or []:
-        try:
-            values[column] = pd.to_datetime(values[column], format="ISO8601")
-        except (ValueError, TypeError) as error:
-            fix = "write them as 2020-12-31, or leave --date out"
-            raise fail("--date", f"dates in {column!r}", str(error).partition("\n")[0], fix) from None
+    values = read_given(file, *written, na, name=name).values
+    named = {flag: named_columns(flag, given, values) for flag, given in (("--drop", drop), ("--date", dates))}
+    values = values.drop(columns=named["--drop"])
+    seen = date_columns(values)
+    for column in [*seen, *(c for c in named["--date"] if c in values and c not in seen)]:
+        values[column] = as_dates("--date", column, values[column])
     return values.apply(_whole)
 
 
@@ -189,15 +207,3 @@ def _whole(cells: pd.Series) -> pd.Series:
     if bool(((seen % 1 == 0) & (seen.abs() < 2**53)).all()):
         return cells.astype("Int64" if cells.isna().any() else "int64")
     return cells
-
-
-def _print(part: Any) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    shown = Table(title=part.title, title_justify="left")
-    for i, head in enumerate(part.head):
-        shown.add_column(escape(head), justify="left" if i == 0 else "right")
-    for row in part.rows:
-        shown.add_row(*map(escape, row))
-    console.print(shown)

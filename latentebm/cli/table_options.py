@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentebm.checks import fail
+from latentebm.checks import fail, visible
 from latentebm.files import check_absent
 
 if TYPE_CHECKING:
@@ -38,14 +38,16 @@ Na = Annotated[
 ]
 
 
-def read_given(file: Path, sep: str, decimal: str, encoding: str, na: Sequence[str] | None) -> TableFile:
+def read_given(
+    file: Path, sep: str, decimal: str, encoding: str, na: Sequence[str] | None, *, name: str = "FILE"
+) -> TableFile:  # fmt: skip
     """The table of a file; an empty separator is a tab in a .tsv and a comma elsewhere."""
     from latentebm.data.formats.table_file import read_table_file
     from latentebm.data.formats.text_table import Dialect
 
     tab = ".tsv" in [s.lower() for s in file.suffixes[-2:]]
     named = {"tab": "\t", "\\t": "\t", "": "\t" if tab else ","}
-    return read_table_file(file, Dialect(named.get(sep, sep), decimal, tuple(na or ())), encoding=encoding)
+    return read_table_file(file, Dialect(named.get(sep, sep), decimal, tuple(na or ())), encoding=encoding, name=name)
 
 
 def check_outputs(file: Path, out: Path, others: Sequence[Path | None], overwrite: bool) -> None:
@@ -59,7 +61,7 @@ def check_outputs(file: Path, out: Path, others: Sequence[Path | None], overwrit
 def say_done(facts: str, out: Path, report: Path | None = None) -> None:
     """Say what was done and where it is, beside the standard output where that holds the table."""
     lines = [facts, f"table  {out}", *([] if report is None else [f"report {report}"])]
-    typer.echo("\n".join(lines), err=str(out) == "-")
+    typer.echo(visible("\n".join(lines)), err=str(out) == "-")
 
 
 def text_columns(table: pd.DataFrame) -> list[Any]:

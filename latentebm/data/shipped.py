@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from latentebm.checks import check_choice
@@ -24,9 +25,16 @@ UNPACKED = {
     "MNIST/raw/t10k-images-idx3-ubyte.gz": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "MNIST/raw/t10k-labels-idx1-ubyte.gz": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-_PACKAGE = Path(__file__).resolve().parents[1]
-# A wheel carries the files inside the package, a checkout beside it.
-FOLDERS = (_PACKAGE / "shipped", _PACKAGE.parent / "data")
+
+
+def _folders() -> tuple[Path, ...]:
+    """Where the files can be: beside the package in a checkout, or in the wheel ``latentebm-data``."""
+    wheel = find_spec("latentebm_data")  # a folder without code
+    places = [] if wheel is None else [Path(place) for place in wheel.submodule_search_locations or []]
+    return (Path(__file__).resolve().parents[2] / "data", *places)
+
+
+FOLDERS = _folders()
 
 
 def shipped_file(name: str, folders: Sequence[Path] = FOLDERS) -> Path:
@@ -39,7 +47,10 @@ def shipped_file(name: str, folders: Sequence[Path] = FOLDERS) -> Path:
     check_choice("name", name, SHIPPED)
     path = next((folder / name for folder in folders if (folder / name).is_file()), None)
     if path is None:
-        raise FileNotFoundError(f"{name}: expected it in {' or '.join(map(str, folders))}, got none; reinstall")
+        looked, fix = " or ".join(map(str, folders)), 'pip install "latentebm[data]", or in a clone pip install ./data'
+        raise FileNotFoundError(
+            f"data: expected {name} in {looked} or in the package latentebm-data, found none; {fix}"
+        )
     if sha256(path) != SHIPPED[name]:
         raise OSError(f"{path}: expected SHA-256 {SHIPPED[name]}, got {sha256(path)}; restore the file")
     return path

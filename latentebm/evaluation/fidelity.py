@@ -137,7 +137,7 @@ def _balls(x: Tensor, k: int, slack: float) -> tuple[Tensor, Tensor]:
     limits, held = [], []
     for part in x.split(chunk_size(len(x))):
         squared = _squared(part, x)
-        kth = squared.kthvalue(k + 1, dim=1).values  # the row itself is the first
+        kth = squared.topk(k + 1, largest=False).values[:, -1]  # the row itself is the first
         open_, closed = ((squared <= kth[:, None] + way * slack).sum(1) for way in (-1, 1))
         tied = open_ != k
         limits.append(torch.where(tied, kth + slack, kth - slack))

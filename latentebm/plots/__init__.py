@@ -12,12 +12,13 @@ from latentebm.plots.measures import (
     plot_study,
     plot_training,
 )
-from latentebm.plots.missingness import plot_imputed, plot_missingness
+from latentebm.plots.missingness import mean_shifts, plot_imputed, plot_missingness
 from latentebm.plots.quantities import plot_targets
 
 __all__ = [
     "Plane",
     "animate_density",
+    "mean_shifts",
     "plot_calibration",
     "plot_class_counts",
     "plot_clusters",

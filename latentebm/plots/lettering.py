@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +13,7 @@ from matplotlib.font_manager import FontProperties, findfont, fontManager, get_f
 
 __all__ = ["drawable", "fonts", "name_ticks", "verbatim"]
 
-PER_INCH, UPRIGHT = 12, 14  # signs of names side by side; of one that stands upright
+PER_INCH, UPRIGHT = 13, 16  # signs of names side by side; of one that stands upright
 # Fonts of Chinese, Japanese and Korean on common systems; those that are installed follow the user's own.
 FALLBACKS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans CJK TC", "Source Han Sans SC",
@@ -54,7 +53,7 @@ def drawable(text: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _has(files: tuple[str, ...], sign: str) -> bool:
-    if unicodedata.category(sign)[0] == "C":
+    if not sign.isprintable():
         return False
     return sign.isascii() or any(get_font(file).get_char_index(ord(sign)) for file in files)
 

@@ -39,7 +39,7 @@ def plot_missingness(mask: pd.DataFrame, title: str = "", *, rows: int = 500, ax
     image = np.where(mask.to_numpy()[keep][..., None], to_rgb(PRESENT), to_rgb(IMPUTED))
     panel.imshow(image, aspect="auto", interpolation="nearest", extent=(-0.5, mask.shape[1] - 0.5, len(mask), 0))
     lost = 1 - mask.mean()
-    name_ticks(panel, [f"{column} ({100 * share:.0f} %)" for column, share in zip(mask, lost, strict=True)])
+    name_ticks(panel, [f"{100 * share:.0f} %: {column}" for column, share in zip(mask, lost, strict=True)])
     panel.set_ylabel("row")
     panel.yaxis.set_major_locator(MaxNLocator(integer=True))
     return figure

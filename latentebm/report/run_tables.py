@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from latentebm.report.panel_table import HEAD, panel_rows, panel_sentence
 from latentebm.report.words import shown
 
-__all__ = ["Table", "metric_tables"]
+__all__ = ["Table", "metric_tables", "table_makers"]
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,43 @@ def metric_tables(metrics: dict[str, Any], *, intervals: bool = True) -> list[Ta
         >>> tables[0].rows[:2]
         [['held-out gain (nats per image)', '0.500'], ['log Z ± standard error (nats)', '0.0000 ± 0.1000']]
     """
-    tables = _judged_tables(metrics, intervals) if metrics["judged"] else []
-    if panel := metrics.get("panel"):
-        tables.insert(1, Table("Several judges", panel_sentence(panel), list(HEAD), panel_rows(panel)))
-    seconds = [[stage, shown(value, ".1f")] for stage, value in metrics["seconds"].items()]
+    return [make() for _, make in table_makers(metrics, intervals=intervals)]
+
+
+def table_makers(metrics: dict[str, Any], *, intervals: bool = True) -> list[tuple[str, Callable[[], Table]]]:
+    """What makes each table, by its title: numbers that earlier versions did not write are missed one by one.
+
+    Example:
+        >>> [title for title, _ in table_makers({"judged": False})]
+        ['Tilt and draws', 'Seconds']
+    """
+    makers: list[tuple[str, Callable[[], Table]]] = []
+    if metrics["judged"]:
+        makers = [
+            ("Class shares", lambda: _class_shares(metrics, intervals)),
+            ("Balance and quality", lambda: _balance_and_quality(metrics)),
+            ("Quality by class", lambda: _by_class(metrics["data"]["class_names"], metrics["tilted"]["by_class"])),
+        ]
+        if panel := metrics.get("panel"):
+            sentence = panel_sentence(panel)
+            makers.insert(
+                1, ("Several judges", lambda: Table("Several judges", sentence, list(HEAD), panel_rows(panel)))
+            )
+    makers.append(("Tilt and draws", lambda: _weights(metrics)))
+    return [*makers, ("Seconds", lambda: _seconds(metrics))]
+
+
+def _weights(metrics: dict[str, Any]) -> Table:
     sentence = "How far the tilt goes from the prior, and how well the draws represent it."
-    return [
-        *tables,
-        Table("Tilt and draws", sentence, ["quantity", "value"], _weight_rows(metrics)),
-        Table("Seconds", "Wall-clock time of each stage.", ["stage", "seconds"], seconds),
-    ]
+    return Table("Tilt and draws", sentence, ["quantity", "value"], _weight_rows(metrics))
 
 
-def _judged_tables(metrics: dict[str, Any], intervals: bool) -> list[Table]:
+def _seconds(metrics: dict[str, Any]) -> Table:
+    rows = [[stage, shown(value, ".1f")] for stage, value in metrics["seconds"].items()]
+    return Table("Seconds", "Wall-clock time of each stage.", ["stage", "seconds"], rows)
+
+
+def _class_shares(metrics: dict[str, Any], intervals: bool) -> Table:
     before, after, data = metrics["untilted"], metrics["tilted"], metrics["data"]
     columns = (before, "shares"), (after, "shares"), (after, "shares_corrected")
     rows = [
@@ -63,21 +88,24 @@ def _judged_tables(metrics: dict[str, Any], intervals: bool) -> list[Table]:
     rest = (before["other"], after["other"], None if None in corrected else 1 - sum(corrected))
     rows.append(["none of these", "", "", "", *(f"{shown(share, '.1f', 100)} %" for share in rest)])
     accuracy = metrics["classifier"]["accuracy"]
-    shares = Table(
+    return Table(
         "Class shares",
         f"{metrics['samples']:,} draws each, read by a classifier that is right on {shown(accuracy, '.2f', 100)} % of "
         "the test images; the last column corrects for the confusions it makes there. In brackets: 95 % intervals.",
         ["class", "biased set", "reference set", "target", "untilted", "tilted", "tilted, corrected"],
         rows,
     )
-    quality = Table(
+
+
+def _balance_and_quality(metrics: dict[str, Any]) -> Table:
+    before, after = metrics["untilted"], metrics["tilted"]
+    return Table(
         "Balance and quality",
         "Lower is better for the distances (TV, KL and L2 to the target; KL counts half a draw more in each class) and "
         "for classes without a draw; the others are best near one. In brackets: 95 % intervals.",
         ["measure", "untilted", "tilted"],
         [[title, *(_show(side, key) for side in (before, after))] for title, key in _QUALITY],
     )
-    return [shares, quality, _by_class(data["class_names"], after["by_class"])]
 
 
 _BY_CLASS = ("frechet", "precision", "recall", "density", "coverage")

@@ -7,7 +7,7 @@ from typing import Any
 
 from latentebm.sampling.importance.weights import LEAST_ESS
 
-__all__ = ["balance", "course", "finding", "headline", "reliability", "shown", "worries"]
+__all__ = ["balance", "course", "finding", "headline", "quality", "reliability", "shown", "worries"]
 
 LOW = 0.1  # recall or coverage below which most kinds of real images are missed
 COPIES = 0.6  # share of draws nearer to a reference image than to as many unseen ones; one half is fair
@@ -104,6 +104,26 @@ def reliability(metrics: dict[str, Any]) -> str:
         f"(needs below {shown(t['pareto_k_threshold'], '.2f')}). A few draws {few} almost all the weight; do not "
         "use these numbers. A calibrated objective, more reference images or more folds help."
     )
+
+
+def quality(metrics: dict[str, Any]) -> str:
+    """How good single draws are, and whether they are copies; empty where nothing was measured.
+
+    Example:
+        >>> quality({"untilted": {"frechet": 9.0}, "tilted": {"frechet": 8.0, "recall": 0.6, "copied": 0.5}})
+        'Fréchet distance 9.0 before, 8.0 after; recall 0.600; 50 % nearer to a reference image than to unseen ones ...'
+    """
+    after, before = metrics["tilted"], metrics["untilted"] or {}
+    found = []
+    if after.get("frechet") is not None:
+        found.append(
+            f"Fréchet distance {shown(before.get('frechet'), '.1f')} before, {shown(after['frechet'], '.1f')} after"
+        )
+    found += [f"{name} {shown(after[name])}" for name in ("precision", "recall") if after.get(name) is not None]
+    if after.get("copied") is not None:
+        share = shown(after["copied"], ".0f", 100)
+        found.append(f"{share} % nearer to a reference image than to unseen ones (fair: 50 %)")
+    return f"{'; '.join(found)}." if found else ""
 
 
 def balance(metrics: dict[str, Any]) -> tuple[str, str]:

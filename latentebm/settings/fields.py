@@ -72,7 +72,7 @@ class DebiaserSettings:
     augment: Literal["auto", "none", "slight", "affine"] = setting(
         "auto",
         "small random changes of these reference images: none, slight or affine (turn, scale, shear, shift), or auto "
-        "(affine, unless held-out reference images clearly prefer another)",
+        "(as large as still lead from biased images to such as lie among them)",
         MODEL,
     )
     precision: Literal["auto", "bf16", "fp32"] = setting("auto", "of the VAE's training: auto, bf16 or fp32", MODEL)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import torch
 
-from latentebm import plots, processes
+from latentebm import processes
 from latentebm._version import __version__
 from latentebm.checks import check_int, fail
 from latentebm.data.images import Images
@@ -21,17 +21,18 @@ from latentebm.disk.folders import whole_files
 from latentebm.disk.manifest import load_config
 from latentebm.disk.statefile import read_state, write_state
 from latentebm.evaluation.metrics import NEIGHBOURS
-from latentebm.files import check_absent, sha256, write_atomic
+from latentebm.files import check_absent, sha256, write_atomic, write_text
 from latentebm.progress import Track, silent
-from latentebm.studies.reopen import PANELS, OpenRun, judged_run, pose_again
+from latentebm.report.page import command_line
+from latentebm.studies.plan_page import plan_figure, plan_page
+from latentebm.studies.reopen import OpenRun, judged_run, pose_again
 from latentebm.training.checkpoint import checkpoints
 from latentebm.workflow.problem import Problem
 
 __all__ = ["SIZES", "plan"]
 
 SIZES = (5, 10, 25, 50, 100, 250, 685)
-FILES = ("plan.csv", "plan.png")
-X_LABEL = "reference images per class"
+FILES = ("plan.csv", "plan.png", "plan.html")
 JUDGED = ("tv", "frechet", "density", "coverage", "confidence")
 WEIGHED = ("ess", "pareto_k", "reliable")
 
@@ -72,7 +73,7 @@ def plan(
         seeds: references of each size.
         samples: images judged each time.
         pool: prior draws of each SNIS pass.
-        out: folder of ``plan.csv`` and ``plan.png``, replaced where `overwrite`; the run folder by default.
+        out: folder of ``plan.csv``, ``plan.png`` and ``plan.html``, replaced where `overwrite`; by default the run's.
         device: of the fits and draws.
         track: shows progress.
         every: seconds between the checkpoints of a fit.
@@ -103,7 +104,8 @@ def plan(
         opened = processes.together(lambda: judged_run(model, problem, rng, track=track))
         table = _rows(opened, references, samples, pool, _Kept(kept, every), track)
         before = opened.judge(opened.model.sample_prior(samples).x).as_dict()
-        processes.on_main(lambda: _write(table, before, new))
+        typed = {"sizes": ",".join(map(str, wanted)), "seeds": seeds, "samples": samples, "pool": pool, "out": out}
+        processes.on_main(lambda: _write(table, before, new, command_line("plan", run, **typed)))
     return table
 
 
@@ -123,11 +125,11 @@ def _rows(
     return processes.from_main(pd.DataFrame(processes.on_main(lambda: [read_state(kept.row(j)) for j in references])))
 
 
-def _write(table: pd.DataFrame, before: dict[str, Any], folder: Path) -> None:
-    title = _finding(table, before["tv"])
-    figure = plots.plot_study(table, "size", PANELS, before=before, title=title, x_label=X_LABEL)
+def _write(table: pd.DataFrame, before: dict[str, Any], folder: Path, command: str) -> None:
+    figure = plan_figure(table, before)
     write_atomic(folder / FILES[0], lambda p: table.to_csv(p, index=False))
     write_atomic(folder / FILES[1], figure.savefig)
+    write_text(folder / FILES[2], plan_page(table, before, figure, command))
 
 
 def _reference(problem: Problem, size: int, seed: int) -> Images:
@@ -156,10 +158,3 @@ def _row(opened: OpenRun, job: tuple[int, int], reference: Images, samples: int,
         "heldout_gain": model.heldout_gain_,
         "seconds": time.perf_counter() - start,
     }
-
-
-def _finding(table: pd.DataFrame, before: float) -> str:
-    mean = table.groupby("size")["tv"].mean()
-    small, large = mean.index[0], mean.index[-1]
-    first = f"{small} reference images per class take TV from {before:.3f} to {mean[small]:.3f}"
-    return first if small == large else f"{first}, {large} to {mean[large]:.3f}"

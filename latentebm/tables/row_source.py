@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from pandas.api import types
 from torch import Tensor
 
 from latentebm.checks import fail
@@ -118,7 +119,29 @@ class Sampled(RowSource):
         absent = [c for c in self.code.names if c not in rows.columns]
         if absent:
             raise fail("model.sample", "every column of the table", f"none named {absent}", "fit it to this table")
-        return rows.reset_index(drop=True)
+        rows = rows.reset_index(drop=True)
+        changed = {c.name: like(rows[c.name], c.dtype) for c in self.code.columns if rows[c.name].dtype != c.dtype}
+        return rows.assign(**changed) if changed else rows
+
+
+def like(cells: pd.Series, dtype: Any) -> pd.Series:
+    """A foreign model's cells in the dtype of the table that it was fitted to."""
+    try:
+        found = converted(cells, dtype)
+    except (TypeError, ValueError) as error:
+        raise fail("model.sample", f"cells of {cells.name!r} as {dtype}", error, "fit it to this table") from None
+    if not found.isna().equals(cells.isna()):
+        got = f"others, such as {cells[found.isna() & cells.notna()].iloc[0]!r}"
+        raise fail("model.sample", f"cells of {cells.name!r} as {dtype}", got, "fit it to this table")
+    return found
+
+
+def converted(cells: pd.Series, dtype: Any) -> pd.Series:
+    """Cells in another dtype, floats rounded to whole numbers, missing where a category is none of its own."""
+    if isinstance(dtype, pd.CategoricalDtype):
+        return pd.Series(pd.Categorical.from_codes(dtype.categories.get_indexer(cells), dtype=dtype), name=cells.name)
+    whole = types.is_integer_dtype(dtype) and types.is_float_dtype(cells.dtype)
+    return (cells.round() if whole else cells).astype(dtype)
 
 
 def meets(rows: pd.DataFrame, where: Where) -> Tensor:

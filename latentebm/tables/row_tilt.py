@@ -18,9 +18,10 @@ from latentebm.progress import Track, silent
 from latentebm.sampling.importance.moments import moment_weights
 from latentebm.sampling.importance.weights import WeightSums, normalised
 from latentebm.tables.moments_of_rows import Moment, Rows
+from latentebm.tables.parity import Parity
 from latentebm.tables.row_source import DrawnRows, RowSource
 from latentebm.tables.table_code import TableCode
-from latentebm.tables.targets import Parity, Target
+from latentebm.tables.targets import Target
 from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
 from latentebm.tilting.sides import Codes
 

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import fail
-from latentebm.tables.column_codes import Column, learn_column
+from latentebm.tables.column_codes import Column
+from latentebm.tables.learn_column import learn_column
 
 __all__ = ["FEWEST_ROWS", "TableCode", "check_table"]
 
 FEWEST_ROWS = 20
+DENSE = 0.5  # share of its range that an identifier in any order fills
 UNIQUE = 0.5  # share of distinct text cells above which a column is free text or an identifier
 
 
@@ -93,18 +95,20 @@ def check_table(name: str, table: pd.DataFrame, *, fewest: int = FEWEST_ROWS) ->
         raise fail(name, "each column name once", f"{twice} twice", "rename them, or drop one of each")
     unlike = [column for column in table.columns if _identifies(table[column])]
     if unlike:
-        fix = f"leave them out by table.drop(columns={unlike}) or --drop, or read dates as datetime64 (--date)"
+        fix = f"leave them out by table.drop(columns={unlike}) or --drop; dates: as datetime64, in files as 2020-12-31"
         raise fail(name, "columns that repeat", f"free text or identifiers in {unlike}", fix)
     return table
 
 
 def _identifies(cells: pd.Series) -> bool:
-    """Whether a column names its rows: text that hardly repeats, or whole numbers that only rise."""
+    """Whether a column names its rows: text that hardly repeats, or whole numbers that count them or only rise."""
     seen = cells.dropna()
     if len(seen) < FEWEST_ROWS:
         return False
     if pd.api.types.is_integer_dtype(cells.dtype):
-        return bool(seen.is_unique and (seen.is_monotonic_increasing or seen.is_monotonic_decreasing))
+        # Distinct numbers that fill half of their range were not drawn: some would repeat.
+        counted = len(seen) >= DENSE * (float(seen.max()) - float(seen.min()))
+        return bool(seen.is_unique and (counted or seen.is_monotonic_increasing or seen.is_monotonic_decreasing))
     if pd.api.types.is_numeric_dtype(cells.dtype) or pd.api.types.is_datetime64_any_dtype(cells.dtype):
         return False
     try:

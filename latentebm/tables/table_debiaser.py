@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import torch
 from sklearn.base import BaseEstimator
 
 from latentebm.checks import check_int, check_number, fail
-from latentebm.data.batches import Minibatches
 from latentebm.progress import Track, bars, silent
-from latentebm.rng import seeded, stream
+from latentebm.rng import stream
+from latentebm.tables.fit_row_model import fit_row_model
 from latentebm.tables.row_model import RowModel
 from latentebm.tables.row_source import Modelled, RowSource, Sampled
 from latentebm.tables.row_tilt import RowTilt, fit_reference, fit_targets, weighed
@@ -23,13 +22,8 @@ from latentebm.tables.table_code import TableCode, check_table
 from latentebm.tables.table_files import load_table_model, save_table_model
 from latentebm.tables.targets import Target, as_targets, check_columns_known
 from latentebm.tables.weighted_rows import draw_rows
-from latentebm.training.fit import fit
-from latentebm.training.optimisation import Optimisation
 
 __all__ = ["TableDebiaser"]
-
-HELD_OUT = 0.1  # share of the rows that choose the model's state
-BATCH = 256
 
 
 class TableDebiaser(BaseEstimator):
@@ -45,7 +39,7 @@ class TableDebiaser(BaseEstimator):
             shares of its values. None with a reference table tilts to the whole of the reference's distribution.
         model: a fitted generator with ``sample(n) -> DataFrame`` to tilt as it is; None fits a `RowModel`.
         width: hidden units of each column's perceptron.
-        steps: training steps of 256 rows.
+        steps: training steps of 256 rows; None for six passes over the rows, at least 100 steps and at most 1000.
         lr: peak learning rate.
         pool: rows of the generator that the tilt is fitted on.
         seed: random seed of the whole fit.
@@ -66,7 +60,7 @@ class TableDebiaser(BaseEstimator):
 
     Example:
         >>> from latentebm.tables.census import synthetic_census
-        >>> from latentebm.tables.targets import Parity
+        >>> from latentebm.tables.parity import Parity
         >>> table = synthetic_census(600, seed=0)
         >>> model = TableDebiaser(target=Parity("income", by="sex"), steps=60, pool=20_000).fit(table)
         >>> draws = model.sample(1000)
@@ -82,7 +76,7 @@ class TableDebiaser(BaseEstimator):
         *,
         model: Any = None,
         width: int = 64,
-        steps: int = 1000,
+        steps: int | None = None,
         lr: float = 5e-3,
         pool: int = 100_000,
         seed: int = 0,
@@ -110,7 +104,7 @@ class TableDebiaser(BaseEstimator):
         targets = self._checked(biased, None, alone=True)
         self.code_ = TableCode.learn(biased)
         self.heldout_nats_: float | None = None
-        self.model_ = self.model if self.model is not None else self._fitted_model(biased, targets)
+        self.model_ = self._fit_rows(biased, targets)
         self.tilt_ = RowTilt([], np.zeros(0))
         self.heldout_gain_: float | None = None
         return self
@@ -200,8 +194,10 @@ class TableDebiaser(BaseEstimator):
         self, biased: pd.DataFrame, reference: pd.DataFrame | None, *, alone: bool = False
     ) -> list[Target]:  # fmt: skip
         """The targets, once every setting and table is found to be as described."""
-        for name in ("width", "steps", "pool"):
+        for name in ("width", "pool"):
             check_int(name, getattr(self, name))
+        if self.steps is not None:
+            check_int("steps", self.steps, fix="pass a number of training steps, or None")
         check_number("lr", self.lr, low=0, open_low=True)
         if self.model is not None and not callable(getattr(self.model, "sample", None)):
             got = type(self.model).__name__
@@ -218,32 +214,17 @@ class TableDebiaser(BaseEstimator):
             raise fail("reference", needed, "None", "pass fit(biased, reference), or a target with its shares")
         return targets
 
-    def _fitted_model(self, biased: pd.DataFrame, targets: list[Target]) -> RowModel:
-        rng, codes = stream(self.seed, 1), self.code_.encode(biased)
-        first = list(dict.fromkeys(c for t in targets for c in t.columns()))
+    def _fit_rows(self, biased: pd.DataFrame, targets: list[Target]) -> Any:
+        if self.model is not None:
+            return self.model
         # Columns that targets speak of come first: rows that meet a condition on them are then drawn with even weights.
-        order = [self.code_.names.index(c) for c in [*first, *(c for c in self.code_.names if c not in first)]]
-        with seeded(rng):
-            model = RowModel(self.code_.sizes, order=order, width=self.width)
-        codes = codes[torch.randperm(len(codes), generator=rng)]
-        held = codes[: max(1, round(HELD_OUT * len(codes)))]
-        rest = codes[len(held) :]
-        epochs = math.ceil(self.steps / max(1, len(rest) // BATCH))
-        batches = Minibatches(rest, batch_size=BATCH, epochs=epochs, generator=rng)
-        result = fit(
-            model,
-            lambda batch: model.loss(batch[0]).mean(),
-            batches,
-            Optimisation(lr=self.lr, schedule="onecycle", weight_decay=1e-2),
-            validate=lambda: -model.log_prob(held).mean(),
-            patience=8,
-            state=[rng],
-            data=[held],
-            track=self._track(),
-            description="rows",
-        )
-        self.heldout_nats_ = float(result.best)
-        return model.requires_grad_(False).eval()
+        names = dict.fromkeys([*(c for t in targets for c in t.columns()), *self.code_.names])
+        settings: dict[str, Any] = {name: getattr(self, name) for name in ("width", "steps", "lr")}
+        model, self.heldout_nats_ = fit_row_model(
+            self.code_.sizes, self.code_.encode(biased), [self.code_.names.index(c) for c in names],
+            generator=stream(self.seed, 1), track=self._track(), **settings,
+        )  # fmt: skip
+        return model
 
     def _tilt(self, targets: list[Target], reference: pd.DataFrame | None) -> TableDebiaser:
         self.heldout_gain_ = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from latentebm.training.fit import FitResult, fit
 from latentebm.training.mixed_in import MixedIn
 from latentebm.training.optimisation import Optimisation
 
-__all__ = ["PRECISIONS", "bf16_pays", "fit_vae", "held_out_losses"]
+__all__ = ["PRECISIONS", "bf16_pays", "fit_vae"]
 
 PRECISIONS = ("auto", "bf16", "fp32")
 
@@ -92,11 +93,11 @@ def fit_vae(
         nats = vae.loss(x, generator=noise, kl_weight=kl_weight, autocast=autocast, **known)
         return (weight * nats).mean()
 
-    held = [] if held_out is None else [held_out.to(device)]
-    validate = (lambda: held_out_losses(vae, held[0], kl_weight).mean()) if held else None
+    validate = None if held_out is None else _held_out_score(vae, held_out.to(device), kl_weight)
     watch: dict[str, Any] = {"validate": validate, "every": 25 if validate else 100, "patience": patience}
     vae.train()
     optimisation = Optimisation(lr=lr, schedule="onecycle")
+    held = [] if held_out is None else [held_out]
     known: dict[str, Any] = {"state": [generator, noise], "data": held, "track": track, "description": "VAE"}
     with processes.exchange():
         result = fit(vae, averaged(vae, loss, batches.batch_size), batches, optimisation, **watch, **known)
@@ -104,18 +105,9 @@ def fit_vae(
     return result
 
 
-def held_out_losses(vae: VAE, images: Tensor, kl_weight: float = 1.0) -> Tensor:
-    """Negative ELBO (N,) in nats of images (N, C, H, W), uint8, under the same posterior noise at every call.
-
-    Few images are scored by several posterior draws each, 256 in all.
-
-    Example:
-        >>> vae, images = VAE((1, 8, 8), 2, width=16), torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
-        >>> bool(held_out_losses(vae, images).eq(held_out_losses(vae, images)).all())
-        True
-    """
-    x = images.to(next(vae.parameters()).device).float() / 255
-    times = max(1, 256 // len(x))
-    with torch.no_grad():
-        nats = vae.loss(x.repeat(times, 1, 1, 1), generator=torch.Generator().manual_seed(0), kl_weight=kl_weight)
-    return nats.unflatten(0, (times, len(x))).mean(0)
+def _held_out_score(vae: VAE, images: Tensor, kl_weight: float) -> Callable[[], Tensor]:
+    """Mean negative ELBO of held-out images under the same posterior noise at every check."""
+    x = images.float() / 255
+    # A few images are scored by several posterior draws each.
+    x = x.repeat(max(1, 256 // len(x)), *[1] * (x.ndim - 1))
+    return lambda: vae.loss(x, generator=torch.Generator().manual_seed(0), kl_weight=kl_weight).mean()

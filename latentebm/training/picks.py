@@ -12,7 +12,7 @@ __all__ = ["Picks"]
 
 
 class Picks:
-    """Rows picked anew for each of some steps, on a device, only once the step begins.
+    """Rows picked again for each of some steps, on a device, only once the step begins.
 
     Example:
         >>> list(Picks(2, lambda: torch.tensor([3]), "cpu"))

@@ -13,6 +13,7 @@ from latentebm import plots
 from latentebm.chunks import in_chunks
 from latentebm.debiaser import Debiaser
 from latentebm.evaluation.judges import Classifier
+from latentebm.plots.lettering import verbatim
 from latentebm.report.words import course
 from latentebm.sampling import Draws
 from latentebm.workflow.judge import Verdict
@@ -70,7 +71,9 @@ def run_figures(
     if verdict is not None:
         before, after = verdict.before, verdict.after
         title = f"Distance to the target {course(before.tv, after.tv)} from {before.tv:.3f} to {after.tv:.3f}"
-        figures["shares"] = plots.plot_shares(before.shares, after.shares, problem.target, problem.class_names, title)
+        figures["shares"] = plots.plot_shares(
+            before.shares, after.shares, problem.target, problem.class_names, title, intervals=after.shares_interval
+        )
     if clusters is not None:
         images, shares = problem.reference.float01()[clusters["nearest"]], (clusters["reference"], clusters["draws"])
         figures["clusters"] = plots.plot_clusters(images, *shares, "Clusters of raw images: reference → draws")
@@ -86,7 +89,7 @@ def _class_grids(problem: Problem, classifier: Classifier, x: Tensor) -> dict[st
     for place, k in enumerate(problem.classes):
         rows = torch.nonzero(read == k).flatten()[: SHOWN // 2]
         if len(rows):
-            title = f"Read as {problem.class_names[place]}"
+            title = f"Read as {verbatim([problem.class_names[place]])[0]}"
             grids[f"class_{place:02d}"] = plots.plot_image_grid(x[rows], title, columns=8)
     return grids
 

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from latentebm.checks import fail
+from latentebm.checks import fail, in_markdown
 from latentebm.models.storage.tilt_folder import tilt_config
-from latentebm.report.page import Page, picture, render_page
+from latentebm.plots import plot_targets
+from latentebm.report.page import Page, Picture, command_line, drawn, picture, render_page
 from latentebm.report.run_tables import Table
 
 __all__ = ["push_to_hub", "tilt_card", "tilt_page"]
 
+OFF = 0.1  # of a share: what an interval may miss its target by; share of draws that may repeat
 HEADER = "---\nlibrary_name: latentebm\ntags:\n- latentebm\n- energy-based-model\n- debiasing\n---\n"
 LIMITS = (
     "The tilt reweights what the model produces and adds nothing to it: what the model never makes stays absent. It "
@@ -30,10 +32,16 @@ def tilt_card(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         >>> print(tilt_card({"tilted": weights, "shares": {}, "samples": 9, "gain": 0.2}, run).splitlines()[8])
         # Tilt of my.model:build
     """
-    lines = [HEADER, f"# Tilt of {settings['model']}", "", f"It balances {_aim(settings)}.", ""]
+    lines = [
+        HEADER,
+        f"# Tilt of {in_markdown(settings['model'])}",
+        "",
+        f"It balances {in_markdown(_aim(settings))}.",
+        "",
+    ]
     for name, rows in metrics["shares"].items():
-        lines += [f"| {name} | target | before | after (95 % interval) |", "|---|---|---|---|"]
-        lines += [f"| {' | '.join(_cells(row))} |" for row in rows] + [""]
+        lines += [f"| {in_markdown(name)} | target | before | after (95 % interval) |", "|---|---|---|---|"]
+        lines += [f"| {' | '.join(map(in_markdown, _cells(row)))} |" for row in rows] + [""]
     lines += [
         f"{_weights(metrics)}",
         "",
@@ -55,23 +63,77 @@ def tilt_page(folder: Path, metrics: Mapping[str, Any], settings: Mapping[str, A
     weights = [[key, f"{value:.4g}"] for key, value in metrics["tilted"].items() if isinstance(value, float)]
     tables.append(Table("Weights", "How well the draws represent the tilt.", ["quantity", "value"], weights))
     grids = [
-        picture(folder / "figures" / f"{name}.png", f"a grid of draws {name} the tilt", sentence)
+        picture(folder / "figures" / f"{name}.png", f"A grid of draws {name} the tilt.", sentence)
         for name, sentence in (("before", "Draws of the model as it is."), ("after", "Draws of the tilted model."))
     ]
     reliable = metrics["tilted"]["reliable"]
-    rejected = "Held-out reference items rejected every tilt: the draws are untilted."
-    plain = [[name, str(value)] for name, value in settings.items()]
+    sampling = ("good", "Sampling is reliable.") if reliable else ("bad", "Unreliable.")
+    plain = [[name, str(value)] for name, value in settings.items() if value not in (None, (), [])]
     page = Page(
         title=f"latentebm: tilt of {settings['model']}",
-        headline=f"Tilt of {settings['model']}",
-        lead=f"The tilt balances {_aim(settings)}.",
-        verdicts=[("good" if reliable else "bad", "Reliable." if reliable else "Unreliable.", _weights(metrics))],
+        headline=_headline(metrics, settings),
+        lead=f"The tilt of {settings['model']} balances {_aim(settings)}.",
+        verdicts=[*_reached(metrics), (*sampling, _weights(metrics))],
+        finding=_shares_figure(metrics),
         before=grids[0],
         after=grids[1],
-        worries=[LIMITS, *([rejected] if metrics["gain"] == 0 else [])],
+        worries=[*_worries(metrics), LIMITS],
         tables=[*tables, Table("Settings", "How the run was made.", ["setting", "value"], plain)],
+        command=command_line("tilt", **_flags(settings)),
     )
     return render_page(page)
+
+
+def _headline(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    rows = [(name, row) for name, rows in metrics["shares"].items() for row in rows]
+    if rows:
+        name, row = max(rows, key=lambda pair: abs(pair[1]["after"] - pair[1]["before"]))
+        said = f"{name} is {row['value']}: {100 * row['before']:.1f} → {100 * row['after']:.1f} %"
+        return said if row["target"] is None else f"{said}, target {100 * row['target']:.3g} %"
+    if metrics["gain"] is None:
+        return f"Tilt of {settings['model']}"
+    return f"Held-out reference items gain {metrics['gain']:.3f} nats each"
+
+
+def _reached(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Whether every wanted share lies in its interval; without wanted shares nothing says so."""
+    rows = [(name, row) for name, rows in metrics["shares"].items() for row in rows if row["target"] is not None]
+    off = [(name, r) for name, r in rows if not r["interval"][0] - OFF <= r["target"] <= r["interval"][1] + OFF]
+    if off:
+        named = "; ".join(f"{n} is {r['value']}: {r['after']:.3f}, wanted {r['target']:.3f}" for n, r in off)
+        return [("bad", "The balance is not right.", f"{named}.")]
+    if rows:
+        return [("good", "The balance is right.", f"Every wanted share lies within {OFF} of its 95 % interval.")]
+    if metrics["gain"] == 0:
+        return [("bad", "Nothing was tilted.", "Held-out reference items rejected every tilt: the draws are untilted.")]
+    return [("note", "The balance is not measured.", "Pass --attribute to have shares of the draws read.")]
+
+
+def _shares_figure(metrics: Mapping[str, Any]) -> Picture | None:
+    rows = [(name, row) for name, rows in metrics["shares"].items() for row in rows]
+    if not rows:
+        return None
+    targets = [
+        {
+            "name": f"{name}: {row['value']}",
+            "wanted": row["target"],
+            "untilted": dict.fromkeys(("value", "low", "high"), row["before"]),
+            "tilted": dict(zip(("value", "low", "high"), (row["after"], *row["interval"]), strict=True)),
+        }
+        for name, row in rows
+    ]
+    alt = "; ".join(f"{name} is {row['value']}: {row['before']:.3f}, then {row['after']:.3f}" for name, row in rows)
+    return drawn(plot_targets(targets), alt, "Shares before and after the tilt, with 95 % intervals.")
+
+
+def _worries(metrics: Mapping[str, Any]) -> list[str]:
+    repeated = metrics["tilted"].get("duplicates") or 0
+    return [f"{100 * repeated:.0f} % of the draws repeat another one: take a larger --pool."] if repeated > OFF else []
+
+
+def _flags(settings: Mapping[str, Any]) -> dict[str, Any]:
+    flags = {"attributes": "attribute", "targets": "target"}
+    return {flags.get(name, name): value for name, value in settings.items() if name not in ("out", "overwrite")}
 
 
 def push_to_hub(folder: Path | str, repo: str, *, api: Any = None) -> str:

@@ -14,7 +14,8 @@ from scipy.stats import norm
 from latentebm.checks import check_int
 from latentebm.tables.column_codes import matches
 from latentebm.tables.moments_of_rows import Rows
-from latentebm.tables.targets import Mean, Parity, Share, Target, said
+from latentebm.tables.parity import Parity
+from latentebm.tables.targets import Mean, Share, Target, said
 
 __all__ = ["Measured", "association_distance", "marginal_distances", "measured", "nearness", "parity_gap"]
 

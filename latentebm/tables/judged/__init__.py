@@ -1,0 +1,1 @@
+"""What a made table is worth: measures, utility, privacy, and the report that shows them."""
