@@ -54,7 +54,6 @@ def table(g, track):
 ALL = {
     **{name: lambda g, track, work=work: work(g, track).state_dict() for name, work in FITS.items()},
     "debiaser": debiaser,
-    "any model": anybodys,
     "imputer": imputer,
     "table": table,
     **{f"sampler {name}": sampler(name) for name in ("variational", "mutual-information")},
