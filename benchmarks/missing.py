@@ -176,7 +176,7 @@ def ampute_once(name: str, seed: int) -> None:
 SMALL = {"latent_dim": 1, "decoder": "linear", "width": 16, "k": 10, "steps": 200, "lr": 0.03, "draws": 200}
 
 
-def coverage(seed: int, tables: int = 40, m: int = 5) -> dict[str, float]:
+def coverage(seed: int, tables: int = 40, m: int = 20) -> dict[str, float]:
     """Of 40 tables, 60 × 3, 70 % of a column lost at random: how many 95 % intervals hold its true mean, 0."""
     held = {"copies of refitted models": 0, "copies of one model": 0, "true values": 0}
     for table in range(tables):

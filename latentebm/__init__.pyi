@@ -2,10 +2,10 @@
 
 from latentebm._version import __version__ as __version__
 from latentebm.adapters.from_ctgan import from_ctgan as from_ctgan
-from latentebm.adapters.from_ctgan import from_sdv as from_sdv
 from latentebm.adapters.from_diffusers import from_diffusers as from_diffusers
 from latentebm.adapters.from_module import WrappedGenerator as WrappedGenerator
 from latentebm.adapters.from_module import WrappedModel as WrappedModel
+from latentebm.adapters.from_sdv import from_sdv as from_sdv
 from latentebm.adapters.from_stylegan import from_stylegan as from_stylegan
 from latentebm.adapters.from_zuko import from_zuko as from_zuko
 from latentebm.data.images import Images as Images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from latentebm.checks import check_int
 
-__all__ = ["CHAIN_NUMBERS", "chunk_size", "in_chunks"]
+__all__ = ["CHAIN_NUMBERS", "chunk_size", "decode_chunk", "in_chunks"]
 
 CHAIN_NUMBERS = 1_024  # a chain's position, gradient and the activations of a small energy network
 # Numbers held at once, and the most items: on a CPU what its caches hold; a GPU needs large batches to be busy.
@@ -27,6 +28,18 @@ def chunk_size(numbers: int, device: torch.device | str = "cpu") -> int:
     kind = torch.device(device).type
     fit = NUMBERS.get(kind, NUMBERS["cpu"]) // check_int("numbers", numbers)
     return min(MOST.get(kind, MOST["cpu"]), 1 << max(0, fit.bit_length() - 1))
+
+
+def decode_chunk(model: object, device: torch.device | str = "cpu") -> int:
+    """Codes whose data a model decodes at once, by the size of its data where it says their `data_shape`.
+
+    Example:
+        >>> class Faces:
+        ...     data_shape = (3, 64, 64)
+        >>> decode_chunk(Faces()), decode_chunk(None)
+        (256, 4096)
+    """
+    return chunk_size(max(CHAIN_NUMBERS, math.prod(getattr(model, "data_shape", ()))), device)
 
 
 def in_chunks(function: Callable[[Tensor], Tensor], x: Tensor, size: int | None = None, *, dim: int = 0) -> Tensor:

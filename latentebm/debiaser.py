@@ -268,6 +268,7 @@ class Debiaser(DebiaserSettings, BaseEstimator):
             module.to(pick_device(device)).requires_grad_(False).eval()
         if sources := config["learned"].get("sources"):  # which runs of earlier versions lack
             with as_written(path):
+                sources.pop("tried", None)  # which only runs of early versions have
                 model.sources_ = Sources(**sources)
         return model
 

@@ -27,14 +27,19 @@ from latentebm.tilting.any_model import tilt_generator
 from latentebm.tilting.fit_tilt import TiltRecipe
 
 diffusers = pytest.importorskip("diffusers", reason='pip install "latentebm[diffusion]"')
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers itself
+
+
+def network(channels: int) -> nn.Module:
+    torch.manual_seed(0)
+    sizes = {"block_out_channels": (8,), "layers_per_block": 1, "norm_num_groups": 4}
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    return diffusers.UNet2DModel(8, channels, channels, **sizes, **blocks).eval()
 
 
 @pytest.fixture(scope="module")
 def unet() -> nn.Module:
-    torch.manual_seed(0)
-    sizes = {"block_out_channels": (8,), "layers_per_block": 1, "norm_num_groups": 4}
-    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
-    return diffusers.UNet2DModel(8, 1, 1, **sizes, **blocks).eval()
+    return network(1)
 
 
 SCHEDULERS = [
@@ -45,7 +50,6 @@ SCHEDULERS = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers itself
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_deterministic_schedulers(name, unet):
     model = from_diffusers(unet, getattr(diffusers, name)(num_train_timesteps=50), steps=3, batch_size=2)
@@ -77,6 +81,73 @@ def test_noise_comes_back_by_ddim_backwards(unet):
 def test_schedulers_with_noise_are_refused(make, unet):
     with pytest.raises(ValueError, match="scheduler: expected a deterministic one"):
         from_diffusers(unet, make(), steps=4)
+
+
+def test_a_consistency_model_is_the_librarys_own_pipeline():
+    pipeline = diffusers.ConsistencyModelPipeline(network(3), diffusers.CMStochasticIterativeScheduler())
+    pipeline.set_progress_bar_config(disable=True)
+    z = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    image = pipeline(1, num_inference_steps=1, latents=z.clone(), output_type="np").images[0]
+    made = from_diffusers(pipeline, steps=1).decode(z.flatten(1))[0].permute(1, 2, 0)
+    assert np.allclose(made.clamp(-1, 1) / 2 + 0.5, image, atol=1e-5)
+
+
+class TextToImage:
+    """What a Stable Diffusion pipeline holds: a network that reads text, a VAE, and `encode_prompt`."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        sizes = {"block_out_channels": (8,), "layers_per_block": 1, "norm_num_groups": 4}
+        blocks = {"down_block_types": ("CrossAttnDownBlock2D",), "up_block_types": ("CrossAttnUpBlock2D",)}
+        text = {"cross_attention_dim": 4, "attention_head_dim": 2, "mid_block_type": None}
+        self.unet = diffusers.UNet2DConditionModel(4, 4, 4, **sizes, **blocks, **text)
+        self.vae = diffusers.AutoencoderKL(3, 3, block_out_channels=(8,), norm_num_groups=4, latent_channels=4)
+        self.scheduler = diffusers.EulerDiscreteScheduler()
+
+    def encode_prompt(self, text, device, images, guided):
+        codes = [torch.full((1, 2, 4), float(len(words))) for words in (text, "")]
+        return (codes[0], codes[1] if guided else None, None)
+
+
+def test_a_prompt_with_guidance_in_a_latent_space():
+    pipe = TextToImage()
+    z = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
+    made = {w: from_diffusers(pipe, steps=2, prompt="a cat", guidance_scale=w) for w in (0.0, 1.0, 3.0)}
+    with torch.no_grad():
+        schedule, x = copy.deepcopy(pipe.scheduler), z.view(2, 4, 4, 4)
+        schedule.set_timesteps(2)
+        x = x * schedule.init_noise_sigma
+        for t in schedule.timesteps:  # classifier-free guidance, as its paper writes it
+            given = schedule.scale_model_input(x, t)
+            one, none = (pipe.unet(given, t, encoder_hidden_states=torch.full((2, 2, 4), v)).sample for v in (5.0, 0.0))
+            x = schedule.step(none + 3 * (one - none), t, x).prev_sample
+        wanted = pipe.vae.decode(x / pipe.vae.config.scaling_factor).sample
+        assert torch.allclose(made[3.0].decode(z), wanted, atol=1e-4)
+        assert not torch.allclose(made[1.0].decode(z), wanted, atol=1e-2)
+        untold = from_diffusers(pipe, steps=2, prompt="")
+        assert torch.allclose(made[0.0].decode(z), untold.decode(z), atol=1e-4)
+
+
+def test_several_prompts_are_a_part_of_the_code():
+    pipe = TextToImage()
+    model = from_diffusers(pipe, steps=2, prompt={"a cat": 0.25, "a horse": 0.75})
+    alone = from_diffusers(pipe, steps=2, prompt="a horse")
+    z = torch.randn(1, 64, generator=torch.Generator().manual_seed(0))
+    label = torch.special.ndtri(torch.tensor([[0.2], [0.3]]))
+    with torch.no_grad():
+        x = model.decode(torch.cat([z.expand(2, -1), label], 1))
+        assert torch.allclose(x[1:], alone.decode(z), atol=1e-4)
+    assert not torch.allclose(x[:1], x[1:], atol=1e-3)
+    assert model.settings["prompt"] == ["a cat", "a horse"]
+    with pytest.raises(TypeError):
+        model.settings["prompt"] = ["a dog"]
+
+
+def test_guidance_without_a_prompt_is_refused(unet):
+    with pytest.raises(ValueError, match="guidance_scale: expected 1 without a prompt"):
+        from_diffusers(unet, diffusers.DDIMScheduler(), guidance_scale=3.0)
 
 
 def test_a_prompt_needs_a_pipeline_that_takes_one(unet):
@@ -203,6 +274,57 @@ def test_every_precision_and_batch_size(dtype, rng):
     quick, x = TiltRecipe(steps=5, held_out=100), model.decode(torch.randn(50, 2, generator=rng))
     tilt = tilt_generator(model, x, features=lambda x: x, recipe=quick, pool=100, generator=rng)
     assert tilt.energy(torch.randn(5, 2, generator=rng)).isfinite().all()
+
+
+def test_codes_that_were_cut_off(rng):
+    """Normal codes become those of N(0, 1) within ±1, whose variance is 1 − 2φ(1) / (2Φ(1) − 1) = .291."""
+    x = WrappedModel(lambda z: z, 1, truncation=1.0).decode(torch.randn(20_000, 1, generator=rng))
+    assert float(x.abs().max()) <= 1
+    assert float(x.var()) == pytest.approx(0.291, abs=0.01)
+    label = WrappedModel(lambda z, y: z + 10 * y[:, None], 1, truncation=1.0, labels=[0.5, 0.5])
+    assert label.decode(torch.tensor([[9.0, 1.0]])).tolist() == [[11.0]]
+    assert WrappedModel(lambda z, truncation=1.0: z, 1, truncation=float("inf")).decode(9 * torch.ones(1, 1)) == 9
+
+
+def named(**attributes):
+    decoder = nn.Identity()
+    for name, value in attributes.items():
+        setattr(decoder, name, value)
+    return decoder
+
+
+@pytest.mark.parametrize(
+    ("decoder", "message"),
+    [
+        (lambda z, truncation=0.4: z, "truncation: expected where the decoder's normal codes were cut off, got None"),
+        (named(truncation=0.7), "truncation: expected where"),
+        (
+            named(prior=torch.distributions.Uniform(-1.0, 1.0)),
+            "decoder: expected standard normal codes, got codes of U",
+        ),
+        (lambda z: z / 0, "decoder: expected finite data"),
+        (lambda z: z + torch.randn(()), "decoder: expected the same data for the same codes"),
+        (lambda z: z - z.mean(0), "decoder: expected data of a code whatever its batch"),
+    ],
+)
+def test_decoders_that_are_refused(decoder, message):
+    with pytest.raises(ValueError, match=message):
+        WrappedModel(decoder, 2)
+
+
+def test_what_is_probed():
+    writes = WrappedModel(lambda z: z.mul_(2), 2)
+    z = torch.ones(3, 2)
+    assert writes.decode(z).tolist() == [[2.0, 2.0]] * 3
+    assert z.tolist() == [[1.0, 1.0]] * 3
+    assert not WrappedModel(torch.sign, 2).decode(z).requires_grad
+    assert WrappedModel(torch.sigmoid, 2).differentiable
+    assert not WrappedModel(lambda z: z.detach(), 2).differentiable
+    low, high = WrappedModel(lambda z: 255 * torch.sigmoid(z), 2).range
+    assert 0 < low < high < 255
+    assert WrappedModel(named(prior=torch.distributions.Normal(0.0, 1.0)), 2).range == pytest.approx(
+        WrappedModel(nn.Identity(), 2).range
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """The commands impute and ampute, end to end on small files."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from latentebm.cli.app import app
+from latentebm.cli.missing import _copies, _page
 
 
 def run(*words):
@@ -119,3 +122,11 @@ def test_a_stream_comes_back_with_its_gaps_filled_and_nothing_else_changed():
     for marked, fix in ((numbers.replace(",\n", ",?\n"), "--na '?'"), ("a,b\nNA,1\nx,2\n", "--na NA")):
         result = CliRunner().invoke(app, [*words[:-1], "miwae"], input=marked)
         assert (result.exit_code, fix in " ".join(result.stderr.split())) == (2, True)
+
+
+@pytest.mark.parametrize(("out", "copy", "page"), [
+    ("a.csv", "a-1.csv", "a.html"), ("a.b.tsv.gz", "a.b-1.tsv.gz", "a.b.html"), ("a.CSV.GZ", "a-1.CSV.GZ", "a.html"),
+])  # fmt: skip
+def test_what_lies_beside_a_table_keeps_its_kind(out, copy, page):
+    assert _copies(Path("folder", out), 1, "miwae") == [Path("folder", copy)]
+    assert _page(Path("folder", out), None) == Path("folder", page)

@@ -293,6 +293,7 @@ def test_a_column_complete_in_the_fit_is_imputed_as_by_least_squares():
         ([True, None, False] * 10, {True, False}),
         (pd.array([True, None, False] * 10, dtype="boolean"), {True, False}),
         (pd.array([5, None, 7] * 10, dtype="Int64"), {5, 6, 7}),
+        (pd.array([255, None, 255, 254] * 8, dtype="UInt8")[:30], set(range(256))),
         (np.array([0.5, np.nan, 0.25] * 10) * 1e-200, set()),
         (np.array([0.5, np.nan, 0.25] * 10) * 1e200, set()),
     ],
@@ -314,6 +315,8 @@ def test_columns_of_every_type_keep_their_kind(cells, given):
         (pd.to_datetime(["2020-01-01", None, "2020-02-01"] * 10), "which holds dates or times.*.dt.days"),
         (["1", "2", None] * 10, "numbers written as text.*pandas.to_numeric"),
         (pd.Categorical(["u", None, "v"] * 10), "'c': 'categorical'"),
+        (pd.Series([pd.Period("2020-01", "M"), None, None] * 10), "holds text or categories.*'c': 'categorical'"),
+        (np.array([1j, np.nan, 2j] * 10), "complex numbers.*real and .imag"),
     ],
 )
 def test_other_columns_are_refused_with_the_fix_of_their_kind(cells, fix):
@@ -331,8 +334,11 @@ def test_imputed_numbers_keep_their_column_s_range():
     assert done["share"].between(0, 1).all()
     assert set(done["grade"]) == {1, 2, 3, 4, 5}
     assert done["any"].min() < 0
-    with pytest.raises(ValueError, match="bounds that hold all of column 'grade'"):
-        MIWAEImputer(bounds={"grade": (2, 5)}).fit(frame)
+    for wrong, said in (((2, 5), "bounds that hold all of"), (3, "two numbers for"), ((1, "x"), "two numbers for")):
+        with pytest.raises(ValueError, match=f"bounds: expected {said} column 'grade'"):
+            MIWAEImputer(bounds={"grade": wrong}).fit(frame)
+    with pytest.raises(ValueError, match=r"unique column names, got \[.a.\] more than once"):
+        MIWAEImputer().fit(pd.DataFrame(np.eye(3), columns=["a", "a", "b"]))
 
 
 def test_masked_arrays_hide_what_they_mask():

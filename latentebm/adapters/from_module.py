@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from latentebm.adapters.placement import Labelled, placed
+from latentebm.adapters.base_law import Labelled, Truncated, check_untruncated
+from latentebm.adapters.placement import placed
+from latentebm.adapters.probing import data_in, probe
 from latentebm.checks import check_event, check_int, fail
-from latentebm.models.latent_model import attempt, check_batch, check_codes, check_eval, check_function, probe_codes
+from latentebm.models.latent_model import attempt, check_codes, check_eval, probe_codes
 
 __all__ = ["WrappedGenerator", "WrappedModel"]
 
@@ -20,6 +23,11 @@ class WrappedModel(nn.Module):
     r"""A decoder of any make: how long its code is, in which shape it takes it, where its output is found.
 
     .. math:: x = \mathrm{decode}(z), \quad z \sim N(0, I_d)
+
+    Attributes:
+        data_shape: of one item.
+        range: least and greatest number in the data of two codes.
+        settings: what else decides what a code decodes to; it cannot be changed.
 
     Arguments:
         decoder: module or function from codes to data: the generator of a GAN, the ``decoder`` of a pythae model.
@@ -30,14 +38,16 @@ class WrappedModel(nn.Module):
         batch_size: codes decoded at once; None decodes all that are passed.
         labels: prior probabilities of a conditional decoder's labels 0 … K − 1, which it takes beside the code. The
             label is then a part of the base distribution, the last number of the code, and tilted together with z.
+        truncation: where the normal codes that the decoder was trained on or documented for were cut off, ±t; standard
+            normal codes are mapped to these. A decoder that names a truncation is refused without.
         dtype: precision that the decoder is brought to; None leaves it.
         device: where it decodes; None leaves it where it is.
         offload: whether it stays on the processor and goes to `device` for each call alone.
         settings: what else decides what a code decodes to, such as a prompt: a saved tilt is refused over others.
 
     Raises:
-        ValueError: codes do not decode to data of one `data_shape` each, the same at every time and in every batch, or
-            do not encode to codes again.
+        ValueError: codes do not decode to finite data of one `data_shape` each, the same at every time and in every
+            batch, do not encode to codes again, or are not standard normal.
 
     Example:
         >>> gan = nn.Sequential(nn.Flatten(), nn.Linear(3, 16), nn.Unflatten(1, (1, 4, 4)))
@@ -56,6 +66,7 @@ class WrappedModel(nn.Module):
         encoder: Callable[..., Any] | None = None,
         batch_size: int | None = None,
         labels: Sequence[float] | None = None,
+        truncation: float | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         offload: bool = False,
@@ -64,33 +75,35 @@ class WrappedModel(nn.Module):
         super().__init__()
         size = getattr(decoder, "latent_dim", None) if latent_dim is None else latent_dim
         self.latent_dim = check_int("latent_dim", size, fix="pass the length of the model's code")
-        if labels is not None:
-            decoder = Labelled(decoder, labels, tuple(latent_shape or (self.latent_dim,)))
-            self.latent_dim, latent_shape = self.latent_dim + 1, None
+        self.latent_shape = _shaped(latent_shape, self.latent_dim)
         self.batch_size = None if batch_size is None else check_int("batch_size", batch_size)
-        self.settings = dict(settings or {}) | ({} if labels is None else {"labels": list(labels)})
+        chosen = {"labels": labels and list(labels), "truncation": truncation}
+        self.settings = MappingProxyType(dict(settings or {}) | {k: v for k, v in chosen.items() if v is not None})
+        if truncation is None:
+            check_untruncated(decoder)
+        elif truncation < math.inf:
+            decoder = Truncated(decoder, truncation)
+        if labels is not None:
+            decoder = Labelled(decoder, labels, self.latent_shape)
+            self.latent_dim, self.latent_shape = self.latent_dim + 1, (self.latent_dim + 1,)
         decoder = placed(decoder, dtype, device, offload)
         encoder = placed(encoder, dtype, device, offload) if isinstance(encoder, nn.Module) else encoder
-        self.latent_shape = tuple(latent_shape or (self.latent_dim,))
-        if math.prod(self.latent_shape) != self.latent_dim:
-            expected = f"a shape of {self.latent_dim} numbers"
-            raise fail("latent_shape", expected, self.latent_shape, f"pass for example ({self.latent_dim}, 1, 1)")
         check_eval("decoder", decoder)
         check_eval("encoder", encoder)
         self.decoder, self.key, self.encoder = decoder, key, encoder
-        like, fix = next(self.parameters(), torch.empty(0)), "pass the latent_dim or latent_shape it was made for"
-        z = probe_codes(self.latent_shape).to(like)
-
-        def decoded(codes: Tensor) -> Tensor:
-            return self._data(attempt("decoder", decoder, codes.clone(), fix), len(codes))
-
-        x = decoded(z)
-        check_function("decoder", decoded, z, x)
-        self.data_shape = tuple(x.shape[1:])
-        self.dtype = like.dtype
+        like = next(self.parameters(), torch.empty(0))
+        self.dtype, x = like.dtype, probe(decoder, key, self.latent_shape, like)
+        self.data_shape, self.range = tuple(x.shape[1:]), (float(x.min()), float(x.max()))
         if encoder is not None:
             codes = attempt("encoder", encoder, x, "pass an encoder of what the decoder returns")
             check_codes("encoder", codes, len(x), self.latent_dim)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether `decode` passes a gradient on to the code, which Langevin and NUTS need; tried when asked."""
+        with torch.enable_grad():
+            z = probe_codes((self.latent_dim,))[:1].to(next(self.parameters(), torch.empty(0))).requires_grad_()
+            return self.decode(z).requires_grad
 
     def decode(self, z: Tensor) -> Tensor:
         """Data (N, *data_shape) of codes (N, d), differentiable where the decoder is."""
@@ -98,7 +111,7 @@ class WrappedModel(nn.Module):
         # A copy in the decoder's own precision: some decoders write into their input.
         codes = z.reshape(-1, *self.latent_shape).to(self.dtype, copy=True)
         parts = codes.split(self.batch_size or max(1, len(codes)))
-        return torch.cat([self._data(self.decoder(part), len(part)).to(z.dtype) for part in parts])
+        return torch.cat([data_in(self.decoder(part), self.key, len(part)).to(z.dtype) for part in parts])
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes (N, d) of data; ValueError without an encoder."""
@@ -107,16 +120,12 @@ class WrappedModel(nn.Module):
             raise fail("encoder", "a module or function", None, fix)
         return check_codes("encoder", self.encoder(x.to(self.dtype)).to(x.dtype), len(x), self.latent_dim)
 
-    def _data(self, x: Any, n: int) -> Tensor:
-        """The data in the decoder's output for `n` codes."""
-        if self.key is not None:
-            try:
-                x = x[self.key]
-            except (KeyError, IndexError, TypeError):
-                found = ", ".join(map(repr, x)) if isinstance(x, Mapping) else f"the indices of a {type(x).__name__}"
-                fix = "pass where the data are in the decoder's output"
-                raise fail("key", f"one of {found}", repr(self.key), fix) from None
-        return check_batch("decoder", x, n, "pass key= if it returns several things, else return the data")
+
+def _shaped(shape: tuple[int, ...] | None, size: int) -> tuple[int, ...]:
+    found = tuple(shape or (size,))
+    if math.prod(found) != size:
+        raise fail("latent_shape", f"a shape of {size} numbers", found, f"pass for example ({size}, 1, 1)")
+    return found
 
 
 WrappedGenerator = WrappedModel  # the name it had up to version 0.1

@@ -2,41 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from latentebm.adapters.from_module import WrappedModel
+from latentebm.adapters.style_codes import StyleCodes, fit_gaussian
 from latentebm.checks import check_choice, check_number, fail
 
 __all__ = ["from_stylegan"]
-
-DRAWS, PROJECTIONS = 10_000, 64
-TINY = 1e-6
-
-
-class _Style(nn.Module):
-    """Codes to images, noise held still; with a Gaussian of w, codes are w in its own axes."""
-
-    def __init__(self, net: Any, truncation_psi: float) -> None:
-        super().__init__()
-        self.net: Any = net
-        self.psi = truncation_psi
-        self.mean: Tensor | None
-        self.root: Tensor | None
-        self.register_buffer("mean", None)
-        self.register_buffer("root", None)
-
-    def mapped(self, z: Tensor) -> Tensor:
-        return self.net.mapping(z, None, truncation_psi=self.psi)
-
-    def forward(self, codes: Tensor) -> Tensor:
-        if self.mean is None or self.root is None:
-            w = self.mapped(codes)
-        else:
-            w = (self.mean + codes @ self.root)[:, None].expand(-1, self.net.num_ws, -1)
-        return self.net.synthesis(w, noise_mode="const")
 
 
 def from_stylegan(G: nn.Module, *, truncation_psi: float = 1.0, space: str = "z", batch_size: int = 32) -> WrappedModel:
@@ -62,6 +34,7 @@ def from_stylegan(G: nn.Module, *, truncation_psi: float = 1.0, space: str = "z"
         https://arxiv.org/abs/1812.04948
 
     Example:
+        >>> import torch
         >>> class Tiny(nn.Module):
         ...     z_dim, num_ws = 2, 3
         ...     def mapping(self, z, c, truncation_psi=1.0): return truncation_psi * z[:, None].repeat(1, 3, 1)
@@ -73,26 +46,11 @@ def from_stylegan(G: nn.Module, *, truncation_psi: float = 1.0, space: str = "z"
     check_choice("space", space, ("z", "w"))
     if missing := [name for name in ("mapping", "synthesis", "z_dim", "num_ws") if not hasattr(G, name)]:
         raise fail("G", "mapping, synthesis, z_dim and num_ws", f"{type(G).__name__} without {missing[0]}", "wrap it")
-    style = _Style(G, check_number("truncation_psi", truncation_psi)).eval().requires_grad_(False)
+    style = StyleCodes(G, check_number("truncation_psi", truncation_psi)).eval().requires_grad_(False)
     dim, error = int(G.z_dim), 0.0  # type: ignore[arg-type]
     if space == "w":
-        dim, error = _gaussian(style, dim)
+        dim, error = fit_gaussian(style, dim)
     settings = {"truncation_psi": truncation_psi, "space": space}
     model = WrappedModel(style, dim, batch_size=batch_size, settings=settings)
     model.error = error  # type: ignore[assignment]
     return model
-
-
-@torch.no_grad()
-def _gaussian(style: _Style, z_dim: int) -> tuple[int, float]:
-    """Fit the Gaussian of w; its length, and how far it lies from what the mapping gives."""
-    like, g = next(style.parameters(), torch.empty(0)), torch.Generator().manual_seed(0)
-    w = torch.cat([style.mapped(z)[:, 0] for z in torch.randn(DRAWS, z_dim, generator=g).to(like).split(1000)]).float()
-    mean, (values, axes) = w.mean(0), torch.linalg.eigh(torch.cov(w.T).reshape(w.shape[1], -1))
-    root = axes * values.clamp(min=TINY * float(values.max())).sqrt() @ axes.T
-    style.mean, style.root = mean.to(like), root.to(like)
-    directions = torch.randn(w.shape[1], PROJECTIONS, generator=g).to(w)
-    drawn = mean + torch.randn(w.shape, generator=g).to(w) @ root
-    both = [(side @ directions).sort(0).values.T.contiguous() for side in (w, drawn)]
-    ranks = torch.searchsorted(both[1], both[0]) - torch.arange(DRAWS, device=w.device)
-    return w.shape[1], float(ranks.abs().amax(1).float().mean() / DRAWS)

@@ -1,42 +1,15 @@
-"""What a wrapped decoder is put into: a precision, a device, and a label beside its code."""
+"""Where and in which precision a wrapped decoder works."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_shares, fail
+from latentebm.checks import fail
 
-__all__ = ["Labelled", "Offloaded", "placed"]
-
-
-class Labelled(nn.Module):
-    r"""A conditional decoder whose label is drawn with the code, as the last number u of it.
-
-    .. math:: y = \min\{k : \Phi(u) \le p_0 + \dots + p_k\}, \quad u \sim N(0, 1), \quad x = \mathrm{decoder}(z, y)
-
-    Example:
-        >>> decoder = Labelled(lambda z, y: z + 10 * y[:, None], [0.5, 0.5], (1,))
-        >>> decoder(torch.tensor([[0.1, -1.0], [0.1, 1.0]]))
-        tensor([[ 0.1000],
-                [10.1000]])
-    """
-
-    ends: Tensor
-
-    def __init__(self, decoder: Callable[..., Any], shares: Sequence[float], latent_shape: tuple[int, ...]) -> None:
-        super().__init__()
-        values = torch.tensor(check_shares("labels", shares, len(shares)), dtype=torch.float64)
-        self.decoder, self.latent_shape = decoder, latent_shape
-        self.register_buffer("ends", torch.special.ndtri(values.cumsum(0)[:-1].clamp(0, 1)).float())
-
-    def forward(self, codes: Tensor) -> Any:
-        """What the decoder makes of codes (N, d + 1)."""
-        label = torch.searchsorted(self.ends.to(codes), codes[:, -1].contiguous())
-        return self.decoder(codes[:, :-1].reshape(-1, *self.latent_shape), label)
+__all__ = ["Offloaded", "placed"]
 
 
 class Offloaded(nn.Module):

@@ -152,7 +152,7 @@ def _gaps(read: TableFile, table: pd.DataFrame) -> Any:
 
 def _page(out: Path, report: Path | None) -> Path | None:
     """Where the report goes: beside the table, and nowhere unasked where that goes to the standard output."""
-    return report or (None if str(out) == "-" else out.with_suffix(".html"))
+    return report or (None if str(out) == "-" else _beside(out, "", ".html"))
 
 
 def _copies(out: Path, multiple: int, method: str) -> list[Path]:
@@ -161,7 +161,13 @@ def _copies(out: Path, multiple: int, method: str) -> list[Path]:
         raise fail("--multiple", f"0 with --method {method}, which draws nothing at random", multiple, fix)
     if multiple and str(out) == "-":
         raise fail("--multiple", "0 where the table goes to the standard output", multiple, "pass --out FILE")
-    return [out.with_name(f"{out.stem}-{i + 1}{out.suffix}") for i in range(multiple)]
+    return [_beside(out, f"-{i + 1}") for i in range(multiple)]
+
+
+def _beside(out: Path, ending: str, suffix: str | None = None) -> Path:
+    """A file beside a table, of its name with an ending: before both suffixes of a compressed table."""
+    kind = "".join(out.suffixes[-2:]) if out.suffix.lower() == ".gz" else out.suffix
+    return out.with_name(out.name.removesuffix(kind) + ending + (kind if suffix is None else suffix))
 
 
 def _declared(likelihood: Sequence[str] | None, table: pd.DataFrame) -> dict[Any, str]:

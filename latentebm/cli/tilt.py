@@ -28,7 +28,16 @@ def tilt(
         Optional[list[str]],  # noqa: UP045
         typer.Option(help="wanted shares of the attribute, such as yes:.5,no:.5; as often as --attribute"),
     ] = None,
-    pool: Annotated[int, typer.Option(help="draws of the model that are weighted")] = 20_000,
+    pool: Annotated[
+        str, typer.Option(help="draws of the model that are weighted, or the time for them: 90s, 10min, 2h")
+    ] = "20000",
+    sampler: Annotated[
+        str, typer.Option(help="snis, or two-stage, which decodes what a cheap energy proposes")
+    ] = "snis",
+    spool: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(help="keep decoded data on disk, from which a killed run goes on; by default where it pays"),
+    ] = None,
     samples: Annotated[int, typer.Option(help="draws to write")] = 1000,
     seed: Annotated[int, typer.Option(help="random seed of the whole run")] = 0,
     out: Annotated[str, typer.Option(help="run folder to write")] = "runs/tilt",
@@ -47,7 +56,15 @@ def tilt(
     from latentebm.workflow.tilt_run import TiltSettings, run_tilt
 
     chosen = {"attributes": tuple(attribute or ()), "targets": tuple(target or ())}
-    given = {"reference": reference, "features": features, "pool": pool, "samples": samples, "seed": seed}
+    given = {
+        "reference": reference,
+        "features": features,
+        "pool": pool,
+        "sampler": sampler,
+        "spool": spool,
+        "samples": samples,
+        "seed": seed,
+    }
     settings = TiltSettings(model=model, out=out, overwrite=overwrite, **given, **chosen)  # type: ignore[arg-type]
     with bars() as track:
         folder = run_tilt(settings, track=track)

@@ -152,14 +152,22 @@ class TableCodec:
 
     def _bounds(self, name: Any, x: NDArray[np.float64]) -> tuple[float, float]:
         if name in self.bounds:
-            low, high = self.bounds[name]
+            low, high = self._pair(name)
             if not low <= x.min() <= x.max() <= high:
                 got = f"({low}, {high}), and [{x.min():g}, {x.max():g}] in X"
                 raise fail("bounds", f"bounds that hold all of column {name!r}", got, "widen them")
-            return float(low), float(high)
+            return low, high
         if not self.ranges or x.min() < 0:
             return -math.inf, math.inf
         return float(x.min()), 1.0 if x.max() <= 1 else math.inf
+
+    def _pair(self, name: Any) -> tuple[float, float]:
+        try:
+            low, high = map(float, self.bounds[name])
+        except (TypeError, ValueError):
+            fix = f"pass bounds={{{name!r}: (low, high)}}"
+            raise fail("bounds", f"two numbers for column {name!r}", self.bounds[name], fix) from None
+        return low, high
 
     def _values(self, name: Any, column: pd.Series, code: ColumnCode) -> NDArray[np.float64]:
         if code.family != "categorical":
@@ -199,7 +207,9 @@ def _no_numbers(name: Any, column: pd.Series, declared: str | None) -> ValueErro
         fix = f"pass days, (X[{name!r}] - X[{name!r}].min()){day}" if day else "convert it by pandas.to_datetime first"
         if column.dtype.kind == "m":
             fix = f"pass seconds, X[{name!r}].dt.total_seconds()"
-    elif not isinstance(column.dtype, pd.CategoricalDtype) and pd.to_numeric(cells, errors="coerce").notna().all():
+    elif column.dtype.kind == "c":
+        kind, fix = "complex numbers", f"pass two columns, X[{name!r}].to_numpy().real and .imag"
+    elif all(isinstance(v, str) for v in cells) and pd.to_numeric(cells, errors="coerce").notna().all():
         kind, fix = "numbers written as text", f"pass pandas.to_numeric(X[{name!r}]), or {fix[5:]}"
     return fail("likelihood", f"a family for {name!r}, which holds {kind}", declared, fix)
 
@@ -229,7 +239,9 @@ def _filled_classes(column: pd.Series, values: NDArray[np.int_], code: ColumnCod
 def _filled_numbers(column: pd.Series, values: NDArray[np.float64]) -> pd.Series:
     """A column with its gaps filled by numbers; nullable whole numbers stay such."""
     if pd.api.types.is_extension_array_dtype(column.dtype) and pd.api.types.is_integer_dtype(column.dtype):
-        return column.where(column.notna(), pd.Series(values.round(), index=column.index).astype(column.dtype))
+        span = np.iinfo(column.dtype.numpy_dtype)  # what is imputed may lie beyond what the type holds
+        whole = values.round().clip(np.nextafter(span.min, 0.0), np.nextafter(span.max, 0.0))
+        return column.where(column.notna(), pd.Series(whole.round(), index=column.index).astype(column.dtype))
     seen = column.to_numpy(dtype=np.float64, na_value=np.nan)
     return pd.Series(np.where(np.isnan(seen), values, seen), index=column.index)
 

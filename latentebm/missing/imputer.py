@@ -187,6 +187,9 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if isinstance(X, np.ma.MaskedArray):  # what it hides is missing
             X = np.ma.filled(X.astype(np.float64), np.nan)
         table = X if isinstance(X, pd.DataFrame) else pd.DataFrame(self._numbers(X))
+        if not table.columns.is_unique:
+            twice = table.columns[table.columns.duplicated()].unique().tolist()
+            raise fail("X", "unique column names", f"{twice} more than once", "rename the columns")
         validate_data(self, X if table is X else table.to_numpy(), skip_check_array=True, reset=reset)
         if table.empty:
             raise fail("X", "at least one row and one column", X.shape, "pass data")

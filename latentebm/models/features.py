@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import check_shares, fail
-from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
+from latentebm.chunks import decode_chunk, in_chunks
 from latentebm.models.latent_model import LatentModel
 
 __all__ = [
@@ -170,7 +170,7 @@ class FeatureEnergy(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Energies (N,) of codes (N, d), nats; a gradient that `decode` does not pass on is refused."""
-        size = self.chunk or chunk_size(CHAIN_NUMBERS, z.device)
+        size = self.chunk or decode_chunk(self.model, z.device)
         return in_chunks(lambda part: self.energy(decoded_features(self.model, self.features, part)), z, size)
 
 

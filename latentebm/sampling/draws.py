@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
+from latentebm.chunks import CHAIN_NUMBERS, chunk_size, decode_chunk, in_chunks
 from latentebm.devices import within_memory
 from latentebm.progress import Track, silent
 from latentebm.sampling.target import Target, tilt_energy
 
-__all__ = ["Draws", "Sampler", "base_chunks", "gather_draws"]
+__all__ = ["Draws", "Sampler", "Undecoded", "base_chunks", "gather_draws"]
 
 
 @dataclass
@@ -68,7 +68,9 @@ def gather_draws(
     """Decode base points (n, D) chunk by chunk and pack the draws; without log-weights the tilt is asked for them."""
     if log_weight is None:
         log_weight = -in_chunks(lambda u: tilt_energy(tilt, u), latent, chunk_size(CHAIN_NUMBERS, latent.device))
-    return Draws(in_chunks(tilt.decode, latent), latent, log_weight, diagnostics, trace)
+    few = decode_chunk(getattr(tilt, "model", None), latent.device)  # of large data
+    size = few if few < chunk_size(CHAIN_NUMBERS, latent.device) else None
+    return Draws(in_chunks(tilt.decode, latent, size), latent, log_weight, diagnostics, trace)
 
 
 def base_chunks(
@@ -81,6 +83,38 @@ def base_chunks(
             u = tilt.sample_base(n, generator=generator)
             log_weight = -tilt_energy(tilt, u)
         yield u, log_weight
+
+
+class Undecoded(Target):
+    """A target whose points are drawn and not decoded, under its own energy or another of base points (N, D).
+
+    Example:
+        >>> from latentebm.adapters.from_module import WrappedModel
+        >>> from latentebm.models.tilts import LatentTilt
+        >>> tilt = LatentTilt(WrappedModel(torch.nn.Identity(), 1), torch.nn.Flatten(0))
+        >>> Undecoded(tilt).decode(torch.zeros(5, 1)).shape
+        torch.Size([5, 0])
+    """
+
+    def __init__(self, tilt: Target, energy: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.tilt, self.own = tilt, energy
+        self.parameters = getattr(tilt, "parameters", lambda: iter(()))
+
+    def sample_base(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Points (n, D) of the target's base distribution."""
+        return self.tilt.sample_base(n, generator=generator)
+
+    def log_base(self, u: Tensor) -> Tensor:
+        """Log-density (N,) of the base distribution."""
+        return self.tilt.log_base(u)
+
+    def energy(self, u: Tensor) -> Tensor:
+        """Energies (N,)."""
+        return self.tilt.energy(u) if self.own is None else self.own(u)
+
+    def decode(self, u: Tensor) -> Tensor:
+        """Nothing, (N, 0)."""
+        return u.new_empty((len(u), 0))
 
 
 class Sampler(Protocol):

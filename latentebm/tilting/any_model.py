@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from latentebm.checks import check_finite, check_int, check_rng, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
 from latentebm.devices import beside
+from latentebm.models.decode_time import pool_size
 from latentebm.models.energies import EnergyNet
 from latentebm.models.features import FeatureEnergy, check_features, checked_features, decoded_features
 from latentebm.models.latent_model import LatentModel, check_codes, check_model
@@ -83,7 +84,7 @@ def tilt_generator(
     features: Callable[[Tensor], Tensor] | str | None = None,
     recipe: TiltRecipe | None = None,
     folds: int = 5,
-    pool: int = 20_000,
+    pool: int | str = 20_000,
     generator: torch.Generator,
     track: Track = silent,
 ) -> LatentTilt:
@@ -110,7 +111,8 @@ def tilt_generator(
             be differentiable.
         recipe: objective and optimizer settings of networks; None for the defaults.
         folds: ensemble members, each fitted without its own fold of the reference.
-        pool: draws of the model whose features stand for its distribution in the fit.
+        pool: draws of the model whose features stand for its distribution in the fit, or the time to decode them, such
+            as ``"10min"``.
 
     Raises:
         ValueError: a reference or features whose shape does not fit the model's data, or not a `LatentModel`.
@@ -145,7 +147,7 @@ def tilt_generator(
         tilt = LatentTilt(model, seen)
     else:
         features = features or flat
-        real, made = _both(model, reference, features, pool, generator)
+        real, made = _both(model, reference, features, pool_size(model, pool), generator, track)
         if recipe is None and len(reference) < SMALL:
             return LatentTilt(model, FeatureEnergy(model, features, _pursued(real, made, members, generator)))
         seen = _of_features(real, made, fitted)
@@ -212,10 +214,15 @@ def _codes(model: LatentModel, reference: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _both(
-    model: LatentModel, reference: Tensor, features: Callable[[Tensor], Tensor], pool: int, generator: torch.Generator
+    model: LatentModel,
+    reference: Tensor,
+    features: Callable[[Tensor], Tensor],
+    pool: int,
+    generator: torch.Generator,
+    track: Track,
 ) -> tuple[Tensor, Tensor]:
     """Features of the reference (M, F) and of draws of the model (pool, F)."""
-    draws = _prior(model, check_int("pool", pool, low=2), reference, generator)
+    draws = _prior(model, pool, reference, generator)
     widths: set[int] = set()
 
     def checked(phi: Tensor) -> Tensor:
@@ -227,7 +234,8 @@ def _both(
 
     size = chunk_size(max(CHAIN_NUMBERS, reference[0].numel()), reference.device)
     real = in_chunks(lambda x: checked(checked_features(features, x)), reference, size)
-    return real, in_chunks(lambda z: checked(decoded_features(model, features, z)), draws, size)
+    made = [checked(decoded_features(model, features, z)) for z in track(draws.split(size), "pool")]
+    return real, torch.cat(made)
 
 
 def _pursued(real: Tensor, made: Tensor, folds: int, generator: torch.Generator) -> nn.Module:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, check_number, check_rng, fail
-from latentebm.chunks import CHAIN_NUMBERS, chunk_size
+from latentebm.chunks import CHAIN_NUMBERS, chunk_size, decode_chunk, in_chunks
+from latentebm.models.decode_time import pool_size
 from latentebm.models.features import Attribute, FeatureEnergy, JointFeatures, LinearEnergy
 from latentebm.models.latent_model import LatentModel, check_model
 from latentebm.models.tilts import LatentTilt, Tilt
@@ -27,7 +28,7 @@ def tilt_attributes(
     model: LatentModel,
     attributes: Attribute | Sequence[Attribute],
     *,
-    pool: int = 50_000,
+    pool: int | str = 50_000,
     tolerance: float = 0.01,
     generator: torch.Generator,
     track: Track = silent,
@@ -47,7 +48,7 @@ def tilt_attributes(
     Arguments:
         model: anything with `latent_dim` and `decode`; it is not changed.
         attributes: one attribute, or several whose shares shall hold together.
-        pool: prior draws the shares are matched on.
+        pool: prior draws the shares are matched on, or the time to decode them, such as ``"10min"``.
         tolerance: largest total variation of any attribute's expected shares from its target, on the pool.
 
     Raises:
@@ -71,7 +72,7 @@ def tilt_attributes(
     check_rng(generator)
     check_number("tolerance", tolerance, low=0, high=1, open_low=True)
     prior = LatentTilt(model, LinearEnergy(torch.zeros(model.latent_dim)))
-    phi, _ = _pool(prior, chosen, check_int("pool", pool), generator, track)
+    phi, _ = _pool(prior, chosen, pool_size(model, pool), generator, track)
     theta = torch.from_numpy(_match(phi.numpy(), chosen, tolerance))
     linear = LinearEnergy(theta, limit=float(theta.abs().sum()))  # the features are probabilities
     return LatentTilt(model, FeatureEnergy(model, JointFeatures(chosen), linear))
@@ -124,10 +125,10 @@ def _pool(
 ) -> tuple[Tensor, Tensor]:
     """Features (K, F) of fresh base draws, and their log-weights (K,)."""
     features, phi, log_weight = JointFeatures(attributes), [], []
-    chunk = chunk_size(CHAIN_NUMBERS)
+    chunk, at_once = chunk_size(CHAIN_NUMBERS), decode_chunk(getattr(tilt, "model", None))
     for n in track([min(chunk, size - start) for start in range(0, size, chunk)], "pool"):
         u = tilt.sample_base(n, generator=generator)
-        phi.append(features(tilt.decode(u)).double().cpu())
+        phi.append(in_chunks(lambda part: features(tilt.decode(part)).double().cpu(), u, at_once))
         log_weight.append(-tilt.energy(u).double().cpu())
     return torch.cat(phi), torch.cat(log_weight)
 

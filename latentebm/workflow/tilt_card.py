@@ -23,6 +23,16 @@ LIMITS = (
 )
 
 
+COPIED = (
+    "Share of draws nearer to a reference image than to any of as many untilted draws, in fixed features of images. A "
+    "tilt repeats no reference image; where it favours the few draws that look like one, the share after rises."
+)
+ORDERED = (
+    "Draws of the tilted model of lowest and highest energy, row by row from the likeliest, and the energy of each; "
+    "samples.npz holds that of every draw, as minus its log_weight."
+)
+
+
 def tilt_card(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """The card of a run of ``latentebm tilt``, Markdown with the hub's header.
 
@@ -44,6 +54,7 @@ def tilt_card(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         lines += [f"| {' | '.join(map(in_markdown, _cells(row)))} |" for row in rows] + [""]
     lines += [
         f"{_weights(metrics)}",
+        *[f"Nearer to a reference item than to as many untilted draws, {n}: {s}." for n, s in _copies(metrics)],
         "",
         "## How it was made",
         "",
@@ -66,6 +77,13 @@ def tilt_page(folder: Path, metrics: Mapping[str, Any], settings: Mapping[str, A
         picture(folder / "figures" / f"{name}.png", f"A grid of draws {name} the tilt.", sentence)
         for name, sentence in (("before", "Draws of the model as it is."), ("after", "Draws of the tilted model."))
     ]
+    grids.append(picture(folder / "figures" / "energy.png", "A grid of draws ordered by energy.", ORDERED))
+    energies = metrics.get("energies") or []
+    if metrics.get("copied"):
+        tables.append(Table("Copies", COPIED, ["draws", "share"], _copies(metrics)))
+    if energies:
+        rows = [[str(i + 1), f"{energy:.3f}"] for i, energy in enumerate(energies)]
+        tables.append(Table("Energy of each", ORDERED, ["place in the grid", "energy, nats"], rows))
     reliable = metrics["tilted"]["reliable"]
     sampling = ("good", "Sampling is reliable.") if reliable else ("bad", "Unreliable.")
     plain = [[name, str(value)] for name, value in settings.items() if value not in (None, (), [])]
@@ -77,11 +95,17 @@ def tilt_page(folder: Path, metrics: Mapping[str, Any], settings: Mapping[str, A
         finding=_shares_figure(metrics),
         before=grids[0],
         after=grids[1],
+        pictures=[grids[2]] if grids[2] else [],
         worries=[*_worries(metrics), LIMITS],
         tables=[*tables, Table("Settings", "How the run was made.", ["setting", "value"], plain)],
         command=command_line("tilt", **_flags(settings)),
     )
     return render_page(page)
+
+
+def _copies(metrics: Mapping[str, Any]) -> list[list[str]]:
+    found = metrics.get("copied") or {}
+    return [[f"{name} the tilt", f"{100 * share:.1f} %"] for name, share in found.items()]
 
 
 def _headline(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
+import json
 import math
-import sys
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,74 +14,43 @@ import torch
 from torch import Tensor
 
 from latentebm._version import __version__
-from latentebm.checks import check_int, fail
-from latentebm.chunks import in_chunks
+from latentebm.checks import fail
+from latentebm.chunks import decode_chunk
 from latentebm.data.images import load_images
 from latentebm.disk.folders import check_out, run_folder
 from latentebm.disk.manifest import add_files, as_written
+from latentebm.evaluation.fidelity import copied_share
+from latentebm.evaluation.fixed_features import fixed_features
 from latentebm.files import write_atomic, write_json, write_text
+from latentebm.models.decode_time import decode_seconds, pool_size
 from latentebm.models.features import Attribute
 from latentebm.models.latent_model import LatentModel, check_model
+from latentebm.models.storage.spooled_model import SpooledModel
 from latentebm.models.storage.tilt_folder import load_tilt, tilt_config
 from latentebm.models.tilts import LatentTilt
 from latentebm.plots import plot_image_grid
 from latentebm.progress import Track, silent
 from latentebm.rng import stream
-from latentebm.sampling import SNIS, Draws
+from latentebm.sampling import Draws
 from latentebm.tilting.any_model import tilt_generator
 from latentebm.tilting.attributes import tilt_attributes
 from latentebm.training.checkpoint import checkpoints
 from latentebm.workflow.run import save_samples
 from latentebm.workflow.tilt_card import tilt_card, tilt_page
+from latentebm.workflow.tilt_settings import TiltSettings, found_at
 
 __all__ = ["TiltSettings", "found_at", "is_tilt_run", "redraw", "run_tilt"]
 
 SHOWN, Z = 64, 1.96
-
-
-@dataclass(frozen=True, kw_only=True)
-class TiltSettings:
-    """What ``latentebm tilt`` does.
-
-    Attributes:
-        model: ``package.module:build`` of a function that gives the model.
-        reference: images, a folder or an .npz; None where shares are given.
-        features: a name that `named_features` knows, or ``package.module:function``; None for the model's own codes.
-        attributes: ``package.module:function``, one value per item each.
-        targets: wanted shares of each, ``yes:.5,no:.5``.
-        pool: draws of the model that are weighted.
-        samples: draws that are written.
-        seed: of the whole run.
-        out: the run folder.
-        overwrite: whether an earlier run may be replaced.
-    """
-
-    model: str
-    reference: str | None = None
-    features: str | None = None
-    attributes: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ()
-    pool: int = 20_000
-    samples: int = 1000
-    seed: int = 0
-    out: str = "runs/tilt"
-    overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("pool", "samples"):
-            check_int(name, getattr(self, name))
-        if (self.reference is None) == (not self.targets):
-            got = "both" if self.targets else "neither"
-            raise fail("reference", "a reference, or a target of each attribute", got, "pass one of the two")
-        if self.targets and len(self.targets) != len(self.attributes):
-            got = f"{len(self.targets)} targets for {len(self.attributes)} attributes"
-            raise fail("target", "one for each attribute", got, "pass as many, in the same order")
+IMAGES, COPIES = 4, 1_000  # dimensions of a batch of images; reference images that draws are compared with
+SPOOLED, FLOAT = 60.0, 4  # seconds of decoding above which data are kept on disk; bytes of a number
 
 
 def run_tilt(settings: TiltSettings, *, track: Track = silent) -> Path:
     """Fit the tilt, draw, and write tilt, draws, figures, report and model card into a run folder.
 
-    A run that was stopped or killed goes on, where the same is asked for again, with the fits that are done.
+    A run that was stopped or killed goes on, where the same is asked for again, with the fits that are done, and with
+    what has been decoded where that is kept on disk: to the same bits.
 
     Raises:
         ValueError: settings, a model, features or data that are not as described; nothing is written then.
@@ -92,6 +61,8 @@ def run_tilt(settings: TiltSettings, *, track: Track = silent) -> Path:
     with run_folder(out, settings.overwrite, job=job) as place, checkpoints(place.kept, keep=True):
         model = check_model("model", found_at("model", settings.model)())
         chosen = _attributes(settings)
+        settings = _sized(settings, model, place.kept)
+        model = SpooledModel(model, place.kept / "spool", batch_size=_batch(model)) if settings.spool else model
         rng = stream(settings.seed)
         tilt = _fitted(settings, model, chosen, rng, track)
         _write(place.new, settings, tilt, chosen, rng, track)
@@ -123,29 +94,38 @@ def redraw(run: Path | str, n: int, *, strength: float = 1.0, seed: int | None =
         trusted = {name.partition(".")[0].partition(":")[0] for name in named if ":" in name}
     tilt = load_tilt(run, found_at("model", asked.model)(), trusted=trusted)
     rng = stream(asked.seed if seed is None else seed, 1)
-    draws = SNIS(pool=max(asked.pool, n)).draw(tilt * strength, n, generator=rng, track=track)
+    draws = asked.sampler_of(tilt, n).draw(tilt * strength, n, generator=rng, track=track)
     draws.x = _shown(draws.x)
     return draws
 
 
-def found_at(name: str, path: str) -> Any:
-    """What the user names as ``package.module:name``, looked for in the working folder as well.
+def _sized(settings: TiltSettings, model: LatentModel, kept: Path) -> TiltSettings:
+    """Settings whose pool is a number and whose spool is decided, the same when an unfinished run goes on."""
+    file = kept / "pool.json"
+    if file.is_file():
+        found = json.loads(file.read_text(encoding="utf-8"))
+    else:
+        pool, spool = pool_size(model, settings.pool), settings.spool
+        if spool is None:
+            spool = pool * decode_seconds(model) > SPOOLED
+        found = {"pool": pool, "spool": spool}
+        if spool:
+            _check_space(model, pool + 2 * settings.samples, kept)
+            write_json(file, found)
+    return replace(settings, **found)
 
-    Example:
-        >>> found_at("model", "math:sqrt")(4)
-        2.0
-    """
-    module, colon, local = path.partition(":")
-    if not colon:
-        raise fail(name, "package.module:name", path, "put a colon between module and name")
-    sys.path[:0] = [] if "" in sys.path else [""]
-    try:
-        found = getattr(importlib.import_module(module), local, None)
-    except ImportError as error:
-        raise fail(name, "a module that can be imported", f"{module}: {error}", "correct it, or install it") from error
-    if not callable(found):
-        raise fail(name, "a function there", f"none at {path}", "correct the name")
-    return found
+
+def _check_space(model: LatentModel, decodes: int, folder: Path) -> None:
+    """Raise where the decoded data of a whole run do not fit on the disk."""
+    need = 2 * decodes * FLOAT * math.prod(getattr(model, "data_shape", (1,)))
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        got = f"{free / 1e9:.1f} GB free for {need / 1e9:.1f} GB of decoded data"
+        raise fail("out", "a disk with room for what is decoded", got, "lower the pool, or pass spool=False")
+
+
+def _batch(model: LatentModel) -> int:
+    return getattr(model, "batch_size", None) or min(64, decode_chunk(model))
 
 
 def _attributes(settings: TiltSettings) -> list[tuple[str, Callable[..., Any], dict[Any, float]]]:
@@ -187,20 +167,27 @@ def _fitted(
 def _write(
     folder: Path, settings: TiltSettings, tilt: LatentTilt, chosen: Sequence[Any], rng: torch.Generator, track: Track
 ) -> None:
-    prior = in_chunks(tilt.decode, tilt.sample_base(settings.samples, generator=rng), 256)
-    draws = SNIS(pool=max(settings.pool, settings.samples)).draw(tilt, settings.samples, generator=rng, track=track)
+    base = tilt.sample_base(settings.samples, generator=rng)
+    prior = torch.cat([tilt.decode(u) for u in track(base.split(decode_chunk(tilt.model)), "before")])
+    draws = settings.sampler_of(tilt, settings.samples).draw(tilt, settings.samples, generator=rng, track=track)
     energy = getattr(getattr(tilt.net, "energy", None), "gain", None)
     metrics: dict[str, Any] = {
         "tilted": draws.diagnostics,
         "gain": energy,
         "samples": settings.samples,
+        "copied": _copied(settings, prior, draws.x, rng),
         "shares": {
             name: _shares(function, target, prior, draws.x) for name, function, target in chosen
         },
     }  # fmt: skip
     tilt.save(folder)
     draws.x, prior = _shown(draws.x), _shown(prior)
-    if prior.ndim == 4:
+    if prior.ndim == IMAGES:
+        by_energy = draws.log_weight.argsort(descending=True)
+        ends = torch.cat([by_energy[: SHOWN // 2], by_energy[-(SHOWN // 2) :]]) if len(by_energy) > SHOWN else by_energy
+        metrics["energies"] = (-draws.log_weight[ends]).tolist()
+        figure = plot_image_grid(draws.x[ends.to(draws.x.device)], "by energy", columns=8)
+        write_atomic(folder / "figures" / "energy.png", figure.savefig)
         for name, images in (("before", prior), ("after", draws.x)):
             figure = plot_image_grid(images[:SHOWN], name, columns=8)
             write_atomic(folder / "figures" / f"{name}.png", figure.savefig)
@@ -210,6 +197,21 @@ def _write(
     add_files(folder, ["samples.npz"], tilt_run=plain)
     write_text(folder / "README.md", tilt_card(metrics, plain))
     write_text(folder / "report.html", tilt_page(folder, metrics, plain))
+
+
+def _copied(
+    settings: TiltSettings, before: Tensor, after: Tensor, generator: torch.Generator
+) -> dict[str, float] | None:
+    """Share of draws nearer to a reference image than to any of as many untilted draws, before and after the tilt."""
+    if settings.reference is None or before.ndim != IMAGES:
+        return None
+    half, seen = len(before) // 2, load_images(settings.reference).float01()[:COPIES]
+    seen = seen[:half]
+    if len(seen) < 2:
+        return None
+    known, (own, other) = fixed_features(seen.to(before.device)), fixed_features(_shown(before)).split(half)[:2]
+    sides = {"before": other, "after": fixed_features(_shown(after))}
+    return {name: copied_share(x, known, own, generator=generator) for name, x in sides.items()}
 
 
 def _plain(settings: TiltSettings) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def fingerprint(model: LatentModel) -> dict[str, Any]:
         >>> fingerprint(first) == fingerprint(first), fingerprint(first) == fingerprint(second)
         (True, False)
     """
+    model = getattr(model, "spooled", model)  # data on disk do not make another model
     digest = hashlib.sha256()
     for name, weight in sorted(_weights(model)):
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())

@@ -13,14 +13,15 @@ from torch import Tensor
 from latentebm.checks import check_int, check_number, check_rng
 from latentebm.progress import Track, silent
 from latentebm.rng import normal, uniform
-from latentebm.sampling.draws import Draws, gather_draws
+from latentebm.sampling.draws import Draws, Undecoded, gather_draws
 from latentebm.sampling.importance.resampling import resample
+from latentebm.sampling.importance.snis import SNIS
 from latentebm.sampling.importance.weights import WeightSums, check_weights
 from latentebm.sampling.target import Target, tilt_energy
 
 __all__ = ["TwoStage"]
 
-WAVES, CHUNK = 256, 65_536  # random waves of the surrogate; codes proposed at once
+WAVES, CHUNK, HELD = 256, 65_536, 2**27  # random waves of the surrogate; codes proposed at once, and their numbers
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
 HELD_OUT = 0.25  # share of the pilot that chooses the ridge
 
@@ -81,29 +82,22 @@ class TwoStage:
         u = tilt.sample_base(self.pilot, generator=generator)
         energy = torch.cat([tilt_energy(tilt, part) for part in track(u.split(self.chunk), "pilot")])
         surrogate = _surrogate(u, energy, generator)
-        proposed, first = self._proposed(tilt, surrogate, generator)
+        cheap, chunk = Undecoded(tilt, surrogate), max(1, min(CHUNK, HELD // u.shape[1]))
+        first = SNIS(pool=self.pool, chunk=chunk, resampling="systematic").draw(
+            cheap, self.decodes, generator=generator, track=track
+        )
+        proposed, before = first.latent, first.diagnostics
         kept, log_weight = self._corrected(tilt, proposed, surrogate, track)
         sums = WeightSums(len(kept))
         sums.add(log_weight)
         rows = resample(log_weight, n, generator=generator).to(kept.device)
         report: dict[str, Any] = check_weights(sums).report()
-        report["log_z"] += first.log_z
-        report["log_z_se"] = (report["log_z_se"] ** 2 + first.log_z_se**2) ** 0.5
-        own = {"ess_surrogate": first.ess, "decodes": self.pilot + len(kept), "pool": self.pool}
+        report["log_z"] += before["log_z"]
+        report["log_z_se"] = (report["log_z_se"] ** 2 + before["log_z_se"] ** 2) ** 0.5
+        own = {"ess_surrogate": before["ess"], "decodes": self.pilot + len(kept), "pool": self.pool}
         own["duplicates"] = 1 - len(rows.unique()) / n
         exact = log_weight.to(kept) - surrogate(kept)
         return gather_draws(tilt, kept[rows], {"sampler": "two-stage", **report, **own}, log_weight=exact[rows])
-
-    def _proposed(
-        self, tilt: Target, surrogate: Callable[[Tensor], Tensor], generator: torch.Generator
-    ) -> tuple[Tensor, WeightSums]:
-        """Points (decodes, D) resampled by the surrogate, and the sums of its weights."""
-        sizes = [min(CHUNK, self.pool - start) for start in range(0, self.pool, CHUNK)]
-        parts = [tilt.sample_base(size, generator=generator) for size in sizes]
-        log_weight, sums = torch.cat([-surrogate(part) for part in parts]), WeightSums(self.pool)
-        sums.add(log_weight)
-        rows = resample(log_weight, self.decodes, generator=generator)
-        return torch.cat(parts)[rows.to(parts[0].device)], check_weights(sums)
 
     def _corrected(
         self, tilt: Target, proposed: Tensor, surrogate: Callable[[Tensor], Tensor], track: Track
@@ -130,8 +124,10 @@ def _surrogate(u: Tensor, energy: Tensor, generator: torch.Generator) -> Callabl
     phi, held = basis(u), int(HELD_OUT * len(u))
 
     def fitted(ridge: float, a: Tensor, b: Tensor) -> Tensor:
-        eye = torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
-        return torch.linalg.solve(a.T @ a + ridge * len(a) * eye, a.T @ b)
+        n, few = len(a), len(a) < a.shape[1]  # long codes: the system of the pilot's draws is smaller
+        gram = a @ a.T if few else a.T @ a
+        gram.diagonal().add_(ridge * n)
+        return a.T @ torch.linalg.solve(gram, b) if few else torch.linalg.solve(gram, a.T @ b)
 
     errors = [
         float((phi[:held] @ fitted(r, phi[held:], target[held:]) - target[:held]).square().mean()) for r in RIDGES

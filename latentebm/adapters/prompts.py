@@ -1,0 +1,29 @@
+"""Prompts of a diffusers pipeline as embeddings that a denoiser holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from latentebm.adapters.denoiser import Denoiser
+from latentebm.checks import fail
+
+__all__ = ["put_prompts"]
+
+
+def put_prompts(denoiser: Denoiser, pipe: Any, prompts: list[str], scale: float) -> None:
+    """Put the prompts' embeddings, and where the network takes it that of the scale, into a denoiser."""
+    if not prompts and scale != 1:
+        raise fail("guidance_scale", "1 without a prompt", scale, "pass a prompt, or leave it out")
+    if prompts and not hasattr(pipe, "encode_prompt"):
+        raise fail("prompt", "a pipeline that takes one", type(pipe).__name__, "leave it out")
+    width = getattr(denoiser.net.config, "time_cond_proj_dim", None)
+    if width is not None and prompts:
+        denoiser.guidance = pipe.get_guidance_scale_embedding(torch.tensor([scale - 1]), width)
+    guided = scale != 1 and width is None
+    with torch.no_grad():
+        both = [pipe.encode_prompt(text, pipe.device, 1, guided)[:2] for text in prompts]
+    if both:
+        sides = [[empty for _, empty in both], [own for own, _ in both]] if guided else [[own for own, _ in both]]
+        denoiser.prompt = torch.stack([torch.cat(side) for side in sides])
