@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ __all__ = ["MIWAEImputer"]
 
 HELD_OUT = 0.1  # share of the rows that chooses the state of a fit, where these are at least LEAST rows, at most MOST
 LEAST, MOST = 10, 1000
-AT_ONCE = 20  # refitted copies held side by side
+AT_ONCE, CELLS = 20, 16_000_000  # refitted copies held side by side, and numbers of one of their arrays
 
 
 @dataclass(kw_only=True, eq=False, repr=False)  # equality and text are scikit-learn's
@@ -79,9 +79,9 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     latent_dim: int = 10
     likelihood: str | Mapping[Any, str] = "gaussian"
-    missing_model: str | None = None
-    direction: str | Mapping[Any, str] = "high"
-    decoder: str = "mlp"
+    missing_model: Literal["self-masking", "self-masking-known", "agnostic"] | None = None
+    direction: Literal["high", "low"] | Mapping[Any, str] = "high"
+    decoder: Literal["mlp", "linear"] = "mlp"
     standardize: bool = True
     bounds: Mapping[Any, tuple[float, float]] | None = None
     width: int = 128
@@ -159,14 +159,16 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return float(impute(self.model_, x, mask, **settings).bound.mean())
 
     def _bootstrapped(self, m: int) -> list[MIWAE]:
-        """The fitted model refitted to each of m bootstrap samples, AT_ONCE of them side by side."""
+        """The fitted model refitted to each of m bootstrap samples, several side by side."""
         x, mask = self.rows_
+        widest = max(self.width, self.model_.likelihood.n_parameters)  # classes make many parameters
+        at_once = max(1, min(AT_ONCE, CELLS // (min(self.batch_size, len(x)) * self.k * widest)))
         recipe = MIWAERecipe(k=self.k, steps=max(1, self.steps // 2), batch_size=self.batch_size, lr=self.lr)
         while len(self.bootstraps_) < m:
             done = len(self.bootstraps_)
             # Rows that a sample leaves out cannot choose its state: the model that it starts from has seen them.
             self.bootstraps_ += refit_to_bootstraps(
-                self.model_, x, mask, recipe, min(AT_ONCE, m - done), generator=stream(self.seed_, done + 1),
+                self.model_, x, mask, recipe, min(at_once, m - done), generator=stream(self.seed_, done + 1),
                 track=self.track,
             )  # fmt: skip
         return self.bootstraps_[:m]
