@@ -145,6 +145,15 @@ def test_several_prompts_are_a_part_of_the_code():
         model.settings["prompt"] = ["a dog"]
 
 
+def test_a_prompt_changed_between_tilt_and_draw(rng):
+    models = [WrappedModel(lambda z: z, 2, settings={"prompt": p}) for p in ("a cat", "a dog")]
+    want = Attribute(lambda x: x[:, 0] > 0, {True: 0.6, False: 0.4})
+    tilt = tilt_attributes(models[0], want, pool=2000, generator=rng)
+    tilt.model = models[1]
+    with pytest.raises(ValueError, match="model: expected the one whose data the energy sees, got another"):
+        SNIS(pool=500).draw(tilt, 5, generator=rng)
+
+
 def test_guidance_without_a_prompt_is_refused(unet):
     with pytest.raises(ValueError, match="guidance_scale: expected 1 without a prompt"):
         from_diffusers(unet, diffusers.DDIMScheduler(), guidance_scale=3.0)

@@ -11,6 +11,8 @@ from zuko.flows import MAF
 
 from latentebm.adapters.from_module import WrappedModel
 from latentebm.debiaser import Debiaser
+from latentebm.models.energies import EnergyNet
+from latentebm.models.storage.tilt_folder import load_tilt
 from latentebm.models.tilts import LatentTilt
 from latentebm.sampling import ISIR, MALA, SNIS, Langevin, Rejection
 from latentebm.tilting.bake import BakeRecipe, bake
@@ -116,10 +118,21 @@ def test_ones_own_flow_and_files(baked, tmp_path):
     assert other.flow is own
     check_exact(other.draw(TILT, 2_000, generator=gen()))
     for i, (made, flow) in enumerate([(baked, None), (other, MAF(2, transforms=2, hidden_features=(16,)))]):
-        again = BakedTilt.load(made.save(tmp_path / str(i)), TILT, flow=flow)
+        again = BakedTilt.load(made.save_flow(tmp_path / str(i)), TILT, flow=flow)
         assert torch.equal(*(b.sample(9, generator=gen()).latent for b in (made, again)))
     with pytest.raises(ValueError, match="flow: expected the form of your own flow, got None"):
         BakedTilt.load(tmp_path / "1", TILT)
+
+
+def test_it_is_saved_as_other_tilts_are(tmp_path):
+    tilt = LatentTilt(PLANE, EnergyNet(2))
+    made = BakedTilt(tilt, spline_flow(2, transforms=2, hidden=(8,), generator=gen()))
+    again = load_tilt(made.save(tmp_path / "tilt"), PLANE)
+    assert torch.equal(*(b.sample_base(50, generator=gen()) for b in (made, again)))
+    u = made.sample_base(50, generator=gen())
+    assert torch.equal(again.energy(u), made.energy(u))
+    with pytest.raises(ValueError, match="flow: expected a spline_flow, which can be built again"):
+        BakedTilt(tilt, MAF(2)).save(tmp_path / "own")
 
 
 def test_a_debiaser_draws_by_it():

@@ -137,6 +137,15 @@ def test_precision_and_recall_tell_missing_modes_from_wrong_ones(rng):
     assert invented.recall == 1
 
 
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+@pytest.mark.parametrize("distinct", [1, 10, 300])
+def test_identical_features_are_ideal(rng, offset, distinct):
+    """Distances of one routine: rounding neither empties a ball nor puts the Fréchet distance below zero."""
+    x = (torch.randn(distinct, 64, generator=rng) + offset).repeat(300 // distinct, 1)
+    assert dataclasses.astuple(neighbourhoods(x, x)) == pytest.approx((1, 1, 1, 1))
+    assert 0 <= frechet_distance(x, x) < 1e-3
+
+
 def test_neighbourhoods_need_neighbours():
     for sizes, name in (((9, 5), "real"), ((5, 9), "features")):
         with pytest.raises(ValueError, match=f"{name}: expected more than k=5 rows"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+
 import pytest
 import torch
 
@@ -175,12 +178,36 @@ def test_a_tilt_of_another_energy_or_base_is_refused_until_it_has_its_gradient()
         assert far(start_chains(tilt, u)[1:3], (value, slope)) < 1e-5
 
 
-@pytest.mark.parametrize(("compiler", "match"), [("false", "false failed: no message"), ("/no/such", "/no/such")])
+@pytest.mark.parametrize(
+    ("compiler", "match"),
+    [
+        ("false", "false failed: no message"),
+        ("/no/such", "/no/such"),
+        ("sh -c 'sleep 60'", "was not done after 0.2 s"),
+        ("g++ 'open", "quot"),
+    ],
+)
 def test_what_cannot_be_built_is_said_when_asked_for(monkeypatch, compiler, match):
+    monkeypatch.setattr("latentebm.sampling.compiled.perceptrons.PATIENCE", 0.2)
     build_program.cache_clear()
     monkeypatch.setenv("CXX", compiler)
     net = FusedMLP(torch.nn.Sequential(torch.nn.Linear(2, 1)))
     assert compiled_form(net) is None  # no warning
     with pytest.warns(RuntimeWarning, match=f"compile: .*{match}.*torch.compile takes its place"):
         assert compiled_form(net, warn=True) is None
+    build_program.cache_clear()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no compiler")
+def test_a_compiler_behind_another_word_is_found(monkeypatch):
+    build_program.cache_clear()
+    monkeypatch.setenv("CXX", "env g++")
+    assert compiled_form(FusedMLP(torch.nn.Sequential(torch.nn.Linear(2, 1)))) is not None
+    build_program.cache_clear()
+
+
+def test_without_a_folder_to_build_in_the_plain_steps_run(monkeypatch):
+    build_program.cache_clear()
+    monkeypatch.setattr(tempfile, "tempdir", "/no/such/folder")
+    assert compiled_form(FusedMLP(torch.nn.Sequential(torch.nn.Linear(2, 1)))) is None
     build_program.cache_clear()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from latentebm.adapters.from_module import WrappedModel
 from latentebm.models.seen.named_features import Components, Pixels, named_features
+from latentebm.models.seen.step_energy import StepEnergy
 from latentebm.tilting.any_model import NoTiltWarning, SupportWarning, tilt_generator
-from latentebm.tilting.pursuit import pursue
+from latentebm.tilting.few.pursuit import pursue
+from latentebm.tilting.few.ridge import lean
 
 DIM, CUT = 16, 0.8416  # a fifth of a normal distribution lies above
 
@@ -48,8 +51,48 @@ def test_a_share_comes_back(each, within, made):
 
 
 def test_without_the_bootstrap_the_share_falls_short(made, monkeypatch):
-    monkeypatch.setattr("latentebm.tilting.pursuit.STRENGTHS", torch.ones(1).double().numpy())
+    monkeypatch.setattr("latentebm.tilting.few.pursuit.STRENGTHS", torch.ones(1).double().numpy())
     assert found_share(made, reference(25, 2))[0] < 0.45
+
+
+def test_the_linear_part_has_its_closed_form():
+    """Draws N(0, I), a reference N(m, I): θ = m / (1 + ρ), whatever the axes' order."""
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(4000, 2))
+    draws = (draws - draws.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(draws.T, bias=True))).T
+    shift, penalty = np.array([0.5, -0.3]), 0.25
+    real = np.tile(shift, (40, 1))
+    found = lean(real, draws, np.eye(2), np.arange(40) % 5, (penalty,))
+    assert found.slope * found.direction == pytest.approx(shift / (1 + penalty), abs=0.03)
+    assert found.ends == (
+        pytest.approx((draws @ found.direction).min()),
+        pytest.approx((draws @ found.direction).max()),
+    )
+
+
+def classes(digit: torch.Tensor, seed: int) -> torch.Tensor:
+    """Probabilities of a classifier that is sometimes wrong."""
+    noise = 1.5 * torch.randn(len(digit), 5, generator=torch.Generator().manual_seed(seed))
+    return (6 * torch.nn.functional.one_hot(digit, 5) + noise).softmax(1)
+
+
+def spread(energy, made: torch.Tensor, digit: torch.Tensor) -> float:
+    w = (-energy(made)).double().softmax(0)
+    return sum(abs(float(w[digit == k].sum()) - 0.2) for k in range(5)) / 2
+
+
+def test_five_classes_come_back_equal(rng):
+    shares = torch.tensor([0.12, 0.33, 0.28, 0.20, 0.07])
+    digit = shares.multinomial(4000, replacement=True, generator=rng)
+    made, real = classes(digit, 1), classes(torch.arange(5).repeat(25), 2)
+    assert spread(lambda x: 0 * x[:, 0], made, digit) > 0.19
+    assert spread(pursue(real, made, generator=rng), made, digit) < 0.07
+
+
+def test_a_wide_step_is_a_ramp():
+    one = torch.ones(1, 1)
+    energy = StepEnergy(torch.zeros(1), one, -2 * one, 8 * one, widths=torch.tensor([4.0]))
+    assert energy(torch.tensor([[-3.0], [-2.0], [0.0], [1.0], [9.0]])).tolist() == [0, 0, -4, -6, -8]
 
 
 def test_a_reference_like_the_draws_gives_no_tilt(made, rng):

@@ -23,6 +23,7 @@ from latentebm.tables.judged.table_measures import (
     nearness,
     parity_gap,
 )
+from latentebm.tables.judged.utility import train_on_made
 from latentebm.tables.learn_column import learn_column
 from latentebm.tables.row_model import RowModel
 from latentebm.tables.table_code import TableCode
@@ -293,6 +294,11 @@ def test_measures_know_copies_and_shifts():
     assert association_distance(train, train) == 0 < association_distance(train, shuffled)
 
 
+def test_a_column_without_a_value_hinders_no_classifier():
+    table = synthetic_census(400, seed=5).assign(empty=np.nan)
+    assert train_on_made(table[::2], table[1::2], "income", by="sex")["accuracy"] > 0.7
+
+
 def test_gaps_and_shares_lie_within_their_intervals():
     truth, covered = census_truth(), []
     for seed in range(12):
@@ -330,15 +336,26 @@ def test_the_command_writes_a_whole_folder(tmp_path):
     [
         (["--target", "income on sex"], "--target: expected a parity, shares of a column, or JSON"),
         (["--target", '{"share"'], "--target: expected JSON"),
+        (["--target", '{"share": ["sex", "income"], "shares": {"F": 1}}'], "--target: expected shares nested as"),
+        (
+            ["--target", "sex: F=0.5", "--drop", "visit"],
+            "FILE: expected numbers in column 'pay', got 'inf' in 50 of 200",
+        ),
         (["--target", "income by sex", "--drop", "age"], "--drop: expected columns of the table"),
         (["--target", "income by sex", "--date", "sex"], "--date: expected dates in 'sex'"),
-        (["--target", "income by sex"], r"identifiers in \['visit'\]; .* or --drop; dates: .* as 2020-12-31"),
+        (
+            ["--target", "income by sex"],
+            r"identifiers in \['visit'\]; .* or --drop; dates: .* as 2020-12-31",
+        ),
     ],
 )
 def test_mistakes_in_the_shell_end_in_one_line(tmp_path, option, message):
     file = tmp_path / "census.csv"
     table = synthetic_census(200, seed=0)
-    table.assign(visit=table["hired"].dt.strftime("%d.%m.%Y")).to_csv(file, index=False)
+    table["visit"] = table["hired"].dt.strftime("%d.%m.%Y")
+    if message.startswith("FILE"):
+        table["pay"] = np.where(np.arange(200) % 4, 1.5, np.inf)
+    table.to_csv(file, index=False)
     result = CliRunner().invoke(app, ["table", str(file), *option, "--out", str(tmp_path / "run")])
     assert result.exit_code == 2
     assert re.search(message, result.stderr)
@@ -376,6 +393,8 @@ def test_tables_that_cannot_be_learned_are_named(table, message):
         ({"age": {"x": 0.5}}, r"target: expected columns of the table, got \['age'\]"),
         ({"sex": {"X": 0.5}}, r"target: expected rows with sex='X', got none"),
         ({"sex": {"F": 1.4}}, r"shares of 'sex'"),
+        ({("sex", "income"): {"F": 0.1}}, r"shares of \('sex', 'income'\): expected tuples of 2 values, got \['F'\]"),
+        (Mean("hours", 1e9), r"mean of 'hours' that the model's rows reach, got [\d.]+ at the nearest, 1e\+09 wanted"),
         ([{"sex": {"F": 0.2}}, Share("sex", {"M": 0.3})], r"reach together, got sex=. at the nearest|sex=[FM]: "),
         (Share("sex"), r"reference: expected a reference table"),
         (None, r"reference: expected a reference table"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import nn
 
 from latentebm.adapters.from_module import WrappedModel
@@ -11,7 +13,9 @@ from latentebm.checks import check_choice, check_number, fail
 __all__ = ["from_stylegan"]
 
 
-def from_stylegan(G: nn.Module, *, truncation_psi: float = 1.0, space: str = "z", batch_size: int = 32) -> WrappedModel:
+def from_stylegan(
+    G: nn.Module, *, truncation_psi: float = 1.0, space: Literal["z", "w"] = "z", batch_size: int = 32
+) -> WrappedModel:
     r"""A StyleGAN, or any module with ``mapping`` and ``synthesis``, with noise that is held still.
 
     .. math:: x = \mathrm{synthesis}(\mathrm{mapping}(z)) \quad\text{or}\quad x = \mathrm{synthesis}(\bar w + C^{1/2} z)

@@ -26,6 +26,8 @@ __all__ = ["parse_target", "table"]
 
 FIX = "pass for example 'income by sex', 'income by sex within occupation at most 0.05', or 'sex: F=0.5, M=0.5'"
 TARGETS = "Repeatable: 'income by sex [within job] [at most 0.05]' for parity, 'sex: F=0.5, M=0.5' for shares, or JSON."
+INFINITE = ("inf", "infinity")
+CATEGORIES = 20  # values of a column of numbers and a text up to which they may be categories, such as 0, 1, 2 and 3+
 PARITY = re.compile(r"(?P<outcome>.+?) by (?P<by>.+?)(?: within (?P<within>.+?))?(?: at most (?P<at_most>[\d.]+))?$")
 
 
@@ -114,12 +116,14 @@ def parse_target(text: str, table: pd.DataFrame) -> Target:
         (Share(column='sex', shares={'F': 0.5}, given=None, bound='equal'), None)
         >>> parse_target('{"mean": "n", "value": 1.5, "given": {"sex": "F"}}', table)
         Mean(column='n', value=1.5, given={'sex': 'F'}, bound='equal')
+        >>> parse_target('{"share": ["sex", "n"], "shares": {"F": {"1": 0.4}}}', table).shares
+        {('F', 1.0): 0.4}
     """
     from latentebm.tables.parity import Parity
     from latentebm.tables.targets import Share
 
     if text.lstrip().startswith("{"):
-        return _from_json(text)
+        return _from_json(text, table)
     if text in table.columns:
         return Share(text)
     parity = PARITY.fullmatch(text)
@@ -134,7 +138,7 @@ def parse_target(text: str, table: pd.DataFrame) -> Target:
     return Share(column.strip(), shares)
 
 
-def _from_json(text: str) -> Target:
+def _from_json(text: str, table: pd.DataFrame) -> Target:
     """A target whose kind is the key that names its column: share, mean or parity."""
     from latentebm.tables.parity import Parity
     from latentebm.tables.targets import Mean, Share
@@ -145,10 +149,27 @@ def _from_json(text: str) -> Target:
         parts = json.loads(text)
         kind = next(k for k in kinds if k in parts)
         build, first = kinds[kind]
+        if isinstance(parts.get("shares"), dict):
+            parts["shares"] = _joint(parts["shares"], parts[kind], table)
         made: Target = build(**{first: parts.pop(kind), **parts})
     except (json.JSONDecodeError, StopIteration, TypeError, AttributeError) as error:
         raise fail("--target", "JSON with one of share, mean, parity", f"{text} ({error})", fix) from None
     return made
+
+
+def _joint(shares: dict[str, Any], column: Any, table: pd.DataFrame) -> dict[Any, Any]:
+    """Shares whose values are as their columns hold them; those of several columns are nested, {"F": {"high": 0.1}}."""
+    if not isinstance(column, list):
+        return {_typed(value, table.get(column)): share for value, share in shares.items()}
+    found: dict[Any, Any] = {}
+    for value, inner in shares.items():
+        first = _typed(value, table.get(column[0]))
+        rest = _joint(inner, column[1:] if len(column) > 2 else column[1], table) if isinstance(inner, dict) else {}
+        found |= {(first, *(k if isinstance(k, tuple) else (k,))): share for k, share in rest.items()}
+        if not rest:
+            fix = 'pass for example \'{"share": ["sex", "pay"], "shares": {"F": {"high": 0.1}}}\''
+            raise fail("--target", f"shares nested as the columns {column}", repr(inner), fix)
+    return found
 
 
 def _typed(value: str, cells: pd.Series | None) -> Any:
@@ -191,9 +212,15 @@ def _read(
     """The table of a file without some columns, dates as dates and whole numbers as whole numbers."""
     from latentebm.data.formats.dates import as_dates, date_columns
 
-    values = read_given(file, *written, na, name=name).values
+    read = read_given(file, *written, na, name=name)
+    values = read.values
     named = {flag: named_columns(flag, given, values) for flag, given in (("--drop", drop), ("--date", dates))}
     values = values.drop(columns=named["--drop"])
+    for column, text, count in read.text.spoiled() if read.text is not None else ():
+        cells = values.get(column)
+        if cells is not None and (text.strip("+-").lower() in INFINITE or cells.nunique() > CATEGORIES):
+            fix = f"pass --na '{text}' if it marks a missing cell, or --drop '{column}'"
+            raise fail(name, f"numbers in column {column!r}", f"{text!r} in {count} of {len(values)} cells", fix)
     seen = date_columns(values)
     for column in [*seen, *(c for c in named["--date"] if c in values and c not in seen)]:
         values[column] = as_dates("--date", column, values[column])

@@ -20,7 +20,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,7 @@ class Task:
     batch_size: int = 256
     lr: float = 4e-3  # peak learning rate of a VAE trained from scratch
     kl_weight: float = 1.0  # of the ELBO's KL term
-    precision: str = "auto"  # as in `fit_vae`
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # as in `fit_vae`
     pool: int = 50_000  # draws that the likelihood-free weights resample
     labels: Tensor | None = None  # class of each biased image, (N,), from 0; for the oracle only
     target: Sequence[float] = ()  # wanted share of each class; for the oracle only

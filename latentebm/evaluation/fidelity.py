@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -15,6 +13,8 @@ from latentebm.chunks import chunk_size, in_chunks
 from latentebm.rng import permutation
 
 __all__ = ["Neighbourhoods", "copied_share", "frechet_distance", "neighbourhoods"]
+
+SLACK = 1e-12  # of the largest squared norm: what double precision makes of equal distances
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def frechet_distance(features: Tensor, real: Tensor) -> float:
     metric.set_dtype(torch.float64)
     metric.update(real.double().cpu(), real=True)
     metric.update(features.double().cpu(), real=False)
-    return float(metric.compute())
+    return max(0.0, float(metric.compute()))  # rounding can fall below
 
 
 def neighbourhoods(features: Tensor, real: Tensor, *, k: int = 5) -> Neighbourhoods:
@@ -60,8 +60,9 @@ def neighbourhoods(features: Tensor, real: Tensor, *, k: int = 5) -> Neighbourho
     .. math:: \mathrm{density} = \tfrac{1}{kN} \sum_{ij} 1[x_i \in B_j], \qquad
               \mathrm{coverage} = \tfrac1M \sum_j 1[\exists i: x_i \in B_j]
 
-    B are balls around real images y (M, F), B' around generated ones x (N, F); an image is not its own neighbour, so a
-    side has more than k.
+    B are balls around real images y (M, F), B' around generated ones x (N, F), without their surface; an image is not
+    its own neighbour, so a side has more than k. Where neighbours are equally far, a ball holds its surface, too, and
+    density counts relative to what it holds of its own side: of features identical to the real ones it is 1.
 
     References:
         Improved Precision and Recall Metric for Assessing Generative Models (Kynkäänniemi et al., 2019),
@@ -76,22 +77,25 @@ def neighbourhoods(features: Tensor, real: Tensor, *, k: int = 5) -> Neighbourho
     for name, rows in (("features", features), ("real", real)):
         if len(rows) <= k:
             raise fail(name, f"more than k={k} rows", len(rows), "pass more images or lower k")
-    fake, true = features.cpu(), real.cpu()
-    around_fake, around_real = _radius(fake, k), _radius(true, k)
+    centre = real.double().cpu().mean(0)
+    fake, true = features.double().cpu() - centre, real.double().cpu() - centre
+    slack = SLACK * float(max(fake.square().sum(1).max(), true.square().sum(1).max()))
+    around_fake, _ = _balls(fake, k, slack)
+    around_real, held = _balls(true, k, slack)
     holders = torch.zeros(len(true), dtype=torch.long)  # generated images in each real ball
     recalled = torch.zeros(len(true), dtype=torch.bool)
     precise = 0
     size = chunk_size(len(true))
-    for part, radius in zip(fake.split(size), around_fake.split(size), strict=True):
-        distance = torch.cdist(part, true)
-        inside = distance <= around_real
+    for part, around in zip(fake.split(size), around_fake.split(size), strict=True):
+        squared = _squared(part, true)
+        inside = squared <= around_real
         precise += int(inside.any(1).sum())
         holders += inside.sum(0)
-        recalled |= (distance <= radius[:, None]).any(0)
+        recalled |= (squared <= around[:, None]).any(0)
     return Neighbourhoods(
         precision=precise / len(fake),
         recall=float(recalled.double().mean()),
-        density=float(holders.sum() / (k * len(fake))),
+        density=float((holders / held).sum() / len(fake)),
         coverage=float((holders > 0).double().mean()),
     )
 
@@ -128,7 +132,19 @@ def copied_share(features: Tensor, seen: Tensor, unseen: Tensor, *, generator: t
     return float(in_chunks(nearer, features, chunk_size(len(others), features.device)).double().mean())
 
 
-def _radius(x: Tensor, k: int) -> Tensor:
-    """Distance of each row to its k-th neighbour, itself left out."""
-    found = NearestNeighbors(n_neighbors=k + 1, algorithm="brute").fit(x.numpy())
-    return torch.from_numpy(np.ascontiguousarray(found.kneighbors(x.numpy())[0][:, -1])).to(x)
+def _balls(x: Tensor, k: int, slack: float) -> tuple[Tensor, Tensor]:
+    """Largest squared distance within each row's ball (N,), and how many rows of its own side are within it (N,)."""
+    limits, held = [], []
+    for part in x.split(chunk_size(len(x))):
+        squared = _squared(part, x)
+        kth = squared.topk(k + 1, largest=False).values[:, -1]  # the row itself is the first
+        open_, closed = ((squared <= kth[:, None] + way * slack).sum(1) for way in (-1, 1))
+        tied = open_ != k
+        limits.append(torch.where(tied, kth + slack, kth - slack))
+        held.append(torch.where(tied, closed, open_))
+    return torch.cat(limits), torch.cat(held)
+
+
+def _squared(x: Tensor, y: Tensor) -> Tensor:
+    """Squared distances (N, M) of centred rows in double precision: the one routine, whose roundings are alike."""
+    return x.square().sum(1, keepdim=True) + y.square().sum(1) - 2 * x @ y.T

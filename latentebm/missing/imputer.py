@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -80,9 +80,9 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     latent_dim: int = 10
     likelihood: str | Mapping[Any, str] = "gaussian"
-    missing_model: str | None = None
-    direction: str | Mapping[Any, str] = "high"
-    decoder: str = "mlp"
+    missing_model: Literal["self-masking", "self-masking-known", "agnostic"] | None = None
+    direction: Literal["high", "low"] | Mapping[Any, str] = "high"
+    decoder: Literal["mlp", "linear"] = "mlp"
     standardize: bool = True
     bounds: Mapping[Any, tuple[float, float]] | None = None
     width: int = 128

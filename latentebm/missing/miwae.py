@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -123,8 +124,8 @@ class MIWAE(nn.Module):
         latent_dim: int = 10,
         *,
         width: int = 128,
-        decoder: str = "mlp",
-        missing_model: str | None = None,
+        decoder: Literal["mlp", "linear"] = "mlp",
+        missing_model: Literal["self-masking", "self-masking-known", "agnostic"] | None = None,
         signs: Sequence[int] | None = None,
     ) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -80,8 +80,8 @@ def tilt_miwae(
     x: Tensor,
     mask: Tensor,
     *,
-    space: str = "latent",
-    positives: str = "completed",
+    space: Literal["latent", "data"] = "latent",
+    positives: Literal["completed", "generated"] = "completed",
     members: int = 5,
     rounds: int = 2,
     copies: int = 50,

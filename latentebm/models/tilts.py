@@ -182,7 +182,10 @@ class LatentTilt(Tilt):
         return (self.net if self.transform is None else None), 1.0
 
     def decode(self, u: Tensor) -> Tensor:
-        """Mean images of codes."""
+        """Mean images of codes; ValueError where the energy was fitted through another model, or another prompt."""
+        if getattr(self.net, "model", self.model) is not self.model:
+            fix = "put the model back, or fit the tilt to the other one"
+            raise fail("model", "the one whose data the energy sees", "another", fix)
         return self.model.decode(u)
 
 

@@ -67,7 +67,8 @@ class Auto:
             return draws
         largest = float(draws.log_weight.max()) - weights["log_z"]
         left = self._left(largest)
-        if left <= FAR and weights["pareto_k"] < weights["pareto_k_threshold"]:
+        k = weights["pareto_k"]
+        if left <= FAR and (k is None or k < weights["pareto_k_threshold"]):  # None: no tail
             chains = ISIR(proposals=self.proposals, n_steps=self.n_steps)
             own, reason = {"reliable": True}, f"i-SIR chains arrive to within {left:.1%} of total variation"
         else:
@@ -96,4 +97,5 @@ class Auto:
 
 
 def _words(weights: dict[str, Any]) -> str:
-    return f"effective sample size {100 * weights['ess']:.2g} %, Pareto k̂ {weights['pareto_k']:.2f}"
+    k = "–" if weights["pareto_k"] is None else f"{weights['pareto_k']:.2f}"
+    return f"effective sample size {100 * weights['ess']:.2g} %, Pareto k̂ {k}"

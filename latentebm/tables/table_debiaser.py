@@ -217,7 +217,7 @@ class TableDebiaser(BaseEstimator):
             check_columns_known(targets, reference)
         elif not alone and (not targets or any(t.open for t in targets)):
             needed = "a reference table where no target gives the shares"
-            raise fail("reference", needed, "None", "pass fit(biased, reference), or a target with its shares")
+            raise fail("reference", needed, "None", "pass one, or a target with its shares")
         return targets
 
     def _fit_rows(self, biased: pd.DataFrame, targets: list[Target]) -> Any:

@@ -68,6 +68,10 @@ class Share(Target):
         name = f"shares of {self.column!r}"
         if not isinstance(self.shares, Mapping) or not self.shares:
             raise fail(name, "a mapping of each value to its share", repr(self.shares), 'pass for example {"F": 0.5}')
+        names = _names(self.column)
+        if len(names) > 1 and not all(isinstance(v, tuple) and len(v) == len(names) for v in self.shares):
+            fix = f"pass for example {{{tuple(f'{n} value' for n in names)!r}: 0.1}}"
+            raise fail(name, f"tuples of {len(names)} values", list(self.shares)[:3], fix)
         total = sum(check_number(name, s, low=0, high=1) for s in self.shares.values())
         if total > 1 + 1e-9 and self.bound == "equal":
             raise fail(name, "a sum of at most 1", f"{total:.6g}", "divide them by their sum")
@@ -129,9 +133,18 @@ class Mean(Target):
     def moments(self, drawn: Rows, reference: Rows | None) -> list[Moment]:
         """One: the mean of (x − m) / sd over the rows meant is 0."""
         given = tuple((self.given or {}).items())
+        self._check_reached(drawn)
         spread = drawn.spread(self.column) * drawn.share_above_zero(dict(given))
         terms = (Term(1 / spread, given, self.column, float(self.value)),)
         return [Moment(f"mean of {self.column}", terms, float(self.value), self.bound, offset=0.0)]
+
+    def _check_reached(self, drawn: Rows) -> None:
+        drawn.spread(self.column)  # refuses what is no number
+        cells = drawn.table.loc[drawn.holds(self.given or {}), self.column].dropna()
+        low, high = (float(cells.min()), float(cells.max())) if len(cells) else (0.0, 0.0)
+        if (self.value > high and self.bound != "at_most") or (self.value < low and self.bound != "at_least"):
+            got = f"{high if self.value > high else low:.6g} at the nearest, {self.value:.6g} wanted"
+            raise fail("target", f"a mean of {self.column!r} that the model's rows reach", got, "pass one within reach")
 
 
 def as_targets(target: Any) -> list[Target]:

@@ -47,7 +47,8 @@ def draw_rows(
         seen.append(WeightSums(pool))
         seen[-1].add(log_weight)
     table = pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0]
-    report = {"ess": sum(s.ess for s in seen) / len(seen), "pareto_k": max(s.pareto_k for s in seen)}
+    tails = [s.pareto_k for s in seen if s.pareto_k is not None]
+    report = {"ess": sum(s.ess for s in seen) / len(seen), "pareto_k": max(tails, default=None)}
     return table, {**report, "generated": sum(s.size for s in seen), "repeated": repeated / n}
 
 

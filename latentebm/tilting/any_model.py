@@ -22,9 +22,9 @@ from latentebm.models.tilts import LatentTilt
 from latentebm.progress import Track, silent
 from latentebm.rng import normal
 from latentebm.sampling.importance.weights import LEAST_ESS, ess
+from latentebm.tilting.few.pursuit import pursue
 from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
 from latentebm.tilting.objectives import Objective
-from latentebm.tilting.pursuit import pursue
 from latentebm.tilting.sides import Codes
 from latentebm.tilting.spaces import LatentSpace
 from latentebm.training.logs import Log, reporter

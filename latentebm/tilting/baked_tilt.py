@@ -180,8 +180,23 @@ class BakedTilt(Tilt):
                 sums.add(-self.energy(part))
         return sums.report()
 
-    def save(self, folder: Path | str, *, overwrite: bool = False) -> Path:
-        """Write the flow's weights and ``config.json`` into a folder; the tilt has a `save` of its own.
+    def arguments(self) -> dict[str, Any]:
+        """The tilt, and the sizes and weights of the flow; one's own flow is refused."""
+        if not self.flow.config:
+            got, fix = f"one's own, {type(self.flow).__name__}", "keep it by save_flow, and the tilt by tilt.save"
+            raise fail("flow", "a spline_flow, which can be built again", got, fix)
+        return {"tilt": self.tilt, "sizes": self.flow.config, "weights": self.flow.state_dict()}
+
+    @classmethod
+    def from_config(cls, arguments: dict[str, Any]) -> BakedTilt:
+        """The tilt seen from the flow that `arguments` described."""
+        flow = spline_flow(**arguments["sizes"], generator=torch.Generator())
+        flow.load_state_dict(arguments["weights"])
+        like = next(arguments["tilt"].parameters(), torch.empty(0))
+        return cls(arguments["tilt"], flow.to(like.device).requires_grad_(False).eval())
+
+    def save_flow(self, folder: Path | str, *, overwrite: bool = False) -> Path:
+        """Write the flow's weights, one's own too, and ``config.json`` into a folder; `save` writes the tilt as well.
 
         Raises:
             ValueError: the folder holds a ``config.json`` already.
@@ -192,7 +207,7 @@ class BakedTilt(Tilt):
 
     @classmethod
     def load(cls, folder: Path | str, tilt: Tilt, *, flow: nn.Module | None = None) -> BakedTilt:
-        """Read a flow that `save` wrote.
+        """Read a flow that `save_flow` wrote.
 
         Arguments:
             folder: which was written.

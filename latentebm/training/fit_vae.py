@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ def fit_vae(
     batch_size: int = 256,
     lr: float = 4e-3,
     kl_weight: float = 1.0,
-    precision: str = "auto",
+    precision: Literal["auto", "bf16", "fp32"] = "auto",
     weights: Tensor | None = None,
     labels: Tensor | None = None,
     mixed: MixedIn | None = None,

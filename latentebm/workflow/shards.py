@@ -238,7 +238,8 @@ def stream_samples(
             rng = stream(seed, STREAMS + shard)
             draws = model.draw(len(store.rows(shard)), generator=rng, strength=strength, track=silent)
             store.write(shard, (draws.x * 255).round().byte().cpu().numpy(), draws)
-            report(shard, {name: draws.diagnostics[name] for name in HEALTH if name in draws.diagnostics})
+            known = {name: draws.diagnostics.get(name) for name in HEALTH}
+            report(shard, {name: value for name, value in known.items() if value is not None})
 
     processes.together(draw)
     processes.on_main(store.finish)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -77,7 +77,7 @@ class ImagePixels(Mechanism):
     threshold: float = 0.5
     box: tuple[int, int, int, int] | str | None = None
     digits: Sequence[Any] | None = None
-    direction: str = "high"
+    direction: Literal["high", "low"] = "high"
 
     def __post_init__(self) -> None:
         check_choice("direction", self.direction, ("high", "low"))

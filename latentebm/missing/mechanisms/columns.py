@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -95,8 +96,8 @@ class SelfMasking(LinkedMechanism):
         array([ 1.,  3., nan, nan])
     """
 
-    kind: str = "logistic"
-    direction: str = "high"
+    kind: Literal["hard", "probit", "logistic"] = "logistic"
+    direction: Literal["high", "low", "tails", "middle"] = "high"
     columns: Columns = None
     intercept: float | None = None
 

@@ -6,7 +6,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +59,8 @@ class LinkedMechanism(Mechanism):
         slope: b; unused by ``hard``.
     """
 
-    kind: str = "logistic"
-    direction: str = "high"
+    kind: Literal["hard", "probit", "logistic"] = "logistic"
+    direction: Literal["high", "low", "tails", "middle"] = "high"
     slope: float = 2.0
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import itertools
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -23,6 +24,7 @@ from latentebm.checks import check_event, fail
 __all__ = ["CompiledPerceptrons", "FusedMLP", "build_program", "compiled_form", "compiled_perceptrons"]
 
 _SOURCE = Path(__file__).with_suffix(".cpp")
+PATIENCE = 60.0  # seconds that a compiler may take; one core of a busy machine takes six
 
 
 class _Net(ctypes.Structure):
@@ -189,18 +191,22 @@ def build_program() -> ctypes.CDLL | str | None:
     compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
     if compiler is None:
         return None
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        built = Path(folder) / "perceptrons.so"
-        command = [compiler, "-std=c++17", "-O3", "-shared", "-fPIC", "-w", "-o", str(built), str(_SOURCE)]
-        try:
+    try:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            built = Path(folder) / "perceptrons.so"
+            # CXX may hold words before the compiler's name, such as ccache.
+            command = [*shlex.split(compiler), "-std=c++17", "-O3", "-shared", "-fPIC", "-w", "-o", str(built)]
             for flags in (["-march=native", "-fopenmp"], []):  # some compilers know neither
                 # The compiler is the user's own, its arguments are ours.
-                done = subprocess.run([*command, *flags], capture_output=True, text=True, check=False)  # noqa: S603
+                form: dict[str, Any] = {"capture_output": True, "text": True, "errors": "replace", "check": False}
+                done = subprocess.run([*command, str(_SOURCE), *flags], timeout=PATIENCE, **form)  # noqa: S603
                 if done.returncode == 0:
                     return ctypes.CDLL(str(built))
             return f"{compiler} failed: {(done.stderr.strip().splitlines() or ['no message'])[0]}"
-        except OSError as error:
-            return str(error)
+    except subprocess.TimeoutExpired:
+        return f"{compiler} was not done after {PATIENCE} s"
+    except (OSError, ValueError) as error:  # ValueError: quotes in CXX that do not close
+        return str(error)
 
 
 def _packed(weight: Tensor, rows: int) -> Tensor:

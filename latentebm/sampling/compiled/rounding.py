@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from latentebm.checks import check_choice, fail
 
-__all__ = ["PRECISIONS", "RoundedPerceptrons", "check_precision", "rounded", "rounded_form"]
+__all__ = ["PRECISIONS", "Precision", "RoundedPerceptrons", "check_precision", "rounded", "rounded_form"]
 
-PRECISIONS = ("fp32", "tf32", "bf16")
+Precision = Literal["fp32", "tf32", "bf16"]
+PRECISIONS = get_args(Precision)
 AGREEMENT = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 5e-2}  # of energies that are one but for their rounding
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ __all__ = ["BASE_DRAWS", "LEAST_ESS", "WeightSums", "check_log_weight", "check_w
 __all__ += ["base_chunk", "double", "ess", "log_add", "normalised"]
 
 LEAST_ESS = 0.01  # effective share of the weights below which they have collapsed
+FEWEST = 5  # largest weights that a tail is fitted to
+ALIKE = 1e-6  # relative difference of weights below the resolution of single precision
 BASE_DRAWS = 65_536  # at once, on a GPU four times as many: the draws of a seed depend on it
 
 
@@ -126,28 +129,34 @@ class WeightSums:
         return math.sqrt(max(0.0, 1 / self.ess - 1) / self.count) if self.ess else math.inf
 
     @property
-    def pareto_k(self) -> float:
-        """Shape of the generalised Pareto tail fitted to the largest weights; −∞ if they are all alike, NaN if few."""
-        top = self._top.cpu()
-        tail = (top - top[0]).exp()
-        excess = tail[:-1] - tail[-1]
-        if len(excess) < 5:
-            return math.nan
+    def pareto_k(self) -> float | None:
+        """Shape of the generalised Pareto tail fitted to the largest weights; None if too few, or all alike."""
+        excess = self._excess()
+        if len(excess) < FEWEST or float(excess[0]) < ALIKE:
+            return None
         from pyro.ops.stats import fit_generalized_pareto  # here, since Pyro takes a second
 
-        # Equal weights have no tail at all; below the resolution of single precision neither has the fit.
-        return -math.inf if float(excess[0]) < 1e-6 else float(fit_generalized_pareto(excess.clamp(min=1e-30))[0])
+        return float(fit_generalized_pareto(excess.clamp(min=1e-30))[0])
 
     @property
     def pareto_k_threshold(self) -> float:
         """Largest Pareto-k̂ at which this many weights give a reliable estimate."""
         return min(1 - 1 / math.log10(self.count), 0.7) if self.count > 10 else 0.0
 
-    def report(self) -> dict[str, float | int | bool]:
+    def report(self) -> dict[str, Any]:
         """All of the above as plain numbers, nats; reliable if ESS ≥ 1 % of the pool and k̂ is below its threshold."""
         names = ("ess", "pareto_k", "pareto_k_threshold", "log_z", "log_z_se")
         found = {name: getattr(self, name) for name in names}
-        return found | {"reliable": found["ess"] >= LEAST_ESS and found["pareto_k"] < found["pareto_k_threshold"]}
+        excess, k = self._excess(), found["pareto_k"]
+        alike = len(excess) >= FEWEST and float(excess[0]) < ALIKE  # no tail at all is the lightest
+        light = alike if k is None else k < found["pareto_k_threshold"]
+        return found | {"reliable": found["ess"] >= LEAST_ESS and light}
+
+    def _excess(self) -> Tensor:
+        """What the largest weights have above the next one, relative to the largest, in falling order."""
+        top = self._top.cpu()
+        tail = (top - top[:1]).exp()
+        return tail[:-1] - tail[-1:] if self.log_sum > -math.inf else tail[:0]
 
 
 def double(log_weight: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ def run_chains(
     thin: int = 1,
     chunk: int | None = None,
     compile: bool | None = None,  # noqa: A002 - the name torch users know
-    precision: str = "fp32",
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32",
     partial: bool = False,
     track: Track = silent,
 ) -> ChainRun:

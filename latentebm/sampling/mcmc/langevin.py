@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -51,7 +51,7 @@ class Langevin:
     thin: int = 1
     chunk: int | None = None
     compile: bool | None = None
-    precision: str = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
 
     def __post_init__(self) -> None:
         check_kernel(self.kernel)

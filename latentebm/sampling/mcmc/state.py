@@ -75,6 +75,10 @@ def start_chains(
         raise fail("position", "a tensor or a ChainState", type(position).__name__, "convert it with torch.as_tensor")
     if not position.is_floating_point():
         raise fail("position", "a floating tensor", str(position.dtype), "convert it with .float()")
+    if position.dtype.itemsize < 4:  # small steps would round to none
+        raise fail(
+            "position", "float32 or float64, in which chains step", str(position.dtype), "convert it by .float()"
+        )
     if position.ndim == 0 or len(position) == 0:
         raise fail("position", "shape (N, …) with N ≥ 1", tuple(position.shape), "start at least one chain")
     position = position.detach().clone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ def tune_step(
     generator: torch.Generator,
     target: float = 0.574,
     compile: bool | None = None,  # noqa: A002 - the name torch users know
-    precision: str = "fp32",
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32",
 ) -> tuple[Kernel, ChainState]:
     r"""Fit the step size of a Metropolis-adjusted kernel to a target acceptance, while the chains run.
 

@@ -77,6 +77,8 @@ def _encoded(made: pd.DataFrame, test: pd.DataFrame) -> tuple[np.ndarray, np.nda
             categorical.append(len(encoder.categories_[0]) <= MOST_CATEGORIES)
             columns.append((a.to_numpy(), b.to_numpy()))
             continue
-        categorical.append(False)
-        columns.append(tuple(t.to_numpy(dtype=np.float64, na_value=np.nan) for t in (a, b)))
+        numbers = tuple(t.to_numpy(dtype=np.float64, na_value=np.nan) for t in (a, b))
+        if not np.isnan(numbers[0]).all():  # a column without a value teaches nothing, and trees refuse it
+            categorical.append(False)
+            columns.append(numbers)
     return np.hstack([c[0] for c in columns]), np.hstack([c[1] for c in columns]), categorical

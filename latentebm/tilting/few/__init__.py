@@ -1,0 +1,1 @@
+"""Tilts of features to few reference items."""
