@@ -34,9 +34,9 @@ def from_sdv(synthesizer: Any) -> TableModel:
         >>> from sdv.metadata import Metadata
         >>> from sdv.single_table import TVAESynthesizer
         >>> table = pd.DataFrame({"age": [20.0, 30.0, 60.0, 70.0] * 25, "job": ["a", "b"] * 50})
-        >>> known = Metadata.detect_from_dataframe(table)
+        >>> known = Metadata.detect_from_dataframes({"people": table})
         >>> tvae = TVAESynthesizer(known, epochs=1, embedding_dim=4, compress_dims=(8,), decompress_dims=(8,))
-        >>> tvae.fit(table)
+        >>> tvae.fit({"people": table})
         >>> model = from_sdv(tvae)
         >>> list(model.frame(model.decode(torch.randn(3, model.latent_dim))).columns)
         ['age', 'job']
