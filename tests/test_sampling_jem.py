@@ -72,14 +72,14 @@ def test_jem_of_mnist():
     x, y = digits(train=True)
     x_test, y_test = digits(train=False)
     judge = convnet(nn.ReLU, 12, seed=9)
-    classify(judge, x, y, 2, 0.1, seed=5)
-    assert accuracy(judge, x_test, y_test) > 0.97
+    classify(judge, x[-25_000:], y[-25_000:], 2, 0.1, seed=5)
+    assert accuracy(judge, x_test, y_test) > 0.95
     net = convnet(nn.SiLU, 10, seed=0)
-    classify(net, x, y, 3, 0.2, seed=1)
+    classify(net, x[:25_000], y[:25_000], 3, 0.2, seed=1)
     base = base_law(x)
     mere = ConditionalSampler(copy.deepcopy(net), base, classes=10)
-    sampler, pmc = train_jem(net, base, x, y, steps=250)
-    assert accuracy(net, x_test, y_test) >= 0.97
+    sampler, pmc = train_jem(net, base, x, y, steps=200)
+    assert accuracy(net, x_test, y_test) >= 0.96
     wanted = torch.arange(1_000) % 10
     persistent = pmc.sample(sampler, 1_000, generator=gen(6), y=wanted)
     assert accuracy(judge, persistent.x, wanted) >= 0.90
