@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from latentebm.checks import check_choice, fail
 
 __all__ = ["Option", "Registry", "restored", "stored"]
@@ -93,7 +91,9 @@ def stored(value: Any) -> Any:
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, np.generic):
+    from numpy import generic  # here, since --help reads settings and needs no arrays
+
+    if isinstance(value, generic):
         return value.item()
     if dataclasses.is_dataclass(value) and type(value).__module__.split(".")[0] == __package__:
         fields = {field.name: stored(getattr(value, field.name)) for field in dataclasses.fields(value)}

@@ -22,7 +22,6 @@ from latentebm.models.tilts import LatentTilt
 from latentebm.progress import Track, silent
 from latentebm.rng import normal
 from latentebm.sampling.importance.weights import LEAST_ESS, ess
-from latentebm.tilting.few.pursuit import pursue
 from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
 from latentebm.tilting.objectives import Objective
 from latentebm.tilting.sides import Codes
@@ -244,6 +243,8 @@ def _both(
 
 def _pursued(real: Tensor, made: Tensor, folds: int, generator: torch.Generator) -> nn.Module:
     """An energy of few reference items, with a word where there is none, or where the model makes no such items."""
+    from latentebm.tilting.few.pursuit import pursue  # here, since scipy takes half a second
+
     low, high = made.min(0).values, made.max(0).values
     outside = float(((real < low) | (real > high)).float().mean(0).max())
     if outside > OUTSIDE:
