@@ -13,7 +13,12 @@ from nbclient.exceptions import CellExecutionError
 from notebooks.execute import FOLDER, PACKAGE, changes, code_cells, code_of, notebooks, run, shown_figures, stamp
 
 SCREEN = 45  # lines of code that a screen shows
+APART = {
+    "faces",
+    "diffusion",
+}  # one needs a network, both decode for minutes: their outputs are checked, not made again
 every_notebook = pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
+light_notebook = pytest.mark.parametrize("path", [p for p in notebooks() if p.stem not in APART], ids=lambda p: p.stem)
 
 
 def read(path):
@@ -89,7 +94,7 @@ def shortened(request):
         yield {path: pool.submit(run, read(path), fast=True) for path in chosen}
 
 
-@every_notebook
+@light_notebook
 def test_it_runs_shortened(path, shortened):
     committed, again = read(path), shortened[path].result()
     assert noise(again) == []
