@@ -143,6 +143,7 @@ class MIWAE(nn.Module):
 
     def posterior(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (N, d) of q(z | x_obs), for values (N, D) and masks (N, D)."""
+        check_rows(x, mask)
         return self._posterior(self._observed(x, mask)[1], mask)
 
     def terms(
