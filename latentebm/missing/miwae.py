@@ -143,7 +143,7 @@ class MIWAE(nn.Module):
 
     def posterior(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (N, d) of q(z | x_obs), for values (N, D) and masks (N, D)."""
-        check_rows(x, mask)
+        _check_shapes(x, mask)
         return self._posterior(self._observed(x, mask)[1], mask)
 
     def terms(
@@ -202,13 +202,18 @@ class MIWAE(nn.Module):
 
 def check_rows(x: Tensor, mask: Tensor) -> None:
     """Raise ValueError unless there are rows, a mask of their shape, and finite values where it is 1."""
+    _check_shapes(x, mask)
+    if not bool((x.isfinite() | ~mask.bool()).all()):
+        raise fail("x", "finite values where mask is 1", "NaN or infinity", "set mask to 0 in such cells")
+
+
+def _check_shapes(x: Tensor, mask: Tensor) -> None:
+    """The part of `check_rows` that reads no values, and so may run under vmap."""
     if not len(x):
         raise fail("x", "at least one row", tuple(x.shape), "pass rows of shape (N, D)")
     if mask.shape != x.shape:
         fix = "pass 1 = observed, 0 = missing for each cell"
         raise fail("mask", f"the shape of x, {tuple(x.shape)}", tuple(mask.shape), fix)
-    if not bool((x.isfinite() | ~mask.bool()).all()):
-        raise fail("x", "finite values where mask is 1", "NaN or infinity", "set mask to 0 in such cells")
 
 
 def _tanh_mlp(sizes: tuple[int, ...]) -> nn.Sequential:
