@@ -65,7 +65,9 @@ def test_draws_without_replacement_are_distinct(w, seed):
 
 
 @quick
-@given(st.sampled_from([MCAR([1, 2]), MAR([0]), SelfMasking(columns=[1, 2])]), st.floats(0.05, 0.9), st.integers(0, 2**31))
+@given(
+    st.sampled_from([MCAR([1, 2]), MAR([0]), SelfMasking(columns=[1, 2])]), st.floats(0.05, 0.9), st.integers(0, 2**31)
+)
 def test_masks_touch_what_they_should_and_keep_the_rate(mechanism, rate, seed):
     x = np.random.default_rng(seed).normal(size=(600, 3))
     holed, mask = make_missing(x, mechanism, rate=rate, random_state=seed)
