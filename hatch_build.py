@@ -1,4 +1,4 @@
-"""Only a release knows where the repository lives: it makes links and images of the README absolute, for PyPI."""
+"""Only a release knows where the repository lives: the README gets absolute links and images and a badge, for PyPI."""
 
 from __future__ import annotations
 
@@ -25,5 +25,7 @@ class Hosted(MetadataHookInterface):
 
 
 def absolute(text: str, home: str) -> str:
-    """The Markdown with links into the repository written out; images as files, the rest as pages."""
+    """The Markdown with links into the repository written out, images as files and the rest as pages, and a badge."""
+    tests = f"{home}/actions/workflows/test.yml"
+    text = text.replace("\n\n", f"\n\n[![tests]({tests}/badge.svg)]({tests})\n\n", 1)
     return LINK.sub(lambda m: f"{m[1]}[{m[2]}]({home}/{'raw' if m[1] else 'blob'}/HEAD/{m[3]})", text)
