@@ -7,9 +7,9 @@ SDIST_TESTS := tests/test_data.py tests/test_layering.py tests/test_settings.py 
 debias: .venv/installed
 	$(BIN)/latentebm debias --out runs/debias --overwrite
 
-# Three workers of one thread each, for two cores: one of them often waits for a process that a test has started.
+# Two workers of one thread each: two threads a worker would wait for each other more than they work.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .
