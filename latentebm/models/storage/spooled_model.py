@@ -26,7 +26,7 @@ class SpooledModel(nn.Module):
 
     A job that is run again with the same seed after a kill asks for the same codes: it reads what was decoded before,
     and goes on to the same bits. Batches are written whole or not at all. Codes whose gradient is asked for are decoded
-    anew.
+    again.
 
     Attributes:
         decoded: codes that were decoded, not read.
