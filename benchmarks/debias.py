@@ -3,7 +3,7 @@
     python benchmarks/debias.py [--seeds 0 1 2] [--dims 2 10] [--rows ROW …] [--json FILE]
 
 One VAE is trained for each dimension and seed, and one classifier in all; every row tilts the same VAE. Rows measured
-measured again replace their like in FILE and leave the others. VAEs are kept in --folder, in the form benchmarks/generators.py
+again replace their like in FILE and leave the others. VAEs are kept in --folder, in the form benchmarks/generators.py
 keeps them.
 """
 
