@@ -99,9 +99,10 @@ def tilt_generator(
     real, or tilt nothing where no draw looks real at all (a `SupportWarning` says so). Prefer an encoder, or features
     that see what should be balanced and little else.
 
-    Below 1,000 reference items, features (or data) are read by `pursue`: directions of the model's own draws, a few
-    bins along each, and no more than held-out items confirm; where they confirm none, the energy is zero and a
-    `NoTiltWarning` says so. A `recipe`, or more items, fits networks.
+    Below 1,000 reference items, features (or data) are read by `pursue`: soft cells of the model's own draws, weighted
+    so that they have the reference's shares, or steps along a few directions where held-out items gain clearly more;
+    where they gain by neither, the energy is zero and a `NoTiltWarning` says so. A `recipe`, or more items, fits
+    networks.
 
     Arguments:
         model: anything with `latent_dim` and `decode` (see :class:`WrappedModel`), and optionally ``encode`` to codes;
@@ -252,7 +253,7 @@ def _pursued(real: Tensor, made: Tensor, folds: int, generator: torch.Generator)
         fix = "pass features that see only what should be balanced"
         warnings.warn(f"tilt: expected {fault}; {fix}", SupportWarning, stacklevel=3)
     energy = pursue(real, made, folds=folds, generator=generator)
-    if not energy.directions.shape[1]:
+    if not energy.limit:
         fault = "a tilt by which held-out reference items gain more than their standard error, got none: no tilt"
         warnings.warn(f"tilt: expected {fault}; pass more items or other features", NoTiltWarning, stacklevel=3)
     return energy

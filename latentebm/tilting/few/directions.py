@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.cluster.hierarchy import linkage
 
-__all__ = ["Array", "Dictionary"]
+from latentebm.tilting.few.share_ratios import TINY, Array, edges_of
 
-Array = NDArray[Any]
+__all__ = ["Dictionary"]
+
 COMPONENTS, ALONE = 12, 64  # principal components beside groups of features, and without
-AXES, MOST = 20, 256  # components that a lean goes along; features that are grouped, not only rotated
+MOST = 256  # features that are grouped, not only rotated
 LEARNED_FROM = 4_000  # draws that directions are learned from
-TINY = 1e-9
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,6 @@ class Dictionary:
         mean: of the features, (F,).
         directions: in columns, (F, J), whose scores have unit standard deviation.
         scores: of the draws, (N, J).
-        axes: the first principal components, (F, K), scaled so that scores on the first have unit spread.
 
     Example:
         >>> draws = np.random.default_rng(0).normal(size=(500, 3))
@@ -37,7 +34,6 @@ class Dictionary:
     mean: Array
     directions: Array
     scores: Array
-    axes: Array
     _binned: dict[int, tuple[Array, Array]] = field(default_factory=dict)
 
     @classmethod
@@ -50,16 +46,14 @@ class Dictionary:
         groups = _groups(standard, np.flatnonzero(used)) if used.sum() <= MOST else []
         components = _components(standard, ALONE)
         directions = unit[:, None] * np.stack([*groups, *components[: COMPONENTS if groups else ALONE]], 1)
-        axes = np.stack(components[:AXES], 1)
-        axes = unit[:, None] * axes / max(float((standard @ axes[:, 0]).std()), TINY)
         scores = (draws - mean) @ directions
         spread = np.maximum(scores.std(0), TINY)
-        return cls(mean, directions / spread, scores / spread, axes)
+        return cls(mean, directions / spread, scores / spread)
 
     def binned(self, bins: int) -> tuple[Array, Array]:
         """Edges (K − 1, J) of bins with equal shares of the draws, and the bin of every score (N, J); made once."""
         if bins not in self._binned:
-            edges = np.quantile(self.scores, np.arange(1, bins) / bins, axis=0)
+            edges = np.stack([edges_of(s, bins) for s in self.scores.T], 1)
             where = [np.searchsorted(e, s) for e, s in zip(edges.T, self.scores.T, strict=True)]
             self._binned[bins] = edges, np.stack(where, 1)
         return self._binned[bins]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
-from latentebm.tilting.few.directions import TINY, Array
+__all__ = ["TINY", "Array", "binned_heights", "edges_of", "heights"]
 
-__all__ = ["binned_heights", "heights"]
+Array = NDArray[Any]
+TINY = 1e-9
+TIED = 1e-6  # standard deviations within which scores are the same
 
 
 def heights(counts: Array, share: Array, shrinkage: float) -> Array:
@@ -32,3 +37,16 @@ def binned_heights(real: Array, drawn: Array, edges: Array, weight: Array, shrin
     bins = len(edges) + 1
     share = np.bincount(np.searchsorted(edges, drawn), weight, bins)
     return heights(np.bincount(np.searchsorted(edges, real), minlength=bins), share, shrinkage)
+
+
+def edges_of(scores: Array, bins: int) -> Array:
+    """Edges (K − 1,) of bins with equal shares of standardised scores (N,), each half way to the next higher score.
+
+    Example:
+        >>> edges_of(np.array([0.0, 0.0, 0.0, 1.0]), 2)  # between the values, not on one
+        array([0.5])
+    """
+    ordered = np.sort(scores)
+    low = np.quantile(ordered, np.arange(1, bins) / bins, method="lower")
+    above = np.searchsorted(ordered, low + TIED)
+    return np.asarray((low + np.append(ordered, ordered[-1] + 2 * TIED)[above]) / 2)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.special import softmax
 
-from latentebm.tilting.few.directions import LEARNED_FROM, TINY, Array, Dictionary
-from latentebm.tilting.few.share_ratios import binned_heights, heights
+from latentebm.tilting.few.directions import LEARNED_FROM, Dictionary
+from latentebm.tilting.few.share_ratios import TINY, Array, binned_heights, edges_of, heights
 
 __all__ = ["FORMS", "Found", "Step", "step_fit"]
 
@@ -91,7 +91,7 @@ def _direction(dictionary: Dictionary, gains: Array) -> Array:
 def _step(dictionary: Dictionary, direction: Array, reference: Array, form: tuple[int, float], weight: Array) -> Step:
     bins, shrinkage = form
     scores = _scores(dictionary, direction)
-    edges = np.quantile(scores, np.arange(1, bins) / bins)
+    edges = edges_of(scores, bins)
     return Step(direction, edges, binned_heights(reference @ direction, scores, edges, weight, shrinkage))
 
 
