@@ -21,7 +21,7 @@ __all__ = ["FEWEST", "ClusterBalance", "cluster_balance"]
 SIDE, COMPONENTS, PER_CLUSTER = 32, 24, 8  # largest side of an image, numbers kept of it, least images per cluster
 FEWEST = 2 * PER_CLUSTER  # images of a side, for two clusters
 RESAMPLES, APART, LACKING = 500, 0.1, 0.5
-SMOOTH = 1 / 3  # share of the reference's variance within clusters below which draws lack what parts them
+NOISY, SMOOTH = 1 / 3, 1 / 3  # of the reference's variance within clusters: noise above, the draws' own below
 GAP = 8.0  # distance of two clusters' means in their standard deviations that noise alone does not reach
 
 
@@ -66,8 +66,8 @@ def cluster_balance(
 
     Clusters are k-means in principal components of raw images: no network that could share the model's faults. Draws
     that are means without noise may lie all in one of the clusters into which noise alone parts raw images. So where
-    they vary within clusters by less than a third of what the reference does, clusters are merged that no gap parts
-    (Ashman's D below 8).
+    noise is more than a third of the reference's variance within clusters, and the draws have less than a third of that
+    variance, clusters are merged that no gap parts (Ashman's D below 8).
 
     Arguments:
         reference: images (n, C, H, W) in [0, 1].
@@ -79,7 +79,8 @@ def cluster_balance(
         ValueError: fewer than 16 images on a side, other shapes, or values that are not finite.
 
     References:
-        Detecting bimodality in astronomical datasets (Ashman, Bird and Zepf, 1994).
+        Probabilistic principal component analysis (Tipping and Bishop, 1999), of the noise; Detecting bimodality in
+        astronomical datasets (Ashman, Bird and Zepf, 1994)
 
     Example:
         >>> g = torch.Generator().manual_seed(0)
@@ -102,7 +103,8 @@ def cluster_balance(
     means = KMeans(k, n_init=4, random_state=int(rng.integers(2**31))).fit(known)
     labels = [means.predict(x) for x in (known, drawn)]
     nearest = means.transform(known).argmin(0)
-    if _spread(drawn, labels[1]) < SMOOTH * _spread(known, labels[0]):
+    spread = _spread(known, labels[0])
+    if pca.noise_variance_ * pca.n_components_ > NOISY * spread and _spread(drawn, labels[1]) < SMOOTH * spread:
         group = _merged(known, labels[0], k)
         k, labels = group.max() + 1, [group[found] for found in labels]
         nearest = nearest[[np.argmax(group == g) for g in range(k)]]

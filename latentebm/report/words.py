@@ -167,7 +167,7 @@ def balance(metrics: dict[str, Any]) -> tuple[str, str]:
     if not found:
         return "note", "Nothing says whether the balance is right: no labels, and too few images to compare clusters."
     if found["balanced"] is None:
-        return "note", "The draws vary much less than raw images do, and no gap parts these into clusters to compare."
+        return "note", "The draws lack the noise of raw images, and no gap parts these into clusters to compare."
     low, high = found["interval"]
     sentence = (
         f"Shares of {len(found['reference'])} clusters of raw images differ by {shown(found['tv'])} ({shown(low)}–"
