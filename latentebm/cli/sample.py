@@ -76,8 +76,9 @@ def sample(
     from latentebm.workflow.shards import check_stream
 
     if form is not None:
-        out = processes.on_main(lambda: check_writable(check_stream(out, form))) or out
-        _print(n, out, _streamed(run, out, what, device, form, shard_size, overwrite))
+        place = check_stream(out, form)
+        processes.on_main(lambda: check_writable(place))
+        _print(n, out, _streamed(run, place, what, device, form, shard_size, overwrite))
         return
     with _reserved(check_npz(out), {"run": str(run.resolve()), **what}, overwrite) as at:
         diagnostics = _drawn(run, at, what, device)
