@@ -1,0 +1,224 @@
+"""Do the tests notice? Small faults, one at a time, in the modules that draws, weights, losses and masks come from.
+
+    make mutants N=60 SEED=0
+
+Each mutant changes one operator, comparison, number, truth value, branch or argument of one function, by the operators
+of mutmut, in a copy of the package in a temporary folder. Then the tests that reach the changed line run, the quickest
+first, and the doctests of its module. A mutant on which no test fails survives: a new test should kill it, or
+equivalent_mutants.json say why nothing could. mutants.json keeps what every seed found, docs/mutants.md tells of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from pathlib import Path
+from xml.etree import ElementTree
+
+import libcst as cst
+from coverage import CoverageData
+from libcst.metadata import MetadataWrapper, PositionProvider
+from mutmut.mutation import mutators
+
+ROOT = Path(__file__).parents[1]
+MODULES = ("sampling", "objectives", "missing/mechanisms", "training/keep.py", "tilting/held_out.py")
+MODULES += ("tilting/reweight.py",)
+NEED_A_GPU = {"gpu_chains.py", "triton_chains.py", "captured.py"}
+# Whole runs, pages and notebooks: a fault that only they would notice counts as a survivor.
+TOO_LONG = {"workflow", "mnist", "notebooks", "processes", "settings", "startup", "layering", "types", "tables", "logs"}
+REPORT, EQUIVALENT = (ROOT / "benchmarks" / f"{name}.json" for name in ("mutants", "equivalent_mutants"))
+REACHED = ROOT / "build" / "tests_by_line.json"
+# Not those that write None or XX in a value's place: hardly any test could miss them.
+UNUSED = {"operator_string", "operator_assignment", "operator_lambda", "operator_dict_arguments"}
+
+
+def modules() -> list[Path]:
+    """Paths of the modules to be mutated, relative to the repository."""
+    named = [ROOT / "latentebm" / m for m in MODULES]
+    found = [p for m in named for p in ([m] if m.is_file() else m.rglob("*.py"))]
+    return sorted(p.relative_to(ROOT) for p in found if p.name not in NEED_A_GPU)
+
+
+class Sites(cst.CSTVisitor):
+    """Changes within functions, each with its lines; not in annotations, defaults, decorators or words of an error."""
+
+    METADATA_DEPENDENCIES = (PositionProvider,)
+
+    def __init__(self) -> None:
+        self.depth, self.statement, self.line, self.found = 0, 0, 0, []
+
+    def on_visit(self, node: cst.CSTNode) -> bool:
+        words = isinstance(node, cst.Call) and cst.Module([]).code_for_node(node.func) in ("fail", "warnings.warn")
+        if words or isinstance(node, cst.Raise | cst.Annotation | cst.Decorator | cst.Parameters | cst.FormattedString):
+            return False
+        self.depth += isinstance(node, cst.FunctionDef)
+        place = self.get_metadata(PositionProvider, node, None)  # operators have none: theirs is the line before
+        self.line = place.start.line if place else self.line
+        self.statement = self.line if isinstance(node, cst.BaseStatement | cst.BaseSmallStatement) else self.statement
+        for kind, operator in mutators.mutation_operators if self.depth else ():
+            if isinstance(node, kind) and operator.__name__ not in UNUSED:
+                lines = {self.statement, self.line}
+                self.found += [(lines, node, changed) for changed in operator(node) if not _writes_none(node, changed)]
+        return True
+
+    def on_leave(self, node: cst.CSTNode) -> None:
+        self.depth -= isinstance(node, cst.FunctionDef)
+
+
+def _writes_none(node: cst.CSTNode, changed: cst.CSTNode) -> bool:
+    return isinstance(node, cst.Call) and len(node.args) == len(changed.args)
+
+
+def mutants(path: Path) -> Iterator[tuple[Path, set[int], Callable[[], str]]]:
+    """Path, lines and a function that writes the changed module, for each possible mutant of a module."""
+    sites = Sites()
+    module = MetadataWrapper(cst.parse_module((ROOT / path).read_text(encoding="utf-8"))).visit(sites)
+    for lines, node, changed in sites.found:
+        yield path, lines, lambda node=node, changed=changed: module.deep_replace(node, changed).code
+
+
+def difference(path: Path, code: str) -> str:
+    """A mutant's name: its module, and the changed line before and after, wherever it stands."""
+    old = (ROOT / path).read_text(encoding="utf-8").splitlines()
+    lines = list(difflib.unified_diff(old, code.splitlines(), n=0, lineterm=""))[3:]
+    before, after = (" ".join(x[1:].strip() for x in lines if x.startswith(sign)) for sign in "-+")
+    return f"{path.relative_to('latentebm')}: {before} → {after}"
+
+
+def tests_by_line(folder: Path) -> dict[str, dict]:
+    """Seconds and lines reached of each test, by file; a file is run again when it or a mutated module changed."""
+    known = json.loads(REACHED.read_text()) if REACHED.exists() else {}
+    code = b"".join((ROOT / p).read_bytes() for p in modules())
+    packages = {".".join(p.with_suffix("").parts[:-1]) for p in modules()} - {"latentebm.tilting", "latentebm.training"}
+    names = packages | {f"{p.parts[1]}.{p.stem}" for p in modules()}
+    for file in sorted((ROOT / "tests").glob("test_*.py")):
+        text = file.read_text(encoding="utf-8")
+        if file.stem[5:] in TOO_LONG or not any(name in text for name in names):
+            continue
+        digest = hashlib.sha256(code + text.encode()).hexdigest()
+        if known.get(file.name, {}).get("digest") != digest:
+            print("which lines does", file.name, "reach?", flush=True)
+            known[file.name] = {"digest": digest, "tests": _reached(folder, file.name)}
+            write_json(REACHED, known)
+    return known
+
+
+def _reached(folder: Path, file: str) -> dict[str, dict]:
+    """Seconds and lines by module of each test of a file, run under coverage."""
+    kept, data = folder / "coverage.ini", folder / "coverage.db"
+    only = ",".join(str(p) for p in modules())
+    kept.write_text(f"[run]\ndynamic_context = test_function\ninclude = {only}\ndata_file = {data}\n")
+    python(folder, "-m", "coverage", "run", f"--rcfile={kept}", "-m", "pytest", *QUIET, "--junitxml=times.xml",
+            f"tests/{file}")  # fmt: skip
+    found: dict[str, dict] = {}
+    for case in ElementTree.parse(folder / "times.xml").iter("testcase"):
+        test = found.setdefault(case.get("name", "").split("[")[0], {"seconds": 0.0, "lines": {}})
+        test["seconds"] += float(case.get("time", 0))
+    measured = CoverageData(str(data))
+    measured.read()
+    for path in measured.measured_files():
+        for line, contexts in measured.contexts_by_lineno(path).items():
+            for name in {c.split(".")[-1] for c in contexts} & set(found):
+                found[name]["lines"].setdefault(str(Path(path).relative_to(folder)), []).append(line)
+    data.unlink()
+    return found
+
+
+QUIET = ("-q", "-p", "no:cacheprovider", "--no-header", "--tb=no")
+
+
+def python(folder: Path, *command: str, seconds: float | None = None) -> int:
+    places = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    started = subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=os.environ | places,
+        capture_output=True,
+        timeout=seconds,
+        check=False,
+    )
+    return started.returncode
+
+
+def noticed(folder: Path, path: Path, lines: set[int], reached: dict[str, dict], seconds: float) -> bool:
+    """Whether a test fails on the mutant that lies in the folder, or takes far longer than it should."""
+    tests = sorted(
+        (test["seconds"], f"tests/{file}::{name}")
+        for file, kept in reached.items()
+        for name, test in kept["tests"].items()
+        if lines & set(test["lines"].get(str(path), ()))
+    )
+    totals = list(accumulate(second for second, _ in tests))
+    quick = [name for (_, name), total in zip(tests, totals, strict=True) if total <= seconds]
+    try:
+        code = python(folder, "-m", "pytest", "-x", *QUIET, str(path), *quick, seconds=60 + 4 * seconds)
+    except subprocess.TimeoutExpired:
+        return True
+    return code not in (0, 5)  # 5: it has no test
+
+
+def write_json(path: Path, content: object) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def copied(folder: Path) -> None:
+    """What the tests need, in a folder of its own."""
+    for name in ("latentebm", "tests", "conftest.py", "pyproject.toml"):
+        old, new = ROOT / name, folder / name
+        shutil.copytree(old, new, ignore=shutil.ignore_patterns("__pycache__")) if old.is_dir() else shutil.copy(
+            old, new
+        )
+    (folder / "data").symlink_to(ROOT / "data")
+
+
+def main() -> None:
+    """Print each survivor and keep how many were noticed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=40, help="of tests for one mutant, the quickest first")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        copied(folder)
+        reached = tests_by_line(folder)
+        possible = [mutant for path in modules() for mutant in mutants(path)]
+        found: dict[str, list[str]] = {"noticed": [], "survived": []}
+        for path, lines, write in random.Random(asked.seed).sample(possible, min(asked.count, len(possible))):
+            code = write()
+            (folder / path).write_text(code, encoding="utf-8")
+            outcome = "noticed" if noticed(folder, path, lines, reached, asked.seconds) else "survived"
+            shutil.copy(ROOT / path, folder / path)
+            found[outcome].append(difference(path, code))
+            print(outcome, found[outcome][-1], flush=True)
+    keep(asked.seed, len(possible), found)
+
+
+def keep(seed: int, possible: int, found: dict[str, list[str]]) -> None:
+    """Write what a seed found, survivors apart from those that are judged equivalent, and print the count."""
+    reasons = json.loads(EQUIVALENT.read_text(encoding="utf-8"))
+    equivalent = {name: reasons[name] for name in found["survived"] if name in reasons}
+    survived = [name for name in found["survived"] if name not in reasons]
+    report = json.loads(REPORT.read_text(encoding="utf-8")) if REPORT.exists() else {}
+    kept = {"possible": possible, "noticed": found["noticed"], "survived": survived, "equivalent": equivalent}
+    write_json(REPORT, report | {str(seed): kept})
+    real = len(found["noticed"]) + len(survived)
+    print(f"{len(found['noticed'])} of {real} noticed, {len(equivalent)} equivalent")
+
+
+if __name__ == "__main__":
+    main()
