@@ -5,7 +5,7 @@
 Each mutant changes one operator, comparison, number, truth value, branch or argument of one function, by the operators
 of mutmut, in a copy of the package in a temporary folder. Then the tests that reach the changed line run, the quickest
 first, and the doctests of its module. A mutant on which no test fails survives: a new test should kill it, or
-equivalent_mutants.json say why nothing could. mutants.json keeps what every seed found, docs/mutants.md tells of it.
+equivalent_mutants.json say why nothing could. mutants.json keeps what every seed found.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import hashlib
+import importlib
 import json
+import multiprocessing
 import os
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -25,10 +27,15 @@ from itertools import accumulate
 from pathlib import Path
 from xml.etree import ElementTree
 
+import coverage
 import libcst as cst
+import pytest
 from coverage import CoverageData
 from libcst.metadata import MetadataWrapper, PositionProvider
 from mutmut.mutation import mutators
+
+for name in ("torch", "pandas", "sklearn.mixture", "hypothesis", "pyro.ops.stats", "scipy.stats", "arviz_stats.base"):
+    importlib.import_module(name)  # once, not for every mutant
 
 ROOT = Path(__file__).parents[1]
 MODULES = ("sampling", "objectives", "missing/mechanisms", "training/keep.py", "tilting/held_out.py")
@@ -36,9 +43,11 @@ MODULES += ("tilting/reweight.py",)
 NEED_A_GPU = {"gpu_chains.py", "triton_chains.py", "captured.py"}
 # Whole runs, pages and notebooks: a fault that only they would notice counts as a survivor.
 TOO_LONG = {"workflow", "mnist", "notebooks", "processes", "settings", "startup", "layering", "types", "tables", "logs"}
+TOO_LONG |= {"any_generator", "attribute_tilt", "bake", "data_tilt", "imputation", "toy", "precision", "ebm"}
+LONGEST = 4  # seconds of a test
 REPORT, EQUIVALENT = (ROOT / "benchmarks" / f"{name}.json" for name in ("mutants", "equivalent_mutants"))
 REACHED = ROOT / "build" / "tests_by_line.json"
-# Not those that write None or XX in a value's place: hardly any test could miss them.
+# Of mutmut's operators, not those that write None or XX in a value's place.
 UNUSED = {"operator_string", "operator_assignment", "operator_lambda", "operator_dict_arguments"}
 
 
@@ -68,15 +77,19 @@ class Sites(cst.CSTVisitor):
         for kind, operator in mutators.mutation_operators if self.depth else ():
             if isinstance(node, kind) and operator.__name__ not in UNUSED:
                 lines = {self.statement, self.line}
-                self.found += [(lines, node, changed) for changed in operator(node) if not _writes_none(node, changed)]
+                self.found += [(lines, node, changed) for changed in operator(node) if not _crashes(node, changed)]
         return True
 
     def on_leave(self, node: cst.CSTNode) -> None:
         self.depth -= isinstance(node, cst.FunctionDef)
 
 
-def _writes_none(node: cst.CSTNode, changed: cst.CSTNode) -> bool:
-    return isinstance(node, cst.Call) and len(node.args) == len(changed.args)
+def _crashes(node: cst.CSTNode, changed: cst.CSTNode) -> bool:
+    """Whether a call gets None for an argument, or lacks one without a name: hardly any test could miss that."""
+    if not isinstance(node, cst.Call):
+        return False
+    lost = [argument for argument in node.args if argument not in changed.args]
+    return len(node.args) == len(changed.args) or any(argument.keyword is None for argument in lost)
 
 
 def mutants(path: Path) -> Iterator[tuple[Path, set[int], Callable[[], str]]]:
@@ -114,40 +127,66 @@ def tests_by_line(folder: Path) -> dict[str, dict]:
 
 
 def _reached(folder: Path, file: str) -> dict[str, dict]:
-    """Seconds and lines by module of each test of a file, run under coverage."""
-    kept, data = folder / "coverage.ini", folder / "coverage.db"
-    only = ",".join(str(p) for p in modules())
-    kept.write_text(f"[run]\ndynamic_context = test_function\ninclude = {only}\ndata_file = {data}\n")
-    python(folder, "-m", "coverage", "run", f"--rcfile={kept}", "-m", "pytest", *QUIET, "--junitxml=times.xml",
-            f"tests/{file}")  # fmt: skip
+    """Seconds and lines by module of each test of a file that passes in time."""
+    run_tests(folder, f"tests/{file}", "--junitxml=times.xml", lines=True)
     found: dict[str, dict] = {}
     for case in ElementTree.parse(folder / "times.xml").iter("testcase"):
-        test = found.setdefault(case.get("name", "").split("[")[0], {"seconds": 0.0, "lines": {}})
-        test["seconds"] += float(case.get("time", 0))
-    measured = CoverageData(str(data))
+        if not list(case):  # neither failed nor skipped
+            test = found.setdefault(case.get("name", "").split("[")[0], {"seconds": 0.0, "lines": {}})
+            test["seconds"] += float(case.get("time", 0))
+    measured = CoverageData(str(folder / "lines.db"))
     measured.read()
     for path in measured.measured_files():
         for line, contexts in measured.contexts_by_lineno(path).items():
             for name in {c.split(".")[-1] for c in contexts} & set(found):
                 found[name]["lines"].setdefault(str(Path(path).relative_to(folder)), []).append(line)
-    data.unlink()
+    (folder / "lines.db").unlink(missing_ok=True)
     return found
 
 
-QUIET = ("-q", "-p", "no:cacheprovider", "--no-header", "--tb=no")
+def run_tests(folder: Path, *tests: str, lines: bool = False, seconds: float | None = None) -> int | None:
+    """Exit code of tests in a fork of this process, which has imported torch; None if they did not end in time."""
+    child = multiprocessing.get_context("fork").Process(target=_tests, args=(folder, tests, lines))
+    child.start()
+    try:
+        child.join(seconds)
+    finally:
+        if child.exitcode is None:
+            child.kill()
+            child.join()
+    return child.exitcode if child.exitcode >= 0 else None
 
 
-def python(folder: Path, *command: str, seconds: float | None = None) -> int:
-    places = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    started = subprocess.run(
-        [sys.executable, *command],
-        cwd=folder,
-        env=os.environ | places,
-        capture_output=True,
-        timeout=seconds,
-        check=False,
-    )
-    return started.returncode
+def _tests(folder: Path, tests: tuple[str, ...], lines: bool) -> None:
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    quiet = ("-q", "--no-header", "--tb=no", "-W", "ignore::pytest.PytestAssertRewriteWarning")
+    if not lines:
+        os._exit(pytest.main(["-x", *quiet, *tests]))
+    settings = folder / "coverage.ini"
+    settings.write_text("[run]\ndynamic_context = test_function\n")
+    only = [str(folder / p) for p in modules()]
+    with coverage.Coverage(data_file=folder / "lines.db", config_file=str(settings), include=only).collect():
+        code = pytest.main([*quiet, *tests], plugins=[InTime()])
+    os._exit(code)
+
+
+class InTime:
+    """Cuts tests that take long: they are not asked about each mutant."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self) -> Iterator[None]:
+        signal.signal(signal.SIGVTALRM, self.cut)
+        signal.setitimer(signal.ITIMER_VIRTUAL, LONGEST)
+        try:
+            return (yield)
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+    def cut(self, *_: object) -> None:
+        raise TimeoutError(f"longer than {LONGEST} s")
 
 
 def noticed(folder: Path, path: Path, lines: set[int], reached: dict[str, dict], seconds: float) -> bool:
@@ -160,10 +199,7 @@ def noticed(folder: Path, path: Path, lines: set[int], reached: dict[str, dict],
     )
     totals = list(accumulate(second for second, _ in tests))
     quick = [name for (_, name), total in zip(tests, totals, strict=True) if total <= seconds]
-    try:
-        code = python(folder, "-m", "pytest", "-x", *QUIET, str(path), *quick, seconds=60 + 4 * seconds)
-    except subprocess.TimeoutExpired:
-        return True
+    code = run_tests(folder, str(path), *quick, seconds=60 + 4 * seconds)
     return code not in (0, 5)  # 5: it has no test
 
 
@@ -192,6 +228,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=40, help="of tests for one mutant, the quickest first")
     asked = parser.parse_args()
+    sys.dont_write_bytecode = True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         copied(folder)
