@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 import typer
 from rich.markup import escape
 
-from latentebm.checks import check_choice, check_int, check_number, fail
+from latentebm.checks import check_choice, check_device_name, check_int, check_number, fail
 from latentebm.cli.console import bars, console, errors_exit
 from latentebm.settings.fields import SAMPLERS
 
@@ -57,6 +57,7 @@ def sample(
     written whole, and are drawn from streams of their own: after an interruption the same command goes on.
     """
     _check(n, form, shard_size, strength, sampler, seed)
+    check_device_name(device)
     form = _form(out, form, n)
     out = Path("samples" if form else "samples.npz") if out is None else out
     if form is None and out.exists() and not overwrite:

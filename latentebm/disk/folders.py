@@ -20,7 +20,10 @@ from latentebm.files import write_json
 
 __all__ = ["Workplace", "check_out", "recover", "run_folder", "unfinished", "whole_files", "written"]
 
-FILES = ("metrics.json", "samples.npz", "log.jsonl", "report.html", "vae.safetensors", "energy.safetensors")
+FILES = (
+    *("metrics.json", "samples.npz", "log.jsonl", "report.html"),
+    *("vae.safetensors", "energy.safetensors", "judge.safetensors"),
+)
 JOB = "job.json"
 EVENTS = "tensorboard"
 

@@ -101,7 +101,7 @@ def plan(
         kept, new = processes.from_main(processes.on_main(begin))  # type: ignore[misc]
         model, problem, rng = pose_again(run, device=device)
         references = {(n, s): _reference(problem, n, s) for n in wanted for s in range(seeds)}
-        opened = processes.together(lambda: judged_run(model, problem, rng, track=track))
+        opened = processes.together(lambda: judged_run(run, model, problem, rng, track=track))
         table = _rows(opened, references, samples, pool, _Kept(kept, every), track)
         before = opened.judge(opened.model.sample_prior(samples).x).as_dict()
         typed = {"sizes": ",".join(map(str, wanted)), "seeds": seeds, "samples": samples, "pool": pool, "out": out}
