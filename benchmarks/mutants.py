@@ -22,10 +22,11 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 from pathlib import Path
-from xml.etree import ElementTree
 
 import coverage
 import libcst as cst
@@ -44,7 +45,7 @@ NEED_A_GPU = {"gpu_chains.py", "triton_chains.py", "captured.py"}
 # Whole runs, pages and notebooks: a fault that only they would notice counts as a survivor.
 TOO_LONG = {"workflow", "mnist", "notebooks", "processes", "settings", "startup", "layering", "types", "tables", "logs"}
 TOO_LONG |= {"any_generator", "attribute_tilt", "bake", "data_tilt", "imputation", "toy", "precision", "ebm"}
-LONGEST = 4  # seconds of a test
+LONGEST = 2  # seconds of a test
 REPORT, EQUIVALENT = (ROOT / "benchmarks" / f"{name}.json" for name in ("mutants", "equivalent_mutants"))
 REACHED = ROOT / "build" / "tests_by_line.json"
 # Of mutmut's operators, not those that write None or XX in a value's place.
@@ -128,17 +129,13 @@ def tests_by_line(folder: Path) -> dict[str, dict]:
 
 def _reached(folder: Path, file: str) -> dict[str, dict]:
     """Seconds and lines by module of each test of a file that passes in time."""
-    run_tests(folder, f"tests/{file}", "--junitxml=times.xml", lines=True)
-    found: dict[str, dict] = {}
-    for case in ElementTree.parse(folder / "times.xml").iter("testcase"):
-        if not list(case):  # neither failed nor skipped
-            test = found.setdefault(case.get("name", "").split("[")[0], {"seconds": 0.0, "lines": {}})
-            test["seconds"] += float(case.get("time", 0))
+    run_tests(folder, f"tests/{file}", lines=True)
+    found = {k: {"seconds": v, "lines": {}} for k, v in json.loads((folder / "passed.json").read_text()).items()}
     measured = CoverageData(str(folder / "lines.db"))
     measured.read()
     for path in measured.measured_files():
         for line, contexts in measured.contexts_by_lineno(path).items():
-            for name in {c.split(".")[-1] for c in contexts} & set(found):
+            for name in {f"tests/{file}::{c.split('.')[-1]}" for c in contexts} & set(found):
                 found[name]["lines"].setdefault(str(Path(path).relative_to(folder)), []).append(line)
     (folder / "lines.db").unlink(missing_ok=True)
     return found
@@ -168,39 +165,51 @@ def _tests(folder: Path, tests: tuple[str, ...], lines: bool) -> None:
     settings = folder / "coverage.ini"
     settings.write_text("[run]\ndynamic_context = test_function\n")
     only = [str(folder / p) for p in modules()]
+    watch = Watch()
     with coverage.Coverage(data_file=folder / "lines.db", config_file=str(settings), include=only).collect():
-        code = pytest.main([*quiet, *tests], plugins=[InTime()])
+        code = pytest.main([*quiet, *tests], plugins=[watch])
+    passed = {k: v for k, v in watch.seconds.items() if "::test_" in k and k not in watch.failed}
+    (folder / "passed.json").write_text(json.dumps(passed))
     os._exit(code)
 
 
-class InTime:
-    """Cuts tests that take long: they are not asked about each mutant."""
+class Watch:
+    """Seconds of each test, its parameters' together, and those that failed; one that takes long is cut."""
+
+    def __init__(self) -> None:
+        self.seconds, self.failed = defaultdict(float), set()
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_call(self) -> Iterator[None]:
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
         signal.signal(signal.SIGVTALRM, self.cut)
         signal.setitimer(signal.ITIMER_VIRTUAL, LONGEST)
+        start = time.process_time()
         try:
             return (yield)
         finally:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            self.seconds[item.nodeid.split("[")[0]] += time.process_time() - start
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if not report.passed:
+            self.failed.add(report.nodeid.split("[")[0])
 
     def cut(self, *_: object) -> None:
         raise TimeoutError(f"longer than {LONGEST} s")
 
 
-def noticed(folder: Path, path: Path, lines: set[int], reached: dict[str, dict], seconds: float) -> bool:
+def outcome(folder: Path, path: Path, lines: set[int], reached: dict[str, dict], seconds: float) -> str:
     """Whether a test fails on the mutant that lies in the folder, or takes far longer than it should."""
     tests = sorted(
-        (test["seconds"], f"tests/{file}::{name}")
-        for file, kept in reached.items()
+        (test["seconds"], name)
+        for kept in reached.values()
         for name, test in kept["tests"].items()
         if lines & set(test["lines"].get(str(path), ()))
     )
     totals = list(accumulate(second for second, _ in tests))
     quick = [name for (_, name), total in zip(tests, totals, strict=True) if total <= seconds]
-    code = run_tests(folder, str(path), *quick, seconds=60 + 4 * seconds)
-    return code not in (0, 5)  # 5: it has no test
+    code = run_tests(folder, str(path), *quick, seconds=60 + 6 * seconds)
+    return "endless" if code is None else "survived" if code in (0, 5) else "noticed"  # 5: it has no test
 
 
 def write_json(path: Path, content: object) -> None:
@@ -215,9 +224,10 @@ def copied(folder: Path) -> None:
     """What the tests need, in a folder of its own."""
     for name in ("latentebm", "tests", "conftest.py", "pyproject.toml"):
         old, new = ROOT / name, folder / name
-        shutil.copytree(old, new, ignore=shutil.ignore_patterns("__pycache__")) if old.is_dir() else shutil.copy(
-            old, new
-        )
+        if old.is_dir():
+            shutil.copytree(old, new, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(old, new)
     (folder / "data").symlink_to(ROOT / "data")
 
 
@@ -226,7 +236,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=40, help="of tests for one mutant, the quickest first")
+    parser.add_argument("--seconds", type=float, default=20, help="of tests for one mutant, the quickest first")
     asked = parser.parse_args()
     sys.dont_write_bytecode = True
     with tempfile.TemporaryDirectory() as name:
@@ -234,14 +244,16 @@ def main() -> None:
         copied(folder)
         reached = tests_by_line(folder)
         possible = [mutant for path in modules() for mutant in mutants(path)]
-        found: dict[str, list[str]] = {"noticed": [], "survived": []}
-        for path, lines, write in random.Random(asked.seed).sample(possible, min(asked.count, len(possible))):
+        found: dict[str, list[str]] = {"noticed": [], "endless": [], "survived": []}
+        drawn = random.Random(asked.seed).sample(possible, min(asked.count, len(possible)))
+        if run_tests(folder, *{str(path) for path, *_ in drawn}):
+            parser.exit(1, "the modules' doctests fail as they are: mend them first\n")
+        for path, lines, write in drawn:
             code = write()
             (folder / path).write_text(code, encoding="utf-8")
-            outcome = "noticed" if noticed(folder, path, lines, reached, asked.seconds) else "survived"
+            found[what := outcome(folder, path, lines, reached, asked.seconds)].append(difference(path, code))
             shutil.copy(ROOT / path, folder / path)
-            found[outcome].append(difference(path, code))
-            print(outcome, found[outcome][-1], flush=True)
+            print(what, found[what][-1], flush=True)
     keep(asked.seed, len(possible), found)
 
 
@@ -251,10 +263,10 @@ def keep(seed: int, possible: int, found: dict[str, list[str]]) -> None:
     equivalent = {name: reasons[name] for name in found["survived"] if name in reasons}
     survived = [name for name in found["survived"] if name not in reasons]
     report = json.loads(REPORT.read_text(encoding="utf-8")) if REPORT.exists() else {}
-    kept = {"possible": possible, "noticed": found["noticed"], "survived": survived, "equivalent": equivalent}
+    kept = {"possible": possible, **found, "survived": survived, "equivalent": equivalent}
     write_json(REPORT, report | {str(seed): kept})
-    real = len(found["noticed"]) + len(survived)
-    print(f"{len(found['noticed'])} of {real} noticed, {len(equivalent)} equivalent")
+    ended = len(found["noticed"]) + len(found["endless"])
+    print(f"{ended} of {ended + len(survived)} noticed, {len(equivalent)} equivalent")
 
 
 if __name__ == "__main__":
