@@ -26,17 +26,28 @@ from latentebm.sampling import (
     SNIS,
     ULA,
     Auto,
+    ConditionalSampler,
     ImproperSGLD,
+    Labelled,
     Langevin,
     ParallelTempering,
+    RandomWalk,
     Rejection,
+    ReplayBuffer,
     TemperedSMC,
     WeightSums,
+    bfmi,
+    bracket_log_z,
+    energy_differential,
+    energy_penalty,
+    max_rhat,
+    rhat,
     run_chains,
+    tune_step,
 )
 from latentebm.sampling.importance.two_stage import TwoStage
-from latentebm.sampling.mcmc.moves import move_block
-from latentebm.tilting.reweight import cluster_weights
+from latentebm.sampling.mcmc.moves import clip_gradient, move_block
+from latentebm.tilting.reweight import cluster_weights, principal_scores
 from latentebm.training.keep import Guard
 from tests.sampling_targets import GaussianTilt, gen
 from tests.test_properties import quick
@@ -188,3 +199,124 @@ def test_limits_and_retries_are_checked():
         with pytest.raises(ValueError, match=f"{next(iter(settings))}: expected"):
             Guard(nn.Linear(1, 1), **settings)
     assert Guard(nn.Linear(1, 1), retries=0, every=1).retries == 0
+
+
+def test_sums_of_parts_merge_to_the_sums_of_the_whole():
+    w = 2 * torch.randn(500, generator=gen()).double()
+    whole, parts = WeightSums(500), [WeightSums(500) for _ in range(3)]
+    whole.add(w)
+    for sums, part in zip(parts, w.split([200, 1, 299]), strict=True):
+        sums.add(part)
+    merged = parts[0].merge(parts[1]).merge(parts[2])
+    for name, value in whole.report().items():
+        assert merged.report()[name] == pytest.approx(value, rel=1e-9)
+    assert whole.log_z_se == pytest.approx(math.sqrt((1 / whole.ess - 1) / 500))
+
+
+def test_two_rungs_bracket_log_z_by_plain_importance_sampling():
+    """Without a temperature between, the ends are mean weights of the draws, less and plus three standard errors."""
+    tilt, draws = GaussianTilt(), GaussianTilt.mean + 0.7 * torch.randn(300, 2, generator=gen(1))
+    found = bracket_log_z(tilt, chains=400, ladder=[0, 1], draws=draws, generator=gen(2))
+    forward, backward = WeightSums(400), WeightSums(300)
+    forward.add(-tilt.energy(tilt.sample_base(400, generator=gen(2))))
+    backward.add(tilt.energy(draws))
+    assert found.forward == pytest.approx(forward.log_z, abs=1e-6)
+    assert found.backward == pytest.approx(-backward.log_z, abs=1e-6)
+    assert found.lower == pytest.approx(forward.log_z - 3 * forward.log_z_se, abs=1e-6)
+    assert found.upper == pytest.approx(-backward.log_z + 3 * backward.log_z_se, abs=1e-6)
+
+
+def test_a_guard_has_seen_no_gap_at_first_and_allows_its_bound():
+    guard = Guard(nn.Linear(1, 1), max_gap=0.5)
+    assert guard.trouble(torch.tensor(0.0)) == ""
+    for gap, trouble in ((0.5, ""), (-0.5, ""), (0.51, "an energy gap of 0.51 nats, beyond ±0.5")):
+        guard.observe(torch.tensor(gap))
+        assert guard.trouble(torch.tensor(0.0)) == trouble
+    assert guard.trouble(torch.tensor(-math.inf)) == "a loss of -inf"
+    guard.observe(torch.tensor(math.nan))
+    assert "gap of nan" in guard.trouble(torch.tensor(0.0))
+
+
+def test_principal_scores_hang_on_their_generator_alone():
+    """Of many images and few components scikit-learn looks for them at random."""
+    x = torch.randn(520, 600, generator=gen())
+    first, again = (principal_scores(x, x[:1], components=3, generator=gen(5))[0] for _ in range(2))
+    assert torch.equal(first, again)
+
+
+def test_swaps_are_tested_by_both_energies():
+    swap = ParallelTempering().log_swap((0.25, 1.0), (torch.tensor([1.0, 5.0]), torch.tensor([3.0, 1.0])))
+    assert swap.tolist() == [1.5, -3.0]
+
+
+def test_steps_are_tuned_as_the_paper_says():
+    """On a flat potential every move is accepted, and the logarithm of the step rises by (t + 1)^−.6 (1 − α*)."""
+    for n in (1, 4, 5):
+        kernel, state = tune_step(
+            lambda x: 0 * x.sum(1), torch.zeros(3, 1), RandomWalk(0.5), n, generator=gen(), target=0.3
+        )
+        steps = np.log(0.5) + 0.7 * np.cumsum(np.arange(1.0, n + 1) ** -0.6)
+        assert kernel.step == pytest.approx(math.exp(steps[n // 2 :].mean()))
+        assert state.step == n
+
+
+def test_penalty_and_contrast_of_a_classifier():
+    chains = ConditionalSampler(lambda x: x, lambda n, g: torch.randn(n, 2, generator=g), classes=2)
+    data = Labelled(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([0, 1]))  # energies −1, −4
+    model = Labelled(torch.tensor([[5.0, 6.0]]), torch.tensor([1]))  # −6
+    assert energy_penalty(chains, data, model).item() == pytest.approx((1 + 16) / 2 + 36)
+    assert energy_differential(chains, data, model).item() == pytest.approx(-2.5 + 6)
+
+
+def test_a_weak_tilt_takes_one_temperature_whose_error_is_that_of_its_weights():
+    tilt = GaussianTilt()
+    d = TemperedSMC(particles=500, ess=0.3, n_steps=3).draw(tilt, 500, generator=gen()).diagnostics
+    assert d["temperatures"] == [0.0, 1.0]
+    expected = math.sqrt((1 / tilt.rho - 1) / 2_000)  # the first places of all moves are fresh base draws
+    assert d["log_z_se"] == pytest.approx(expected, rel=0.3)
+    assert abs(d["log_z"] - tilt.log_z) < 4.9 * expected
+    assert d["stage_ess"][0] == pytest.approx(1 / (1 + (1 / tilt.rho - 1) / 4), abs=0.05)
+    assert d["evaluations"] == 500 * 4 + 500 + 500 * 3
+
+
+def test_paths_of_one_coordinate_need_no_axis_for_it():
+    trace = torch.randn(200, 4, generator=gen())
+    assert rhat(trace).item() == pytest.approx(rhat(trace[..., None]).item())
+    assert max_rhat(trace[:4]) == pytest.approx(float(rhat(trace[:4])))
+    assert math.isnan(max_rhat(trace[:3]))
+    assert math.isnan(max_rhat(trace[:, :1]))
+    assert not math.isnan(max_rhat(trace[:, :2]))
+
+
+def test_energies_fraction_of_missing_information_by_hand():
+    h = torch.tensor([[0.0, 1.0], [2.0, 1.5], [1.0, 4.0]])
+    assert bfmi(h).tolist() == pytest.approx(
+        [(4 + 1) / 2, (0.25 + 6.25) / float((h[:, 1] - h[:, 1].mean()).square().sum())]
+    )
+
+
+def test_clipped_gradients_keep_their_direction():
+    grad = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.6, 0.8]])
+    clipped, met = clip_gradient(grad, 1.0)
+    torch.testing.assert_close(clipped, torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.6, 0.8]]))
+    assert int(met) == 1
+
+
+def test_a_buffer_gives_distinct_chains_of_the_labels_asked_for():
+    y = torch.arange(30) % 3
+    buffer = ReplayBuffer(torch.arange(30.0)[:, None], y)
+    asked = torch.tensor([2, 0, 0, 2, 1, 2])
+    rows = buffer.pick(6, generator=gen(), y=asked)
+    assert torch.equal(y[rows], asked)
+    assert len(set(rows.tolist())) == 6
+    assert sorted(buffer.pick(30, generator=gen()).tolist()) == list(range(30))
+    assert sorted(buffer.pick(10, generator=gen(), y=torch.ones(10).long()).tolist()) == list(range(1, 30, 3))
+    for n, labels, words in ((31, None, "at most the buffer's 30"), (11, torch.ones(11).long(), "at most 10 chains")):
+        with pytest.raises(ValueError, match=words):
+            buffer.pick(n, generator=gen(), y=labels)
+    for restart in (0.0, 1.0):
+        moved = buffer.step(
+            30, lambda held: held, base=lambda k, g: torch.full((k, 1), -1.0), restart=restart, generator=gen()
+        )
+        assert moved.restarted == 30 * restart
+        assert bool((buffer.x == -1).all()) == bool(restart)
