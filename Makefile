@@ -9,7 +9,7 @@ debias: .venv/installed
 
 # Two workers of one thread each: two threads a worker would wait for each other more than they work.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-test
 	$(BIN)/ruff format --check .
