@@ -36,7 +36,7 @@ from latentebm.evaluation.judges import Classifier, fit_classifier
 from latentebm.evaluation.panel import Panel, fit_panel, large_judge, linear_judge
 from latentebm.evaluation.panel_shares import panel_shares
 from latentebm.models.saving import load_weights, save_weights
-from latentebm.rng import seeded, stream
+from latentebm.rng import stream
 from latentebm.sampling import Draws
 from latentebm.settings.fields import Settings
 from latentebm.training.fit_vae import bf16_pays
@@ -202,10 +202,9 @@ def judges(data: str, root: str | None, device: str, folder: Path) -> Panel:
 
 def train_judges(train: Images, device: str, rng: torch.Generator, paths: dict[str, Path]) -> None:
     model = Debiaser(latent_dim=10, seed=0, epochs=4, device=device).fit_vae(train.images)
-    with seeded(rng):
-        fast = bf16_pays(torch.device(device))
-        small = fit_classifier(train, epochs=4, generator=rng, device=device, autocast=fast)
-        panel = fit_panel(small, train, lambda x: reconstructed(model, x, device), seen=60_000, generator=rng)
+    fast = bf16_pays(torch.device(device))
+    small = fit_classifier(train, epochs=4, generator=rng, device=device, autocast=fast)
+    panel = fit_panel(small, train, lambda x: reconstructed(model, x, device), seen=60_000, generator=rng)
     test = {**panel.strangers, "insider": panel.insider}
     for kind, path in paths.items():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_choice",
     "check_device",
+    "check_device_name",
     "check_event",
     "check_finite",
     "check_int",
@@ -108,6 +109,21 @@ def check_device(name: str, value: Any) -> device:
         kinds = f"one of {count} {found.type} devices" if count else "a device of this machine"
         raise fail(name, kinds, found, f'pass for example {name}="{found.type}:{count - 1}"' if count else fix)
     return found
+
+
+def check_device_name(value: str) -> str:
+    """Return a device's name as the command line takes it, before torch is imported.
+
+    Example:
+        >>> check_device_name("cuda:1")
+        'cuda:1'
+        >>> check_device_name("gpu")
+        Traceback (most recent call last):
+        ValueError: device: expected auto, cpu, cuda, cuda:1, mps or xpu, got 'gpu'; pass for example device="cpu"
+    """
+    if not re.fullmatch(r"auto|(cpu|cuda|hpu|mps|mtia|xpu)(:\d+)?", value):
+        raise fail("device", "auto, cpu, cuda, cuda:1, mps or xpu", repr(value), 'pass for example device="cpu"')
+    return value
 
 
 def check_rng(generator: Any) -> Generator:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from shutil import copytree
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from latentebm.cli.app import app
+from latentebm.disk.manifest import write_config
 from latentebm.studies.plan import plan
 from latentebm.studies.reopen import reopen
 from latentebm.studies.strength_curve import plot_strength, strength_curve
@@ -89,11 +92,18 @@ def test_a_model_saved_alone_cannot_be_planned(opened, tmp_path):
     assert "a folder written by latentebm debias" in result.output
 
 
-def test_reopening_finds_the_same_judge(run, opened):
+def test_reopening_finds_the_same_judge(run, opened, tmp_path):
     metrics = json.loads((run / "metrics.json").read_text())
     with np.load(run / "samples.npz") as samples:
         judged = opened.judge(opened.model.sample(len(samples["images"])).x)
     assert judged.shares == metrics["tilted"]["shares"]
+    older = copytree(run, tmp_path / "older")  # a run of a version that kept no judge
+    (older / "judge.safetensors").unlink()
+    config = json.loads((older / "config.json").read_text())
+    del config["manifest"]["judge.safetensors"]
+    write_config(older / "config.json", config)
+    again = reopen(older).classifier.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in opened.classifier.state_dict().items())
 
 
 def test_strength_trades_ess_for_balance(opened):

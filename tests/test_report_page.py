@@ -11,9 +11,11 @@ import shutil
 
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from latentebm.cli.console import print_table
+from latentebm.evaluation.cluster_shares import cluster_balance
 from latentebm.missing.imputation_report import write_imputation_report
 from latentebm.report import render_report
 from latentebm.report.compare_page import comparison_table, write_comparison
@@ -227,6 +229,23 @@ def test_an_unlabelled_run_that_lacks_a_cluster_has_no_right_balance():
     fair = {**metrics()["clusters"], "balanced": True, "lacking": []}
     assert balance(metrics(clusters=fair))[0] == "good"
     assert balance(metrics(clusters=None))[0] == "note"
+    assert balance(metrics(clusters=fair | {"balanced": None}))[0] == "note"
+
+
+def test_draws_without_the_noise_of_raw_images_are_compared_over_gaps_alone():
+    g = torch.Generator().manual_seed(0)
+
+    def images(dark, light, noise):
+        level = torch.cat([torch.full((dark,), 0.3), torch.full((light,), 0.7)])
+        return level[:, None, None, None] + noise * (torch.rand(dark + light, 1, 8, 8, generator=g) - 0.5)
+
+    reference = images(100, 100, 0.5)
+    tv = [cluster_balance(reference, images(*n, 0.02), generator=g).tv for n in ((500, 500), (850, 150))]
+    assert tv == pytest.approx([0, 0.35])
+    # Noise that the draws have as well still parts clusters: nothing is merged.
+    assert len(cluster_balance(reference, images(500, 500, 0.5), generator=g).reference) == 10
+    one = cluster_balance(images(0, 200, 0.5), images(0, 500, 0.02), generator=g)
+    assert (one.balanced, one.reference, one.draws) == (None, [1.0], [1.0])
 
 
 def test_low_recall_and_copies_do_not_pass_without_a_word():

@@ -7,11 +7,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 
 from latentebm.debiaser import Debiaser
 from latentebm.files import sha256, write_atomic
 from latentebm.report.run_tables import metric_tables
-from latentebm.report.words import reliability
+from latentebm.report.words import balance, finding, headline, reliability
 from latentebm.sampling import HMC, NUTS
 from latentebm.sampling.named import SAMPLERS
 from latentebm.settings.fields import Settings
@@ -19,6 +20,7 @@ from latentebm.settings.values import LongTail, biased_shares, parse_classes, pa
 from latentebm.workflow.judge import UnmadeError, check_made, mixed
 from latentebm.workflow.problem import pose
 from latentebm.workflow.run import debias, resume
+from latentebm.workflow.run_figures import shares_figure
 
 from .conftest import FAST, bars
 
@@ -45,7 +47,7 @@ def test_run_folder_is_complete(run):
     names = {p.name for p in run.iterdir()}
     assert names == {
         *("config.json", "metrics.json", "vae.safetensors", "energy.safetensors", "samples.npz"),
-        *("figures", "report.html", "log.jsonl"),
+        *("figures", "report.html", "log.jsonl", "judge.safetensors"),
     }
     assert {p.stem for p in (run / "figures").iterdir()} == FIGURES
     with np.load(run / "samples.npz", allow_pickle=False) as samples:
@@ -55,12 +57,32 @@ def test_run_folder_is_complete(run):
         assert samples["latent"].shape == (1000, 2)
         assert samples["log_weight"].shape == (1000,)
     manifest = json.loads((run / "config.json").read_text())["manifest"]
-    files = ("vae.safetensors", "energy.safetensors", "samples.npz", "metrics.json", "log.jsonl")
+    files = ("vae.safetensors", "energy.safetensors", "samples.npz", "metrics.json", "log.jsonl", "judge.safetensors")
     assert manifest == {name: sha256(run / name) for name in files}
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["stage"] for line in lines if "stage" in line][:4] == ["data", "vae", "classifier", "tilt"]
     steps = [line["step"] for line in lines if "energy/loss" in line]
     assert steps == sorted(set(steps)) != []
+
+
+def test_the_page_has_one_reading_of_the_shares(run):
+    """Headline, first sentence, verdict, table and figure agree, though one judge reads other shares than the mean."""
+    metrics = metrics_of(run)
+    shares = [metrics["panel"][side]["shares"] for side in ("untilted", "tilted")]
+    assert shares[1] != metrics["tilted"]["shares"]
+    pairs = [tuple(f"{100 * share:.1f}" for share in pair) for pair in zip(*shares, strict=True)]
+    moved = max(pairs, key=lambda pair: abs(float(pair[1]) - float(pair[0])))
+    assert f"{moved[0]} → {moved[1]} %" in headline(metrics)
+    tvs = [f"{metrics['panel'][side]['tv']:.3f}" for side in ("untilted", "tilted")]
+    assert f"from {tvs[0]} to {tvs[1]}" in finding(metrics)
+    assert balance(metrics)[1].startswith(f"Class shares are {tvs[1]} ")
+    rows = metric_tables(metrics, intervals=False)[0].rows
+    assert [(row[4], row[5]) for row in rows[:3]] == [(f"{before} %", f"{after} %") for before, after in pairs]
+    html = (run / "report.html").read_text(encoding="utf-8")
+    assert all(f"{before} to {after} %" in html for before, after in pairs)
+    figure = shares_figure(metrics)
+    assert [bar.get_height() / 100 for bar in figure.axes[0].patches] == pytest.approx([*shares[0], *shares[1]])
+    assert f"falls from {tvs[0]} to {tvs[1]}" in " ".join(text.get_text() for text in figure.findobj(Text))
 
 
 def test_metrics_hold_what_they_promise(run):
@@ -84,9 +106,10 @@ def test_metrics_hold_what_they_promise(run):
 
 def test_the_table_of_shares_has_intervals_where_they_are_known(run):
     metrics = metrics_of(run)
-    low, high = (100 * end for end in metrics["tilted"]["shares_interval"][0])
+    low, high = (100 * end for end in metrics["panel"]["tilted"]["shares_interval"][0])
     assert f"({low:.1f}–{high:.1f})" in metric_tables(metrics)[0].rows[0][5]
     assert "(" not in str(metric_tables(metrics, intervals=False)[0].rows)
+    del metrics["panel"]
     for side in ("untilted", "tilted"):  # as runs of earlier versions are
         metrics[side] = {k: v for k, v in metrics[side].items() if not k.endswith("_interval")}
     assert "(" not in str(metric_tables(metrics)[0].rows)
@@ -105,8 +128,11 @@ def test_the_same_seed_gives_the_same_metrics(run, fast_settings, tmp_path):
     first.pop("seconds"), second.pop("seconds")
     assert first == second
     assert sha256(run / "samples.npz") == sha256(again / "samples.npz")
-    other = metrics_of(debias(Settings(**fast_settings, seed=1, out=str(tmp_path / "other"))).folder)
-    assert other["tilted"]["shares"] != first["tilted"]["shares"]
+    data, short = bars(300, 0), {"width": 16, "epochs": 1, "folds": 2, "tilt_steps": 20, "pool": 1000}
+    fits = [Debiaser(**short, seed=seed).fit(data.images, data.images[:20]) for seed in (0, 0, 1)]
+    codes = [fit.sample(5).latent for fit in fits]
+    assert torch.equal(codes[0], codes[1])
+    assert not torch.equal(codes[0], codes[2])
 
 
 def test_a_loaded_run_draws_what_the_run_drew(run):
@@ -173,8 +199,8 @@ def test_runs_of_long_chains_report_their_agreement(fast_settings, tmp_path):
     assert not (folder / "figures" / "paths.png").exists()
 
 
-def test_langevin_runs_report_weights_and_paths(fast_settings, tmp_path):
-    settings = Settings(**{**fast_settings, "sampler": "langevin", "samples": 300}, out=str(tmp_path / "run"))
+def test_langevin_runs_report_weights_and_paths(quick_settings, tmp_path):
+    settings = Settings(**{**quick_settings, "sampler": "langevin", "samples": 300}, out=str(tmp_path / "run"))
     folder = debias(settings).folder
     tilted = metrics_of(folder)["tilted"]
     assert {"acceptance", "ess", "pareto_k", "log_z", "log_z_se"} <= set(tilted)

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from rich.markup import escape
 
-from latentebm.checks import fail
+from latentebm.checks import check_device_name, fail
 from latentebm.cli.console import bars, console, errors, errors_exit, print_table
 from latentebm.cli.options import given, with_options
 from latentebm.disk.folders import unfinished
@@ -77,6 +77,7 @@ def register(app: typer.Typer, declaring: type[Settings] = Settings) -> None:
             # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
             if resume is None:
                 settings = declaring(**{**values, **typed})
+                check_device_name(settings.device)
                 from latentebm.workflow import run
 
                 with _naming(Path(settings.out)), bars() as track:

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from latentebm.checks import check_int, fail
+from latentebm.checks import check_device_name, check_int, fail
 from latentebm.cli.console import bars, console, errors_exit
 
 __all__ = ["parse_sizes", "plan"]
@@ -37,6 +37,7 @@ def plan(
     minutes; fewer seeds and a smaller --pool or --samples are quicker and noisier.
     """
     wanted = parse_sizes(sizes)
+    check_device_name(device)
     # Heavy modules are imported inside the command: --help and a mistyped option answer at once.
     from latentebm.studies import plan as study
 

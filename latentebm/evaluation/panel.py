@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from latentebm.checks import fail
 from latentebm.data.images import Images
 from latentebm.evaluation.fixed_features import fixed_features
-from latentebm.evaluation.judges import Classifier, fit_classifier
+from latentebm.evaluation.judges import Classifier, train_classifier
 from latentebm.progress import Track, silent
-from latentebm.rng import permutation
+from latentebm.rng import permutation, seeded
 from latentebm.training.fit_vae import bf16_pays
 
 __all__ = ["Panel", "fit_panel", "large_judge", "linear_judge"]
@@ -103,7 +103,7 @@ def fit_panel(
         data: labelled real images.
         reconstruct: the model's reconstructions of images (N, C, H, W) in [0, 1].
         seen: images that each judge sees in its training, all passes together.
-        generator: source of the batches; initial weights come from torch's default stream.
+        generator: source of the first weights and of the batches.
         track: shows progress.
 
     Raises:
@@ -114,12 +114,17 @@ def fit_panel(
         >>> images[20:, :, :, 4:] = 255
         >>> images[:20, :, 4:] = 255
         >>> data, rng = Images(images, torch.arange(40) // 20, ("below", "right")), torch.Generator().manual_seed(0)
-        >>> panel = fit_panel(fit_classifier(data, epochs=20, generator=rng), data, lambda x: x, generator=rng)
+        >>> with seeded(rng):
+        ...     small = train_classifier(Classifier((1, 8, 8), 2), data, epochs=20, generator=rng)
+        >>> panel = fit_panel(small, data, lambda x: x, generator=rng)
         >>> list(panel.strangers), panel.read(data.float01())[0].shape
         (['small convnet', 'large convnet', 'linear model'], torch.Size([3, 40]))
     """
     if data.labels is None:
         raise fail("data", "labelled images", "no labels", "pass Images(images, labels, class_names)")
+    with seeded(generator):
+        makes = (large_judge, linear_judge, Classifier)
+        large, linear, insider = [make(tuple(data.images.shape[1:]), len(data.class_names)) for make in makes]
     device = next(small.parameters()).device
     known: dict[str, Any] = {"generator": generator, "track": track, "device": device}
     fast = {**known, "autocast": bf16_pays(device)}
@@ -127,11 +132,12 @@ def fit_panel(
     passes = max(1, min(PASSES, round(seen / len(part))))
     strangers = {
         "small convnet": small,
-        "large convnet": fit_classifier(part, build=large_judge, epochs=passes, **fast),
-        "linear model": fit_classifier(part, build=linear_judge, epochs=2 * passes, lr=1e-2, **known),
+        "large convnet": train_classifier(large, part, epochs=passes, **fast),
+        "linear model": train_classifier(linear, part, epochs=2 * passes, lr=1e-2, **known),
     }
     both = _with_reconstructions(part[torch.arange(min(len(part), max(1, seen // 2)))], reconstruct)
-    return Panel(strangers, fit_classifier(both, epochs=max(1, min(PASSES, round(seen / len(both)))), **fast))
+    passes = max(1, min(PASSES, round(seen / len(both))))
+    return Panel(strangers, train_classifier(insider, both, epochs=passes, **fast))
 
 
 def _with_reconstructions(data: Images, reconstruct: Callable[[Tensor], Tensor]) -> Images:

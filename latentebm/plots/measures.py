@@ -18,7 +18,7 @@ from latentebm.plots.style import AFTER, BEFORE, COLOURS, Place, many, new_figur
 
 __all__ = ["plot_class_counts", "plot_methods", "plot_share_intervals", "plot_shares", "plot_study", "plot_training"]
 
-SEEN = "class, as the classifier reads it"
+SEEN = "class, as classifiers read it"
 LABELLED = 16  # bars or pairs of bars whose numbers still find room
 
 

@@ -11,7 +11,7 @@ from latentebm.disk.manifest import as_written, load_config, load_metrics
 from latentebm.files import write_text
 from latentebm.report.page import Page, Picture, picture, render_page
 from latentebm.report.run_tables import Table
-from latentebm.report.words import balance, shown
+from latentebm.report.words import as_read, balance, shown
 
 __all__ = ["comparison_table", "write_comparison"]
 
@@ -43,7 +43,7 @@ def write_comparison(runs: Sequence[Path | str], out: Path | str) -> Path:
     for run, (metrics, _) in found.items():
         if "judged" not in metrics:
             raise fail("runs", "runs of latentebm debias", f"another kind in {run}", "leave it out")
-    with as_written(Path("metrics.json")):
+    with as_written(Path(" or ".join(f"{run}/metrics.json" for run in found))):
         return write_text(out, render_page(_page(found)))
 
 
@@ -57,7 +57,8 @@ def comparison_table(metrics: dict[str, dict[str, Any]]) -> Table:
     """
     rows = []
     for title, side, key in MEASURES:
-        values = [(each.get(side) or {}).get(key) for each in metrics.values()]
+        read = as_read if key == "tv" else dict
+        values = [(read(each).get(side) or {}).get(key) for each in metrics.values()]
         if any(value is not None for value in values):
             rows.append([title, *(shown(value) for value in values)])
     return Table("Side by side", "One column for each run.", ["measure", *metrics], rows)

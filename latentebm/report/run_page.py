@@ -13,12 +13,12 @@ from latentebm.files import write_text
 from latentebm.report.page import Page, Picture, picture, render_page
 from latentebm.report.panel_table import remarks
 from latentebm.report.run_tables import Table, table_makers
-from latentebm.report.words import balance, finding, headline, quality, reliability, shown, worries
+from latentebm.report.words import as_read, balance, finding, headline, quality, reliability, shown, worries
 
 __all__ = ["CAPTIONS", "render_report"]
 
 CAPTIONS = {
-    "shares": "Shares of classes among the draws, as the classifier reads them, beside the target.",
+    "shares": "Shares of classes among the draws, as the judges read them on average, beside the target.",
     "clusters": "The reference image nearest to each cluster's centre, with the cluster's share in the reference and "
     "among the draws.",
     "reference": "Images of the reference set.",
@@ -144,7 +144,7 @@ def _pictures(run: Path, metrics: dict[str, Any], first: str) -> list[Picture]:
 def _shares_in_words(metrics: dict[str, Any]) -> str:
     if not metrics["judged"]:
         return CAPTIONS["shares"]
-    sides = (metrics["untilted"]["shares"], metrics["tilted"]["shares"])
+    sides = (as_read(metrics)[side]["shares"] for side in ("untilted", "tilted"))
     rows = zip(metrics["data"]["class_names"], metrics["target"], *sides, strict=True)
     parts = [f"class {n} {shown(b, '.1f', 100)} to {shown(a, '.1f', 100)} %" for n, _, b, a in rows]
     return f"Class shares before and after the tilt: {'; '.join(parts)}."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from latentebm.report.panel_table import HEAD, panel_rows, panel_sentence
-from latentebm.report.words import shown
+from latentebm.report.words import as_read, shown
 
 __all__ = ["Table", "metric_tables", "table_makers"]
 
@@ -71,8 +71,8 @@ def _seconds(metrics: dict[str, Any]) -> Table:
 
 
 def _class_shares(metrics: dict[str, Any], intervals: bool) -> Table:
-    before, after, data = metrics["untilted"], metrics["tilted"], metrics["data"]
-    columns = (before, "shares"), (after, "shares"), (after, "shares_corrected")
+    (before, after), data = (as_read(metrics)[side] for side in ("untilted", "tilted")), metrics["data"]
+    columns = (before, "shares"), (after, "shares"), (metrics["tilted"], "shares_corrected")
     rows = [
         [name, f"{b:,}", "–" if r is None else f"{r:,}", f"{shown(wanted, '.1f', 100)} %", *shares]
         for name, b, r, wanted, *shares in zip(
@@ -84,15 +84,15 @@ def _class_shares(metrics: dict[str, Any], intervals: bool) -> Table:
             strict=True,
         )
     ]
-    corrected = after["shares_corrected"]
-    rest = (before["other"], after["other"], None if None in corrected else 1 - sum(corrected))
+    rest = [None if None in side[key] else max(0.0, 1 - sum(side[key])) for side, key in columns]
     rows.append(["none of these", "", "", "", *(f"{shown(share, '.1f', 100)} %" for share in rest)])
     accuracy = metrics["classifier"]["accuracy"]
     return Table(
         "Class shares",
-        f"{metrics['samples']:,} draws each, read by a classifier that is right on {shown(accuracy, '.2f', 100)} % of "
-        "the test images; the last column corrects for the confusions it makes there. In brackets: 95 % intervals.",
-        ["class", "biased set", "reference set", "target", "untilted", "tilted", "tilted, corrected"],
+        f"{metrics['samples']:,} draws each, the mean of what the judges read. The last column is one classifier's "
+        f"reading, right on {shown(accuracy, '.2f', 100)} % of the test images, corrected for the confusions it makes "
+        "there. In brackets: 95 % intervals.",
+        ["class", "biased set", "reference set", "target", "untilted", "tilted", "one judge, corrected"],
         rows,
     )
 
@@ -101,8 +101,9 @@ def _balance_and_quality(metrics: dict[str, Any]) -> Table:
     before, after = metrics["untilted"], metrics["tilted"]
     return Table(
         "Balance and quality",
-        "Lower is better for the distances (TV, KL and L2 to the target; KL counts half a draw more in each class) and "
-        "for classes without a draw; the others are best near one. In brackets: 95 % intervals.",
+        "As one classifier reads the draws. Lower is better for the distances (TV, KL and L2 to the target; KL counts "
+        "half a draw more in each class) and for classes without a draw; the others are best near one. In brackets: "
+        "95 % intervals.",
         ["measure", "untilted", "tilted"],
         [[title, *(_show(side, key) for side in (before, after))] for title, key in _QUALITY],
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from latentebm.sampling.importance.weights import LEAST_ESS
 
-__all__ = ["balance", "course", "finding", "headline", "quality", "reliability", "shown", "worries"]
+__all__ = ["as_read", "balance", "course", "finding", "headline", "quality", "reliability", "shown", "worries"]
 
 LOW = 0.1  # recall or coverage below which most kinds of real images are missed
 COPIES = 0.6  # share of draws nearer to a reference image than to as many unseen ones; one half is fair
@@ -26,6 +27,21 @@ def shown(value: float | None, form: str = ".3f", factor: float = 1.0) -> str:
     return "–" if value is None or not math.isfinite(value) else format(factor * value, form)
 
 
+def as_read(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The metrics that hold the shares of ``untilted`` and ``tilted`` draws: several judges' mean, or the one judge's.
+
+    Every sentence, table and figure that speaks of class shares takes them from here, so that they agree.
+
+    Example:
+        >>> as_read({"tilted": {"tv": 0.1}, "panel": {"tilted": {"tv": 0.2}}})["tilted"]["tv"]
+        0.2
+        >>> as_read({"tilted": {"tv": 0.1}})["tilted"]["tv"]  # runs of earlier versions had one judge
+        0.1
+    """
+    panel: Mapping[str, Any] | None = metrics.get("panel")
+    return panel or metrics
+
+
 def headline(metrics: dict[str, Any]) -> str:
     """The class that the tilt moved most, or the gain where no classifier could judge.
 
@@ -37,7 +53,7 @@ def headline(metrics: dict[str, Any]) -> str:
     """
     if not metrics["judged"]:
         return f"Held-out reference images gain {shown(metrics['tilted']['heldout_gain'])} nats each"
-    before, after, wanted = metrics["untilted"]["shares"], metrics["tilted"]["shares"], metrics["target"]
+    (before, after), wanted = (as_read(metrics)[side]["shares"] for side in ("untilted", "tilted")), metrics["target"]
     k = max(range(len(wanted)), key=lambda k: abs((after[k] or 0) - (before[k] or 0)))
     name, moved = metrics["data"]["class_names"][k], [shown(side[k], ".1f", 100) for side in (before, after)]
     return f"Class {name}: {moved[0]} → {moved[1]} %, target {shown(wanted[k], '.3g', 100)} %"
@@ -66,7 +82,7 @@ def finding(metrics: dict[str, Any]) -> str:
     if not metrics["judged"]:
         gain = metrics["tilted"]["heldout_gain"]
         return f"The tilt adds {shown(gain)} nats to the mean log-likelihood bound of a held-out reference image."
-    sides = metrics.get("panel") or metrics  # runs of earlier versions had one judge
+    sides = as_read(metrics)
     before, after = sides["untilted"]["tv"], sides["tilted"]["tv"]
     low, high = sides["tilted"]["tv_interval"] or (None, None)
     return (
@@ -138,7 +154,7 @@ def balance(metrics: dict[str, Any]) -> tuple[str, str]:
         ('bad', "Shares of 3 clusters ... differ by 0.290 (0.270–0.310) ... reference's share: cluster 3 (20 → 5 %).")
     """
     if metrics["judged"]:
-        side = (metrics.get("panel") or metrics)["tilted"]
+        side = as_read(metrics)["tilted"]
         tv, ends = side["tv"], side.get("tv_interval") or (None, None)
         if tv is None:
             return "note", "The draws could not be judged."
@@ -150,6 +166,8 @@ def balance(metrics: dict[str, Any]) -> tuple[str, str]:
     found = metrics.get("clusters")
     if not found:
         return "note", "Nothing says whether the balance is right: no labels, and too few images to compare clusters."
+    if found["balanced"] is None:
+        return "note", "The draws lack the noise of raw images, and no gap parts these into clusters to compare."
     low, high = found["interval"]
     sentence = (
         f"Shares of {len(found['reference'])} clusters of raw images differ by {shown(found['tv'])} ({shown(low)}–"
@@ -196,7 +214,7 @@ def _judged_worries(metrics: dict[str, Any]) -> list[str]:
             found.append(
                 f"Only {shown(value, '.2g', 100)} % {words} ({measure} {shown(value)}): the model misses most kinds."
             )
-    pairs = zip(names, metrics["target"], t["shares"], strict=True)
+    pairs = zip(names, metrics["target"], as_read(metrics)["tilted"]["shares"], strict=True)
     lost = [name for name, wanted, share in pairs if (share or 0) < wanted / 2]
     if lost:
         found.append(f"Less than half of the wanted share is reached in: {', '.join(lost)}.")

@@ -16,7 +16,7 @@ from latentebm.evaluation.metrics import Judgement, judge
 from latentebm.progress import Track, silent
 from latentebm.rng import stream
 from latentebm.settings.fields import Settings
-from latentebm.workflow.judge import fit_judge
+from latentebm.workflow.judge import JUDGE, fit_judge
 from latentebm.workflow.problem import Problem, pose
 
 __all__ = ["PANELS", "OpenRun", "judged_run", "pose_again", "reopen"]
@@ -31,7 +31,7 @@ class OpenRun:
 
     model: Debiaser  # with the biased images, as a fit leaves it
     problem: Problem  # the arrays, cut as they were
-    classifier: Classifier  # the judge, trained as it was
+    classifier: Classifier  # the judge it had
     seed: int
 
     def judge(self, images: Tensor) -> Judgement:
@@ -49,7 +49,7 @@ def reopen(run: Path | str, *, device: str = "auto", track: Track = silent) -> O
         Traceback (most recent call last):
         FileNotFoundError: run: expected config.json in nowhere, found none; pass a run folder
     """
-    return judged_run(*pose_again(run, device=device), track=track)
+    return judged_run(run, *pose_again(run, device=device), track=track)
 
 
 def pose_again(run: Path | str, *, device: str = "auto") -> tuple[Debiaser, Problem, torch.Generator]:
@@ -68,10 +68,14 @@ def pose_again(run: Path | str, *, device: str = "auto") -> tuple[Debiaser, Prob
     return model, problem, rng
 
 
-def judged_run(model: Debiaser, problem: Problem, generator: torch.Generator, *, track: Track = silent) -> OpenRun:
-    """An open run of what `pose_again` gave, its judge trained as it was."""
-    seed = generator.initial_seed()
-    classifier = fit_judge(problem, generator, next(model.vae_.parameters()).device, track)
+def judged_run(
+    run: Path | str, model: Debiaser, problem: Problem, generator: torch.Generator, *, track: Track = silent
+) -> OpenRun:
+    """An open run of what `pose_again` gave, with its judge; a run that kept none has it trained as it was."""
+    seed, device = generator.initial_seed(), next(model.vae_.parameters()).device
+    if JUDGE in load_config(run)["manifest"]:
+        return OpenRun(model, problem, Classifier.load(Path(run) / JUDGE).to(device), seed)
+    classifier = fit_judge(problem, generator, device, track)
     if classifier is None:
         raise fail("problem", "labels to judge class shares by", problem.unjudged, "pose it on labelled data")
     return OpenRun(model, problem, classifier, seed)

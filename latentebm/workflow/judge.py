@@ -16,11 +16,11 @@ from latentebm.evaluation.judges import Classifier, fit_classifier
 from latentebm.evaluation.metrics import Judgement, judge
 from latentebm.evaluation.shares import confusion_rates
 from latentebm.progress import Track, silent
-from latentebm.rng import seeded
 from latentebm.sampling import Draws
 from latentebm.workflow.problem import Problem
 
 __all__ = [
+    "JUDGE",
     "UnmadeError",
     "Verdict",
     "accuracy",
@@ -32,6 +32,7 @@ __all__ = [
     "run_metrics",
 ]
 
+JUDGE = "judge.safetensors"  # in the run folder
 AGREED = 1.05  # R̂ of long chains below which they have seen the same distribution
 POOL = 10_000  # untilted draws without a class that say the generator never produces it
 KNOWN = 0.5  # share of a class's real images that the classifier must know to say so
@@ -85,8 +86,7 @@ def fit_judge(
     if problem.judge_train is None or problem.unjudged:
         return None
     epochs = min(20, max(2, round(120_000 / len(problem.judge_train))))
-    with seeded(generator):
-        return fit_classifier(problem.judge_train, epochs=epochs, generator=generator, device=device, track=track)
+    return fit_classifier(problem.judge_train, epochs=epochs, generator=generator, device=device, track=track)
 
 
 def check_made(problem: Problem, classifier: Classifier | None, model: Debiaser) -> None:

@@ -15,7 +15,7 @@ from latentebm.evaluation.judges import Classifier
 from latentebm.evaluation.panel import Panel, fit_panel
 from latentebm.evaluation.panel_shares import panel_shares
 from latentebm.progress import Track, silent
-from latentebm.rng import permutation, seeded, stream
+from latentebm.rng import permutation, stream
 from latentebm.sampling.diagnostics import agreement
 from latentebm.workflow.data_notes import data_notes
 from latentebm.workflow.problem import Problem
@@ -63,8 +63,7 @@ def train_panel(
     if classifier is None or problem.judge_train is None:
         return None
     rng = stream(model.seed, 9)
-    with seeded(rng):
-        return fit_panel(classifier, problem.judge_train.part(rng), _reconstruction(model), generator=rng, track=track)
+    return fit_panel(classifier, problem.judge_train.part(rng), _reconstruction(model), generator=rng, track=track)
 
 
 def panel_metrics(

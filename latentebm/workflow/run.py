@@ -19,6 +19,7 @@ from latentebm import processes
 from latentebm._version import __version__
 from latentebm.checks import check_int, fail
 from latentebm.debiaser import Debiaser
+from latentebm.disk.checkpoint import checkpoints
 from latentebm.disk.folders import Workplace, check_out, run_folder, unfinished
 from latentebm.disk.manifest import add_files, as_written
 from latentebm.evaluation.judges import Classifier
@@ -30,10 +31,9 @@ from latentebm.rng import stream
 from latentebm.sampling import Draws
 from latentebm.settings.command import as_command
 from latentebm.settings.fields import Settings
-from latentebm.training.checkpoint import checkpoints
 from latentebm.training.logs import LogFile, log_file, logged
 from latentebm.workflow.draws_check import clusters_of, stein_row
-from latentebm.workflow.judge import check_made, fit_judge, judge_draws, run_metrics
+from latentebm.workflow.judge import JUDGE, check_made, fit_judge, judge_draws, run_metrics
 from latentebm.workflow.panel_metrics import add_panel
 from latentebm.workflow.problem import Problem, pose
 from latentebm.workflow.run_figures import run_figures
@@ -180,6 +180,8 @@ def _run(
 
     def rest(place: Path) -> dict[str, Any]:
         save_samples(place / "samples.npz", tilted)
+        if classifier is not None:
+            classifier.save(place / JUDGE)
         with clock.stage("judge"):
             verdict = judge_draws(problem, classifier, prior.x, tilted.x, rng, track)
             metrics = run_metrics(problem, model, tilted, verdict, rng)
@@ -188,13 +190,13 @@ def _run(
             alike = add_panel(metrics, problem, classifier, model, prior.x, tilted.x, track)
             save_samples(place / "samples.npz", tilted, judges_agree=alike)
         with clock.stage("figures"):
-            read = (verdict, rng, classifier, metrics["clusters"])
-            _write_figures(place, run_figures(problem, model, prior, tilted, *read), track)
+            _write_figures(place, run_figures(problem, model, prior, tilted, metrics, rng, classifier), track)
         metrics["seconds"] = {**clock.seconds, "total": sum(clock.seconds.values())}
         write_json(place / "metrics.json", metrics)
         cast(Workplace, workplace).put_log()
+        files = ["samples.npz", "metrics.json", "log.jsonl", *([] if classifier is None else [JUDGE])]
         asked = settings.saved()
-        add_files(place, ["samples.npz", "metrics.json", "log.jsonl"], settings=asked, command=as_command(asked))
+        add_files(place, files, settings=asked, command=as_command(asked))
         render_report(place)
         return metrics
 

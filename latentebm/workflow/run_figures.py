@@ -14,12 +14,11 @@ from latentebm.chunks import in_chunks
 from latentebm.debiaser import Debiaser
 from latentebm.evaluation.judges import Classifier
 from latentebm.plots.lettering import verbatim
-from latentebm.report.words import course
+from latentebm.report.words import as_read, course, shown
 from latentebm.sampling import Draws
-from latentebm.workflow.judge import Verdict
 from latentebm.workflow.problem import Problem
 
-__all__ = ["run_figures"]
+__all__ = ["run_figures", "shares_figure"]
 
 SHOWN = 64  # images per grid
 POINTS = 2000  # points per scatter plot
@@ -30,10 +29,9 @@ def run_figures(
     model: Debiaser,
     prior: Draws,
     tilted: Draws,
-    verdict: Verdict | None,
+    metrics: Mapping[str, Any],
     generator: torch.Generator,
     classifier: Classifier | None = None,
-    clusters: Mapping[str, Any] | None = None,
 ) -> dict[str, Figure]:
     """Every figure the run's data allow.
 
@@ -42,10 +40,9 @@ def run_figures(
         model: the fitted debiaser.
         prior: untilted draws.
         tilted: tilted draws.
-        verdict: what the evaluation classifier found, or None without one.
+        metrics: the numbers of ``metrics.json``.
         generator: source of the points shown.
         classifier: that sorts the tilted draws by class for a grid of each, or None.
-        clusters: shares of clusters of raw images, as in ``metrics.json``, or None.
     """
     device = next(model.vae_.parameters()).device
     codes = model.vae_.encode(problem.reference.float01().to(device), generator=generator)
@@ -68,18 +65,28 @@ def run_figures(
     # The few long chains of HMC and NUTS are kept from after their warm-up, no longer at the prior.
     if tilted.trace is not None and tilted.trace.shape[1] and "chains" not in tilted.diagnostics:
         figures["paths"] = plots.plot_paths(plane, tilted.trace[:25, :6], "The first 25 steps of six Langevin chains")
-    if verdict is not None:
-        before, after = verdict.before, verdict.after
-        title = f"Distance to the target {course(before.tv, after.tv)} from {before.tv:.3f} to {after.tv:.3f}"
-        figures["shares"] = plots.plot_shares(
-            before.shares, after.shares, problem.target, problem.class_names, title, intervals=after.shares_interval
-        )
-    if clusters is not None:
+    if metrics["judged"]:
+        figures["shares"] = shares_figure(metrics)
+    if (clusters := metrics["clusters"]) is not None:
         images, shares = problem.reference.float01()[clusters["nearest"]], (clusters["reference"], clusters["draws"])
         figures["clusters"] = plots.plot_clusters(images, *shares, "Clusters of raw images: reference → draws")
     if classifier is not None:
         figures |= _class_grids(problem, classifier, tilted.x)
     return figures
+
+
+def shares_figure(metrics: Mapping[str, Any]) -> Figure:
+    """Class shares of a judged run before and after the tilt, beside the target."""
+    before, after = (as_read(metrics)[side] for side in ("untilted", "tilted"))
+    moved = f"{course(before['tv'], after['tv'])} from {shown(before['tv'])} to {shown(after['tv'])}"
+    return plots.plot_shares(
+        before["shares"],
+        after["shares"],
+        metrics["target"],
+        metrics["data"]["class_names"],
+        f"Distance to the target {moved}",
+        intervals=after.get("shares_interval"),
+    )
 
 
 def _class_grids(problem: Problem, classifier: Classifier, x: Tensor) -> dict[str, Figure]:

@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +17,10 @@ from PIL import Image
 from latentebm import processes
 from latentebm.checks import check_choice, check_int, fail
 from latentebm.debiaser import Debiaser
+from latentebm.disk.checkpoint import checkpoints
+from latentebm.disk.folders import whole_files
 from latentebm.disk.manifest import as_written, read_json
+from latentebm.disk.outputs import check_place
 from latentebm.disk.statefile import digest
 from latentebm.files import finite, write_atomic, write_json
 from latentebm.progress import Track, silent
@@ -169,7 +173,8 @@ def check_stream(out: Path | str, form: str) -> Path:
         Traceback (most recent call last):
         ValueError: out: expected the name of a folder with format=png, got x.npz; pass for example out=samples
     """
-    path, suffix = Path(out).expanduser(), FORMATS[check_choice("format", form, FORMATS)].suffix
+    suffix = FORMATS[check_choice("format", form, FORMATS)].suffix
+    path = check_place(out, "file" if suffix else "folder")
     if path.suffix != suffix and (suffix or path.suffix in (".npz", ".npy", ".png")):
         expected = f"a name ending in {suffix}" if suffix else "the name of a folder"
         raise fail("out", f"{expected} with format={form}", str(path), f"pass for example out=samples{suffix}")
@@ -227,7 +232,23 @@ def stream_samples(
     form_of = {"n": n, "size": size, "format": form, "seed": seed, "strength": strength}
     weights = digest([model.vae_.state_dict(), model.energy_.state_dict()])
     job = {**form_of, "sampler": str(stored(model.sampler)), "model": weights}
-    processes.on_main(lambda: _begin(store, job, overwrite))
+    with ExitStack() as stack:
+
+        def begin() -> Path:
+            place = stack.enter_context(whole_files(path, job=job, afresh=overwrite))
+            _begin(store, job, overwrite)
+            return place.kept
+
+        kept = processes.on_main(begin)
+        _draw_shards(model, store, job, kept, track, log)
+        processes.on_main(store.finish)
+    return path
+
+
+def _draw_shards(
+    model: Debiaser, store: Store, job: dict[str, Any], kept: Path | None, track: Track, log: Log | None
+) -> None:
+    """Draw the shards that are missing; the processes share them."""
     missing = processes.from_main([shard for shard in store.shards if not store.place(shard).exists()])
     own = missing[processes.rank() :: processes.world()]
 
@@ -235,15 +256,14 @@ def stream_samples(
 
     def draw() -> None:
         for shard in track(own, "shards"):
-            rng = stream(seed, STREAMS + shard)
-            draws = model.draw(len(store.rows(shard)), generator=rng, strength=strength, track=silent)
+            n, rng = len(store.rows(shard)), stream(job["seed"], STREAMS + shard)
+            with nullcontext() if kept is None else checkpoints(kept / str(shard)):
+                draws = model.draw(n, generator=rng, strength=job["strength"], track=silent)
             store.write(shard, (draws.x * 255).round().byte().cpu().numpy(), draws)
             known = {name: draws.diagnostics.get(name) for name in HEALTH}
             report(shard, {name: value for name, value in known.items() if value is not None})
 
     processes.together(draw)
-    processes.on_main(store.finish)
-    return path
 
 
 def _begin(store: Store, manifest: dict[str, Any], overwrite: bool) -> None:
