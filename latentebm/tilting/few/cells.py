@@ -16,6 +16,7 @@ __all__ = ["Cells"]
 
 CLUSTERINGS, CELLS, PER_CELL = 8, 20, 10  # cells of a clustering, at most one for so many draws
 SOFTNESS = 0.2  # width of the passage between cells, in mean squared distances of draws to their centres
+LEAST = 0.01  # share of a cell that penalties count at least, so that no empty one gets a large weight
 COMPONENTS = 32  # principal components in which the cells lie
 KEPT = 60  # components of the memberships
 SIGMAS = 6  # a feature's spread is its standard deviation, or this part of its range where that is more
@@ -55,9 +56,10 @@ class Cells:
         points = (draws - mean) @ axes
         centres, widths = _clusterings(points, rng)
         belongs = _belongs(points, centres, widths)
-        share = np.maximum(belongs.mean(0), TINY)
-        weighted = (belongs - share) / np.sqrt(CLUSTERINGS * share)
-        basis = np.linalg.eigh(weighted.T @ weighted)[1][:, ::-1][:, :KEPT] / np.sqrt(CLUSTERINGS * share)[:, None]
+        share = belongs.mean(0)
+        scale = np.sqrt(CLUSTERINGS * np.maximum(share, LEAST))
+        weighted = (belongs - share) / scale
+        basis = np.linalg.eigh(weighted.T @ weighted)[1][:, ::-1][:, :KEPT] / scale[:, None]
         return cls(mean, axes, centres, widths, share, basis)
 
     def columns(self, features: Array) -> Array:

@@ -22,6 +22,7 @@ from latentebm.tilting.few.steps import FORMS, Found, step_fit
 __all__ = ["pursue"]
 
 REPEATS, STRENGTHS = 24, np.linspace(1.0, 2.5, 31)
+SHOWN = 0.1  # nats by which the energy of steps may be off on average
 AHEAD, KEPT = 2.0, 0.5  # standard errors by which steps must lead, and effective draws of the cells' they must keep
 
 
@@ -76,7 +77,7 @@ def pursue(real: Tensor, made: Tensor, *, folds: int = 5, generator: torch.Gener
     mean = dictionary.mean
     fits = [(step_fit(dictionary, reference - mean, fold, form), form) for form in FORMS]
     steps, form = max(fits, key=lambda f: f[0].held.sum())
-    if _replaces(steps, cells):
+    if _replaces(steps, cells) and _shown(mean, steps, draws):
         strength = _strength(
             draws, steps.log_weight, lambda x: step_fit(dictionary, x - mean, fold, form).log_weight, len(real), rng
         )
@@ -91,6 +92,13 @@ def _replaces(steps: Found, cells: CellFit) -> bool:
     if not steps.steps or not gains(steps.held - cells.best, AHEAD):
         return False
     return _effective(steps.log_weight) >= KEPT * _effective(cells.log_weight)
+
+
+def _shown(mean: Array, steps: Found, draws: Array) -> bool:
+    """Whether the energy's ramps give the draws the steps' log-weights: not where features crowd at 0 or 1."""
+    log_weight = -_stepping(mean, steps, 1.0)(torch.from_numpy(draws)).double().numpy()
+    apart = log_weight - steps.log_weight
+    return float(np.abs(apart - np.median(apart)).mean()) < SHOWN
 
 
 def _effective(log_weight: Array) -> float:
