@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from latentebm.adapters.denoiser import Denoiser, check_deterministic
+from latentebm.adapters.diffusion.denoiser import Denoiser
+from latentebm.adapters.diffusion.prompts import put_prompts
+from latentebm.adapters.diffusion.schedulers import check_deterministic
 from latentebm.adapters.from_module import WrappedModel
-from latentebm.adapters.prompts import put_prompts
 from latentebm.checks import check_int, check_number
 
 __all__ = ["from_diffusers"]

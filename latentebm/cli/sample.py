@@ -23,7 +23,7 @@ IN_ONE_FILE = 100_000  # most images that go into one .npz unless it is asked fo
 
 @errors_exit()
 def sample(
-    run: Annotated[Path, typer.Argument(help="run folder of latentebm debias")],
+    run: Annotated[Path, typer.Argument(help="run folder of latentebm debias or latentebm tilt")],
     n: Annotated[int, typer.Option("-n", "--samples", help="images to draw")] = 1000,
     out: Annotated[
         Optional[Path],  # noqa: UP045
@@ -63,24 +63,12 @@ def sample(
     if form is None and out.exists() and not overwrite:
         raise fail("out", "a file that does not exist yet", f"{out}", "choose another, or pass --overwrite")
     from latentebm import processes
-    from latentebm.debiaser import Debiaser
     from latentebm.workflow.run import check_npz, save_samples
-    from latentebm.workflow.shards import check_stream, stream_samples
+    from latentebm.workflow.shard_stores import check_stream
+    from latentebm.workflow.shards import stream_samples
 
     _ = check_npz(out) if form is None else check_stream(out, form)
-    from latentebm.workflow.tilt_run import is_tilt_run, redraw
-
-    if is_tilt_run(run):
-        if form is not None or sampler is not None:
-            raise fail("run", "a run of latentebm debias for --format and --sampler", "one of tilt", "leave them out")
-        with bars() as track:
-            drawn = redraw(run, n, strength=strength, seed=seed, track=track)
-            save_samples(out, drawn)
-        _print(n, out, drawn.diagnostics)
-        return
-    model = Debiaser.load(run, device=device)
-    if sampler is not None:
-        model.set_params(sampler=sampler).check()
+    model = _opened(run, device, sampler)
     asked: dict[str, Any] = {"strength": strength, "seed": seed}
     worst: dict[str, float] = {}
     with bars() as track:
@@ -91,6 +79,21 @@ def sample(
             rest: dict[str, Any] = {"overwrite": overwrite, "track": track, "log": partial(_worst, worst)}
             stream_samples(model, n, out, form=form, size=shard_size, **asked, **rest)
     _print(n, out, draws.diagnostics if form is None else worst)
+
+
+def _opened(run: Path, device: str, sampler: str | None) -> Any:
+    """The fitted estimator of a run, or the tilt of a run of ``latentebm tilt``."""
+    from latentebm.debiaser import Debiaser
+    from latentebm.workflow.tilt_redraw import TiltRun, is_tilt_run
+
+    if not is_tilt_run(run):
+        model = Debiaser.load(run, device=device)
+        return model if sampler is None else model.set_params(sampler=sampler).check()
+    if sampler is not None:
+        raise fail("sampler", "that of the run, which is one of latentebm tilt", sampler, "leave --sampler out")
+    if device != "auto":
+        raise fail("device", "that on which the tilted model's function puts it", device, "leave --device out")
+    return TiltRun(run)
 
 
 def _worst(found: dict[str, float], shard: int, values: dict[str, float]) -> None:
