@@ -30,11 +30,11 @@ diffusers = pytest.importorskip("diffusers", reason='pip install "latentebm[diff
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of diffusers itself
 
 
-def network(channels: int) -> nn.Module:
+def network(channels: int, sample_size: int | None = 8, **options) -> nn.Module:
     torch.manual_seed(0)
     sizes = {"block_out_channels": (8,), "layers_per_block": 1, "norm_num_groups": 4}
     blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
-    return diffusers.UNet2DModel(8, channels, channels, **sizes, **blocks).eval()
+    return diffusers.UNet2DModel(sample_size, channels, channels, **sizes, **blocks, **options).eval()
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +182,27 @@ def test_pipelines_whose_network_reads_text():
         from_diffusers(pipe, prompt="a cat")
 
 
+@pytest.mark.parametrize(
+    ("made", "options", "message"),
+    [
+        (lambda: "a pipeline", {}, "pipeline_or_unet: expected a pipeline with unet or transformer"),
+        (lambda: network(1, num_class_embeds=3), {}, "pipeline_or_unet: expected a network of noise, time and text"),
+        (lambda: network(1, sample_size=None), {}, "pipeline_or_unet: expected a network with a sample_size"),
+        (TextToImage, {"prompt": 3}, "prompt: expected text, or a mapping of texts to shares"),
+        (lambda: network(1), {"steps": 2000}, "steps: expected at most the 1000"),
+    ],
+)
+def test_what_is_no_function_of_noise_and_text(made, options, message):
+    with pytest.raises(ValueError, match=message):
+        from_diffusers(made(), diffusers.DDIMScheduler(), **options)
+
+
+def test_another_schedule_is_another_model(unet):
+    made = [from_diffusers(unet, diffusers.DDIMScheduler(beta_end=end), steps=1) for end in (0.01, 0.02, 0.02)]
+    keys = [model.settings["scheduler_config"] for model in made]
+    assert keys[0] != keys[1] == keys[2]
+
+
 def test_a_prompt_needs_a_pipeline_that_takes_one(unet):
     with pytest.raises(ValueError, match="prompt: expected a pipeline that takes one"):
         from_diffusers(unet, diffusers.DDIMScheduler(), prompt="a cat")
@@ -264,6 +285,19 @@ class TVAEDecoder(nn.Module):
         return torch.cat([z[:, :1], z[:, 1:], -z[:, 1:]], 1), torch.full((3,), 0.5)
 
 
+class Processor:
+    """sdv's preprocessing, which numbers rows from where it was left."""
+
+    at = 0
+
+    def reset_sampling(self):
+        self.at = 0
+
+    def reverse_transform(self, table):
+        self.at += len(table)
+        return table.assign(n=np.arange(self.at - len(table), self.at))
+
+
 def test_tvae_and_sdv(rng):
     transformer = SimpleNamespace(output_info_list=SPANS, inverse_transform=table)
     fitted = SimpleNamespace(decoder=TVAEDecoder(), embedding_dim=2, transformer=transformer)
@@ -271,8 +305,17 @@ def test_tvae_and_sdv(rng):
     u = torch.zeros(2, 3)
     u[1, 2] = 2.0
     assert model.frame(model.decode(u))["value"].tolist() == [0.0, 1.0]  # two of the spread of .5
-    outer = SimpleNamespace(_model=fitted, _data_processor=SimpleNamespace(reverse_transform=lambda t: t.assign(n=1)))
-    assert list(from_sdv(outer).frame(model.decode(u)).columns) == ["value", "kind", "n"]
+    outer = SimpleNamespace(_model=fitted, _data_processor=Processor())
+    again = from_sdv(outer)
+    frames = [again.frame(model.decode(u)) for _ in range(2)]
+    assert list(frames[0].columns) == ["value", "kind", "n"]
+    assert frames[0].equals(frames[1])
+
+
+def test_other_synthesizers_of_sdv_are_refused():
+    copula = SimpleNamespace(_model=object(), _data_processor=object())
+    with pytest.raises(ValueError, match="synthesizer: expected a CTGANSynthesizer or TVAESynthesizer"):
+        from_sdv(copula)
 
 
 @pytest.mark.parametrize("make", [from_ctgan, from_sdv])

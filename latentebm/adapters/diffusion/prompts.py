@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,8 +14,12 @@ from latentebm.checks import fail
 __all__ = ["put_prompts"]
 
 
-def put_prompts(denoiser: Denoiser, pipe: Any, prompts: list[str], scale: float) -> None:
-    """Put the prompts' embeddings, and where the network takes it that of the scale, into a denoiser."""
+def put_prompts(
+    denoiser: Denoiser, pipe: Any, prompt: str | Mapping[str, float] | None, scale: float
+) -> dict[str, float]:
+    """Put the prompts' embeddings, and where the network takes it that of the scale, into a denoiser; their shares."""
+    shares = _shares(prompt)
+    prompts = list(shares)
     if not prompts and _reads_text(denoiser.net):
         raise fail("prompt", "text, which the network reads", None, 'pass the pipeline and prompt="...", "" for none')
     if not prompts and scale != 1:
@@ -30,6 +35,17 @@ def put_prompts(denoiser: Denoiser, pipe: Any, prompts: list[str], scale: float)
     if both:
         sides = [[empty for _, empty in both], [own for own, _ in both]] if guided else [[own for own, _ in both]]
         denoiser.prompt = torch.stack([torch.cat(side) for side in sides])
+    return shares
+
+
+def _shares(prompt: str | Mapping[str, float] | None) -> dict[str, float]:
+    """Prompts and their shares."""
+    if prompt is None or isinstance(prompt, str):
+        return {} if prompt is None else {prompt: 1.0}
+    if not isinstance(prompt, Mapping) or not all(isinstance(text, str) for text in prompt):
+        fix = 'pass for example {"a man": 0.5, "a woman": 0.5}'
+        raise fail("prompt", "text, or a mapping of texts to shares", repr(prompt), fix)
+    return dict(prompt)
 
 
 def _reads_text(net: Any) -> bool:
