@@ -15,7 +15,7 @@ from latentebm import push_to_hub, stream_samples
 from latentebm.cli.app import app
 from latentebm.sampling import Draws
 from latentebm.workflow.tilt_redraw import TiltRun
-from latentebm.workflow.tilt_run import TiltSettings, run_tilt
+from latentebm.workflow.tilt_run import TiltSettings, _distinct, run_tilt
 
 MODULE = """
 import torch
@@ -82,11 +82,22 @@ def test_the_command_and_sample(toy, attribute_run, tmp_path):
     done = CliRunner().invoke(app, [*asked, "--pool", "3000", "--samples", "400"])
     assert done.exit_code == 0, done.output
     rows = json.loads((tmp_path / "run" / "metrics.json").read_text())["shares"]["bright"]
-    assert next(r for r in rows if r["value"] == "yes")["after"] == pytest.approx(0.5, abs=0.12)
+    yes = next(r for r in rows if r["value"] == "yes")
+    assert yes["after"] == pytest.approx(0.5, abs=0.12)
+    assert yes["target"] == pytest.approx(0.5, abs=0.12)  # the reference's own share
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "| bright | reference | before | after (95 % interval) |" in card
+    assert str(tmp_path) not in card
     drawn = CliRunner().invoke(app, ["sample", str(tmp_path / "run"), "-n", "20", "--out", str(tmp_path / "x.npz")])
     assert drawn.exit_code == 0, drawn.output
     with np.load(tmp_path / "x.npz") as saved:
         assert len(saved["images"]) == 20
+
+
+def test_each_draw_is_shown_once():
+    codes = torch.tensor([[0.0], [1.0], [0.0], [2.0]])
+    places = _distinct(Draws(codes, codes, torch.tensor([1.0, 3.0, 1.0, 2.0])))
+    assert codes[places].flatten().tolist() == [1.0, 2.0, 0.0]
 
 
 @pytest.mark.parametrize("form", ["npz", "png", "npy"])

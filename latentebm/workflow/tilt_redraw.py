@@ -14,7 +14,7 @@ from latentebm.models.storage.tilt_folder import load_tilt, tilt_config
 from latentebm.progress import Track, silent
 from latentebm.rng import stream
 from latentebm.sampling import Draws
-from latentebm.workflow.tilt_settings import TiltSettings, found_at
+from latentebm.workflow.tilt_settings import TiltSettings, found_at, packages_of
 
 __all__ = ["TiltRun", "is_tilt_run"]
 
@@ -38,8 +38,7 @@ class TiltRun:
         config = Path(folder) / "config.json"
         with as_written(config):
             self.settings = TiltSettings(**tilt_config(folder)["tilt_run"])
-            named = [self.settings.model, self.settings.features or "", *self.settings.attributes]
-            trusted = {name.partition(".")[0].partition(":")[0] for name in named if ":" in name}
+            trusted = packages_of(vars(self.settings))
         self.tilt = load_tilt(folder, found_at("model", self.settings.model)(), trusted=trusted)
         self.seed, self.identity = self.settings.seed, {"sampler": self.settings.sampler, "model": sha256(config)}
         self._low = scale_of(self.tilt.model)

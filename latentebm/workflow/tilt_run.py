@@ -31,13 +31,14 @@ from latentebm.models.tilts import LatentTilt
 from latentebm.plots import plot_image_grid
 from latentebm.progress import Track, silent
 from latentebm.rng import stream
+from latentebm.sampling import Draws
 from latentebm.tilting.any_model import tilt_generator
 from latentebm.tilting.attributes import tilt_attributes
 from latentebm.training.checkpoint import checkpoints
 from latentebm.training.logs import log_file, logged
 from latentebm.workflow.run import save_samples
 from latentebm.workflow.tilt_card import tilt_card, tilt_page
-from latentebm.workflow.tilt_settings import TiltSettings, found_at
+from latentebm.workflow.tilt_settings import TiltSettings, by_name, found_at
 
 __all__ = ["TiltSettings", "found_at", "run_tilt"]
 
@@ -129,8 +130,7 @@ def _fitted(
     images = load_images(settings.reference).float01()
     images = 2 * images - 1 if scale_of(model) < 0 else images  # files hold [0, 1]
     named = settings.features
-    own = named is not None and named.partition(":")[0] not in ("pixels", "pca", "classifier", "torchvision", "timm")
-    features: Any = found_at("features", str(named)) if own else named
+    features: Any = named if by_name(named) else found_at("features", str(named))
     return tilt_generator(model, images, features=features, pool=settings.pool, generator=rng, track=track)
 
 
@@ -147,13 +147,14 @@ def _write(
         "samples": settings.samples,
         "copied": _copied(settings, to_unit(prior, low), to_unit(draws.x, low), rng),
         "shares": {
-            name: _shares(function, target, prior, draws.x) for name, function, target in chosen
+            name: _shares(function, target or _held(function, settings, low), prior, draws)
+            for name, function, target in chosen
         },
-    }  # fmt: skip
+    }
     tilt.save(folder)
     draws.x, prior = to_unit(draws.x, low), to_unit(prior, low)
     if prior.ndim == IMAGES:
-        by_energy = draws.log_weight.argsort(descending=True)
+        by_energy = _distinct(draws)
         ends = torch.cat([by_energy[: SHOWN // 2], by_energy[-(SHOWN // 2) :]]) if len(by_energy) > SHOWN else by_energy
         metrics["energies"] = (-draws.log_weight[ends]).tolist()
         figure = plot_image_grid(draws.x[ends.to(draws.x.device)], "by energy", columns=8)
@@ -188,20 +189,42 @@ def _plain(settings: TiltSettings) -> dict[str, Any]:
     return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(settings).items()}
 
 
+def _distinct(draws: Draws) -> Tensor:
+    """Places of draws from the likeliest, each that was drawn more than once a single time."""
+    found: dict[bytes, int] = {}
+    for place in draws.log_weight.argsort(descending=True).tolist():
+        found.setdefault(draws.latent[place].cpu().numpy().tobytes(), place)
+    return torch.tensor(list(found.values()))
+
+
+def _held(function: Callable[[Tensor], Any], settings: TiltSettings, low: float) -> dict[str, float]:
+    """Shares of an attribute's values in the reference, which a tilt to it should reach."""
+    if settings.reference is None:
+        return {}
+    images = load_images(settings.reference).float01()
+    found = _read(function, images if low == 0 else 2 * images - 1)
+    return {value: found.count(value) / len(found) for value in sorted({*found})}
+
+
+def _read(function: Callable[[Tensor], Any], x: Tensor) -> list[str]:
+    return [str(v.item() if hasattr(v, "item") else v) for v in function(x)]
+
+
 def _shares(
-    function: Callable[[Tensor], Any], target: Mapping[Any, float], before: Tensor, after: Tensor
+    function: Callable[[Tensor], Any], target: Mapping[Any, float], before: Tensor, after: Draws
 ) -> list[dict[str, Any]]:
     """Shares of each value before and after, the latter with its 95 % (Wilson) interval."""
-    values = [[str(v.item() if hasattr(v, "item") else v) for v in function(x)] for x in (before, after)]
-    keys = [str(k) for k in target] or sorted({*values[0], *values[1]})
-    rows = []
-    for key in keys:
+    values = [_read(function, x) for x in (before, after.x)]
+    wanted, rows = {str(key): share for key, share in target.items()}, []
+    weighed = after.diagnostics["ess"] * (after.diagnostics.get("decodes") or after.diagnostics["pool"])
+    count = 1 / (1 / len(values[1]) + 1 / weighed)  # draws from a pool tell no more than its weights do
+    for key in [*wanted, *sorted({*values[0], *values[1]} - {*wanted})]:
         p, q = (side.count(key) / len(side) for side in values)
-        wanted = next((share for k, share in target.items() if str(k) == key), None)
-        rows.append({"value": key, "target": wanted, "before": p, "after": q, "interval": _wilson(q, len(values[1]))})
+        share = wanted.get(key, 0.0 if wanted else None)
+        rows.append({"value": key, "target": share, "before": p, "after": q, "interval": _wilson(q, count)})
     return rows
 
 
-def _wilson(p: float, n: int) -> list[float]:
+def _wilson(p: float, n: float) -> list[float]:
     centre, half = p + Z * Z / (2 * n), Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
     return [max(0.0, (centre - half) / (1 + Z * Z / n)), min(1.0, (centre + half) / (1 + Z * Z / n))]
