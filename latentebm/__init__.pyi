@@ -13,6 +13,7 @@ from latentebm.data.images import load_images as load_images
 from latentebm.data.imbalance import biased_split as biased_split
 from latentebm.data.tabular import load_default as load_default
 from latentebm.debiaser import Debiaser as Debiaser
+from latentebm.disk.checkpoint import checkpoints as checkpoints
 from latentebm.ebm.jem import JEMRecipe as JEMRecipe
 from latentebm.ebm.jem import fit_jem as fit_jem
 from latentebm.ebm.maximum_likelihood import MCMCRecipe as MCMCRecipe
@@ -109,7 +110,6 @@ from latentebm.tilting.objectives import Score as Score
 from latentebm.tilting.spaces import DataSpace as DataSpace
 from latentebm.tilting.spaces import LatentSpace as LatentSpace
 from latentebm.tilting.spaces import Space as Space
-from latentebm.training.checkpoint import checkpoints as checkpoints
 from latentebm.training.optimisation import Optimisation as Optimisation
 from latentebm.workflow.run import debias as debias
 from latentebm.workflow.shards import stream_samples as stream_samples

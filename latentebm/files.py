@@ -7,26 +7,11 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from latentebm.checks import fail
-
-__all__ = ["check_absent", "finite", "sha256", "write_atomic", "write_json", "write_text"]
-
-
-def check_absent(paths: Iterable[Path], overwrite: bool) -> None:
-    """Raise a ValueError if one of some files exists, unless they may be overwritten.
-
-    Example:
-        >>> check_absent([Path("/")], overwrite=False)
-        Traceback (most recent call last):
-        ValueError: out: expected files that do not exist yet, got /; choose another name, or pass overwrite=True
-    """
-    there = [path for path in paths if path.exists()]
-    if there and not overwrite:
-        raise fail("out", "files that do not exist yet", f"{there[0]}", "choose another name, or pass overwrite=True")
+__all__ = ["finite", "sha256", "write_atomic", "write_json", "write_text"]
 
 
 def write_atomic(path: Path | str, write: Callable[[Path], object]) -> Path:

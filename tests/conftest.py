@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from latentebm.data.images import Images
+from latentebm.evaluation.judges import fit_classifier
 from latentebm.evaluation.panel import fit_panel
 from latentebm.progress import silent
 from latentebm.settings.fields import Settings
@@ -58,6 +59,12 @@ def fast_settings(bars_npz) -> dict:
 
 
 @pytest.fixture(scope="session")
+def quick_settings(fast_settings) -> dict:
+    """Of runs whose model need not be good."""
+    return {**fast_settings, "epochs": 60, "tilt_steps": 50}
+
+
+@pytest.fixture(scope="session")
 def run(fast_settings, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "first"
     return debias(Settings(**fast_settings, out=str(out)), track=silent).folder
@@ -69,5 +76,7 @@ def mnist_run(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("mnist") / "run"
     short = {"epochs": 6, "tilt_steps": 400, "folds": 2, "pool": 200_000, "samples": 3000, "latent_dim": 2}
     with pytest.MonkeyPatch.context() as patch:  # judges that look at fewer images
+        once = lambda data, *, epochs, **more: fit_classifier(data, epochs=epochs // 2, **more)  # noqa: E731
+        patch.setattr("latentebm.workflow.judge.fit_classifier", once)
         patch.setattr("latentebm.workflow.panel_metrics.fit_panel", partial(fit_panel, seen=6_000))
         return debias(Settings(**short, out=str(out))).folder

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from latentebm.data.images import Images
+from latentebm.disk.checkpoint import checkpoints
 from latentebm.disk.statefile import digest, read_state
 from latentebm.ebm.learned_sampler import AmortizedRecipe, fit_amortized
 from latentebm.ebm.maximum_likelihood import MCMCRecipe, fit_ebm
@@ -23,7 +24,6 @@ from latentebm.models.vae import VAE
 from latentebm.progress import silent
 from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
 from latentebm.tilting.sides import Codes
-from latentebm.training.checkpoint import checkpoints
 from latentebm.training.fit import fit
 from latentebm.training.fit_vae import fit_vae
 

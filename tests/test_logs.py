@@ -14,11 +14,11 @@ from torch import nn
 from latentebm.cli import console
 from latentebm.data.batches import Minibatches
 from latentebm.debiaser import Debiaser
+from latentebm.disk.checkpoint import checkpoints
 from latentebm.ebm.score import ScoreRecipe, fit_score
 from latentebm.models.energies import EnergyNet
 from latentebm.tables.census import synthetic_census
 from latentebm.tables.table_debiaser import TableDebiaser
-from latentebm.training.checkpoint import checkpoints
 from latentebm.training.fit import fit
 from latentebm.training.logs import LogFile, event_files, logged
 from latentebm.training.optimisation import Optimisation

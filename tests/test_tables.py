@@ -339,7 +339,7 @@ def test_the_command_writes_a_whole_folder(tmp_path):
         (["--target", '{"share": ["sex", "income"], "shares": {"F": 1}}'], "--target: expected shares nested as"),
         (
             ["--target", "sex: F=0.5", "--drop", "visit"],
-            "FILE: expected numbers in column 'pay', got 'inf' in 50 of 200",
+            "expected numbers in column 'pay', got 'inf' in 50 of 200",
         ),
         (["--target", "income by sex", "--drop", "age"], "--drop: expected columns of the table"),
         (["--target", "income by sex", "--date", "sex"], "--date: expected dates in 'sex'"),

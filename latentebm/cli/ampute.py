@@ -15,10 +15,11 @@ from latentebm.cli.table_options import (
     Encoding,
     Na,
     Sep,
-    check_outputs,
+    check_output,
     named_columns,
     option,
     read_given,
+    reserved,
     say_done,
 )  # fmt: skip
 
@@ -64,20 +65,21 @@ def ampute(
     check_choice("--mechanism", mechanism, MECHANISMS)
     check_choice("kind", kind, KINDS)
     check_choice("direction", direction, DIRECTIONS)
-    check_outputs(file, out, [], overwrite)
-    from latentebm.missing.mechanisms import make_missing
+    out = check_output(file, out, overwrite)
+    with reserved(out, {}, overwrite) as at:
+        from latentebm.missing.mechanisms import make_missing
 
-    read = read_given(file, sep, decimal, encoding, na)
-    table = read.values
-    columns, drivers = named_columns("--column", column, table), named_columns("--driver", driver, table)
-    if mechanism == "by-class":
-        remover, y = _by_class(read, drivers, class_rate, columns)
-        holed, mask = make_missing(table, remover, y=y, random_state=seed)
-    else:
-        remover = _mechanism(mechanism, columns, drivers, {"kind": kind, "direction": direction, "slope": slope})
-        holed, mask = make_missing(table, remover, rate, random_state=seed)
-    gone = (table.notna() & ~mask).to_numpy()
-    read.write(out, holed, gone)
+        read = read_given(file, sep, decimal, encoding, na)
+        table = read.values
+        columns, drivers = named_columns("--column", column, table), named_columns("--driver", driver, table)
+        if mechanism == "by-class":
+            remover, y = _by_class(read, drivers, class_rate, columns)
+            holed, mask = make_missing(table, remover, y=y, random_state=seed)
+        else:
+            remover = _mechanism(mechanism, columns, drivers, {"kind": kind, "direction": direction, "slope": slope})
+            holed, mask = make_missing(table, remover, rate, random_state=seed)
+        gone = (table.notna() & ~mask).to_numpy()
+        read.write(at(out), holed, gone)
     say_done(f"{int(gone.sum()):,} of {gone.size:,} cells removed by {mechanism}, seed {seed}.", out)
 
 

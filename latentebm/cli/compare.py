@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from latentebm.checks import fail
 from latentebm.cli.console import console, errors_exit
+from latentebm.disk.folders import whole_files
+from latentebm.disk.outputs import check_files
 
 __all__ = ["compare"]
 
@@ -26,9 +27,9 @@ def compare(
 
         latentebm compare runs/debias runs/ten --out compare.html
     """
-    if out.exists() and not overwrite:
-        raise fail("out", "a file that does not exist yet", f"{out}", "choose another, or pass --overwrite")
     from latentebm.report.compare_page import write_comparison
 
-    page = write_comparison(runs, out)
+    (page,) = check_files([out], overwrite)
+    with whole_files(page, replace=overwrite) as place:
+        write_comparison(runs, place.at(page))
     console.print(f"Comparison: [bold]{escape(str(page))}[/bold]", highlight=False)

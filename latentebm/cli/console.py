@@ -47,7 +47,8 @@ def as_flags(message: str) -> str:
         return f"--{name.replace('_', '-')}"
 
     head, colon, rest = message.partition(":")
-    head = flag(head) if head in FLAGS else head
+    first, space, file = head.partition(" ")  # some name a file, too
+    head = flag(first) + space + file if first in FLAGS else head
     pairs = re.compile(rf"\b({'|'.join(sorted(FLAGS, key=len, reverse=True))})=(True\b|(?=\S))")
     return head + colon + pairs.sub(lambda found: flag(found.group(1)) + ("" if found.group(2) else " "), rest)
 
@@ -75,7 +76,9 @@ def errors_exit() -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
+    except BrokenPipeError:  # whoever reads the output has gone, which typer knows
+        raise
+    except (ValueError, OSError) as error:  # the latter name their file
         errors.print(f"[bold red]Error:[/bold red] {escape(as_flags(str(error)))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     except RuntimeError as error:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,14 +17,15 @@ from latentebm.cli.table_options import (
     Encoding,
     Na,
     Sep,
-    check_outputs,
+    check_output,
     named_columns,
     option,
     read_given,
+    reserved,
     say_done,
     text_columns,
 )  # fmt: skip
-from latentebm.disk.folders import whole_files
+from latentebm.disk.outputs import check_files
 
 if TYPE_CHECKING:
     # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
@@ -79,49 +78,49 @@ def impute(
     check_choice("--method", method, METHODS)
     for name, value in {"missing_model": missing_model, "direction": direction, "decoder": decoder}.items():
         check_choice(name, value, CHOICES[name])
+    out = check_output(file, out, overwrite)
     page, copies = _page(out, report), _copies(out, multiple, method)
-    check_outputs(file, out, [page, *copies], overwrite)
-    import pandas as pd
-
-    from latentebm.missing.imputation_report import write_imputation_report
-    from latentebm.report.page import command_line
-
-    read = read_given(file, sep, decimal, encoding, na)
-    declared = _declared(likelihood, read.values)
-    table = _as_declared(read, declared)
-    _check_spoiled(read, declared)
-    # A text column of a file can be nothing else: reading it from there is what declares it.
-    families = dict.fromkeys(text_columns(table), "categorical") | declared
+    check_files([*copies, *([] if page is None else [page])], overwrite)
     settings = {"decoder": decoder, "latent_dim": latent_dim, "steps": steps, "draws": draws, "direction": direction}
     known = missing_model if method == "not-miwae" else None
-    imputer = _imputer(method, table, likelihood=families, missing_model=known, random_state=seed, **settings)
-    gone = _gaps(read, table)
-    # Some imputers write into what they are given, and a frame's own memory may be read-only.
-    X = table if method in DEEP else table.to_numpy(dtype="float64", na_value=float("nan"), copy=True)
-    facts = f"{int(gone.sum()):,} of {gone.size:,} cells imputed by {method}, seed {seed}."
     job = {"file": str(file), "method": method, "seed": seed, "likelihood": likelihood, "missing": known, **settings}
-    with _together(out, job, overwrite) as at:
-        done = pd.DataFrame(imputer.fit(X).transform(X), index=table.index).set_axis(table.columns, axis=1)
+    with reserved(out, job, overwrite) as at:
+        read = read_given(file, sep, decimal, encoding, na)
+        table, families = _declared(read, likelihood)
+        imputer = _imputer(method, table, likelihood=families, missing_model=known, random_state=seed, **settings)
+        gone = _gaps(read, table)
+        facts = f"{int(gone.sum()):,} of {gone.size:,} cells imputed by {method}, seed {seed}."
+        done = _filled(imputer, table, method)
         read.write(at(out), done, gone)
         for copy, drawn in zip(copies, imputer.multiple(table, multiple) if copies else [], strict=True):
             read.write(at(copy), drawn, gone)
         if page is not None:
+            from latentebm.missing.imputation_report import write_imputation_report
+            from latentebm.report.page import command_line
+
             made_by = command_line("impute", file, **given(ctx, but=("file", "overwrite")))
             write_imputation_report(at(page), done, table.notna(), name=file.name, facts=facts, command=made_by)
     say_done(facts, out, page)
 
 
-@contextmanager
-def _together(out: Path, job: dict[str, Any], overwrite: bool) -> Iterator[Callable[[Path], Path]]:
-    """Where to write the table and what belongs to it, put in place together; a fit that was killed goes on."""
-    if str(out) == "-":
-        yield lambda file: file
-        return
-    from latentebm.training.checkpoint import checkpoints
+def _filled(imputer: Any, table: pd.DataFrame, method: str) -> pd.DataFrame:
+    """The table without gaps."""
+    import pandas as pd
 
-    files = whole_files(out, job=json.loads(json.dumps(job)), afresh=overwrite)
-    with files as place, checkpoints(place.kept, keep=True):
-        yield place.at
+    # Some imputers write into what they are given, and a frame's own memory may be read-only.
+    X = table if method in DEEP else table.to_numpy(dtype="float64", na_value=float("nan"), copy=True)
+    return pd.DataFrame(imputer.fit(X).transform(X), index=table.index).set_axis(table.columns, axis=1)
+
+
+def _declared(read: TableFile, likelihood: Sequence[str] | None) -> tuple[pd.DataFrame, dict[Any, str]]:
+    """The table and the families of columns: those that were named, and categorical for text.
+
+    A text column of a file can be nothing else: reading it from there is what declares it.
+    """
+    declared = _families(likelihood, read.values)
+    table = _as_declared(read, declared)
+    _check_spoiled(read, declared)
+    return table, dict.fromkeys(text_columns(table), "categorical") | declared
 
 
 def _as_declared(read: TableFile, declared: dict[Any, str]) -> pd.DataFrame:
@@ -141,7 +140,7 @@ def _check_spoiled(read: TableFile, declared: dict[Any, str]) -> None:
         if declared.get(column) != "categorical":
             got = f"{marker!r} in {count} of {len(read.values)} cells"
             fix = f"pass na={marker!r} if it marks a missing cell, or --likelihood '{column}=categorical' for classes"
-            raise fail("FILE", f"numbers in column {column!r}", got, fix)
+            raise fail(f"FILE {read.file}", f"numbers in column {column!r}", got, fix)
 
 
 def _gaps(read: TableFile, table: pd.DataFrame) -> Any:
@@ -150,7 +149,7 @@ def _gaps(read: TableFile, table: pd.DataFrame) -> Any:
     words = list(read.text.words()) if read.text is not None else []
     if not gone.any():
         fix = f"pass na={words[0][1]} if that marks one" if words else "pass na=MARKER with what marks them"
-        raise fail("FILE", "missing cells", f"none in {gone.size:,} cells", fix)
+        raise fail(f"FILE {read.file}", "missing cells", f"none in {gone.size:,} cells", fix)
     for column, word in words:
         said = f"note: {word} in column {column} is text; pass --na {word} if it marks a missing cell"
         typer.echo(visible(said), err=True)
@@ -177,7 +176,7 @@ def _beside(out: Path, ending: str, suffix: str | None = None) -> Path:
     return out.with_name(out.name.removesuffix(kind) + ending + (kind if suffix is None else suffix))
 
 
-def _declared(likelihood: Sequence[str] | None, table: pd.DataFrame) -> dict[Any, str]:
+def _families(likelihood: Sequence[str] | None, table: pd.DataFrame) -> dict[Any, str]:
     parts = [entry.rpartition("=") for entry in likelihood or []]
     if not all(column and family for column, _, family in parts):
         fix = f"pass for example --likelihood {table.columns[0]}=student_t"

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional, cast
 
 import typer
 from rich.markup import escape
 
 from latentebm.checks import check_choice, check_device_name, check_int, check_number, fail
 from latentebm.cli.console import bars, console, errors_exit
+from latentebm.disk.folders import check_writable, whole_files
+from latentebm.disk.outputs import check_files
 from latentebm.settings.fields import SAMPLERS
+
+if TYPE_CHECKING:
+    # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
+    from latentebm.debiaser import Debiaser
+    from latentebm.workflow.tilt_redraw import TiltRun
 
 __all__ = ["report", "sample"]
 
@@ -60,29 +69,50 @@ def sample(
     check_device_name(device)
     form = _form(out, form, n)
     out = Path("samples" if form else "samples.npz") if out is None else out
-    if form is None and out.exists() and not overwrite:
-        raise fail("out", "a file that does not exist yet", f"{out}", "choose another, or pass --overwrite")
+    what: dict[str, Any] = {"n": n, "strength": strength, "seed": seed, "sampler": sampler}
+    if form is None:
+        (out,) = check_files([out], overwrite)
     from latentebm import processes
-    from latentebm.workflow.run import check_npz, save_samples
+    from latentebm.workflow.run import check_npz
     from latentebm.workflow.shard_stores import check_stream
+
+    if form is not None:
+        place = check_stream(out, form)
+        processes.on_main(lambda: check_writable(place))
+        _print(n, out, _streamed(run, place, what, device, form, shard_size, overwrite))
+        return
+    with _reserved(check_npz(out), {"run": str(run.resolve()), **what}, overwrite) as at:
+        diagnostics = _drawn(run, at, what, device)
+    _print(n, out, diagnostics)
+
+
+def _drawn(run: Path, out: Path | None, what: dict[str, Any], device: str) -> dict[str, Any]:
+    """Draws of a run, written into one file by the process that has one: their diagnostics."""
+    from latentebm import processes
+    from latentebm.workflow.run import save_samples
+
+    asked = {"strength": what["strength"], "seed": what["seed"]}
+    with bars() as track:
+        draws = _opened(run, what["sampler"], device).sample(what["n"], **asked, track=track)
+    processes.on_main(lambda: save_samples(cast(Path, out), draws))
+    return draws.diagnostics
+
+
+def _streamed(
+    run: Path, out: Path, what: dict[str, Any], device: str, form: str, size: int, overwrite: bool
+) -> dict[str, Any]:
+    """Draws of a run, streamed into shards: the worst of their diagnostics."""
     from latentebm.workflow.shards import stream_samples
 
-    _ = check_npz(out) if form is None else check_stream(out, form)
-    model = _opened(run, device, sampler)
-    asked: dict[str, Any] = {"strength": strength, "seed": seed}
-    worst: dict[str, float] = {}
+    model, worst = _opened(run, what["sampler"], device), dict[str, float]()
+    asked = {"strength": what["strength"], "seed": what["seed"], "overwrite": overwrite, "log": partial(_worst, worst)}
     with bars() as track:
-        if form is None:
-            draws = model.sample(n, **asked, track=track)
-            processes.on_main(lambda: save_samples(out, draws))
-        else:
-            rest: dict[str, Any] = {"overwrite": overwrite, "track": track, "log": partial(_worst, worst)}
-            stream_samples(model, n, out, form=form, size=shard_size, **asked, **rest)
-    _print(n, out, draws.diagnostics if form is None else worst)
+        stream_samples(model, what["n"], out, form=form, size=size, track=track, **asked)
+    return worst
 
 
-def _opened(run: Path, device: str, sampler: str | None) -> Any:
-    """The fitted estimator of a run, or the tilt of a run of ``latentebm tilt``."""
+def _opened(run: Path, sampler: str | None, device: str) -> Debiaser | TiltRun:
+    """The model of a run, its sampler set; a run of ``latentebm tilt`` has its own sampler and device."""
     from latentebm.debiaser import Debiaser
     from latentebm.workflow.tilt_redraw import TiltRun, is_tilt_run
 
@@ -92,8 +122,24 @@ def _opened(run: Path, device: str, sampler: str | None) -> Any:
     if sampler is not None:
         raise fail("sampler", "that of the run, which is one of latentebm tilt", sampler, "leave --sampler out")
     if device != "auto":
-        raise fail("device", "that on which the tilted model's function puts it", device, "leave --device out")
+        raise fail("device", "that on which the run's function puts its model", device, "leave --device out")
     return TiltRun(run)
+
+
+@contextmanager
+def _reserved(out: Path, job: dict[str, Any], overwrite: bool) -> Iterator[Path | None]:
+    """Where to write the draws; those that were killed go on. Of several processes the first alone writes."""
+    from latentebm import processes
+    from latentebm.disk.checkpoint import checkpoints
+
+    with ExitStack() as stack:
+
+        def begin() -> Path:
+            place = stack.enter_context(whole_files(out, job={"sample": job}, afresh=overwrite, replace=overwrite))
+            stack.enter_context(checkpoints(place.kept, keep=True))
+            return place.at(out)
+
+        yield processes.on_main(begin)
 
 
 def _worst(found: dict[str, float], shard: int, values: dict[str, float]) -> None:

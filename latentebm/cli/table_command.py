@@ -81,11 +81,11 @@ def table(
     biased = _read(file, "FILE", date, drop, na, written)
     other = None if reference is None else _read(reference, "--reference", date, drop, na, written)
     targets = [parse_target(text, biased) for text in target or []]
+    from latentebm.disk.checkpoint import checkpoints
     from latentebm.report.page import command_line
     from latentebm.report.table_page import table_tables
     from latentebm.tables.judged.table_run import TableJob
     from latentebm.tables.table_debiaser import TableDebiaser
-    from latentebm.training.checkpoint import checkpoints
     from latentebm.training.logs import log_file, logged
 
     model = TableDebiaser(targets or None, width=width, steps=steps, pool=pool, seed=seed, verbose=True)
@@ -220,7 +220,9 @@ def _read(
         cells = values.get(column)
         if cells is not None and (text.strip("+-").lower() in INFINITE or cells.nunique() > CATEGORIES):
             fix = f"pass --na '{text}' if it marks a missing cell, or --drop '{column}'"
-            raise fail(name, f"numbers in column {column!r}", f"{text!r} in {count} of {len(values)} cells", fix)
+            raise fail(
+                f"{name} {file}", f"numbers in column {column!r}", f"{text!r} in {count} of {len(values)} cells", fix
+            )
     seen = date_columns(values)
     for column in [*seen, *(c for c in named["--date"] if c in values and c not in seen)]:
         values[column] = as_dates("--date", column, values[column])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from latentebm.checks import fail, visible
-from latentebm.files import check_absent
+from latentebm.disk.folders import whole_files
+from latentebm.disk.outputs import check_files
 
 if TYPE_CHECKING:
     # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
@@ -18,9 +21,12 @@ if TYPE_CHECKING:
     from latentebm.data.formats.table_file import TableFile
 
 __all__ = [
-    "FILE", "Decimal", "Encoding", "Na", "Sep", "check_outputs", "named_columns", "option", "read_given", "say_done",
-    "text_columns",
+    "FILE", "Decimal", "Encoding", "Na", "Sep", "check_output", "named_columns", "option", "read_given", "reserved",
+    "say_done", "text_columns",
 ]  # fmt: skip
+
+
+STREAM = "-"  # the standard input or output
 
 
 def option(text: str) -> Any:
@@ -50,18 +56,31 @@ def read_given(
     return read_table_file(file, Dialect(named.get(sep, sep), decimal, tuple(na or ())), encoding=encoding, name=name)
 
 
-def check_outputs(file: Path, out: Path, others: Sequence[Path | None], overwrite: bool) -> None:
-    """ValueError unless the table's output is of the input's kind, and no file of them all exists unless replaced."""
+def check_output(file: Path, out: Path, overwrite: bool) -> Path:
+    """Where the table goes; ValueError unless that is of the input's kind, and absent unless it is replaced."""
     from latentebm.data.formats.table_file import check_same_kind
 
     check_same_kind(out, file)
-    check_absent([path for path in (out, *others) if path is not None and str(path) != "-"], overwrite)
+    return out if str(out) == STREAM else check_files([out], overwrite)[0]
+
+
+@contextmanager
+def reserved(out: Path, job: dict[str, Any], overwrite: bool) -> Iterator[Callable[[Path], Path]]:
+    """Where to write a table and what belongs to it, put in place together; a fit that was killed goes on."""
+    if str(out) == STREAM:
+        yield lambda file: file
+        return
+    from latentebm.disk.checkpoint import checkpoints
+
+    files = whole_files(out, job=json.loads(json.dumps(job)), afresh=overwrite, replace=overwrite)
+    with files as place, checkpoints(place.kept, keep=True):
+        yield place.at
 
 
 def say_done(facts: str, out: Path, report: Path | None = None) -> None:
     """Say what was done and where it is, beside the standard output where that holds the table."""
     lines = [facts, f"table  {out}", *([] if report is None else [f"report {report}"])]
-    typer.echo(visible("\n".join(lines)), err=str(out) == "-")
+    typer.echo(visible("\n".join(lines)), err=str(out) == STREAM)
 
 
 def text_columns(table: pd.DataFrame) -> list[Any]:

@@ -86,7 +86,7 @@ def load_npz(path: Path | str, name: str = "data") -> Images:
     if "images" not in arrays:
         got = ", ".join(arrays) or "no arrays"
         raise fail(name, "an array called 'images'", got, "save it with numpy.savez(path, images=…)")
-    return as_images(arrays["images"], arrays.get("labels"), name)
+    return as_images(arrays["images"], arrays.get("labels"), f"{name} {path}")
 
 
 def as_data(images: Any, name: str = "images") -> Images | StoredSet:
@@ -157,7 +157,7 @@ def _opened(data: str, root: Path | str | None, train: bool, name: str) -> Image
     if path.is_dir():
         return open_dataset(saved_dataset(path), name)
     if path.suffix == ".npy" and path.is_file():
-        return open_array(mapped_npy(path, name), name)
+        return open_array(mapped_npy(path, name), f"{name} {path}")
     if path.suffix == ".npz" or path.is_file():
         return _open_npz(path, name)
     expected = "mnist, fashion-mnist, an .npz file or a folder of class folders"
@@ -169,11 +169,11 @@ def _open_npz(path: Path, name: str) -> Images | StoredSet:
     mapped = mapped_npz(path) if path.is_file() else None
     if mapped is None or fits(mapped.shape):
         return load_npz(path, name)
-    data = open_array(mapped, name)
+    data = open_array(mapped, f"{name} {path}")
     labels = read_npz(path, name, ["labels"]).get("labels")
     if labels is None:
         return data
-    known = as_images(np.zeros((len(data), 1, 1), np.uint8), labels, "data")  # checks the labels
+    known = as_images(np.zeros((len(data), 1, 1), np.uint8), labels, f"{name} {path}")  # checks the labels
     return replace(data, labels=known.labels, class_names=known.class_names)
 
 

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 from latentebm.checks import fail
 from latentebm.disk.locks import clear_stale, locked, unwritable
+from latentebm.disk.outputs import check_files, check_place
 from latentebm.disk.placing import put, sync, undo
 from latentebm.files import write_json
 
-__all__ = ["Workplace", "check_out", "recover", "run_folder", "unfinished", "whole_files", "written"]
+__all__ = ["Workplace", "check_out", "check_writable", "recover", "run_folder", "unfinished", "whole_files", "written"]
 
 FILES = (
     *("metrics.json", "samples.npz", "log.jsonl", "report.html"),
@@ -70,22 +71,17 @@ def check_out(out: Path | str, overwrite: bool) -> Path:
         >>> check_out(Path(tempfile.mkdtemp()) / "run", overwrite=False).name
         'run'
     """
+    path = check_place(out, "folder")
     try:
-        path = Path(out).expanduser()
         recover(path)
-        if path.is_symlink() and not path.exists():
-            got = f"{path}, a link to {path.readlink()}, which does not exist"
-            raise fail("out", "a folder, or a link to one", got, "create it or choose another name")
-        if path.exists() and not path.is_dir():
-            raise fail("out", "a folder", f"{path}, a file", "choose another name")
         if path.is_dir() and any(path.iterdir()):
             if not overwrite:
                 fix = "choose another, or pass overwrite=True"
                 raise fail("out", "a folder that does not exist yet", f"{path}", fix)
             if not written(path):
                 raise fail("out", "an earlier run to overwrite", f"{path}, which holds other files", "choose another")
-    except (OSError, RuntimeError) as error:  # RuntimeError: a home folder that cannot be found
-        raise unwritable(Path(out), error) from None
+    except OSError as error:
+        raise unwritable(path, error) from None
     return path
 
 
@@ -147,16 +143,19 @@ def run_folder(
 
 
 @contextmanager
-def whole_files(out: Path, *, job: Mapping[str, Any] | None = None, afresh: bool = False) -> Iterator[Workplace]:
-    """Write several files that appear together or not at all, those that are there replaced.
+def whole_files(
+    out: Path, *, job: Mapping[str, Any] | None = None, afresh: bool = False, replace: bool = True
+) -> Iterator[Workplace]:
+    """Write several files that appear together or not at all.
 
     Arguments:
         out: the folder or file that the lock stands beside.
         job: as in `run_folder`.
         afresh: whether an unfinished job of other settings is cleared.
+        replace: whether files that are there when the block has succeeded are replaced.
 
     Raises:
-        ValueError: another process is writing there, or the place cannot be written.
+        ValueError: another process is writing there, the place cannot be written, or a file is there.
 
     Example:
         >>> import tempfile
@@ -169,11 +168,38 @@ def whole_files(out: Path, *, job: Mapping[str, Any] | None = None, afresh: bool
         >>> list(folder.iterdir())
         []
     """
-    out = out.expanduser().resolve()
-    recover(out)
+    out = _followed(out)
     with _workplace(out, Path(out.anchor), job, afresh) as place:
         yield place
+        made = [place.root / file.relative_to(place.new) for file in place.new.rglob("*") if file.is_file()]
+        check_files(made, replace)
         put(place.new.parent, place.root, [])
+
+
+def check_writable(out: Path) -> Path:
+    """Return a path beside which a job can be begun, as nobody does now.
+
+    Raises:
+        ValueError: another process is writing there, or the place cannot be written.
+
+    Example:
+        >>> check_writable(Path("/dev/null/run"))
+        Traceback (most recent call last):
+        ValueError: out: expected a place that can be written, got /dev/null/run: ...; choose another folder
+    """
+    followed = _followed(out)
+    with _parents(followed), locked(followed):
+        return out
+
+
+def _followed(out: Path) -> Path:
+    """The path that links lead to, cleared of what a killed process left there."""
+    try:
+        followed = out.expanduser().resolve()
+        recover(followed)
+    except (OSError, RuntimeError) as error:  # too long a name, links in a circle
+        raise unwritable(out, error) from None
+    return followed
 
 
 def unfinished(out: Path | str) -> tuple[Path, dict[str, Any]] | None:

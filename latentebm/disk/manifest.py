@@ -14,7 +14,7 @@ from latentebm.checks import fail
 from latentebm.disk.folders import recover
 from latentebm.files import finite, sha256, write_json
 
-__all__ = ["add_files", "as_written", "load_config", "load_metrics", "read_json", "sealed", "write_config"]
+__all__ = ["LARGEST", "add_files", "as_written", "load_config", "load_metrics", "read_json", "sealed", "write_config"]
 
 FORMAT = 2  # of the folder; 1 had no digest of the config itself
 LARGEST = 1 << 26  # bytes of a JSON file that is read

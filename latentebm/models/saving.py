@@ -12,6 +12,7 @@ from torch import nn
 from latentebm.checks import fail
 from latentebm.disk.folders import whole_files
 from latentebm.disk.manifest import as_written, load_config, read_json, write_config
+from latentebm.disk.outputs import check_place
 from latentebm.disk.statefile import load_tensors
 from latentebm.files import sha256, write_atomic
 
@@ -57,7 +58,7 @@ def save_model(
         >>> load_config(folder)["models"]
         {'net': {'in': 1}}
     """
-    folder, files = Path(folder), [f"{name}.safetensors" for name in modules]
+    folder, files = check_place(folder, "folder"), [f"{name}.safetensors" for name in modules]
     with whole_files(folder) as place:
         for name, module in modules.items():
             save_weights(place.at(folder / f"{name}.safetensors"), module)

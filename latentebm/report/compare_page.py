@@ -43,7 +43,7 @@ def write_comparison(runs: Sequence[Path | str], out: Path | str) -> Path:
     for run, (metrics, _) in found.items():
         if "judged" not in metrics:
             raise fail("runs", "runs of latentebm debias", f"another kind in {run}", "leave it out")
-    with as_written(Path("metrics.json")):
+    with as_written(Path(" or ".join(f"{run}/metrics.json" for run in found))):
         return write_text(out, render_page(_page(found)))
 
 

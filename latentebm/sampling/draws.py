@@ -74,10 +74,10 @@ def gather_draws(
 
 
 def base_chunks(
-    tilt: Target, total: int, chunk: int, *, generator: torch.Generator, track: Track = silent
+    tilt: Target, total: int, chunk: int, *, generator: torch.Generator, first: int = 0, track: Track = silent
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """`total` base points (n, D), chunk by chunk, with their log-weights (n,)."""
-    for start in track(range(0, total, chunk), "pool"):
+    """`total` base points (n, D), chunk by chunk from the `first`, with their log-weights (n,)."""
+    for start in track(range(first * chunk, total, chunk), "pool"):
         n = min(chunk, total - start)
         with within_memory(chunk=n):
             u = tilt.sample_base(n, generator=generator)

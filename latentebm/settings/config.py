@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from latentebm.checks import fail
-from latentebm.disk.manifest import sealed
+from latentebm.disk.manifest import LARGEST, read_json, sealed
 from latentebm.settings.fields import Settings
 
 if sys.version_info >= (3, 11):
@@ -38,18 +37,24 @@ def read_config(path: Path | str, declaring: type[Settings] = Settings) -> dict[
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"config: expected a file at {path}, found none; check the path")
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except ValueError as error:
-        raise fail("config", "valid TOML or JSON", str(error), "fix the syntax error") from None
-    if isinstance(values, Mapping) and ("manifest" in values or "sha256" in values):
-        sealed(path, dict(values))
-    values = values.get("settings", values) if isinstance(values, Mapping) else {}
+    found = _toml(path) if path.suffix == ".toml" else read_json(path, "config")
+    if "manifest" in found or "sha256" in found:
+        sealed(path, found)
+    values = found.get("settings", found)
     known = {field.name for field in fields(declaring)}
     values = values if isinstance(values, Mapping) else {}
     unknown = sorted(set(values) - known)
     if unknown or not values:
-        got = ", ".join(unknown) or "none"
+        got = f"{', '.join(unknown) or 'none'} in {path}"
         raise fail("config", f"settings among {', '.join(sorted(known))}", got, "remove or rename them")
     return dict(values)
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    """What a TOML file holds."""
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ValueError(f"{path.stat().st_size:,} bytes")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise fail("config", f"valid TOML in {path}", str(error), "fix the syntax error") from None

@@ -17,16 +17,17 @@ from latentebm._version import __version__
 from latentebm.checks import check_int, fail
 from latentebm.data.images import Images
 from latentebm.data.imbalance import draw_shares
-from latentebm.disk.folders import whole_files
+from latentebm.disk.checkpoint import checkpoints
+from latentebm.disk.folders import check_writable, whole_files
 from latentebm.disk.manifest import load_config
+from latentebm.disk.outputs import check_files, check_place
 from latentebm.disk.statefile import read_state, write_state
 from latentebm.evaluation.metrics import NEIGHBOURS
-from latentebm.files import check_absent, sha256, write_atomic, write_text
+from latentebm.files import sha256, write_atomic, write_text
 from latentebm.progress import Track, silent
 from latentebm.report.page import command_line
 from latentebm.studies.plan_page import plan_figure, plan_page
 from latentebm.studies.reopen import OpenRun, judged_run, pose_again
-from latentebm.training.checkpoint import checkpoints
 from latentebm.workflow.problem import Problem
 
 __all__ = ["SIZES", "plan"]
@@ -86,12 +87,13 @@ def plan(
     wanted = sorted({check_int("sizes", size) for size in sizes})
     for name, value, low in (("seeds", seeds, 1), ("samples", samples, NEIGHBOURS + 1), ("pool", pool, 1)):
         check_int(name, value, low=low)
-    folder = Path(run if out is None else out)
-    check_absent([folder / name for name in FILES], overwrite)
+    folder = check_place(run if out is None else out, "folder")
+    check_files([folder / name for name in FILES], overwrite)
     asked = {"sizes": wanted, "seeds": seeds, "samples": samples, "pool": pool, "device": device}
     with ExitStack() as stack:
 
         def begin() -> tuple[Path, Path]:
+            check_writable(folder / FILES[0])
             load_config(run)  # it is a run before anything is made there
             job = {"latentebm": __version__, "plan": asked, "run": sha256(Path(run) / "config.json")}
             place = stack.enter_context(whole_files(folder / FILES[0], job=job, afresh=overwrite))

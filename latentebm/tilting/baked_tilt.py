@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from latentebm.checks import check_int, check_rng, fail
 from latentebm.disk.manifest import load_config
-from latentebm.files import check_absent
+from latentebm.disk.outputs import check_files
 from latentebm.gradients import differentiate
 from latentebm.models.latent_model import attempt
 from latentebm.models.saving import load_weights, save_model
@@ -202,7 +202,7 @@ class BakedTilt(Tilt):
             ValueError: the folder holds a ``config.json`` already.
             OSError: the folder cannot be written.
         """
-        check_absent([Path(folder) / "config.json"], overwrite)
+        check_files([Path(folder) / "config.json"], overwrite)
         return save_model(folder, {}, {"flow": self.flow}, {"dim": self.dim})
 
     @classmethod

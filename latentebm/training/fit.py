@@ -15,8 +15,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from latentebm.checks import check_int, fail
 from latentebm.devices import within_memory
+from latentebm.disk.checkpoint import fit_checkpoint
 from latentebm.progress import Sized, Track, silent
-from latentebm.training.checkpoint import fit_checkpoint
 from latentebm.training.keep import Average, BestState, Guard
 from latentebm.training.logs import Log, reporter
 from latentebm.training.optimisation import Optimisation
@@ -101,7 +101,7 @@ def fit(
     position = [batches] if hasattr(batches, "load_state_dict") else []
     data = [*data, *getattr(batches, "tensors", ())]
     parts = [run, *position, *state, *(guard.extra if guard else [])]
-    with fit_checkpoint(description, parts, optimisation, data) as saved:
+    with fit_checkpoint(description, parts, optimisation, lambda: data) as saved:
         if not saved.restore():
             run.check(validate)  # where training improves nothing, the start is the best state
         left = [] if run.ended else track(_Left(batches, run.result.steps), description)

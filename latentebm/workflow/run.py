@@ -19,6 +19,7 @@ from latentebm import processes
 from latentebm._version import __version__
 from latentebm.checks import check_int, fail
 from latentebm.debiaser import Debiaser
+from latentebm.disk.checkpoint import checkpoints
 from latentebm.disk.folders import Workplace, check_out, run_folder, unfinished
 from latentebm.disk.manifest import add_files, as_written
 from latentebm.evaluation.judges import Classifier
@@ -30,7 +31,6 @@ from latentebm.rng import stream
 from latentebm.sampling import Draws
 from latentebm.settings.command import as_command
 from latentebm.settings.fields import Settings
-from latentebm.training.checkpoint import checkpoints
 from latentebm.training.logs import LogFile, log_file, logged
 from latentebm.workflow.draws_check import clusters_of, stein_row
 from latentebm.workflow.judge import JUDGE, check_made, fit_judge, judge_draws, run_metrics

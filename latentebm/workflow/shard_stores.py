@@ -15,6 +15,7 @@ from PIL import Image
 
 from latentebm.checks import check_choice, fail
 from latentebm.disk.manifest import as_written, read_json
+from latentebm.disk.outputs import check_place
 from latentebm.files import finite, write_atomic, write_json
 from latentebm.sampling import Draws
 
@@ -159,7 +160,8 @@ def check_stream(out: Path | str, form: str) -> Path:
         Traceback (most recent call last):
         ValueError: out: expected the name of a folder with format=png, got x.npz; pass for example out=samples
     """
-    path, suffix = Path(out).expanduser(), FORMATS[check_choice("format", form, FORMATS)].suffix
+    suffix = FORMATS[check_choice("format", form, FORMATS)].suffix
+    path = check_place(out, "file" if suffix else "folder")
     if path.suffix != suffix and (suffix or path.suffix in (".npz", ".npy", ".png")):
         expected = f"a name ending in {suffix}" if suffix else "the name of a folder"
         raise fail("out", f"{expected} with format={form}", str(path), f"pass for example out=samples{suffix}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from torch import Tensor
 from latentebm import processes
 from latentebm.checks import check_int, check_number, fail
 from latentebm.debiaser import Debiaser
+from latentebm.disk.checkpoint import checkpoints
+from latentebm.disk.folders import whole_files
 from latentebm.disk.statefile import digest
 from latentebm.progress import Track, silent
 from latentebm.registry import stored
 from latentebm.rng import stream
 from latentebm.training.logs import Log, reporter
-from latentebm.workflow.shard_stores import FORMATS, begin, check_stream
+from latentebm.workflow.shard_stores import FORMATS, Store, begin, check_stream
 from latentebm.workflow.tilt_redraw import TiltRun
 
 __all__ = ["stream_samples"]
@@ -76,7 +79,23 @@ def stream_samples(
     store = kind(path, check_int("n", n), check_int("size", size), item)
     seed = model.seed if seed is None else check_int("seed", seed, low=0)
     job = {"n": n, "size": size, "format": form, "seed": seed, "strength": strength, **identity}
-    processes.on_main(lambda: begin(store, job, overwrite))
+    with ExitStack() as stack:
+
+        def begun() -> Path:
+            place = stack.enter_context(whole_files(path, job=job, afresh=overwrite))
+            begin(store, job, overwrite)
+            return place.kept
+
+        kept = processes.on_main(begun)
+        _draw_shards(model, store, job, kept, track, log)
+        processes.on_main(store.finish)
+    return path
+
+
+def _draw_shards(
+    model: Debiaser | TiltRun, store: Store, job: dict[str, Any], kept: Path | None, track: Track, log: Log | None
+) -> None:
+    """Draw the shards that are missing; the processes share them."""
     missing = processes.from_main([shard for shard in store.shards if not store.place(shard).exists()])
     own = missing[processes.rank() :: processes.world()]
 
@@ -84,15 +103,14 @@ def stream_samples(
 
     def draw() -> None:
         for shard in track(own, "shards"):
-            rng = stream(seed, STREAMS + shard)
-            draws = model.draw(len(store.rows(shard)), generator=rng, strength=strength, track=silent)
+            n, rng = len(store.rows(shard)), stream(job["seed"], STREAMS + shard)
+            with nullcontext() if kept is None else checkpoints(kept / str(shard)):
+                draws = model.draw(n, generator=rng, strength=job["strength"], track=silent)
             store.write(shard, _pixels(draws.x), draws)
             known = {name: draws.diagnostics.get(name) for name in HEALTH}
             report(shard, {name: value for name, value in known.items() if value is not None})
 
     processes.together(draw)
-    processes.on_main(store.finish)
-    return path
 
 
 def _described(model: Debiaser | TiltRun, strength: float) -> tuple[tuple[int, ...], dict[str, Any]]:

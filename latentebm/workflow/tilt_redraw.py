@@ -39,9 +39,9 @@ class TiltRun:
         with as_written(config):
             self.settings = TiltSettings(**tilt_config(folder)["tilt_run"])
             trusted = packages_of(vars(self.settings))
-        self.tilt = load_tilt(folder, found_at("model", self.settings.model)(), trusted=trusted)
+        model = found_at("model", self.settings.model)()
+        self.tilt, self._low = load_tilt(folder, model, trusted=trusted), scale_of(model)
         self.seed, self.identity = self.settings.seed, {"sampler": self.settings.sampler, "model": sha256(config)}
-        self._low = scale_of(self.tilt.model)
 
     @property
     def data_shape(self) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from latentebm._version import __version__
 from latentebm.checks import fail
 from latentebm.chunks import decode_chunk
 from latentebm.data.images import load_images
+from latentebm.disk.checkpoint import checkpoints
 from latentebm.disk.folders import check_out, run_folder
 from latentebm.disk.manifest import add_files
 from latentebm.evaluation.fidelity import copied_share
@@ -34,7 +35,6 @@ from latentebm.rng import stream
 from latentebm.sampling import Draws
 from latentebm.tilting.any_model import tilt_generator
 from latentebm.tilting.attributes import tilt_attributes
-from latentebm.training.checkpoint import checkpoints
 from latentebm.training.logs import log_file, logged
 from latentebm.workflow.run import save_samples
 from latentebm.workflow.tilt_card import tilt_card, tilt_page

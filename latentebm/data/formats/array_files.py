@@ -16,11 +16,15 @@ import numpy as np
 
 from latentebm.checks import fail
 
-__all__ = ["mapped_npy", "mapped_npz", "read_npz"]
+__all__ = ["HELD", "RATIO", "check_unpacked", "mapped_npy", "mapped_npz", "read_npz"]
 
 # What zipfile, zlib and numpy raise at files that are damaged, encrypted, huge or another program's.
 BROKEN = (OSError, EOFError, ValueError, TypeError, RuntimeError, MemoryError, OverflowError, struct.error)
 BROKEN += (zipfile.BadZipFile, zlib.error, SyntaxError, KeyError)  # type: ignore[assignment]
+HELD, RATIO = (
+    2**28,
+    200,
+)  # bytes that are unpacked whatever they come from; above, at most so many times the packed ones
 SAVED = "save it with numpy.savez(path, images=…)"
 
 
@@ -47,9 +51,8 @@ def read_npz(path: Path, name: str = "data", keys: Collection[str] | None = None
             for entry in arrays:
                 with archive.open(entry) as stream:
                     _check_promise(entry.filename, stream, entry.file_size)
-            size, memory = sum(entry.file_size for entry in arrays), _memory()
-            if size > memory:
-                raise ValueError(f"{size:,} bytes, and {memory:,} of memory")
+            size = sum(entry.file_size for entry in arrays)
+            check_unpacked(size, sum(entry.compress_size for entry in arrays))
         with np.load(path, allow_pickle=False) as loaded:
             return {key: loaded[key] for key in loaded if keys is None or key in keys}
 
@@ -90,6 +93,20 @@ def mapped_npz(path: Path, member: str = "images") -> np.memmap | None:
         return None  # `read_npz` says what is wrong
 
 
+def check_unpacked(size: int, packed: int) -> None:
+    """Raise ValueError where unpacked data are more than the memory takes, or hardly anything but repetition.
+
+    Example:
+        >>> check_unpacked(10**9, 10**6)
+        Traceback (most recent call last):
+        ValueError: 1,000,000,000 bytes unpacked, of 1,000,000
+    """
+    if size > max(HELD, RATIO * packed):
+        raise ValueError(f"{size:,} bytes unpacked, of {packed:,}")
+    if size > (memory := _memory()):
+        raise ValueError(f"{size:,} bytes, and {memory:,} of memory")
+
+
 @contextmanager
 def _refused(name: str, expected: str, path: Path, fix: str) -> Iterator[None]:
     """Say of whatever goes wrong in reading a file that the file is not as expected, in one line."""
@@ -116,7 +133,12 @@ def _check_promise(name: str, stream: IO[bytes], size: int) -> tuple[tuple[int, 
 
 
 def _memory() -> int:
-    """Bytes of this machine's memory."""
+    """Bytes of this machine's memory that are free, or all of them where that is not told."""
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+        return 1024 * int(lines["MemAvailable"].split()[0])
+    except (OSError, ValueError, KeyError, IndexError):
+        pass
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):  # not told on this system

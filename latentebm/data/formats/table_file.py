@@ -14,13 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from latentebm.checks import fail
-from latentebm.data.formats.array_files import read_npz
+from latentebm.data.formats.array_files import HELD, RATIO, check_unpacked, read_npz
 from latentebm.data.formats.text_table import Dialect, TextTable, parse_text
 from latentebm.files import write_atomic
 
 __all__ = ["STREAM", "TableFile", "check_same_kind", "read_table_file"]
 
 STREAM = "-"  # in place of a path: the standard input or output, a .csv
+HEAD = 1 << 16  # bytes of a text file that are looked at first
 TEXT, KINDS = (".csv", ".tsv"), (".csv", ".tsv", ".npz", ".parquet")
 
 
@@ -32,6 +33,7 @@ class TableFile:
     kind: str  # one of KINDS
     text: TextTable | None = None
     encoding: str = "utf-8"
+    file: str = STREAM  # what it was read from
 
     def write(self, out: Path | str, done: pd.DataFrame, changed: NDArray[np.bool_]) -> None:
         """Write the table with the cells of `done` (N, D) where `changed` (N, D) is True, whole or not at all."""
@@ -73,15 +75,16 @@ def read_table_file(
     kind = kind_of(file, name)
     if str(file) != STREAM and not Path(file).is_file():
         raise fail(name, "an existing file", str(file), "check the path")
+    named = f"{name} {file}"
     try:
         if kind in TEXT:
-            return _read_text(file, dialect or Dialect(sep="\t" if kind == ".tsv" else ","), encoding, name)
-        values = _read_npz(Path(file), name) if kind == ".npz" else _read_parquet(Path(file), name)
-    except (OSError, EOFError, zlib.error) as error:
-        raise fail(name, f"a readable {kind}", f"{file}: {error}", "check the file and its permissions") from None
+            return _read_text(file, dialect or Dialect(sep="\t" if kind == ".tsv" else ","), encoding, named)
+        values = _read_npz(Path(file), named) if kind == ".npz" else _read_parquet(Path(file), named)
+    except (OSError, EOFError, zlib.error, MemoryError) as error:
+        raise fail(named, f"a readable {kind}", str(error), "check the file and its permissions") from None
     if values.empty:
-        raise fail(name, "at least one row and one column", values.shape, "pass a table with rows")
-    return TableFile(values, kind)
+        raise fail(named, "at least one row and one column", values.shape, "pass a table with rows")
+    return TableFile(values, kind, file=str(file))
 
 
 def kind_of(file: Path | str, name: str) -> str:
@@ -107,13 +110,11 @@ def check_same_kind(out: Path | str, file: Path | str, name: str = "--out") -> N
     except ValueError:
         same = False
     if not same:
-        raise fail(name, f"a name ending in {kind}, as the input", Path(out).name, f"pass {name} name{kind}")
+        raise fail(name, f"a name ending in {kind}, as the input", str(out) or "none", f"pass {name} name{kind}")
 
 
 def _read_text(file: Path | str, dialect: Dialect, encoding: str, name: str) -> TableFile:
-    content = sys.stdin.buffer.read() if str(file) == STREAM else Path(file).read_bytes()
-    if str(file).lower().endswith(".gz"):
-        content = gzip.decompress(content)
+    content = sys.stdin.buffer.read() if str(file) == STREAM else _bytes(Path(file), name)
     if encoding == "utf-8" and content.startswith(b"\xef\xbb\xbf"):
         encoding = "utf-8-sig"
     try:
@@ -127,7 +128,23 @@ def _read_text(file: Path | str, dialect: Dialect, encoding: str, name: str) -> 
     if "\0" in text:
         raise fail(name, f"text in {encoding}", "zero bytes", "pass encoding=utf-16, or convert the file")
     table = parse_text(text, dialect, name=name)
-    return TableFile(table.values, ".csv", table, encoding)
+    return TableFile(table.values, ".csv", table, encoding, str(file))
+
+
+def _bytes(file: Path, name: str) -> bytes:
+    """The bytes of a file, unpacked; those that begin with zeros, which no text does, are not all read."""
+    packed = file.suffix.lower() == ".gz"
+    size, available = file.stat().st_size, max(HELD, RATIO * file.stat().st_size)
+    with gzip.open(file) if packed else file.open("rb") as stream:
+        head = stream.read(HEAD)
+        if head.startswith(b"\0\0\0\0"):
+            raise fail(name, "text", "zero bytes", "convert the file")
+        content = head + stream.read(available if packed else -1)
+    try:
+        check_unpacked(len(content), size)
+    except ValueError as error:
+        raise fail(name, "a table that is mostly data", str(error), "unpack it, and look into it") from None
+    return content
 
 
 def _read_npz(file: Path, name: str) -> pd.DataFrame:
@@ -142,9 +159,12 @@ def _read_npz(file: Path, name: str) -> pd.DataFrame:
 def _read_parquet(file: Path, name: str) -> pd.DataFrame:
     try:
         import pyarrow as pa
+        from pyarrow import parquet
     except ImportError:
         raise fail(name, "pyarrow to read parquet", "none", "pip install pyarrow") from None
     try:
+        facts = parquet.ParquetFile(file).metadata
+        check_unpacked(8 * facts.num_rows * facts.num_columns, file.stat().st_size)
         # Nullable types: whole numbers with gaps stay whole.
         return pd.read_parquet(io.BytesIO(file.read_bytes()), dtype_backend="numpy_nullable")
     except (pa.ArrowException, ValueError) as error:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import check_event, check_int, fail
+from latentebm.disk.manifest import read_json
 from latentebm.files import finite, write_atomic, write_json
 from latentebm.models.latent_model import LatentModel, check_model
 from latentebm.models.storage.fingerprint import fingerprint
@@ -57,7 +58,7 @@ class SpooledModel(nn.Module):
         self._rows: dict[bytes, tuple[Path, int]] = {}
         self._next = 0
         for file in sorted(f for f in self.folder.glob("*.npy") if f.stem.isdecimal()):
-            self._add(file, [bytes.fromhex(key) for key in file.with_suffix(".txt").read_text().split()])
+            self._add(file, _keys(file.with_suffix(".txt")))
 
     def __getattr__(self, name: str) -> Any:
         """What the model has besides, such as ``encode`` and ``data_shape``."""
@@ -103,9 +104,17 @@ class SpooledModel(nn.Module):
         path, found = self.folder / MODEL, json.loads(json.dumps(finite(found)))
         if not path.exists():
             write_json(path, found)
-        elif json.loads(path.read_text(encoding="utf-8")) != found:
+        elif read_json(path, "folder") != found:
             got = f"those of another model, of other weights or of another prompt in {self.folder}"
             raise fail("folder", "data that this model decoded", got, "choose another folder")
+
+
+def _keys(file: Path) -> list[bytes]:
+    """The keys of a batch."""
+    try:
+        return [bytes.fromhex(key) for key in file.read_text(encoding="ascii").split()]
+    except (OSError, ValueError):
+        raise fail("folder", "data as they were decoded", f"{file}, which is not", "delete the folder") from None
 
 
 def _digest(row: np.ndarray) -> bytes:

@@ -14,6 +14,7 @@ from torch import Tensor
 from latentebm.checks import fail
 from latentebm.disk.folders import whole_files
 from latentebm.disk.manifest import as_written, read_json, sealed, write_config
+from latentebm.disk.outputs import check_place
 from latentebm.disk.statefile import load_tensors
 from latentebm.files import sha256, write_atomic
 from latentebm.models.latent_model import LatentModel, check_model
@@ -33,7 +34,7 @@ NOTHING = "restore the file or save the tilt again"
 
 def save_tilt(tilt: Tilt, folder: Path | str, *, overwrite: bool = False) -> Path:
     """Write a tilt without its model: ``config.json`` and ``tilt.safetensors``, as `Tilt.save` says."""
-    folder = Path(folder)
+    folder = check_place(folder, "folder")
     if (folder / "config.json").exists() and not overwrite:
         raise fail("folder", "one without a saved tilt", f"{folder}", "choose another, or pass overwrite=True")
     packer = Packer(model_of(tilt))

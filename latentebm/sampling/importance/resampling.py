@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,14 @@ class Resampler(ABC):
     def finish(self) -> Tensor:
         """Order (n,) in which the draws are to be given, such that every prefix is a fair sample."""
         return torch.arange(self.n, device=self.index.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far a resampler of one pass is, but for the generator's state."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, int | float | Tensor)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Set it to where another was."""
+        vars(self).update(state)
 
     def uniform(self, n: int) -> Tensor:
         """All the chance in the choices: `n` uniform numbers in double precision."""

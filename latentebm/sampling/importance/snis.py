@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, check_rng, fail
+from latentebm.disk.checkpoint import fit_checkpoint
 from latentebm.progress import Track, silent
-from latentebm.rng import child, on_device
+from latentebm.rng import child, on_device, stream
 from latentebm.sampling.draws import Draws, base_chunks, gather_draws
 from latentebm.sampling.importance.resampling import RESAMPLING, TwoPass, check_filled, make_resampler
 from latentebm.sampling.importance.weights import WeightSums, base_chunk, check_weights, double
-from latentebm.sampling.target import Target, target_device
+from latentebm.sampling.target import PROBED, Target, target_device, tilt_energy
 
 __all__ = ["SNIS"]
 
@@ -71,30 +72,53 @@ class SNIS:
         resampler = make_resampler(self.resampling, n, choices)
         replay = generator.get_state()
         chunks = partial(base_chunks, tilt, self.pool, base_chunk(self.chunk, device), generator=generator, track=track)
-        sums = WeightSums(self.pool)
+        sums, held = WeightSums(self.pool), _Held(n)
         if isinstance(resampler, TwoPass):
             for _, log_weight in chunks():
                 sums.add(log_weight)
             resampler.start(check_weights(sums).log_sum)
             generator.set_state(replay)
-            held = _held(n, chunks(), lambda w: resampler.update(double(w).to(choices.device)))
+            for u, log_weight in chunks():
+                held.put(u, log_weight, *resampler.update(double(log_weight).to(choices.device)))
         else:
-            held = _held(n, chunks(), lambda w: resampler.update(sums.add(w).to(choices.device)))
+            parts = [held, sums, resampler, choices, generator]
+            with fit_checkpoint("pool", parts, self, lambda: [_probe(tilt)]) as saved:
+                saved.restore()
+                for u, log_weight in chunks(first=held.chunks):
+                    held.put(u, log_weight, *resampler.update(sums.add(log_weight).to(choices.device)))
+                    saved.step()
             check_weights(sums)
         order = check_filled(resampler).finish()
-        latent, log_weight = (t[order.to(t.device)] for t in held)
+        latent, log_weight = (t[order.to(t.device)] for t in (held.latent, held.log_weight))
         duplicates = 1 - len(resampler.index.unique()) / n
         diagnostics = {"sampler": "snis", "pool": self.pool, **sums.report(), "duplicates": duplicates}
         return gather_draws(tilt, latent, diagnostics, log_weight=log_weight)
 
 
-def _held(
-    n: int, chunks: Iterable[tuple[Tensor, Tensor]], update: Callable[[Tensor], tuple[Tensor, Tensor]]
-) -> tuple[Tensor, Tensor]:
+class _Held:
     """The points (n, D) and log-weights (n,) that hold the n places once all chunks have passed."""
-    for i, (u, log_weight) in enumerate(chunks):
-        if i == 0:
-            latent, kept = u.new_zeros((n, *u.shape[1:])), log_weight.new_zeros(n)
-        draws, rows = (t.to(u.device) for t in update(log_weight))
-        latent[draws], kept[draws] = u[rows], log_weight[rows]
-    return latent, kept
+
+    def __init__(self, n: int) -> None:
+        self.n, self.chunks = n, 0
+        self.latent = self.log_weight = torch.empty(0)
+
+    def put(self, u: Tensor, log_weight: Tensor, draws: Tensor, rows: Tensor) -> None:
+        """Let rows of a chunk take some places."""
+        if self.chunks == 0:
+            self.latent, self.log_weight = u.new_zeros((self.n, *u.shape[1:])), log_weight.new_zeros(self.n)
+        draws, rows = draws.to(u.device), rows.to(u.device)
+        self.latent[draws], self.log_weight[draws] = u[rows], log_weight[rows]
+        self.chunks += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has passed so far."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Set it to what had passed."""
+        vars(self).update(state)
+
+
+def _probe(tilt: Target) -> Tensor:
+    """Energies of some base points, which tell one tilt from another."""
+    return tilt_energy(tilt, tilt.sample_base(PROBED, generator=stream(0)))

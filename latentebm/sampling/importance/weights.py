@@ -97,6 +97,14 @@ class WeightSums:
         self._top = top.topk(min(len(top), self._length + 1)).values
         return chunk
 
+    def state_dict(self) -> dict[str, Any]:
+        """The sums so far."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Set them to those of another."""
+        vars(self).update(state)
+
     @property
     def ess(self) -> float:
         """Effective share of the weights seen, of (0, 1]; 0 if all are zero."""

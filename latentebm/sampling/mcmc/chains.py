@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, check_rng
 from latentebm.devices import within_memory
+from latentebm.disk.checkpoint import Checkpoint, fit_checkpoint
 from latentebm.progress import Track, silent
 from latentebm.rng import normal, on_device, uniform
 from latentebm.sampling.compiled.rounding import check_precision
@@ -86,26 +90,63 @@ def run_chains(
     if kernel.clip is not None:
         state = state._replace(grad=clip_gradient(state.grad, kernel.clip)[0])
     n, trace = len(state.position), min(trace, len(state.position), chunk)
-    counts = torch.zeros(3, dtype=torch.float64, device=state.position.device)  # read once, at the end
-    path = [state.position.new_empty((0, trace, *state.position.shape[1:]))]
     generator = on_device(generator, state.position.device)
     own = kernel.block(generator)
     fast = Fastest(potential, own, own) if own else fastest(potential, state.position, compile, precision)
-    first = state.step
+    walk, first = _Walk(state, trace), state.step
     try:
         blocks = _blocks(n_steps, state.position[:chunk], fast.block)
-        for block in track(blocks, "chains"):
-            run = _Run(fast, kernel, generator, block == blocks[0] > 1)
-            with within_memory(chunk=min(chunk, n)):
-                state, moved = _advance(run, state, block, chunk, trace)
-            path += [moved[0][1]] if trace else []
-            for counted, _ in moved:
-                counts += counted
+        with _saving(n_steps, walk, kernel, generator) as saved:
+            for block in track(blocks[walk.blocks :], "chains"):
+                run = _Run(fast, kernel, generator, block == blocks[0] > 1)
+                with within_memory(chunk=min(chunk, n)):
+                    walk.add(*_advance(run, walk.state, block, chunk, trace))
+                saved.step()
     except KeyboardInterrupt:
         if not partial:
             raise
+    state = walk.state
     _check_sunk(state.energy)
-    return ChainRun(state, _info(kernel, counts, n, first, state.step), torch.cat(path)[thin - 1 :: thin])
+    return ChainRun(state, _info(kernel, walk.counts, n, first, state.step), torch.cat(walk.path)[thin - 1 :: thin])
+
+
+class _Walk:
+    """Where the chains are, what was counted on the way, and the path of some."""
+
+    def __init__(self, state: ChainState, trace: int) -> None:
+        self.state, self.blocks = state, 0
+        # Read once, at the end.
+        self.counts = torch.zeros(3, dtype=torch.float64, device=state.position.device)
+        self.path = [state.position.new_empty((0, trace, *state.position.shape[1:]))]
+
+    def add(self, state: ChainState, moved: list[Moved]) -> None:
+        """Note a block of steps that all chains made."""
+        self.state, self.blocks = state, self.blocks + 1
+        if self.path[0].shape[1]:
+            self.path.append(moved[0][1])
+        for counted, _ in moved:
+            self.counts += counted
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it."""
+        return {"blocks": self.blocks, "state": tuple(self.state), "counts": self.counts, "path": torch.cat(self.path)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Set it to where an earlier walk was."""
+        self.state, self.blocks = ChainState(*state["state"]), state["blocks"]
+        self.counts, self.path = state["counts"], [state["path"]]
+
+
+@contextmanager
+def _saving(n_steps: int, walk: _Walk, kernel: Kernel, generator: torch.Generator) -> Iterator[Checkpoint]:
+    """The checkpoint of a long walk, gone on from where one is found."""
+    if n_steps == 1:  # as pilots make, again and again
+        yield Checkpoint(None, Path(), [], "")
+        return
+    steps = torch.tensor(n_steps)
+    with fit_checkpoint("chains", [walk, generator], kernel, lambda: [steps]) as saved:
+        saved.restore()
+        yield saved
 
 
 def _blocks(n_steps: int, x: Tensor, block: int) -> list[int]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, check_number, check_rng
+from latentebm.disk.checkpoint import fit_checkpoint
 from latentebm.progress import Track, silent
 from latentebm.rng import permutation, seeded, stream
 from latentebm.sampling.diagnostics import bfmi, ess_bulk, ess_tail, max_rhat
@@ -56,12 +57,18 @@ class Hamiltonian(ABC):
         chains, name = min(self.chains, check_int("n", n)), type(self).__name__.lower()
         length = max(SHORTEST, math.ceil(n / chains))
         base = tilt.sample_base(chains, generator=check_rng(generator))
-        starts = start_on(tilt, base, generator=generator).position
+        start, count = start_on(tilt, base, generator=generator), torch.tensor(n)
+        starts = start.position
         check_gradient(tilt, tilt.sample_base(PROBED, generator=stream(0)))
         kernel = self.kernel(lambda site: tilt.potential(site["u"][None])[0])
         with seeded(generator):  # from which Pyro draws
-            runs = [_chain(kernel, u, length, self.warm_up) for u in track(list(starts), name)]
-        paths, reports, energies = zip(*runs, strict=True)
+            done = _Done()
+            with fit_checkpoint(name, [done], self, lambda: [starts, start.energy, count], waits=False) as saved:
+                saved.restore()
+                for u in track(list(starts)[len(done.runs) :], name):
+                    done.runs.append(_chain(kernel, u, length, self.warm_up))
+                    saved.step()
+        paths, reports, energies = zip(*done.runs, strict=True)
         trace = torch.stack(paths, dim=1)
         latent = trace.flatten(0, 1)[permutation(length * chains, generator, trace.device)[:n]]
         return gather_draws(tilt, latent, _report(name, trace, reports, torch.stack(energies, 1)), trace=trace)
@@ -110,6 +117,21 @@ class HMC(Hamiltonian):
         from latentebm.sampling.mcmc.pyro_kernels import RecordedHMC  # here, since Pyro takes a second
 
         return RecordedHMC(potential_fn=potential, target_accept_prob=self.target, trajectory_length=self.trajectory)
+
+
+class _Done:
+    """The chains that have run: path, report and Hamiltonians of each."""
+
+    def __init__(self) -> None:
+        self.runs: list[Any] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of them."""
+        return vars(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Those that had run."""
+        self.runs = list(state["runs"])
 
 
 def _chain(kernel: Any, u: Tensor, length: int, warm_up: int) -> tuple[Tensor, dict[str, Any], Tensor]:

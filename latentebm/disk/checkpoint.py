@@ -1,4 +1,4 @@
-"""Checkpoints of fits: a block of code that is stopped or killed goes on where it was, to the same result."""
+"""Checkpoints of fits and draws: code that is stopped or killed goes on where it was, to the same result."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -28,12 +28,12 @@ SAMPLED = 1 << 20  # numbers of each tensor that tell one fit's data from anothe
 
 
 class _Block:
-    """The fits of one block of code, in the order in which they run."""
+    """The fits and draws of one block of code, in the order in which they run."""
 
     def __init__(self, folder: Path, every: float) -> None:
         self.folder, self.every = folder, every
         self.paths: list[Path] = []
-        self.fitting = False
+        self.busy = self.waits = False  # whether a fit is under way, and whether signals wait for its step
         self.caught: int | None = None
 
     def path(self, description: str) -> Path:
@@ -44,7 +44,7 @@ class _Block:
 
     def catch(self, number: int, frame: FrameType | None) -> None:
         """Note a signal to stop, which a fit follows once its step is done; elsewhere, or the second time, at once."""
-        if not self.fitting or self.caught is not None:
+        if not self.waits or self.caught is not None:
             raise STOPS[signal.Signals(number)]
         self.caught = number
 
@@ -57,7 +57,8 @@ def checkpoints(folder: Path | str, *, every: float = 60.0, keep: bool = False) 
     """Let every fit inside the block write checkpoints into a folder, and go on from those it finds there.
 
     A block that was killed, run again, skips the fits that were done and goes on with the one that was not; its result
-    is the same to the last bit on the same machine. SIGTERM and Ctrl-C end a fit after its step, with a checkpoint.
+    is the same to the last bit on the same machine. So do long draws: the pool of SNIS, Langevin's chains, and HMC and
+    NUTS chain by chain. SIGTERM and Ctrl-C end a fit after its step, with a checkpoint.
     Once the block has succeeded its checkpoints are removed.
 
     Arguments:
@@ -111,7 +112,12 @@ def checkpoints(folder: Path | str, *, every: float = 60.0, keep: bool = False) 
 
 @contextmanager
 def fit_checkpoint(
-    description: str, parts: Sequence[Any], settings: Any, data: Sequence[Tensor]
+    description: str,
+    parts: Sequence[Any],
+    settings: Any,
+    data: Callable[[], Sequence[Tensor]],
+    *,
+    waits: bool = True,
 ) -> Iterator[Checkpoint]:
     """The checkpoint of a fit whose state is that of its parts; outside a block of `checkpoints` it does nothing.
 
@@ -119,19 +125,20 @@ def fit_checkpoint(
         description: of the fit.
         parts: what a fit changes: generators, tensors, and what has `state_dict` and `load_state_dict`.
         settings: of the fit, a dataclass; with `data`, and the parts as they begin, they tell one fit from another.
-        data: what is fitted to.
+        data: gives what is fitted to, or is drawn from.
+        waits: whether signals to stop wait for the end of a step.
     """
     block = _BLOCK.get()
-    if block is None or block.fitting or grouped():  # several processes would not all go on from one place
+    if block is None or block.busy or grouped():  # several processes would not all go on from one place
         yield Checkpoint(None, Path(), parts, "")
         return
     fields = {field.name: stored(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
-    begun = digest([description, fields, [_sample(x) for x in data], [_state(part) for part in parts]])
-    block.fitting = True
+    begun = digest([description, fields, [_sample(x) for x in data()], [_state(part) for part in parts]])
+    block.busy, block.waits = True, waits
     try:
         yield Checkpoint(block, block.path(description), parts, begun)
     finally:
-        block.fitting = False
+        block.busy = block.waits = False
 
 
 class Checkpoint:
