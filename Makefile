@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SDIST_TESTS := tests/test_data.py tests/test_layering.py tests/test_settings.py tests/test_wheel.py tests/test_docs.py
 
-.PHONY: debias test lint docs notebooks bench dist pythons clean
+.PHONY: debias test lint docs notebooks bench mutants dist pythons clean
 
 debias: .venv/installed
 	$(BIN)/latentebm debias --out runs/debias --overwrite
@@ -18,6 +18,12 @@ lint: .venv/installed-test
 
 bench: .venv/installed-test
 	$(BIN)/python benchmarks/debias.py
+
+# Small faults, one at a time: do the tests notice? CONTRIBUTING.md tells what was found.
+mutants: N ?= 60
+mutants: SEED ?= 0
+mutants: .venv/installed-mutants
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutants.py --count $(N) --seed $(SEED)
 
 # Without a network, and with every warning an error; the page to open is build/site/index.html.
 docs: .venv/installed-docs
@@ -48,6 +54,10 @@ pythons: .venv/bin/python
 
 .venv/installed-test: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@
+
+.venv/installed-mutants: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[mutants]"
 	touch $@
 
 .venv/installed-docs: pyproject.toml | .venv/bin/python

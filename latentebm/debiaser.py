@@ -124,8 +124,9 @@ class Debiaser(DebiaserSettings, Estimator):
         with seeded(rng):
             vae = VAE(tuple(images.shape[1:]), self.latent_dim, **sizes).to(pick_device(self.device))
         recipe: dict[str, Any] = {"kl_weight": kl_weight(self), "precision": self.precision, **more}
-        with within_memory(width=self.width):
-            done = fit_vae(vae, images, epochs=self.epochs, **recipe, generator=rng, track=track)
+        passes = {"epochs": self.epochs, "batch_size": self.batch_size}
+        with within_memory(batch_size=self.batch_size, width=self.width):
+            done = fit_vae(vae, images, **passes, **recipe, generator=rng, track=track)
         self.vae_ = vae.requires_grad_(False)
         return done
 

@@ -55,6 +55,12 @@ def test_a_new_setting_is_one_line():
     assert "share of the temperature kept by each step" in text
 
 
+def test_the_batch_size_reaches_the_training():
+    data = bars(64, 0).images
+    steps = [Debiaser(**QUICK, batch_size=size).fit_vae(data).vae_log_.steps for size in (16, 32)]
+    assert steps == [4, 2]
+
+
 def test_every_setting_stands_in_estimator_and_help():
     assert {s.name for s in settings_of(DebiaserSettings)} | {"verbose"} == set(Debiaser().get_params())
     assert all(s.help in " ".join(Debiaser.__doc__.split()) for s in settings_of(Debiaser))

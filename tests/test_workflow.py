@@ -186,8 +186,8 @@ def test_every_sampler_draws_from_a_run(space, sampler, run, data_run):
         assert float(draws.log_weight.mean()) == pytest.approx(float(exact.mean()), abs=4.9 * sd)
 
 
-def test_runs_of_long_chains_report_their_agreement(quick_settings, tmp_path):
-    settings = Settings(**{**quick_settings, "sampler": "hmc", "samples": 200}, out=str(tmp_path / "run"))
+def test_runs_of_long_chains_report_their_agreement(fast_settings, tmp_path):
+    settings = Settings(**{**fast_settings, "sampler": "hmc", "samples": 200}, out=str(tmp_path / "run"))
     folder = debias(settings).folder
     tilted, page = metrics_of(folder)["tilted"], (folder / "report.html").read_text(encoding="utf-8")
     assert {"acceptance", "divergences", "rhat", "ess", "pareto_k"} <= set(tilted)

@@ -67,6 +67,7 @@ class DebiaserSettings:
         kind=float,
     )
     epochs: int = setting(40, "passes over the biased images", MODEL, low=1)
+    batch_size: int = setting(256, "images of each step of the VAE's training", MODEL, low=1)
     learn_from: Literal["auto", "biased", "both"] = setting("auto", LEARN_FROM, MODEL, names=("auto", "biased", "both"))
     reference_share: str | float = setting(
         "auto",
