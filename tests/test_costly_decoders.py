@@ -161,7 +161,7 @@ def test_seconds_from_the_shell(costly, tmp_path, monkeypatch):
     metrics = json.loads((tmp_path / "x" / "metrics.json").read_text())
     assert metrics["tilted"]["sampler"] == "two-stage"
     assert metrics["tilted"]["decodes"] == 1440
-    assert len(metrics["energies"]) == 60
+    assert 30 < len(metrics["energies"]) <= 60
     assert "energy of each" in (tmp_path / "x" / "report.html").read_text().lower()
     for wrong in (["--pool", "soon"], ["--sampler", "magic"]):
         done = CliRunner().invoke(app, [*ask, "yes:.5,no:.5", *wrong, "--out", str(tmp_path / "y")])
