@@ -1,8 +1,8 @@
 """Imputers of other packages beside ours, with their defaults, on sets that scikit-learn ships: RMSE of lost cells.
 
 Run ``python benchmarks/imputers.py`` (all), or ``python benchmarks/imputers.py wine mcar --only MIWAE --seeds 3``.
-HyperImpute's rows are left out where it is not installed, or pandas is 3: under it some of its imputers silently leave the
-means they begin with. It brings 9 GB of packages of its own, so install it apart,
+HyperImpute's rows are left out where it is not installed, or pandas is 3: under it some of its imputers silently leave
+the means they begin with. It brings 9 GB of packages of its own, so install it apart,
 ``pip install --target SITE hyperimpute "pandas<3"``, and put SITE on PYTHONPATH. DiffPuter is not on PyPI.
 Figures go to ``benchmarks/imputers.json``, which keeps what other calls wrote.
 
