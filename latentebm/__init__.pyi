@@ -114,3 +114,4 @@ from latentebm.training.optimisation import Optimisation as Optimisation
 from latentebm.workflow.run import debias as debias
 from latentebm.workflow.shards import stream_samples as stream_samples
 from latentebm.workflow.tilt_card import push_to_hub as push_to_hub
+from latentebm.workflow.tilt_redraw import TiltRun as TiltRun

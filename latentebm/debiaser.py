@@ -124,7 +124,7 @@ class Debiaser(DebiaserSettings, Estimator):
         with seeded(rng):
             vae = VAE(tuple(images.shape[1:]), self.latent_dim, **sizes).to(pick_device(self.device))
         recipe: dict[str, Any] = {"kl_weight": kl_weight(self), "precision": self.precision, **more}
-        passes = {"epochs": self.epochs, "batch_size": self.batch_size}
+        passes: dict[str, Any] = {"epochs": self.epochs, "batch_size": self.batch_size}
         with within_memory(batch_size=self.batch_size, width=self.width):
             done = fit_vae(vae, images, **passes, **recipe, generator=rng, track=track)
         self.vae_ = vae.requires_grad_(False)

@@ -15,7 +15,18 @@ from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
 
-from latentebm import HMC, SNIS, Attribute, Langevin, WrappedModel, load_images, tilt_attributes, tilt_generator
+from latentebm import (
+    HMC,
+    NUTS,
+    SNIS,
+    Attribute,
+    Langevin,
+    LatentTilt,
+    WrappedModel,
+    load_images,
+    tilt_attributes,
+    tilt_generator,
+)
 from latentebm.cli.app import app
 from latentebm.data.images import as_images
 from latentebm.disk.folders import check_out, run_folder, written
@@ -229,6 +240,13 @@ def test_hamiltonian_chains_over_hard_labels_are_refused():
     tilt.net.energy.theta.data += torch.tensor([1.0, -1.0])
     with pytest.raises(ValueError, match="piecewise constant"):
         HMC(chains=2, warm_up=5).draw(tilt, 20, generator=gen())
+
+
+@pytest.mark.parametrize("sampler", [HMC(chains=2, warm_up=5), NUTS(chains=2, warm_up=5)])
+def test_an_energy_without_a_bound_below_is_refused(sampler):
+    tilt = LatentTilt(WrappedModel(nn.Identity(), 1), lambda u: torch.where(u[:, 0] > 1, -torch.inf, u[:, 0]))
+    with pytest.raises(FloatingPointError, match="got -inf"):
+        sampler.draw(tilt, 20, generator=gen())
 
 
 RAMP = np.linspace(0, 255, 64).reshape(8, 8)

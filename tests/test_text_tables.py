@@ -5,6 +5,7 @@ import gzip
 import numpy as np
 import pytest
 
+from latentebm.data.formats import array_files, table_file
 from latentebm.data.formats.table_file import check_same_kind, read_table_file
 from latentebm.data.formats.text_table import Dialect, parse_text
 
@@ -107,3 +108,23 @@ def test_parquet_keeps_whole_numbers(tmp_path):
     read = read_table_file(file)
     read.write(tmp_path / "o.parquet", read.values.fillna({"n": 3}), read.values.isna().to_numpy())
     assert pd.read_parquet(tmp_path / "o.parquet")["n"].tolist() == [2**60 + 1, 3]
+
+
+def test_archives_of_nothing_but_repetition_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(array_files, "HELD", 10_000)
+    monkeypatch.setattr(table_file, "HELD", 10_000)
+    same, noise = np.zeros((3_000, 10)), np.random.default_rng(0).random((3_000, 10))
+    lines = gzip.compress(b"a,b\n" + b"0,\n" * 30_000)
+    for name, content in (
+        ("a.csv.gz", lines),
+        ("lying.csv.gz", lines[:-4] + b"\x09\0\0\0"),
+        ("zeros.csv", bytes(9_999)),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"FILE .*{name}: expected a? ?(table|text|readable)"):
+            read_table_file(tmp_path / name)
+    np.savez_compressed(tmp_path / "same.npz", x=same)
+    with pytest.raises(ValueError, match=r"same\.npz: expected .*240,128 bytes unpacked, of"):
+        read_table_file(tmp_path / "same.npz")
+    np.savez_compressed(tmp_path / "noise.npz", x=noise)
+    assert read_table_file(tmp_path / "noise.npz").values.shape == (3_000, 10)

@@ -8,11 +8,14 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from latentebm import push_to_hub
+from latentebm import push_to_hub, stream_samples
 from latentebm.cli.app import app
-from latentebm.workflow.tilt_run import TiltSettings, redraw, run_tilt
+from latentebm.sampling import Draws
+from latentebm.workflow.tilt_redraw import TiltRun
+from latentebm.workflow.tilt_run import TiltSettings, _distinct, run_tilt
 
 MODULE = """
 import torch
@@ -61,14 +64,14 @@ def test_shares_of_an_attribute(attribute_run):
 
 
 def test_draws_again_over_the_same_model_alone(attribute_run, monkeypatch, toy):
-    draws = redraw(attribute_run, 300)
+    draws = TiltRun(attribute_run).sample(300)
     assert float((2 * draws.x - 1).mean((1, 2, 3)).gt(0.1).float().mean()) == pytest.approx(0.5, abs=0.1)
     module = sys.modules[toy]
     other = module.build()
     other.decoder[0].weight.data += 1
     monkeypatch.setattr(module, "build", lambda: other)
     with pytest.raises(ValueError, match="got other weights"):
-        redraw(attribute_run, 300)
+        TiltRun(attribute_run).sample(300)
 
 
 def test_the_command_and_sample(toy, attribute_run, tmp_path):
@@ -79,11 +82,68 @@ def test_the_command_and_sample(toy, attribute_run, tmp_path):
     done = CliRunner().invoke(app, [*asked, "--pool", "3000", "--samples", "400"])
     assert done.exit_code == 0, done.output
     rows = json.loads((tmp_path / "run" / "metrics.json").read_text())["shares"]["bright"]
-    assert next(r for r in rows if r["value"] == "yes")["after"] == pytest.approx(0.5, abs=0.12)
+    yes = next(r for r in rows if r["value"] == "yes")
+    assert yes["after"] == pytest.approx(0.5, abs=0.12)
+    assert yes["target"] == pytest.approx(0.5, abs=0.12)  # the reference's own share
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "| bright | reference | before | after (95 % interval) |" in card
+    assert str(tmp_path) not in card
     drawn = CliRunner().invoke(app, ["sample", str(tmp_path / "run"), "-n", "20", "--out", str(tmp_path / "x.npz")])
     assert drawn.exit_code == 0, drawn.output
     with np.load(tmp_path / "x.npz") as saved:
         assert len(saved["images"]) == 20
+
+
+def test_each_draw_is_shown_once():
+    codes = torch.tensor([[0.0], [1.0], [0.0], [2.0]])
+    places = _distinct(Draws(codes, codes, torch.tensor([1.0, 3.0, 1.0, 2.0])))
+    assert codes[places].flatten().tolist() == [1.0, 2.0, 0.0]
+
+
+@pytest.mark.parametrize("form", ["npz", "png", "npy"])
+def test_shards_of_a_tilt_go_on_to_the_same_bytes(form, attribute_run, tmp_path):
+    name = "x.npy" if form == "npy" else "x"
+    ask = ["sample", str(attribute_run), "-n", "250", "--format", form, "--shard-size", "100", "--out"]
+    done = CliRunner().invoke(app, [*ask, str(tmp_path / "whole" / name)])
+    assert done.exit_code == 0, done.output
+
+    def cut(shards, description):
+        yield shards[0]
+        raise KeyboardInterrupt
+
+    again = tmp_path / "again" / name
+    with pytest.raises(KeyboardInterrupt):
+        stream_samples(TiltRun(attribute_run), 250, again, form=form, size=100, track=cut)
+    assert CliRunner().invoke(app, [*ask, str(again)]).exit_code == 0
+    one, other = ({p.name: p.read_bytes() for p in d.rglob("*") if p.is_file()} for d in sorted(tmp_path.iterdir()))
+    assert one == other
+    if form == "npy":
+        assert (np.load(again)[:, 0].mean((1, 2)) > 255 * 0.55).mean() == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--sampler", "nuts"], "sampler: expected that of the run"), (["--device", "cpu"], "device: expected that on")],
+)
+def test_what_a_tilt_run_has_fixed(options, message, attribute_run, tmp_path):
+    done = CliRunner().invoke(app, ["sample", str(attribute_run), *options, "--out", str(tmp_path / "x.npz")])
+    assert done.exit_code == 2
+    assert message in done.output.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("decode", "message"),
+    [
+        (lambda z: z, "run: expected one of images"),
+        (lambda z: 255 * torch.ones(len(z), 1, 4, 4), "run: expected images in"),
+    ],
+)
+def test_only_images_go_into_shards(decode, message, attribute_run, tmp_path, monkeypatch):
+    run = TiltRun(attribute_run)
+    monkeypatch.setattr(run.tilt, "decode", decode)
+    monkeypatch.setattr(run, "draw", lambda n, **_: Draws(decode(torch.zeros(n, 4)), torch.zeros(n, 4), torch.zeros(n)))
+    with pytest.raises(ValueError, match=message):
+        stream_samples(run, 5, tmp_path / "x", size=5)
 
 
 def test_the_card_and_the_hub(attribute_run, tmp_path):

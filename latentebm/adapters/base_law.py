@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import check_number, check_shares, fail
+from latentebm.adapters.probing import check_untruncated
+from latentebm.checks import check_number, check_shares
 
-__all__ = ["Labelled", "Truncated", "check_untruncated"]
+__all__ = ["Labelled", "Truncated", "standard_codes"]
 
 
 class Labelled(nn.Module):
@@ -62,37 +62,17 @@ class Truncated(nn.Module):
         return self.decoder(torch.special.ndtri(inside).clamp(-self.limit, self.limit).to(codes), *label)
 
 
-def check_untruncated(decoder: object) -> None:
-    """Raise a ValueError where a decoder says that its codes were truncated, or not standard normal.
+def standard_codes(
+    decoder: Callable[..., Any], shape: tuple[int, ...], labels: Sequence[float] | None, truncation: float | None
+) -> tuple[Callable[..., Any], tuple[int, ...]]:
+    """A decoder as a function of standard normal codes that hold all it draws, and the shape of one such code.
 
     Example:
-        >>> def biggan(z, truncation): return z
-        >>> check_untruncated(biggan)
-        Traceback (most recent call last):
-        ValueError: truncation: expected where the decoder's normal codes were cut off, got None for a decoder that ...
+        >>> standard_codes(lambda z, y: z, (2, 1, 1), [0.5, 0.5], None)[1]
+        (3,)
     """
-    fix = "pass truncation=, for example 0.4, or inf where codes are not cut off"
-    call = decoder.forward if isinstance(decoder, nn.Module) else decoder
-    try:
-        takes = "truncation" in inspect.signature(call).parameters  # type: ignore[arg-type]
-    except (TypeError, ValueError):  # built-in functions have no signature
-        takes = False
-    if takes or getattr(decoder, "truncation", None) is not None:
-        expected = "where the decoder's normal codes were cut off"
-        raise fail("truncation", expected, "None for a decoder that names a truncation", fix)
-    law = next((getattr(decoder, name) for name in ("prior", "base_dist", "base") if hasattr(decoder, name)), None)
-    if isinstance(law, torch.distributions.Distribution) and not _is_normal(law):
-        fix = "pass truncation= where it is a truncated normal, or a decoder that maps normal codes to its own"
-        raise fail("decoder", "standard normal codes", f"codes of {law}", fix)
-
-
-def _is_normal(law: torch.distributions.Distribution) -> bool:
-    """Whether a distribution has the log-density of a standard normal one."""
-    shape = (5, *law.batch_shape, *law.event_shape)
-    points = torch.linspace(-2, 2, 5).view(-1, *[1] * (len(shape) - 1)).expand(shape)
-    support = law.support
-    if support is not None and not bool(support.check(points).all()):
-        return False
-    wanted = -0.5 * (points.square() + math.log(2 * math.pi))
-    found = law.log_prob(points)
-    return torch.allclose(found.reshape(5, -1).sum(1), wanted.reshape(5, -1).sum(1), atol=1e-3)
+    if truncation is None:
+        check_untruncated(decoder)
+    elif truncation != math.inf:
+        decoder = Truncated(decoder, truncation)
+    return (decoder, shape) if labels is None else (Labelled(decoder, labels, shape), (math.prod(shape) + 1,))

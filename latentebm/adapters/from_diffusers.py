@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from latentebm.adapters.denoiser import Denoiser, check_deterministic
+from latentebm.adapters.diffusion.denoiser import Denoiser
+from latentebm.adapters.diffusion.pipeline_parts import noise_shape, parts_of
+from latentebm.adapters.diffusion.prompts import put_prompts
+from latentebm.adapters.diffusion.schedulers import check_deterministic, described
 from latentebm.adapters.from_module import WrappedModel
-from latentebm.adapters.prompts import put_prompts
 from latentebm.checks import check_int, check_number
 
 __all__ = ["from_diffusers"]
@@ -40,7 +42,8 @@ def from_diffusers(
         batch_size: images denoised at once.
 
     Raises:
-        ValueError: a scheduler that draws noise of its own or is missing, or a prompt or a guidance without a use.
+        ValueError: a scheduler that draws noise of its own or is missing, a prompt or a guidance without a use, or a
+            network that takes more than noise, time and the embedding of a prompt.
 
     References:
         Denoising Diffusion Implicit Models (Song et al., 2021), https://arxiv.org/abs/2010.02502
@@ -54,19 +57,14 @@ def from_diffusers(
         >>> model.decode(torch.randn(2, 64)).shape
         torch.Size([2, 1, 8, 8])
     """
-    pipe = pipeline_or_unet
-    net = next((n for k in ("unet", "transformer") if (n := getattr(pipe, k, None)) is not None), None)
-    vae, net = (None, pipe) if net is None else (getattr(pipe, "vae", None), net)
-    schedule = scheduler if scheduler is not None else getattr(pipe, "scheduler", None)
+    net, vae = parts_of(pipeline_or_unet)
+    schedule = scheduler if scheduler is not None else getattr(pipeline_or_unet, "scheduler", None)
     check_deterministic(schedule, check_int("steps", steps))
     denoiser = Denoiser(net, vae, schedule, steps, check_number("guidance_scale", guidance_scale, low=0))
-    shares = {prompt: 1.0} if isinstance(prompt, str) else dict(prompt or {})
-    put_prompts(denoiser, pipe, list(shares), guidance_scale)
+    shares = put_prompts(denoiser, pipeline_or_unet, prompt, guidance_scale)
     denoiser.eval().requires_grad_(False)
-    size, several = net.config.sample_size, len(shares) > 1
-    shape = (net.config.in_channels, *((size, size) if isinstance(size, int) else tuple(size)))
-    name = type(schedule).__name__
-    encoder = denoiser.invert if name == "DDIMScheduler" and not several else None
-    known = {"scheduler": name, "steps": steps, "prompt": list(shares), "guidance_scale": guidance_scale}
+    shape, several = noise_shape(net), len(shares) > 1
+    known = {**described(schedule), "steps": steps, "prompt": list(shares), "guidance_scale": guidance_scale}
+    encoder = denoiser.invert if known["scheduler"] == "DDIMScheduler" and not several else None
     made: dict[str, Any] = {"latent_shape": shape, "encoder": encoder, "batch_size": batch_size, "settings": known}
     return WrappedModel(denoiser, math.prod(shape), labels=list(shares.values()) if several else None, **made)

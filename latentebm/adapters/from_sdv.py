@@ -17,11 +17,15 @@ class _Both:
         self.inner, self.processor = inner, processor
 
     def inverse_transform(self, rows: Any) -> Any:
+        self.processor.reset_sampling()  # or the same rows would get other identifiers, and gaps elsewhere
         return self.processor.reverse_transform(self.inner.inverse_transform(rows))
 
 
 def from_sdv(synthesizer: Any) -> TableModel:
     """A fitted ``CTGANSynthesizer`` or ``TVAESynthesizer`` of sdv; `frame` undoes sdv's own preprocessing as well.
+
+    What sdv draws after decoding, identifiers and which values are missing, is no part of the code: it is the same
+    again for the same number of rows, and no tilt changes it.
 
     Raises:
         ValueError: an object that has not been fitted, or another one.
@@ -44,6 +48,9 @@ def from_sdv(synthesizer: Any) -> TableModel:
     inner = getattr(synthesizer, "_model", None)
     if inner is None or not hasattr(synthesizer, "_data_processor"):
         raise fail("synthesizer", "a fitted synthesizer of sdv", type(synthesizer).__name__, "call its fit first")
+    if not any(hasattr(inner, name) for name in ("_generator", "decoder")):
+        expected, fix = "a CTGANSynthesizer or TVAESynthesizer", "fit one of these to the same table"
+        raise fail("synthesizer", expected, type(synthesizer).__name__, fix)
     model = from_ctgan(inner)
     model.transformer = _Both(model.transformer, synthesizer._data_processor)
     return model

@@ -21,6 +21,7 @@ from latentebm.settings.fields import SAMPLERS
 if TYPE_CHECKING:
     # Heavy modules are imported inside the commands: --help and a mistyped option answer at once.
     from latentebm.debiaser import Debiaser
+    from latentebm.workflow.tilt_redraw import TiltRun
 
 __all__ = ["report", "sample"]
 
@@ -31,7 +32,7 @@ IN_ONE_FILE = 100_000  # most images that go into one .npz unless it is asked fo
 
 @errors_exit()
 def sample(
-    run: Annotated[Path, typer.Argument(help="run folder of latentebm debias")],
+    run: Annotated[Path, typer.Argument(help="run folder of latentebm debias or latentebm tilt")],
     n: Annotated[int, typer.Option("-n", "--samples", help="images to draw")] = 1000,
     out: Annotated[
         Optional[Path],  # noqa: UP045
@@ -73,7 +74,7 @@ def sample(
         (out,) = check_files([out], overwrite)
     from latentebm import processes
     from latentebm.workflow.run import check_npz
-    from latentebm.workflow.shards import check_stream
+    from latentebm.workflow.shard_stores import check_stream
 
     if form is not None:
         place = check_stream(out, form)
@@ -89,14 +90,10 @@ def _drawn(run: Path, out: Path | None, what: dict[str, Any], device: str) -> di
     """Draws of a run, written into one file by the process that has one: their diagnostics."""
     from latentebm import processes
     from latentebm.workflow.run import save_samples
-    from latentebm.workflow.tilt_run import is_tilt_run, redraw
 
-    n, asked = what["n"], {"strength": what["strength"], "seed": what["seed"]}
+    asked = {"strength": what["strength"], "seed": what["seed"]}
     with bars() as track:
-        if is_tilt_run(run):
-            draws = redraw(_no_debias(run, what["sampler"]), n, **asked, track=track)
-        else:
-            draws = _opened(run, what["sampler"], device).sample(n, **asked, track=track)
+        draws = _opened(run, what["sampler"], device).sample(what["n"], **asked, track=track)
     processes.on_main(lambda: save_samples(cast(Path, out), draws))
     return draws.diagnostics
 
@@ -106,10 +103,7 @@ def _streamed(
 ) -> dict[str, Any]:
     """Draws of a run, streamed into shards: the worst of their diagnostics."""
     from latentebm.workflow.shards import stream_samples
-    from latentebm.workflow.tilt_run import is_tilt_run
 
-    if is_tilt_run(run):
-        _no_debias(run, form)
     model, worst = _opened(run, what["sampler"], device), dict[str, float]()
     asked = {"strength": what["strength"], "seed": what["seed"], "overwrite": overwrite, "log": partial(_worst, worst)}
     with bars() as track:
@@ -117,21 +111,19 @@ def _streamed(
     return worst
 
 
-def _no_debias(run: Path, given: str | None) -> Path:
-    """A run of ``latentebm tilt``, which takes neither shards nor another sampler."""
-    if given is not None:
-        raise fail(
-            "run", "a run of latentebm debias for --format and --sampler", f"one of tilt, {run}", "leave them out"
-        )
-    return run
-
-
-def _opened(run: Path, sampler: str | None, device: str) -> Debiaser:
-    """The model of a run, its sampler set."""
+def _opened(run: Path, sampler: str | None, device: str) -> Debiaser | TiltRun:
+    """The model of a run, its sampler set; a run of ``latentebm tilt`` has its own sampler and device."""
     from latentebm.debiaser import Debiaser
+    from latentebm.workflow.tilt_redraw import TiltRun, is_tilt_run
 
-    model = Debiaser.load(run, device=device)
-    return model if sampler is None else model.set_params(sampler=sampler).check()
+    if not is_tilt_run(run):
+        model = Debiaser.load(run, device=device)
+        return model if sampler is None else model.set_params(sampler=sampler).check()
+    if sampler is not None:
+        raise fail("sampler", "that of the run, which is one of latentebm tilt", sampler, "leave --sampler out")
+    if device != "auto":
+        raise fail("device", "that on which the run's function puts its model", device, "leave --device out")
+    return TiltRun(run)
 
 
 @contextmanager

@@ -118,7 +118,7 @@ def read_json(path: Path, name: str = "run") -> dict[str, Any]:
     expected = f"a JSON object in {path}"
     try:
         if path.stat().st_size > LARGEST:
-            raise fail(name, expected, f"{path.stat().st_size:,} bytes", AGAIN)
+            raise ValueError(f"{path.stat().st_size:,} bytes")
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise fail(name, expected, str(error), AGAIN) from None

@@ -2,187 +2,35 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
-from abc import ABC, abstractmethod
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from torch import Tensor
 
 from latentebm import processes
-from latentebm.checks import check_choice, check_int, fail
+from latentebm.checks import check_int, check_number, fail
 from latentebm.debiaser import Debiaser
 from latentebm.disk.checkpoint import checkpoints
 from latentebm.disk.folders import whole_files
-from latentebm.disk.manifest import as_written, read_json
-from latentebm.disk.outputs import check_place
 from latentebm.disk.statefile import digest
-from latentebm.files import finite, write_atomic, write_json
 from latentebm.progress import Track, silent
 from latentebm.registry import stored
 from latentebm.rng import stream
-from latentebm.sampling import Draws
 from latentebm.training.logs import Log, reporter
+from latentebm.workflow.shard_stores import FORMATS, Store, begin, check_stream
+from latentebm.workflow.tilt_redraw import TiltRun
 
-__all__ = ["FORMATS", "check_stream", "stream_samples"]
+__all__ = ["stream_samples"]
 
 HEALTH = ("ess", "pareto_k", "duplicates")  # of a sampler's diagnostics
+IMAGE, OVER = 3, 0.2  # dimensions of an image; how far some decoders overshoot [0, 1]
 STREAMS = 1_000  # number of the first shard's random stream; those below belong to the stages of a run
 
 
-@dataclass(frozen=True)
-class Store(ABC):
-    """Where shards go: `n` images of shape `item`, `size` of them per shard."""
-
-    out: Path
-    n: int
-    size: int
-    item: tuple[int, ...]
-    suffix: ClassVar[str] = ""
-
-    @property
-    def manifest(self) -> Path:
-        """The file that says what the shards are of."""
-        return self.out / "manifest.json"
-
-    @property
-    def shards(self) -> range:
-        """Numbers of the shards."""
-        return range(-(-self.n // self.size))
-
-    def rows(self, shard: int) -> range:
-        """Numbers of a shard's images."""
-        return range(shard * self.size, min((shard + 1) * self.size, self.n))
-
-    @abstractmethod
-    def place(self, shard: int) -> Path:
-        """What is there once a shard is whole."""
-
-    @abstractmethod
-    def write(self, shard: int, images: np.ndarray, draws: Draws) -> None:
-        """Write a shard's images (n, C, H, W), uint8, whole or not at all."""
-
-    def begin(self) -> None:  # noqa: B027 - of shards in a folder nothing is made before
-        """Make what the shards are written into."""
-
-    def finish(self) -> None:  # noqa: B027 - shards in a folder are there already
-        """Put in place what all shards together are."""
-
-    def clear(self) -> None:
-        """Remove the shards and their manifest."""
-        for shard in self.shards:
-            place = self.place(shard)
-            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
-        self.manifest.unlink(missing_ok=True)
-
-
-class Archives(Store):
-    """One .npz per shard: ``images`` uint8, ``latent`` and ``log_weight`` float32."""
-
-    def place(self, shard: int) -> Path:
-        """Its file."""
-        return self.out / f"shard-{shard:05d}.npz"
-
-    def write(self, shard: int, images: np.ndarray, draws: Draws) -> None:
-        """Not compressed, so that it can be mapped."""
-        plain = {name: getattr(draws, name).float().cpu().numpy() for name in ("latent", "log_weight")}
-        plain["diagnostics"] = np.array(json.dumps(finite(draws.diagnostics)))
-        write_atomic(self.place(shard), lambda temporary: np.savez(temporary, images=images, **plain))
-
-
-class Pictures(Store):
-    """One folder of .png files per shard, numbered through all shards."""
-
-    def place(self, shard: int) -> Path:
-        """Its folder."""
-        return self.out / f"shard-{shard:05d}"
-
-    def write(self, shard: int, images: np.ndarray, draws: Draws) -> None:
-        """Into a hidden folder, which is then renamed."""
-        hidden = Path(tempfile.mkdtemp(prefix=f".shard-{shard:05d}-", dir=self.out))
-        try:
-            for row, image in zip(self.rows(shard), images, strict=True):
-                pixels = image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
-                Image.fromarray(pixels).save(hidden / f"{row:08d}.png")
-            hidden.chmod(0o755)
-            hidden.rename(self.place(shard))
-        finally:
-            shutil.rmtree(hidden, ignore_errors=True)
-
-
-class OneArray(Store):
-    """One .npy of all images (n, C, H, W), uint8, mapped; it takes its name once the last shard is in it."""
-
-    suffix = ".npy"
-
-    @property
-    def hidden(self) -> Path:
-        """Folder of what is not finished, beside the file."""
-        return self.out.parent / f".{self.out.name}.shards"
-
-    @property
-    def manifest(self) -> Path:
-        """In the hidden folder."""
-        return self.hidden / "manifest.json"
-
-    def place(self, shard: int) -> Path:
-        """A mark that the shard's rows are on disk."""
-        return self.hidden / f"{shard:05d}"
-
-    def write(self, shard: int, images: np.ndarray, draws: Draws) -> None:
-        """Into its rows; the mark follows once they are on disk."""
-        array = np.lib.format.open_memmap(self.hidden / "array.npy", "r+")
-        array[self.rows(shard).start : self.rows(shard).stop] = images
-        array.flush()
-        self.place(shard).touch()
-
-    def begin(self) -> None:
-        """Make the array, empty."""
-        file, shape = self.hidden / "array.npy", (self.n, *self.item)
-        if not file.exists():
-            write_atomic(file, lambda path: np.lib.format.open_memmap(path, "w+", np.uint8, shape).flush())
-
-    def finish(self) -> None:
-        """Give the array its name and remove the marks."""
-        (self.hidden / "array.npy").rename(self.out)
-        self.clear()
-        self.hidden.rmdir()
-
-    def clear(self) -> None:
-        """Remove the marks, and an array that is not finished."""
-        super().clear()
-        (self.hidden / "array.npy").unlink(missing_ok=True)
-
-
-FORMATS: dict[str, type[Store]] = {"npz": Archives, "png": Pictures, "npy": OneArray}
-
-
-def check_stream(out: Path | str, form: str) -> Path:
-    """Return the path if shards of a format can go there.
-
-    Raises:
-        ValueError: an unknown format, or a name that does not go with it.
-
-    Example:
-        >>> check_stream("x.npz", "png")
-        Traceback (most recent call last):
-        ValueError: out: expected the name of a folder with format=png, got x.npz; pass for example out=samples
-    """
-    suffix = FORMATS[check_choice("format", form, FORMATS)].suffix
-    path = check_place(out, "file" if suffix else "folder")
-    if path.suffix != suffix and (suffix or path.suffix in (".npz", ".npy", ".png")):
-        expected = f"a name ending in {suffix}" if suffix else "the name of a folder"
-        raise fail("out", f"{expected} with format={form}", str(path), f"pass for example out=samples{suffix}")
-    return path
-
-
 def stream_samples(
-    model: Debiaser,
+    model: Debiaser | TiltRun,
     n: int,
     out: Path | str,
     *,
@@ -201,7 +49,7 @@ def stream_samples(
     `Debiaser.fit` and ``--data`` take them.
 
     Arguments:
-        model: fitted.
+        model: fitted, or a run of ``latentebm tilt`` whose items are images.
         n: images.
         out: folder for ``npz`` and ``png``, a name ending in .npy for ``npy``.
         form: ``npz`` (images, latent codes and log-weights), ``png``, or ``npy``: images alone, in one mapped array.
@@ -219,6 +67,7 @@ def stream_samples(
         ValueError: an argument is not as described, or something else is there.
 
     Example:
+        >>> import tempfile
         >>> images = np.random.default_rng(0).random((64, 8, 8))
         >>> model = Debiaser(width=16, epochs=1, folds=2, tilt_steps=2, pool=500).fit(images, images[:9])
         >>> folder = stream_samples(model, 25, Path(tempfile.mkdtemp()) / "many", size=10)
@@ -226,27 +75,25 @@ def stream_samples(
         [10, 10, 5]
     """
     path, kind = check_stream(out, form), FORMATS[form]
-    model.tilt(strength)  # checks both
-    store = kind(path, check_int("n", n), check_int("size", size), model.vae_.data_shape)
+    item, identity = _described(model, strength)
+    store = kind(path, check_int("n", n), check_int("size", size), item)
     seed = model.seed if seed is None else check_int("seed", seed, low=0)
-    form_of = {"n": n, "size": size, "format": form, "seed": seed, "strength": strength}
-    weights = digest([model.vae_.state_dict(), model.energy_.state_dict()])
-    job = {**form_of, "sampler": str(stored(model.sampler)), "model": weights}
+    job = {"n": n, "size": size, "format": form, "seed": seed, "strength": strength, **identity}
     with ExitStack() as stack:
 
-        def begin() -> Path:
+        def begun() -> Path:
             place = stack.enter_context(whole_files(path, job=job, afresh=overwrite))
-            _begin(store, job, overwrite)
+            begin(store, job, overwrite)
             return place.kept
 
-        kept = processes.on_main(begin)
+        kept = processes.on_main(begun)
         _draw_shards(model, store, job, kept, track, log)
         processes.on_main(store.finish)
     return path
 
 
 def _draw_shards(
-    model: Debiaser, store: Store, job: dict[str, Any], kept: Path | None, track: Track, log: Log | None
+    model: Debiaser | TiltRun, store: Store, job: dict[str, Any], kept: Path | None, track: Track, log: Log | None
 ) -> None:
     """Draw the shards that are missing; the processes share them."""
     missing = processes.from_main([shard for shard in store.shards if not store.place(shard).exists()])
@@ -259,30 +106,29 @@ def _draw_shards(
             n, rng = len(store.rows(shard)), stream(job["seed"], STREAMS + shard)
             with nullcontext() if kept is None else checkpoints(kept / str(shard)):
                 draws = model.draw(n, generator=rng, strength=job["strength"], track=silent)
-            store.write(shard, (draws.x * 255).round().byte().cpu().numpy(), draws)
+            store.write(shard, _pixels(draws.x), draws)
             known = {name: draws.diagnostics.get(name) for name in HEALTH}
             report(shard, {name: value for name, value in known.items() if value is not None})
 
     processes.together(draw)
 
 
-def _begin(store: Store, manifest: dict[str, Any], overwrite: bool) -> None:
-    """Write the manifest, or find that of the same job begun earlier."""
-    earlier = read_json(store.manifest, "out") if store.manifest.is_file() else None
-    if overwrite:
-        if earlier is not None:
-            with as_written(store.manifest):
-                type(store)(store.out, int(earlier["n"]), int(earlier["size"]), store.item).clear()
-        if store.suffix:
-            store.out.unlink(missing_ok=True)
-        earlier = None
-    if earlier is None and store.out.exists() and (store.suffix or any(store.out.iterdir())):
-        expected, fix = "a place where nothing is yet", "choose another, or overwrite it"
-        raise fail("out", expected, f"{store.out}", fix)
-    if earlier is None:
-        write_json(store.manifest, manifest)
-    elif earlier != manifest:
-        name = next(key for key in manifest if earlier.get(key) != manifest[key])
-        got = f"one of {name}={earlier.get(name)} in {store.out}, not {manifest[name]}"
-        raise fail("out", "shards of the same job", got, "choose another place, or overwrite it")
-    store.begin()
+def _described(model: Debiaser | TiltRun, strength: float) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """The shape of an image, and what decides the draws besides seed and strength; raises where there can be none."""
+    if isinstance(model, Debiaser):
+        model.tilt(strength)  # checks both
+        weights = digest([model.vae_.state_dict(), model.energy_.state_dict()])
+        return model.vae_.data_shape, {"sampler": str(stored(model.sampler)), "model": weights}
+    check_number("strength", strength, low=0, high=1.5)
+    if len(shape := model.data_shape) != IMAGE:
+        raise fail("run", "one of images (C, H, W) for shards", f"one of items {shape}", "leave --format out")
+    return shape, model.identity
+
+
+def _pixels(x: Tensor) -> np.ndarray:
+    """Images in [0, 1] as uint8."""
+    low, high = float(x.min()), float(x.max())
+    if not -OVER <= low <= high <= 1 + OVER:
+        fix = "leave --format out, or let the model give images in [0, 1] or [-1, 1]"
+        raise fail("run", "images in [0, 1] for shards of uint8", f"values in [{low:.3g}, {high:.3g}]", fix)
+    return (x.clamp(0, 1) * 255).round().byte().cpu().numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from latentebm.models.storage.tilt_folder import tilt_config
 from latentebm.plots import plot_targets
 from latentebm.report.page import Page, Picture, command_line, drawn, picture, render_page
 from latentebm.report.run_tables import Table
+from latentebm.workflow.tilt_settings import packages_of
 
 __all__ = ["push_to_hub", "tilt_card", "tilt_page"]
 
@@ -34,41 +36,69 @@ ORDERED = (
 
 
 def tilt_card(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """The card of a run of ``latentebm tilt``, Markdown with the hub's header.
+    """The card of a run of ``latentebm tilt``, Markdown with the header and the sections of the Hugging Face hub.
 
     Example:
         >>> weights = {"ess": 0.5, "pareto_k": 0.1, "reliable": True}
-        >>> run = {"model": "my.model:build", "reference": "faces", "features": "pixels:8"}
+        >>> run = {"model": "my.gan:build", "reference": "faces", "features": "pixels:8", "pool": 9, "attributes": []}
         >>> print(tilt_card({"tilted": weights, "shares": {}, "samples": 9, "gain": 0.2}, run).splitlines()[8])
-        # Tilt of my.model:build
+        # Tilt of my.gan:build
     """
-    lines = [
-        HEADER,
-        f"# Tilt of {in_markdown(settings['model'])}",
-        "",
-        f"It balances {in_markdown(_aim(settings))}.",
-        "",
-    ]
+    figures = [f"![{name}](figures/{name}.png)" for name in ("before", "after") if "energies" in metrics]
+    parts = {
+        f"# Tilt of {in_markdown(settings['model'])}": [
+            f"An energy over the codes of {in_markdown(settings['model'])}, without that model. It balances "
+            f"{in_markdown(_aim(settings))}.",
+            *figures,
+        ],
+        "## How to get started": [f"```python\n{_start(settings)}\n```"],
+        "## Evaluation": [
+            *_share_tables(metrics, settings),
+            f"Shares of {metrics['samples']:,} draws. {_gained(metrics)}{_weights(metrics)}",
+            *[f"Nearer to a reference item than to as many untilted draws, {n}: {s}." for n, s in _copies(metrics)],
+        ],
+        "## Training details": [f"```json\n{json.dumps(_told(settings), indent=2)}\n```"],
+        "## Bias, risks and limitations": [*_worries(metrics), LIMITS],
+    }
+    blocks = [block for title, texts in parts.items() for block in (title, *texts)]
+    return HEADER + "\n" + "\n\n".join(blocks) + "\n"
+
+
+def _share_tables(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    found = []
     for name, rows in metrics["shares"].items():
-        lines += [f"| {in_markdown(name)} | target | before | after (95 % interval) |", "|---|---|---|---|"]
-        lines += [f"| {' | '.join(map(in_markdown, _cells(row)))} |" for row in rows] + [""]
-    lines += [
-        f"{_weights(metrics)}",
-        *[f"Nearer to a reference item than to as many untilted draws, {n}: {s}." for n, s in _copies(metrics)],
-        "",
-        "## How it was made",
-        "",
-        "```json",
-        json.dumps(dict(settings), indent=2),
-        "```",
-    ]
-    use = "from latentebm import SNIS, load_tilt\n\ntilt = load_tilt(folder, model, trusted=[...])"
-    return "\n".join([*lines, "", "## Use", "", "```python", use, "```", "", "## Limits", "", LIMITS, ""])
+        head = [in_markdown(name), *_heads(settings)]
+        lines = [head, ["---"] * len(head), *[[in_markdown(cell) for cell in _cells(row)] for row in rows]]
+        found.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return found
+
+
+def _start(settings: Mapping[str, Any]) -> str:
+    """How a stranger draws from the tilt."""
+    plain = re.fullmatch(r"([\w.]+):(\w+)", settings["model"])
+    module, build = plain.groups() if plain else ("package.module", "build")
+    trusted = [name for name in packages_of(settings) if name.isidentifier()]
+    return (
+        f"import torch\nfrom {module} import {build}\nfrom latentebm import SNIS, load_tilt\n\n"
+        f"tilt = load_tilt(folder, {build}(), trusted={trusted})  # the folder of these files\n"
+        f"draws = SNIS(pool={settings['pool']}).draw(tilt, 100, generator=torch.Generator().manual_seed(0))"
+    )
+
+
+def _gained(metrics: Mapping[str, Any]) -> str:
+    gain = metrics.get("gain")
+    return "" if gain is None else f"Held-out reference items gain {gain:.3f} nats each. "
+
+
+def _told(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that decide the tilt, no path of the machine that made it."""
+    told = {name: value for name, value in settings.items() if name not in ("out", "overwrite", "tensorboard", "spool")}
+    return told | ({"reference": Path(told["reference"]).name} if told.get("reference") else {})
 
 
 def tilt_page(folder: Path, metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """The report of a run of ``latentebm tilt``, one page of HTML."""
-    head = ["value", "target", "before", "after (95 % interval)"]
+    head = ["value", *_heads(settings)]
     sentence = f"{metrics['samples']:,} draws each."
     tables = [Table(name, sentence, head, [_cells(r) for r in rows]) for name, rows in metrics["shares"].items()]
     weights = [[key, f"{value:.4g}"] for key, value in metrics["tilted"].items() if isinstance(value, float)]
@@ -103,6 +133,10 @@ def tilt_page(folder: Path, metrics: Mapping[str, Any], settings: Mapping[str, A
     return render_page(page)
 
 
+def _heads(settings: Mapping[str, Any]) -> list[str]:
+    return ["reference" if settings["reference"] else "target", "before", "after (95 % interval)"]
+
+
 def _copies(metrics: Mapping[str, Any]) -> list[list[str]]:
     found = metrics.get("copied") or {}
     return [[f"{name} the tilt", f"{100 * share:.1f} %"] for name, share in found.items()]
@@ -111,7 +145,7 @@ def _copies(metrics: Mapping[str, Any]) -> list[list[str]]:
 def _headline(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     rows = [(name, row) for name, rows in metrics["shares"].items() for row in rows]
     if rows:
-        name, row = max(rows, key=lambda pair: abs(pair[1]["after"] - pair[1]["before"]))
+        name, row = max(rows, key=lambda pair: pair[1]["after"] - pair[1]["before"])
         said = f"{name} is {row['value']}: {100 * row['before']:.1f} → {100 * row['after']:.1f} %"
         return said if row["target"] is None else f"{said}, target {100 * row['target']:.3g} %"
     if metrics["gain"] is None:
@@ -190,7 +224,7 @@ def push_to_hub(folder: Path | str, repo: str, *, api: Any = None) -> str:
 def _aim(settings: Mapping[str, Any]) -> str:
     if settings["reference"]:
         seen = settings["features"] or "codes"
-        return f"the model's draws as the reference {settings['reference']}, seen through {seen}"
+        return f"the model's draws as the reference {Path(settings['reference']).name}, seen through {seen}"
     return "; ".join(f"{a} to {t}" for a, t in zip(settings["attributes"], settings["targets"], strict=True))
 
 

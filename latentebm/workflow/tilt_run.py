@@ -19,15 +19,15 @@ from latentebm.chunks import decode_chunk
 from latentebm.data.images import load_images
 from latentebm.disk.checkpoint import checkpoints
 from latentebm.disk.folders import check_out, run_folder
-from latentebm.disk.manifest import add_files, as_written
+from latentebm.disk.manifest import add_files
 from latentebm.evaluation.fidelity import copied_share
 from latentebm.evaluation.fixed_features import fixed_features
 from latentebm.files import write_atomic, write_json, write_text
 from latentebm.models.decode_time import decode_seconds, pool_size
 from latentebm.models.features import Attribute
 from latentebm.models.latent_model import LatentModel, check_model
+from latentebm.models.seen.image_scale import scale_of, to_unit
 from latentebm.models.storage.spooled_model import SpooledModel
-from latentebm.models.storage.tilt_folder import load_tilt, tilt_config
 from latentebm.models.tilts import LatentTilt
 from latentebm.plots import plot_image_grid
 from latentebm.progress import Track, silent
@@ -38,9 +38,9 @@ from latentebm.tilting.attributes import tilt_attributes
 from latentebm.training.logs import log_file, logged
 from latentebm.workflow.run import save_samples
 from latentebm.workflow.tilt_card import tilt_card, tilt_page
-from latentebm.workflow.tilt_settings import TiltSettings, found_at
+from latentebm.workflow.tilt_settings import TiltSettings, by_name, found_at
 
-__all__ = ["TiltSettings", "found_at", "is_tilt_run", "redraw", "run_tilt"]
+__all__ = ["TiltSettings", "found_at", "run_tilt"]
 
 SHOWN, Z = 64, 1.96
 IMAGES, COPIES = 4, 1_000  # dimensions of a batch of images; reference images that draws are compared with
@@ -70,36 +70,6 @@ def run_tilt(settings: TiltSettings, *, track: Track = silent) -> Path:
         place.put_log()
         _write(place.new, settings, tilt, chosen, rng, track)
     return out
-
-
-def is_tilt_run(folder: Path | str) -> bool:
-    """Whether a folder holds a run of ``latentebm tilt``.
-
-    Example:
-        >>> is_tilt_run("nowhere")
-        False
-    """
-    try:
-        return "tilt_run" in tilt_config(folder)
-    except (ValueError, FileNotFoundError):
-        return False
-
-
-def redraw(run: Path | str, n: int, *, strength: float = 1.0, seed: int | None = None, track: Track = silent) -> Draws:
-    """Draw from a run of ``latentebm tilt`` again, its model built as it was; images in [0, 1].
-
-    Raises:
-        ValueError: the model is not the one that was tilted.
-    """
-    with as_written(Path(run) / "config.json"):
-        asked = TiltSettings(**tilt_config(run)["tilt_run"])
-        named = [asked.model, asked.features or "", *asked.attributes]
-        trusted = {name.partition(".")[0].partition(":")[0] for name in named if ":" in name}
-    tilt = load_tilt(run, found_at("model", asked.model)(), trusted=trusted)
-    rng = stream(asked.seed if seed is None else seed, 1)
-    draws = asked.sampler_of(tilt, n).draw(tilt * strength, n, generator=rng, track=track)
-    draws.x = _shown(draws.x)
-    return draws
 
 
 def _sized(settings: TiltSettings, model: LatentModel, kept: Path) -> TiltSettings:
@@ -158,12 +128,9 @@ def _fitted(
         attributes = [Attribute(function, target, name) for name, function, target in chosen]
         return tilt_attributes(model, attributes, pool=settings.pool, generator=rng, track=track)
     images = load_images(settings.reference).float01()
-    with torch.no_grad():
-        low = float(model.decode(torch.randn(SHOWN, model.latent_dim, generator=rng)).min())
-    images = 2 * images - 1 if low < -0.01 else images  # files hold [0, 1]; the model's draws say which scale is its
+    images = 2 * images - 1 if scale_of(model) < 0 else images  # files hold [0, 1]
     named = settings.features
-    own = named is not None and named.partition(":")[0] not in ("pixels", "pca", "classifier", "torchvision", "timm")
-    features: Any = found_at("features", str(named)) if own else named
+    features: Any = named if by_name(named) else found_at("features", str(named))
     return tilt_generator(model, images, features=features, pool=settings.pool, generator=rng, track=track)
 
 
@@ -173,20 +140,21 @@ def _write(
     base = tilt.sample_base(settings.samples, generator=rng)
     prior = torch.cat([tilt.decode(u) for u in track(base.split(decode_chunk(tilt.model)), "before")])
     draws = settings.sampler_of(tilt, settings.samples).draw(tilt, settings.samples, generator=rng, track=track)
-    energy = getattr(getattr(tilt.net, "energy", None), "gain", None)
+    energy, low = getattr(getattr(tilt.net, "energy", None), "gain", None), scale_of(tilt.model)
     metrics: dict[str, Any] = {
         "tilted": draws.diagnostics,
         "gain": energy,
         "samples": settings.samples,
-        "copied": _copied(settings, prior, draws.x, rng),
+        "copied": _copied(settings, to_unit(prior, low), to_unit(draws.x, low), rng),
         "shares": {
-            name: _shares(function, target, prior, draws.x) for name, function, target in chosen
+            name: _shares(function, target or _held(function, settings, low), prior, draws)
+            for name, function, target in chosen
         },
-    }  # fmt: skip
+    }
     tilt.save(folder)
-    draws.x, prior = _shown(draws.x), _shown(prior)
+    draws.x, prior = to_unit(draws.x, low), to_unit(prior, low)
     if prior.ndim == IMAGES:
-        by_energy = draws.log_weight.argsort(descending=True)
+        by_energy = _distinct(draws)
         ends = torch.cat([by_energy[: SHOWN // 2], by_energy[-(SHOWN // 2) :]]) if len(by_energy) > SHOWN else by_energy
         metrics["energies"] = (-draws.log_weight[ends]).tolist()
         figure = plot_image_grid(draws.x[ends.to(draws.x.device)], "by energy", columns=8)
@@ -212,8 +180,8 @@ def _copied(
     seen = seen[:half]
     if len(seen) < 2:
         return None
-    known, (own, other) = fixed_features(seen.to(before.device)), fixed_features(_shown(before)).split(half)[:2]
-    sides = {"before": other, "after": fixed_features(_shown(after))}
+    known, (own, other) = fixed_features(seen.to(before.device)), fixed_features(before).split(half)[:2]
+    sides = {"before": other, "after": fixed_features(after)}
     return {name: copied_share(x, known, own, generator=generator) for name, x in sides.items()}
 
 
@@ -221,25 +189,42 @@ def _plain(settings: TiltSettings) -> dict[str, Any]:
     return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(settings).items()}
 
 
+def _distinct(draws: Draws) -> Tensor:
+    """Places of draws from the likeliest, each that was drawn more than once a single time."""
+    found: dict[bytes, int] = {}
+    for place in draws.log_weight.argsort(descending=True).tolist():
+        found.setdefault(draws.latent[place].cpu().numpy().tobytes(), place)
+    return torch.tensor(list(found.values()))
+
+
+def _held(function: Callable[[Tensor], Any], settings: TiltSettings, low: float) -> dict[str, float]:
+    """Shares of an attribute's values in the reference, which a tilt to it should reach."""
+    if settings.reference is None:
+        return {}
+    images = load_images(settings.reference).float01()
+    found = _read(function, images if low == 0 else 2 * images - 1)
+    return {value: found.count(value) / len(found) for value in sorted({*found})}
+
+
+def _read(function: Callable[[Tensor], Any], x: Tensor) -> list[str]:
+    return [str(v.item() if hasattr(v, "item") else v) for v in function(x)]
+
+
 def _shares(
-    function: Callable[[Tensor], Any], target: Mapping[Any, float], before: Tensor, after: Tensor
+    function: Callable[[Tensor], Any], target: Mapping[Any, float], before: Tensor, after: Draws
 ) -> list[dict[str, Any]]:
     """Shares of each value before and after, the latter with its 95 % (Wilson) interval."""
-    values = [[str(v.item() if hasattr(v, "item") else v) for v in function(x)] for x in (before, after)]
-    keys = [str(k) for k in target] or sorted({*values[0], *values[1]})
-    rows = []
-    for key in keys:
+    values = [_read(function, x) for x in (before, after.x)]
+    wanted, rows = {str(key): share for key, share in target.items()}, []
+    weighed = after.diagnostics["ess"] * (after.diagnostics.get("decodes") or after.diagnostics["pool"])
+    count = 1 / (1 / len(values[1]) + 1 / weighed)  # draws from a pool tell no more than its weights do
+    for key in [*wanted, *sorted({*values[0], *values[1]} - {*wanted})]:
         p, q = (side.count(key) / len(side) for side in values)
-        wanted = next((share for k, share in target.items() if str(k) == key), None)
-        rows.append({"value": key, "target": wanted, "before": p, "after": q, "interval": _wilson(q, len(values[1]))})
+        share = wanted.get(key, 0.0 if wanted else None)
+        rows.append({"value": key, "target": share, "before": p, "after": q, "interval": _wilson(q, count)})
     return rows
 
 
-def _wilson(p: float, n: int) -> list[float]:
+def _wilson(p: float, n: float) -> list[float]:
     centre, half = p + Z * Z / (2 * n), Z * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
     return [max(0.0, (centre - half) / (1 + Z * Z / n)), min(1.0, (centre + half) / (1 + Z * Z / n))]
-
-
-def _shown(x: Tensor) -> Tensor:
-    """Images in [0, 1] of a model's in [−1, 1]; others as they are."""
-    return (x / 2 + 0.5).clamp(0, 1) if x.ndim == 4 and float(x.min()) < -0.01 else x

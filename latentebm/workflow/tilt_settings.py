@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,9 @@ from latentebm.sampling import SNIS, Sampler
 from latentebm.sampling.importance.two_stage import TwoStage
 from latentebm.sampling.importance.weights import BASE_DRAWS
 
-__all__ = ["TiltSettings", "found_at"]
+__all__ = ["TiltSettings", "by_name", "found_at", "packages_of"]
 
+NAMED = ("pixels", "pca", "classifier", "torchvision", "timm")  # features of a name, not of a function
 SAMPLERS = ("snis", "two-stage")
 HELD, PROPOSED = 2**27, 2**32  # numbers of codes held at once, and of all that are weighed undecoded in two stages
 AHEAD = 50  # codes weighed undecoded for each that is decoded, at most
@@ -96,3 +98,25 @@ def found_at(name: str, path: str) -> Any:
     if not callable(found):
         raise fail(name, "a function there", f"none at {path}", "correct the name")
     return found
+
+
+def by_name(features: str | None) -> bool:
+    """Whether features are those of a name, or the model's codes, rather than a function at ``package.module:name``.
+
+    Example:
+        >>> by_name("pixels:8"), by_name("faces:brightness")
+        (True, False)
+    """
+    return features is None or features.partition(":")[0] in NAMED
+
+
+def packages_of(settings: Mapping[str, Any]) -> list[str]:
+    """Packages whose functions a tilt uses, and its model's.
+
+    Example:
+        >>> packages_of({"model": "faces.gan:build", "features": "pixels:8", "attributes": ["light:bright"]})
+        ['faces', 'light']
+    """
+    features = [] if by_name(settings["features"]) else [settings["features"]]
+    paths = [settings["model"], *features, *settings["attributes"]]
+    return sorted({path.partition(":")[0].partition(".")[0] for path in paths})

@@ -16,7 +16,7 @@ import numpy as np
 
 from latentebm.checks import fail
 
-__all__ = ["HELD", "RATIO", "check_unpacked", "mapped_npy", "mapped_npz", "read_npz"]
+__all__ = ["HELD", "RATIO", "SqueezedError", "check_unpacked", "mapped_npy", "mapped_npz", "read_npz"]
 
 # What zipfile, zlib and numpy raise at files that are damaged, encrypted, huge or another program's.
 BROKEN = (OSError, EOFError, ValueError, TypeError, RuntimeError, MemoryError, OverflowError, struct.error)
@@ -93,18 +93,22 @@ def mapped_npz(path: Path, member: str = "images") -> np.memmap | None:
         return None  # `read_npz` says what is wrong
 
 
-def check_unpacked(size: int, packed: int) -> None:
-    """Raise ValueError where unpacked data are more than the memory takes, or hardly anything but repetition.
+class SqueezedError(ValueError):
+    """A file holds more than memory takes, or hardly anything but repetition."""
+
+
+def check_unpacked(size: int, packed: int, ratio: int = RATIO) -> None:
+    """Raise SqueezedError where unpacked data are more than the memory takes, or hardly anything but repetition.
 
     Example:
         >>> check_unpacked(10**9, 10**6)
         Traceback (most recent call last):
-        ValueError: 1,000,000,000 bytes unpacked, of 1,000,000
+        latentebm.data.formats.array_files.SqueezedError: 1,000,000,000 bytes unpacked, of 1,000,000
     """
-    if size > max(HELD, RATIO * packed):
-        raise ValueError(f"{size:,} bytes unpacked, of {packed:,}")
+    if size > max(HELD, ratio * packed):
+        raise SqueezedError(f"{size:,} bytes unpacked, of {packed:,}")
     if size > (memory := _memory()):
-        raise ValueError(f"{size:,} bytes, and {memory:,} of memory")
+        raise SqueezedError(f"{size:,} bytes, and {memory:,} of memory")
 
 
 @contextmanager

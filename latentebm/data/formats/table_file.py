@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import sys
 import zlib
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from latentebm.checks import fail
-from latentebm.data.formats.array_files import HELD, RATIO, check_unpacked, read_npz
+from latentebm.data.formats.array_files import HELD, RATIO, SqueezedError, check_unpacked, read_npz
 from latentebm.data.formats.text_table import Dialect, TextTable, parse_text
 from latentebm.files import write_atomic
 
 __all__ = ["STREAM", "TableFile", "check_same_kind", "read_table_file"]
 
 STREAM = "-"  # in place of a path: the standard input or output, a .csv
+RUNS = 1_000  # bytes of a column for one in a parquet file, which writes equal cells once
 HEAD = 1 << 16  # bytes of a text file that are looked at first
 TEXT, KINDS = (".csv", ".tsv"), (".csv", ".tsv", ".npz", ".parquet")
 
@@ -133,18 +135,26 @@ def _read_text(file: Path | str, dialect: Dialect, encoding: str, name: str) -> 
 
 def _bytes(file: Path, name: str) -> bytes:
     """The bytes of a file, unpacked; those that begin with zeros, which no text does, are not all read."""
-    packed = file.suffix.lower() == ".gz"
-    size, available = file.stat().st_size, max(HELD, RATIO * file.stat().st_size)
-    with gzip.open(file) if packed else file.open("rb") as stream:
-        head = stream.read(HEAD)
-        if head.startswith(b"\0\0\0\0"):
-            raise fail(name, "text", "zero bytes", "convert the file")
-        content = head + stream.read(available if packed else -1)
+    packed, size = file.suffix.lower() == ".gz", file.stat().st_size
     try:
+        if packed:
+            check_unpacked(_promised(file), size)
+        with gzip.open(file) if packed else file.open("rb") as stream:
+            head = stream.read(HEAD)
+            if head.startswith(b"\0\0\0\0"):
+                raise fail(name, "text", "zero bytes", "convert the file")
+            content = head + stream.read(max(HELD, RATIO * size) if packed else -1)
         check_unpacked(len(content), size)
-    except ValueError as error:
+    except SqueezedError as error:
         raise fail(name, "a table that is mostly data", str(error), "unpack it, and look into it") from None
     return content
+
+
+def _promised(file: Path) -> int:
+    """The length that the last four bytes of a .gz file give."""
+    with file.open("rb") as stream:
+        stream.seek(-4, os.SEEK_END)
+        return int.from_bytes(stream.read(4), "little")
 
 
 def _read_npz(file: Path, name: str) -> pd.DataFrame:
@@ -164,7 +174,7 @@ def _read_parquet(file: Path, name: str) -> pd.DataFrame:
         raise fail(name, "pyarrow to read parquet", "none", "pip install pyarrow") from None
     try:
         facts = parquet.ParquetFile(file).metadata
-        check_unpacked(8 * facts.num_rows * facts.num_columns, file.stat().st_size)
+        check_unpacked(8 * facts.num_rows * facts.num_columns, file.stat().st_size, RUNS)
         # Nullable types: whole numbers with gaps stay whole.
         return pd.read_parquet(io.BytesIO(file.read_bytes()), dtype_backend="numpy_nullable")
     except (pa.ArrowException, ValueError) as error:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from latentebm.checks import check_int, fail
 from latentebm.models.seen.image_classifier import Classifier
+from latentebm.models.seen.image_scale import lower_end
 
 __all__ = ["ClassProbabilities", "Components", "NetworkFeatures", "Pixels", "named_features"]
 
@@ -178,7 +179,7 @@ def _low(draws: Tensor) -> float:
     if low < -1.01 or high > 1.01:
         got, fix = f"values in [{low:.3g}, {high:.3g}]", "pass a function that scales them"
         raise fail("features", "images in [0, 1] or [-1, 1]", got, fix)
-    return 0.0 if low > -0.01 else -1.0
+    return lower_end(draws)
 
 
 def _unit(x: Tensor, low: float) -> Tensor:

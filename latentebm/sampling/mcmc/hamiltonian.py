@@ -17,6 +17,7 @@ from latentebm.progress import Track, silent
 from latentebm.rng import permutation, seeded, stream
 from latentebm.sampling.diagnostics import bfmi, ess_bulk, ess_tail, max_rhat
 from latentebm.sampling.draws import Draws, gather_draws
+from latentebm.sampling.mcmc.langevin import STUCK
 from latentebm.sampling.mcmc.state import start_on
 from latentebm.sampling.target import PROBED, Target, check_gradient
 
@@ -52,7 +53,8 @@ class Hamiltonian(ABC):
         """Draw `n` points, shared out evenly among the chains and then shuffled; those of one chain are dependent.
 
         Of the diagnostics, ``ess_bulk`` and ``ess_tail`` are the least over coordinates, in draws, and ``bfmi`` the
-        least over chains; ``trace`` holds the paths. A chain that finds no finite start is refused.
+        least over chains; ``trace`` holds the paths. A chain that finds no finite start is refused, and an energy of −∞
+        is a FloatingPointError. Chains that hardly move are not ``reliable``, and ``why`` says so.
         """
         chains, name = min(self.chains, check_int("n", n)), type(self).__name__.lower()
         length = max(SHORTEST, math.ceil(n / chains))
@@ -60,7 +62,7 @@ class Hamiltonian(ABC):
         start, count = start_on(tilt, base, generator=generator), torch.tensor(n)
         starts = start.position
         check_gradient(tilt, tilt.sample_base(PROBED, generator=stream(0)))
-        kernel = self.kernel(lambda site: tilt.potential(site["u"][None])[0])
+        kernel = self.kernel(lambda site: _bounded(tilt.potential(site["u"][None])[0]))
         with seeded(generator):  # from which Pyro draws
             done = _Done()
             with fit_checkpoint(name, [done], self, lambda: [starts, start.energy, count], waits=False) as saved:
@@ -145,16 +147,26 @@ def _chain(kernel: Any, u: Tensor, length: int, warm_up: int) -> tuple[Tensor, d
     return run.get_samples()["u"], report, torch.tensor(kernel.hamiltonians[-length:])
 
 
+def _bounded(energy: Tensor) -> Tensor:
+    """The energy of a point, unless it is −∞, which would hold the chain forever."""
+    if bool(torch.isneginf(energy.detach())):
+        raise FloatingPointError("potential: expected finite energies, got -inf; bound it from below")
+    return energy
+
+
 def _report(name: str, trace: Tensor, reports: Sequence[dict[str, Any]], hamiltonians: Tensor) -> dict[str, Any]:
     rates = [r["acceptance rate"]["chain 0"] for r in reports]
+    acceptance = sum(rates) / len(rates)
+    stuck = {"reliable": False, "why": f"the chains hardly move: acceptance {acceptance:.3g}"}
     return {
         "sampler": name,
         "chains": trace.shape[1],
-        "acceptance": sum(rates) / len(rates),
+        "acceptance": acceptance,
         "divergences": sum(len(r["divergences"]["chain 0"]) for r in reports),
         "step_size": sum(r["step_size"] for r in reports) / len(reports),
         "rhat": max_rhat(trace),
         "ess_bulk": float(ess_bulk(trace).min()),
         "ess_tail": float(ess_tail(trace).min()),
         "bfmi": float(bfmi(hamiltonians).min()),
+        **(stuck if acceptance < STUCK else {}),
     }

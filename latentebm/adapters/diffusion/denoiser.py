@@ -8,15 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentebm.checks import fail
-
-__all__ = ["Denoiser", "check_deterministic"]
-
-DETERMINISTIC = (
-    *("DDIMScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "EulerDiscreteScheduler"),
-    *("FlowMatchEulerDiscreteScheduler", "HeunDiscreteScheduler", "UniPCMultistepScheduler"),
-)
-ONE_STEP = ("CMStochasticIterativeScheduler", "LCMScheduler", "TCDScheduler")  # they draw noise between steps only
+__all__ = ["Denoiser"]
 
 
 class Denoiser(nn.Module):
@@ -40,7 +32,10 @@ class Denoiser(nn.Module):
         for t in scheduler.timesteps:
             scaled = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
             x = scheduler.step(self._guided(scaled, t, label), t, x).prev_sample.to(z.dtype)
-        return x if self.vae is None else self.vae.decode(x / self._factor + self._shift).sample  # type: ignore[operator]
+        if self.vae is None:
+            return x
+        # As in the library's own pipelines: a VAE overshoots.
+        return self.vae.decode(x / self._factor + self._shift).sample.clamp(-1, 1)  # type: ignore[operator]
 
     def invert(self, x: Tensor) -> Tensor:
         """Noise (N, d) that leads to images, by DDIM run backwards: approximate, better with more steps."""
@@ -69,14 +64,3 @@ class Denoiser(nn.Module):
     @property
     def _shift(self) -> float:
         return getattr(self.vae.config, "shift_factor", None) or 0.0  # type: ignore[union-attr]
-
-
-def check_deterministic(scheduler: Any, steps: int) -> None:
-    """Raise a ValueError unless a scheduler draws no noise of its own in so many steps."""
-    name, config = type(scheduler).__name__, getattr(scheduler, "config", {})
-    noisy = str(config.get("algorithm_type", "")).startswith("sde") or bool(config.get("stochastic_sampling"))
-    if (name in DETERMINISTIC and not noisy) or (name in ONE_STEP and steps == 1):
-        return
-    got = f"{name}, which draws noise of its own" if scheduler is not None else "None"
-    fix = "steps=1" if name in ONE_STEP else "DDIMScheduler.from_config(scheduler.config)"
-    raise fail("scheduler", "a deterministic one", got, f"pass for example {fix}")
