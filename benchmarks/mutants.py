@@ -11,8 +11,8 @@ equivalent_mutants.json say why nothing could. mutants.json keeps what every see
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
-import hashlib
 import importlib
 import json
 import multiprocessing
@@ -25,14 +25,10 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from itertools import accumulate
 from pathlib import Path
 
-import coverage
 import libcst as cst
 import pytest
-from coverage import CoverageData
-from libcst.metadata import MetadataWrapper, PositionProvider
 from mutmut.mutation import mutators
 
 for name in ("torch", "pandas", "sklearn.mixture", "hypothesis", "pyro.ops.stats", "scipy.stats", "arviz_stats.base"):
@@ -43,42 +39,48 @@ MODULES = ("sampling", "objectives", "missing/mechanisms", "training/keep.py", "
 MODULES += ("tilting/reweight.py",)
 NEED_A_GPU = {"gpu_chains.py", "triton_chains.py", "captured.py"}
 # Whole runs, pages and notebooks: a fault that only they would notice counts as a survivor.
-TOO_LONG = {"workflow", "mnist", "notebooks", "processes", "settings", "startup", "layering", "types", "tables", "logs"}
+TOO_LONG = {
+    "workflow",
+    "mnist",
+    "notebooks",
+    "processes",
+    "settings",
+    "startup",
+    "layering",
+    "types",
+    "tables",
+    "logs",
+    "cli",
+    "cli_missing",
+}
 TOO_LONG |= {"any_generator", "attribute_tilt", "bake", "data_tilt", "imputation", "toy", "precision", "ebm"}
-LONGEST = 1  # seconds of a test
+LONGEST = 3  # seconds of a test
 REPORT, EQUIVALENT = (ROOT / "benchmarks" / f"{name}.json" for name in ("mutants", "equivalent_mutants"))
-REACHED = ROOT / "build" / "tests_by_line.json"
 # Of mutmut's operators, not those that write None or XX in a value's place.
 UNUSED = {"operator_string", "operator_assignment", "operator_lambda", "operator_dict_arguments"}
 
 
-def modules() -> list[Path]:
-    """Paths of the modules to be mutated, relative to the repository."""
-    named = [ROOT / "latentebm" / m for m in MODULES]
+def modules(folder: Path) -> list[Path]:
+    """Paths of the modules to be mutated, relative to a copy of the repository."""
+    named = [folder / "latentebm" / m for m in MODULES]
     found = [p for m in named for p in ([m] if m.is_file() else m.rglob("*.py"))]
-    return sorted(p.relative_to(ROOT) for p in found if p.name not in NEED_A_GPU)
+    return sorted(p.relative_to(folder) for p in found if p.name not in NEED_A_GPU)
 
 
 class Sites(cst.CSTVisitor):
-    """Changes within functions, each with its lines; not in annotations, defaults, decorators or words of an error."""
-
-    METADATA_DEPENDENCIES = (PositionProvider,)
+    """Changes within functions; not in annotations, defaults, decorators or the words of an error."""
 
     def __init__(self) -> None:
-        self.depth, self.statement, self.line, self.found = 0, 0, 0, []
+        self.depth, self.found = 0, []
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         words = isinstance(node, cst.Call) and cst.Module([]).code_for_node(node.func) in ("fail", "warnings.warn")
         if words or isinstance(node, cst.Raise | cst.Annotation | cst.Decorator | cst.Parameters | cst.FormattedString):
             return False
         self.depth += isinstance(node, cst.FunctionDef)
-        place = self.get_metadata(PositionProvider, node, None)  # operators have none: theirs is the line before
-        self.line = place.start.line if place else self.line
-        self.statement = self.line if isinstance(node, cst.BaseStatement | cst.BaseSmallStatement) else self.statement
         for kind, operator in mutators.mutation_operators if self.depth else ():
             if isinstance(node, kind) and operator.__name__ not in UNUSED:
-                lines = {self.statement, self.line}
-                self.found += [(lines, node, changed) for changed in operator(node) if not _crashes(node, changed)]
+                self.found += [(node, changed) for changed in operator(node) if not _crashes(node, changed)]
         return True
 
     def on_leave(self, node: cst.CSTNode) -> None:
@@ -93,60 +95,115 @@ def _crashes(node: cst.CSTNode, changed: cst.CSTNode) -> bool:
     return len(node.args) == len(changed.args) or any(argument.keyword is None for argument in lost)
 
 
-def mutants(path: Path) -> Iterator[tuple[Path, set[int], Callable[[], str]]]:
-    """Path, lines and a function that writes the changed module, for each possible mutant of a module."""
-    sites = Sites()
-    module = MetadataWrapper(cst.parse_module((ROOT / path).read_text(encoding="utf-8"))).visit(sites)
-    for lines, node, changed in sites.found:
-        yield path, lines, lambda node=node, changed=changed: module.deep_replace(node, changed).code
+def mutants(folder: Path, path: Path) -> Iterator[tuple[Path, str, Callable[[], str]]]:
+    """Path, source and a function that writes the changed source, for each possible mutant of a module."""
+    sites, source = Sites(), (folder / path).read_text(encoding="utf-8")
+    module = cst.parse_module(source)
+    module.visit(sites)
+    for node, changed in sites.found:
+        yield path, source, lambda node=node, changed=changed: module.deep_replace(node, changed).code
 
 
-def difference(path: Path, code: str) -> str:
+def difference(path: Path, source: str, code: str) -> str:
     """A mutant's name: its module, and the changed line before and after, wherever it stands."""
-    old = (ROOT / path).read_text(encoding="utf-8").splitlines()
-    lines = list(difflib.unified_diff(old, code.splitlines(), n=0, lineterm=""))[3:]
+    lines = list(difflib.unified_diff(source.splitlines(), code.splitlines(), n=0, lineterm=""))[3:]
     before, after = (" ".join(x[1:].strip() for x in lines if x.startswith(sign)) for sign in "-+")
     return f"{path.relative_to('latentebm')}: {before} → {after}"
 
 
-def tests_by_line(folder: Path) -> dict[str, dict]:
-    """Seconds and lines reached of each test, by file; a file is run again when it or a mutated module changed."""
-    known = json.loads(REACHED.read_text()) if REACHED.exists() else {}
-    code = b"".join((ROOT / p).read_bytes() for p in modules())
-    packages = {".".join(p.with_suffix("").parts[:-1]) for p in modules()} - {"latentebm.tilting", "latentebm.training"}
-    names = packages | {f"{p.parts[1]}.{p.stem}" for p in modules()}
-    for file in sorted((ROOT / "tests").glob("test_*.py")):
-        text = file.read_text(encoding="utf-8")
-        if file.stem[5:] in TOO_LONG or not any(name in text for name in names):
-            continue
-        digest = hashlib.sha256(code + text.encode()).hexdigest()
-        if known.get(file.name, {}).get("digest") != digest:
-            print("which lines does", file.name, "reach?", flush=True)
-            known[file.name] = {"digest": digest, "tests": _reached(folder, file.name)}
-            write_json(REACHED, known)
-    return known
+class Tests:
+    """Which tests to ask about a module, the nearest, plainest and quickest first.
+
+    A test is near a module where it, or what it calls in its own file, names something defined there; one further where
+    it names something of a module that imports it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.seconds = folder, {}
+        self.imports = {p: set(_imported(folder, p).values()) for p in _sources(folder, "latentebm")}
+        self.uses: dict[str, set[Path]] = {}
+        for file in _sources(folder, "tests"):
+            if file.name.startswith("test_") and file.stem[5:] not in TOO_LONG:
+                self.uses |= _used_by_tests(folder, file)
+
+    def of(self, module: Path) -> list[str]:
+        """Names of tests at most two imports away."""
+        near, far = {module: 0}, {module}
+        for steps in (1, 2):
+            far = {p for p, imported in self.imports.items() if imported & far and p not in near}
+            near |= dict.fromkeys(far, steps)
+        found = {test: min((near[p] for p in used if p in near), default=9) for test, used in self.uses.items()}
+        order = sorted(
+            (steps, len(self.uses[test]), self.seconds.get(test, 0.1), test)
+            for test, steps in found.items()
+            if steps < 9
+        )
+        return [test for *_, test in order]
+
+    def outcome(self, module: Path, seconds: float) -> str:
+        """What becomes of a mutant that lies in the folder; the times of its tests are remembered for the next."""
+        code = run_tests(self.folder, seconds, str(module), *self.of(module))
+        if (took := self.folder / "seconds.json").exists():
+            self.seconds |= json.loads(took.read_text())
+        return "endless" if code is None else "survived" if code in (0, 5) else "noticed"  # 5: it has no test
 
 
-def _reached(folder: Path, file: str) -> dict[str, dict]:
-    """Seconds and lines by module of each test of a file that passes in time."""
-    run_tests(folder, f"tests/{file}", lines=True)
-    found = {k: {"seconds": v, "lines": {}} for k, v in json.loads((folder / "passed.json").read_text()).items()}
-    measured = CoverageData(str(folder / "lines.db"))
-    measured.read()
-    for path in measured.measured_files():
-        for line, contexts in measured.contexts_by_lineno(path).items():
-            for name in {f"tests/{file}::{c.split('.')[-1]}" for c in contexts} & set(found):
-                found[name]["lines"].setdefault(str(Path(path).relative_to(folder)), []).append(line)
-    (folder / "lines.db").unlink(missing_ok=True)
+def _sources(folder: Path, name: str) -> list[Path]:
+    return [p.relative_to(folder) for p in sorted((folder / name).rglob("*.py"))]
+
+
+def _imported(folder: Path, path: Path) -> dict[str, Path]:
+    """The modules of the package where the names that a file imports are defined."""
+    found = {}
+    for node in ast.walk(ast.parse((folder / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("latentebm"):
+            for name in node.names:
+                found[name.asname or name.name] = _defined(folder, Path(*node.module.split(".")), name.name)
     return found
 
 
-def run_tests(folder: Path, *tests: str, lines: bool = False, seconds: float | None = None) -> int | None:
+def _defined(folder: Path, module: Path, name: str) -> Path:
+    if (folder / module / f"{name}.py").exists():
+        return module / f"{name}.py"
+    if not (folder / module).is_dir():
+        return module.with_suffix(".py")
+    init = module / "__init__.py"
+    return _imported(folder, init).get(name, init)
+
+
+def _used_by_tests(folder: Path, file: Path) -> dict[str, set[Path]]:
+    """The modules that each test of a file names, itself or by the file's functions, classes and tables."""
+    named: dict[str, set[str]] = defaultdict(set)
+    for node in ast.parse((folder / file).read_text(encoding="utf-8")).body:
+        own = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+        for name in [node.name] if hasattr(node, "name") else own & {n.id for n in ast.walk(node) if _stored(n)}:
+            named[name] |= own
+    where = _imported(folder, file)
+    return {
+        f"{file}::{test}": {where[name] for name in _closure(test, named) if name in where}
+        for test in named
+        if test.startswith("test_")
+    }
+
+
+def _stored(node: ast.AST) -> bool:
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+
+
+def _closure(name: str, named: dict[str, set[str]]) -> set[str]:
+    found, todo = set(), {name}
+    while todo:
+        found |= todo
+        todo = {used for each in todo for used in named.get(each, ())} - found
+    return found
+
+
+def run_tests(folder: Path, seconds: float, *tests: str) -> int | None:
     """Exit code of tests in a fork of this process, which has imported torch; None if they did not end in time."""
-    child = multiprocessing.get_context("fork").Process(target=_tests, args=(folder, tests, lines))
+    child = multiprocessing.get_context("fork").Process(target=_tests, args=(folder, seconds, tests))
     child.start()
     try:
-        child.join(seconds)
+        child.join(60 + 10 * seconds)
     finally:
         if child.exitcode is None:
             child.kill()
@@ -154,66 +211,43 @@ def run_tests(folder: Path, *tests: str, lines: bool = False, seconds: float | N
     return child.exitcode if child.exitcode >= 0 else None
 
 
-def _tests(folder: Path, tests: tuple[str, ...], lines: bool) -> None:
+def _tests(folder: Path, seconds: float, tests: tuple[str, ...]) -> None:
     os.chdir(folder)
+    os.environ["PYTHONPATH"] = str(folder)
     sys.path.insert(0, str(folder))
     for stream in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    quiet = ("-q", "--no-header", "--tb=no", "-W", "ignore::pytest.PytestAssertRewriteWarning")
-    if not lines:
-        os._exit(pytest.main(["-x", *quiet, *tests]))
-    settings = folder / "coverage.ini"
-    settings.write_text("[run]\ndynamic_context = test_function\n")
-    only = [str(folder / p) for p in modules()]
-    watch = Watch()
-    with coverage.Coverage(data_file=folder / "lines.db", config_file=str(settings), include=only).collect():
-        code = pytest.main([*quiet, *tests], plugins=[watch])
-    passed = {k: v for k, v in watch.seconds.items() if "::test_" in k and k not in watch.failed}
-    (folder / "passed.json").write_text(json.dumps(passed))
+    watch, settings = Watch(seconds), ("-W", "ignore::pytest.PytestAssertRewriteWarning")
+    code = pytest.main(["-x", "-q", "--no-header", "--tb=no", *settings, *tests], plugins=[watch])
+    write_json(folder / "seconds.json", watch.seconds)
     os._exit(code)
 
 
 class Watch:
-    """Seconds of each test, its parameters' together, and those that failed; one that takes long is cut."""
+    """Processor seconds of each test; one that takes long, and all once the time is up, are left out."""
 
-    def __init__(self) -> None:
-        self.seconds, self.failed = defaultdict(float), set()
+    def __init__(self, seconds: float) -> None:
+        self.end, self.seconds = time.process_time() + seconds, defaultdict(float)
 
-    def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        if item.nodeid.split("[")[0] in self.failed:
-            pytest.skip("with other parameters it took long")
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Iterator[None]:
+        return (yield from self._timed(item))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
-        signal.signal(signal.SIGVTALRM, self.cut)
+        return (yield from self._timed(item))
+
+    def _timed(self, item: pytest.Item) -> Iterator[None]:
+        start, name = time.process_time(), item.nodeid.split("[")[0]
+        if start > self.end or self.seconds[name] > LONGEST:
+            pytest.skip("out of time")
+        signal.signal(signal.SIGVTALRM, lambda *_: pytest.skip("too long"))
         signal.setitimer(signal.ITIMER_VIRTUAL, LONGEST)
-        start = time.process_time()
         try:
             return (yield)
         finally:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-            self.seconds[item.nodeid.split("[")[0]] += time.process_time() - start
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if not report.passed:
-            self.failed.add(report.nodeid.split("[")[0])
-
-    def cut(self, *_: object) -> None:
-        raise TimeoutError(f"longer than {LONGEST} s")
-
-
-def outcome(folder: Path, path: Path, lines: set[int], reached: dict[str, dict], seconds: float) -> str:
-    """Whether a test fails on the mutant that lies in the folder, or takes far longer than it should."""
-    tests = sorted(
-        (test["seconds"], name)
-        for kept in reached.values()
-        for name, test in kept["tests"].items()
-        if lines & set(test["lines"].get(str(path), ()))
-    )
-    totals = list(accumulate(second for second, _ in tests))
-    quick = [name for (_, name), total in zip(tests, totals, strict=True) if total <= seconds]
-    code = run_tests(folder, str(path), *quick, seconds=60 + 6 * seconds)
-    return "endless" if code is None else "survived" if code in (0, 5) else "noticed"  # 5: it has no test
+            self.seconds[name] += time.process_time() - start
 
 
 def write_json(path: Path, content: object) -> None:
@@ -240,23 +274,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=20, help="of tests for one mutant, the quickest first")
+    parser.add_argument("--seconds", type=float, default=15, help="of tests for one mutant")
     asked = parser.parse_args()
     sys.dont_write_bytecode = True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         copied(folder)
-        reached = tests_by_line(folder)
-        possible = [mutant for path in modules() for mutant in mutants(path)]
+        tests = Tests(folder)
+        possible = [mutant for path in modules(folder) for mutant in mutants(folder, path)]
         found: dict[str, list[str]] = {"noticed": [], "endless": [], "survived": []}
-        drawn = random.Random(asked.seed).sample(possible, min(asked.count, len(possible)))
-        if run_tests(folder, *{str(path) for path, *_ in drawn}):
-            parser.exit(1, "the modules' doctests fail as they are: mend them first\n")
-        for path, lines, write in drawn:
+        for path, source, write in random.Random(asked.seed).sample(possible, min(asked.count, len(possible))):
             code = write()
             (folder / path).write_text(code, encoding="utf-8")
-            found[what := outcome(folder, path, lines, reached, asked.seconds)].append(difference(path, code))
-            shutil.copy(ROOT / path, folder / path)
+            found[what := tests.outcome(path, asked.seconds)].append(difference(path, source, code))
+            (folder / path).write_text(source, encoding="utf-8")
             print(what, found[what][-1], flush=True)
     keep(asked.seed, len(possible), found)
 

@@ -245,6 +245,8 @@ def test_a_flow_has_exact_codes(rng):
     assert torch.allclose(base + torch.linalg.slogdet(jacobian)[1], wanted, atol=1e-3)
     with pytest.raises(ValueError, match="flow: expected a distribution with transform and base"):
         from_zuko(lambda: torch.distributions.Normal(0, 1))
+    with pytest.raises(ValueError, match="flow: expected a module that gives a distribution when called"):
+        from_zuko(nn.Linear(2, 2))
 
 
 SPANS = [[SimpleNamespace(dim=1, activation_fn="tanh"), SimpleNamespace(dim=2, activation_fn="softmax")]]
@@ -407,6 +409,10 @@ def test_what_is_probed():
     [
         ({"labels": [0.5, 0.6]}, "labels: expected shares that sum to 1"),
         ({"batch_size": 0}, "batch_size: expected a whole number"),
+        ({"truncation": "a"}, "truncation: expected a number"),
+        ({"dtype": torch.int32}, "dtype: expected a floating-point type"),
+        ({"device": "gpu"}, "device: expected"),
+        ({"labels": [0.5, 0.5]}, "decoder: expected one that takes .* and labels= where it takes them"),
         ({"offload": True}, "device: expected where an offloaded decoder works"),
         ({"dtype": torch.float16, "decoder": lambda z: z}, "decoder: expected a module, which can be moved"),
     ],

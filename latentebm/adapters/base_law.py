@@ -73,6 +73,6 @@ def standard_codes(
     """
     if truncation is None:
         check_untruncated(decoder)
-    elif truncation < math.inf:
+    elif truncation != math.inf:
         decoder = Truncated(decoder, truncation)
     return (decoder, shape) if labels is None else (Labelled(decoder, labels, shape), (math.prod(shape) + 1,))

@@ -59,7 +59,11 @@ def from_zuko(flow: Any, context: Tensor | None = None) -> WrappedModel:
         True
     """
     wrapped = _Flow(flow, context).requires_grad_(False).eval()
-    found = wrapped.distribution()
+    try:
+        found = wrapped.distribution()
+    except Exception as error:
+        got, fix = f"{type(error).__name__}: {error}", "pass a flow, and context= where it is conditional"
+        raise fail("flow", "a module that gives a distribution when called", got, fix) from error
     if missing := [name for name in ("transform", "base") if not hasattr(found, name)]:
         got = f"{type(found).__name__} without {missing[0]}"
         raise fail("flow", "a distribution with transform and base", got, "pass one, or use WrappedModel")

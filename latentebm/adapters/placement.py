@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import fail
+from latentebm.devices import pick_device
 
 __all__ = ["Offloaded", "placed"]
 
@@ -46,6 +47,9 @@ def placed(part: Any, dtype: torch.dtype | None, device: torch.device | str | No
             fix = "pass a module, or leave dtype, device and offload out"
             raise fail("decoder", "a module, which can be moved", type(part).__name__, fix)
         return part
+    if dtype is not None and not dtype.is_floating_point:
+        raise fail("dtype", "a floating-point type", dtype, "pass for example torch.float16")
+    device = None if device is None else pick_device(device)
     if offload and device is None:
         raise fail("device", "where an offloaded decoder works", "None", 'pass for example device="cuda"')
     moved = part.to(dtype=dtype) if dtype else part

@@ -15,7 +15,7 @@ from latentebm.models.latent_model import attempt, check_batch, check_function, 
 
 __all__ = ["check_untruncated", "data_in", "probe"]
 
-FIX = "pass the latent_dim or latent_shape it was made for"
+FIX = "pass the latent_dim or latent_shape it was made for, and labels= where it takes them and only there"
 
 
 def data_in(output: Any, key: str | int | None, n: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from latentebm.checks import check_shares, fail
 from latentebm.chunks import decode_chunk, in_chunks
-from latentebm.models.latent_model import LatentModel
+from latentebm.models.latent_model import LatentModel, attempt
 
 __all__ = [
     "Attribute",
@@ -192,8 +193,8 @@ def check_features(features: Callable[[Tensor], Tensor], x: Tensor) -> Callable[
         Traceback (most recent call last):
         ValueError: features: expected those of an item whatever its batch, got others in another batch; ...
     """
-    phi = checked_features(features, x)
-    alone = checked_features(features, x[:1])
+    tried = partial(attempt, "features", features, fix="pass a function of a batch of the model's data")
+    phi, alone = checked_features(tried, x), checked_features(tried, x[:1])
     if alone.shape[1] != phi.shape[1]:
         found = sorted({alone.shape[1], phi.shape[1]})
         raise fail("features", "the same number of features for every item", found, "return a fixed width")
