@@ -77,9 +77,10 @@ def _start(settings: Mapping[str, Any]) -> str:
     """How a stranger draws from the tilt."""
     plain = re.fullmatch(r"([\w.]+):(\w+)", settings["model"])
     module, build = plain.groups() if plain else ("package.module", "build")
+    trusted = [name for name in packages_of(settings) if name.isidentifier()]
     return (
         f"import torch\nfrom {module} import {build}\nfrom latentebm import SNIS, load_tilt\n\n"
-        f"tilt = load_tilt(folder, {build}(), trusted={packages_of(settings)})  # the folder of these files\n"
+        f"tilt = load_tilt(folder, {build}(), trusted={trusted})  # the folder of these files\n"
         f"draws = SNIS(pool={settings['pool']}).draw(tilt, 100, generator=torch.Generator().manual_seed(0))"
     )
 
