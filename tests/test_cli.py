@@ -14,6 +14,7 @@ from latentebm.disk.manifest import add_files
 from latentebm.settings.config import read_config
 from latentebm.settings.declaration import settings_of
 from latentebm.settings.fields import Settings
+from latentebm.training.fit import DivergedError
 
 from .conftest import bars
 
@@ -194,6 +195,16 @@ def test_mistakes_are_named_and_leave_nothing(files, monkeypatch, arguments, mes
     assert message in " ".join(result.stderr.split())
     assert "; " in result.stderr  # the fix
     assert sorted(p.name for p in files.rglob("*")) == before
+
+
+def test_a_fit_that_diverges_ends_in_one_line(monkeypatch):
+    def diverge(*_, **__):
+        raise DivergedError("loss: expected a finite value, got nan by step 3; lower the learning rate")
+
+    monkeypatch.setattr("latentebm.workflow.run.debias", diverge)
+    result = call("debias")
+    assert result.exit_code == 1
+    assert result.stderr.split("\n")[-2].startswith("Error: loss: expected a finite value, got nan by step 3")
 
 
 def test_commands_on_a_folder_that_is_no_run(tmp_path):

@@ -67,7 +67,8 @@ def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) 
 def errors_exit() -> Iterator[None]:
     """Mistakes in settings or data end with their message and exit code 2; anything else is a fault and is shown.
 
-    That another of several processes was lost is said once, by one of those left.
+    A fit that diverged ends so with exit code 1. That another of several processes was lost is said once, by one of
+    those left.
 
     Example:
         >>> with errors_exit():
@@ -82,11 +83,13 @@ def errors_exit() -> Iterator[None]:
         errors.print(f"[bold red]Error:[/bold red] {escape(as_flags(str(error)))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     except RuntimeError as error:
-        if type(error).__name__ != "LostRankError":  # by name: to import it takes seconds
+        kind = type(error).__name__  # by name: to import them takes seconds
+        if kind not in ("DivergedError", "LostRankError"):
             raise
-        from latentebm.processes import first_to_tell
+        if kind == "LostRankError":
+            from latentebm.processes import first_to_tell
 
-        errors.quiet = not first_to_tell()
+            errors.quiet = not first_to_tell()
         errors.print(f"[bold red]Error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
 
