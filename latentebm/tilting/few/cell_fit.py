@@ -69,8 +69,10 @@ class CellFit:
         """As a module."""
         mean, axes = torch.from_numpy(self.cells.mean), torch.from_numpy(self.cells.axes)
         heights = strength * self.cells.heights(self.theta)
+        energies = -strength * (self.made @ self.theta + self.cells.share @ (self.cells.basis @ self.theta))
+        span = torch.tensor([energies.min(), energies.max()])
         figures = float(self.held.mean()), standard_error(self.held)
-        return CellEnergy(mean, axes, self.cells.centres, self.cells.widths, heights, *figures)
+        return CellEnergy(mean, axes, self.cells.centres, self.cells.widths, heights, span, *figures)
 
 
 def gains(held: Array, errors: float = 1.0) -> bool:
