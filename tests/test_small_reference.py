@@ -100,6 +100,10 @@ def test_the_energy_is_what_was_fitted_and_has_a_gradient(made):
     moved = (energy(x + 1e-2 * slope) - value).detach()
     assert (moved > 0).float().mean() > 0.99
     assert float(value.detach().abs().max()) <= energy.limit + 1e-4
+    # Where no draw of the fit lay, no draw weighs more than the heaviest of these.
+    afar = energy(30 * torch.randn(2000, DIM, generator=torch.Generator().manual_seed(0)))
+    assert value.min() - 1e-4 <= afar.min()
+    assert afar.max() <= value.max() + 1e-4
 
 
 def test_it_is_stored(made, tmp_path, rng):
