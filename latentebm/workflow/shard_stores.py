@@ -167,7 +167,7 @@ def check_stream(out: Path | str, form: str, overwrite: bool = False) -> Path:
         raise fail("out", f"{expected} with format={form}", str(path), f"pass for example out=samples{suffix}")
     if _taken(path, overwrite):
         fix = "choose another, or pass overwrite=True" if suffix else "choose another"
-        raise fail("out", "a place where nothing else is yet", str(path), fix)
+        raise fail("out", "a place where nothing is yet", str(path), fix)
     return path
 
 
