@@ -76,6 +76,17 @@ def test_a_frozen_fit_is_the_same_with_and_without_a_reference():
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_a_vae_of_both_sets_is_sharper_as_if_its_kl_weight_were_asked_for():
+    data = bars(100, 0).images
+
+    def fitted(**more):
+        model = Debiaser(latent_dim=4, width=16, epochs=1, learn_from="both", augment="none", **more)
+        return model.fit_vae(data, data[:20]).vae_.encode(data[:5].float() / 255)
+
+    assert torch.equal(fitted(), fitted(kl_weight=0.5))
+    assert not torch.equal(fitted(), fitted(kl_weight=1.5))
+
+
 def test_positives_are_images_the_vae_has_not_seen():
     learned = bars(40, 0).images
     views = Sources(learn_from="both", augment="none").views(learned, rng())
