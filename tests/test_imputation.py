@@ -20,7 +20,7 @@ from latentebm.missing.miwae import MIWAE
 from latentebm.tilting.fit_tilt import TiltRecipe
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no observed cell")
-FAST = {"latent_dim": 2, "width": 16, "k": 5, "steps": 400, "lr": 0.01, "draws": 200}
+FAST = {"latent_dim": 2, "members": 1, "width": 16, "k": 5, "steps": 400, "lr": 0.01, "draws": 200}
 
 
 def mixed(n=400, seed=0):
@@ -288,7 +288,7 @@ def test_a_column_complete_in_the_fit_is_imputed_as_by_least_squares():
     T = np.c_[t, 2 * t, -t]
     holed = T.copy()
     holed[:, 1] = np.nan
-    done = MIWAEImputer(latent_dim=1, width=32, k=10, steps=800, lr=5e-3, draws=300).fit(X).transform(holed)
+    done = MIWAEImputer(latent_dim=1, members=1, width=32, steps=800, lr=5e-3, draws=300).fit(X).transform(holed)
     assert np.sqrt(np.mean((done - T)[:, 1] ** 2)) < 0.06
 
 
