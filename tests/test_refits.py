@@ -73,18 +73,31 @@ def test_a_state_is_judged_by_squared_errors_of_hidden_cells():
     assert torch.isclose(judge(x.masked_fill(lost == 0, torch.nan), lost, shown * lost, noise), torch.tensor(4.0))
 
 
-def test_each_member_is_fitted_without_its_fold():
-    # One row of ten is far away: of ten models, the one that never saw it stays below all others.
-    x = torch.full((10, 1), -0.2)
-    x[4] = 2.0
-    with seeded(0):
-        models = [MIWAE(["gaussian"], 1, width=4, decoder="linear") for _ in range(10)]
-    recipe = MIWAERecipe(k=2, steps=60, lr=0.1, batch_size=9)
+def test_each_member_is_fitted_to_all_rows_but_its_fold(monkeypatch):
+    x, everything = torch.arange(12.0).reshape(12, 1), set(range(12))
+    seen, judged = [set(), set(), set()], []
+    loss, errors = _Copies.loss, _Copies.errors
+
+    def spied(copies, rows, *more):
+        for one, part in zip(seen, rows.unbind(1), strict=True):
+            one |= set(part.flatten().tolist())
+        return loss(copies, rows, *more)
+
+    def spied_errors(copies, rows, *more):
+        judged[:] = [set(part.flatten().tolist()) for part in rows]
+        return errors(copies, rows, *more)
+
+    monkeypatch.setattr(_Copies, "loss", spied)
+    monkeypatch.setattr(_Copies, "errors", spied_errors)
+    models = [MIWAE(["gaussian"], 1, width=4) for _ in range(3)]
+    recipe = MIWAERecipe(k=2, steps=8, batch_size=3)
     best = fit_to_folds(models, x, torch.ones_like(x), recipe, generator=torch.Generator().manual_seed(0)).best
-    assert best.argmax() != best.argmin()
-    assert (best > 1).sum() == 1  # the model whose fold it is cannot foresee it
-    with pytest.raises(ValueError, match="x: expected at least 10 rows, one for each fold"):
-        fit_to_folds(models, x[:9], torch.ones(9, 1), recipe, generator=torch.Generator())
+    assert best.shape == (3,)
+    assert [one | other for one, other in zip(seen, judged, strict=True)] == [everything] * 3
+    assert [one & other for one, other in zip(seen, judged, strict=True)] == [set()] * 3
+    assert set.union(*judged) == everything
+    with pytest.raises(ValueError, match="x: expected at least 3 rows, one for each fold"):
+        fit_to_folds(models, x[:2], torch.ones(2, 1), recipe, generator=torch.Generator())
 
 
 def test_imputations_of_several_models_are_averaged():
@@ -97,7 +110,7 @@ def test_imputations_of_several_models_are_averaged():
 
 
 @pytest.mark.parametrize(("rows", "more", "members"), [
-    (30, {}, 3), (29, {}, 1), (2001, {}, 1), (60, {"missing_model": "self-masking"}, 1),
+    (60, {}, 3), (59, {}, 1), (2001, {}, 1), (60, {"missing_model": "self-masking"}, 1),
 ])  # fmt: skip
 def test_members_where_they_pay(rows, more, members):
     X = torch.randn(rows, 2, generator=torch.Generator().manual_seed(0)).numpy()

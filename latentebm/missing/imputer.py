@@ -33,7 +33,7 @@ __all__ = ["MIWAEImputer"]
 
 HELD_OUT = 0.1  # share of the rows that chooses the state of one fit, where these are at least LEAST rows, at most MOST
 LEAST, MOST = 10, 1000
-SMALL = 2000  # rows up to which several members are worth their time
+FOLD, SMALL = 20, 2000  # rows that judge a member, and rows up to which several members are worth their time
 AT_ONCE, CELLS = 20, 16_000_000  # refitted copies held side by side, and numbers of one of their arrays
 
 
@@ -61,7 +61,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         standardize: by the observed cells of each numeric column. Where these are a biased part and the columns'
             true scale is known, scale X by it and pass False.
         members: models whose imputations are averaged, each fitted to all rows but a fold of its own, which chooses its
-            best state. One where there is a missing model, whose masks no held-out cell can judge, below 10 rows a
+            best state. One where there is a missing model, whose masks no held-out cell can judge, below 20 rows a
             fold, and above 2000 rows, where a held-out part suffices.
         width: hidden units of each hidden layer.
         k: importance draws per row in training; this, steps, batch_size and lr as in :class:`MIWAERecipe`.
@@ -183,7 +183,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _members(self, rows: int) -> int:
         """How many models are fitted."""
         wanted = check_int("members", self.members)
-        few = self.missing_model is None and LEAST * wanted <= rows <= SMALL
+        few = self.missing_model is None and FOLD * wanted <= rows <= SMALL
         return min(wanted, self._at_once(self.codec_.families, rows)) if few else 1
 
     def _at_once(self, families: Sequence[Any], rows: int) -> int:
