@@ -281,7 +281,7 @@ def test_new_records_and_fewer_categories_get_a_class_of_the_fit(fitted):
 
 
 def test_a_column_complete_in_the_fit_is_imputed_as_by_least_squares():
-    # Least squares reaches .0125 here, and .03 is reached in 2000 steps; an encoder that never saw the mask is off by .65.
+    # Least squares reaches .0125 here, 2000 steps .03; an encoder that never saw the mask is off by .65.
     g = np.random.default_rng(5)
     x, t = g.normal(size=(500, 1)), g.normal(size=(60, 1))
     X = np.c_[x, 2 * x, -x] + 0.05 * g.normal(size=(500, 3))
