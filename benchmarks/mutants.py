@@ -65,6 +65,8 @@ REPORT, EQUIVALENT = (ROOT / "benchmarks" / f"{name}.json" for name in ("mutants
 REACH, EVERY = (ROOT / "build" / f"{name}.json" for name in ("reach", "every_mutant"))
 # Of mutmut's operators, not those that write None or XX in a value's place.
 UNUSED = {"operator_string", "operator_assignment", "operator_lambda", "operator_dict_arguments"}
+# Arguments that no number hangs on, on a processor: where a tensor lies, an error's words, a check of equal lengths.
+UNSEEN = {"device", "pin_memory", "non_blocking", "fix", "strict"}
 
 
 class Mutant(NamedTuple):
@@ -97,7 +99,10 @@ def _about(test: Path) -> bool:
 
 
 class Sites(cst.CSTVisitor):
-    """Changes within functions; not in annotations, defaults, decorators or the words of an error."""
+    """Changes within functions; not in annotations, defaults, decorators or the words of an error.
+
+    Nor in arguments that no number hangs on.
+    """
 
     METADATA_DEPENDENCIES = (PositionProvider,)
 
@@ -107,7 +112,7 @@ class Sites(cst.CSTVisitor):
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         words = isinstance(node, cst.Call) and cst.Module([]).code_for_node(node.func) in ("fail", "warnings.warn")
-        words = words or (isinstance(node, cst.Arg) and node.keyword is not None and node.keyword.value == "strict")
+        words = words or (isinstance(node, cst.Arg) and node.keyword is not None and node.keyword.value in UNSEEN)
         if words or isinstance(node, cst.Raise | cst.Annotation | cst.Decorator | cst.Parameters | cst.FormattedString):
             return False
         self.depth += isinstance(node, cst.FunctionDef)
@@ -122,14 +127,11 @@ class Sites(cst.CSTVisitor):
 
 
 def _crashes(node: cst.CSTNode, changed: cst.CSTNode) -> bool:
-    """Whether a call gets None for an argument, or lacks one without a name: hardly any test could miss that.
-
-    Or it lacks ``strict``, a check of zip's that lists of one length never fail.
-    """
+    """Whether a call gets None for an argument, or lacks one without a name, or one that no number hangs on here."""
     if not isinstance(node, cst.Call) or not isinstance(changed, cst.Call):
         return False
     lost = [argument for argument in node.args if argument not in changed.args]
-    return len(node.args) == len(changed.args) or any(a.keyword is None or a.keyword.value == "strict" for a in lost)
+    return len(node.args) == len(changed.args) or any(a.keyword is None or a.keyword.value in UNSEEN for a in lost)
 
 
 def mutants(path: Path) -> Iterator[Mutant]:

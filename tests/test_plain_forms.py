@@ -130,7 +130,7 @@ def test_many_acceptances_are_summed_in_double_precision_and_blocks_are_bounded(
     assert _Walk(start_chains(lambda x: x.sum(1), x), 1).counts.dtype == torch.float64
     for n, numbers, block, on_gpu, expected in (
         (19, 1 << 20, 8, False, [8, 8, 1, 1, 1]),
-        (3, (1 << 20) + 1, 8, False, [1, 1, 1]),
+        (9, (1 << 20) + 1, 8, False, [1] * 9),
         (70, 1 << 20, 64, True, [32, 32, 6]),
         (64, 1 << 30, 64, True, [1] * 64),
         (130, 1, 64, True, [64, 64, 2]),
@@ -144,6 +144,7 @@ def test_places_hold_one_of_each_group_by_weight(groups, monkeypatch):
     monkeypatch.setattr(places, "HELD", groups * 6 if groups < 7 else 10**6)
     u, energy = torch.randn(7, 3, 2, generator=gen(1)), torch.randn(7, 3, generator=gen(2))
     w = 2 * torch.randn(7, 3, generator=gen(3)).double()
+    w[:2, 1] = w[3:6, 2] = -math.inf
     held, rng = places.Places(7, u[0]), gen(4)
     for k in range(7):
         held.take(u[k], energy[k], w[k], rng)
@@ -153,7 +154,7 @@ def test_places_hold_one_of_each_group_by_weight(groups, monkeypatch):
         chance = uniform((3,), rng, w)
         for i in range(3):
             total = sum(math.exp(w[j, i]) for j in range(k + 1) if group[j] == group[k])
-            if chance[i] < math.exp(w[k, i]) / total:
+            if group[k] not in group[:k] or (total and chance[i] < math.exp(w[k, i]) / total):
                 seat[group[k], i] = k
     for g in range(groups):
         for i in range(3):
