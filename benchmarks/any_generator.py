@@ -28,7 +28,7 @@ from latentebm.data.images import Images
 from latentebm.evaluation.judges import Classifier, fit_classifier
 from latentebm.evaluation.metrics import judge
 from latentebm.files import write_json
-from latentebm.tilting.any_model import SupportWarning
+from latentebm.tilting.supports import SupportWarning
 
 DIM, SHARES, POOL, SAMPLES = 10, [0.12, 0.33, 0.28, 0.20, 0.07], 50_000, 5000
 

@@ -45,6 +45,8 @@ from latentebm.models.latent_model import LatentModel as LatentModel
 from latentebm.models.networks import MLP as MLP
 from latentebm.models.networks import Conv as Conv
 from latentebm.models.networks import Network as Network
+from latentebm.models.storage.hub_tilt import HubTilt as HubTilt
+from latentebm.models.storage.hub_tilt import push_to_hub as push_to_hub
 from latentebm.models.storage.tilt_folder import load_tilt as load_tilt
 from latentebm.models.tilts import LatentTilt as LatentTilt
 from latentebm.models.tilts import ScaledTilt as ScaledTilt
@@ -113,5 +115,4 @@ from latentebm.tilting.spaces import Space as Space
 from latentebm.training.optimisation import Optimisation as Optimisation
 from latentebm.workflow.run import debias as debias
 from latentebm.workflow.shards import stream_samples as stream_samples
-from latentebm.workflow.tilt_card import push_to_hub as push_to_hub
 from latentebm.workflow.tilt_redraw import TiltRun as TiltRun

@@ -245,8 +245,9 @@ def test_a_flow_has_exact_codes(rng):
     assert torch.allclose(base + torch.linalg.slogdet(jacobian)[1], wanted, atol=1e-3)
     with pytest.raises(ValueError, match="flow: expected a distribution with transform and base"):
         from_zuko(lambda: torch.distributions.Normal(0, 1))
-    with pytest.raises(ValueError, match="flow: expected a module that gives a distribution when called"):
-        from_zuko(nn.Linear(2, 2))
+    for wrong, context in ((nn.Linear(2, 2), None), (flow, None), (flow, torch.ones(2)), (flow, torch.ones(5, 1))):
+        with pytest.raises(ValueError, match=r"pass a flow, and context= with as many|context: expected one vector"):
+            from_zuko(wrong, context)
 
 
 SPANS = [[SimpleNamespace(dim=1, activation_fn="tanh"), SimpleNamespace(dim=2, activation_fn="softmax")]]

@@ -14,9 +14,10 @@ from torch import nn
 from latentebm.adapters.from_module import WrappedModel
 from latentebm.models.vae import VAE
 from latentebm.sampling import SNIS, Langevin
-from latentebm.tilting.any_model import SupportWarning, tilt_generator
+from latentebm.tilting.any_model import tilt_generator
 from latentebm.tilting.fit_tilt import TiltRecipe
 from latentebm.tilting.objectives import Jensen
+from latentebm.tilting.supports import SupportWarning
 
 QUICK = TiltRecipe(steps=150, batch=128, base_batch=512)
 SHIFT = 1.0

@@ -93,7 +93,7 @@ def test_the_estimator(space, network, device, tmp_path):
         assert torch.allclose(opened.vae_.decode(codes).cpu(), fitted.vae_.decode(points()).cpu(), atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore::latentebm.tilting.any_model.SupportWarning")
+@pytest.mark.filterwarnings("ignore::latentebm.tilting.supports.SupportWarning")
 def test_tilts_of_any_model(g):
     reference, recipe = points(30, 3).cpu(), lb.TiltRecipe(steps=2)
     for features in (None, lambda x: x[:, :2]):

@@ -6,7 +6,21 @@ import pytest
 import torch
 from torch import nn
 
-from latentebm import HMC, NUTS, SNIS, Langevin, LatentTilt, WrappedModel
+from latentebm import (
+    HMC,
+    ISIR,
+    NUTS,
+    PCN,
+    PCNL,
+    SNIS,
+    EllipticalSlice,
+    Langevin,
+    LatentTilt,
+    ParallelTempering,
+    Rejection,
+    TemperedSMC,
+    WrappedModel,
+)  # fmt: skip
 from latentebm.disk.checkpoint import checkpoints
 from latentebm.disk.statefile import digest
 
@@ -15,7 +29,9 @@ SHORT = {"chains": 3, "warm_up": 20}
 SAMPLERS = [
     SNIS(pool=600, chunk=50), SNIS(pool=600, chunk=50, resampling="without_replacement"),
     Langevin(n_steps=90, warm_up=3, compile=False), Langevin(n_steps=90, warm_up=0, trace=0, compile=False),
-    HMC(**SHORT), NUTS(**SHORT),
+    HMC(**SHORT), NUTS(**SHORT), Rejection(pilot=100, chunk=9), ISIR(n_steps=9), TemperedSMC(particles=60, ess=0.9),
+    ParallelTempering(ladder=(0, 0.5, 1), warm_up=3, rounds=9), ParallelTempering(warm_up=0, rounds=3, trace=0),
+    *(Langevin(kernel=k, n_steps=30, warm_up=3, compile=False) for k in (PCN(0.3), PCNL(0.3), EllipticalSlice())),
 ]  # fmt: skip
 
 

@@ -1,9 +1,12 @@
 """MIWAEImputer in scikit-learn's manners, table codes, and the tilted MIWAE."""
 
+import datetime
 import math
+import re
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from scipy.stats import t as student
@@ -132,6 +135,9 @@ BAD = [
     ({"likelihood": FAMILIES}, FRAME.replace({"age": {FRAME["age"].iloc[0]: np.inf}}), "infinity in column 'age'"),
     ({}, np.array([[np.inf, 1.0], [1.0, 2.0]]), "infinity"),
     ({}, np.array([["Rome", 1.0], ["Oslo", 2.0]], dtype=object), "X: expected numbers in an array, got text"),
+    ({}, np.ma.masked_array([["Rome", "Oslo"]] * 9), "X: expected numbers in an array, got text"),
+    ({}, np.ma.masked_array([["2020-01-01", "NaT"]] * 9, dtype="M8[D]"), "numbers in an array, got dates or times"),
+    ({}, np.ones((3, 2)).view([("a", float), ("b", float)]), "got records with named fields.*pandas.DataFrame"),
     ({}, np.ones((0, 2)), "0 sample"),
     ({"latent_dim": 0}, np.eye(4), "latent_dim: expected"),
     ({"draws": 0}, np.eye(4), "draws: expected"),
@@ -294,6 +300,9 @@ def test_a_column_complete_in_the_fit_is_imputed_as_by_least_squares():
         (pd.array([True, None, False] * 10, dtype="boolean"), {True, False}),
         (pd.array([5, None, 7] * 10, dtype="Int64"), {5, 6, 7}),
         (pd.array([255, None, 255, 254] * 8, dtype="UInt8")[:30], set(range(256))),
+        (pd.array([5, None, 7] * 10, dtype=pd.ArrowDtype(pa.int8())), {5, 6, 7}),
+        (pd.array([0.5, None, 0.25] * 10, dtype="Float32"), set()),
+        (pd.array([0.5, None, 0.25] * 10, dtype=pd.ArrowDtype(pa.float64())), set()),
         (np.array([0.5, np.nan, 0.25] * 10) * 1e-200, set()),
         (np.array([0.5, np.nan, 0.25] * 10) * 1e200, set()),
     ],
@@ -303,6 +312,7 @@ def test_columns_of_every_type_keep_their_kind(cells, given):
     done = MIWAEImputer(latent_dim=1, width=4, k=2, steps=5, draws=10).fit(frame).transform(frame)["c"]
     assert done.notna().all()
     assert (done == frame["c"])[frame["c"].notna()].all()
+    assert done.dtype == frame["c"].dtype or frame["c"].dtype == object
     assert set(done[frame["c"].isna()]) <= (given | {2} if 1 in given else given) or not given
     seen = frame["c"].dropna()
     if not given:
@@ -312,16 +322,37 @@ def test_columns_of_every_type_keep_their_kind(cells, given):
 @pytest.mark.parametrize(
     ("cells", "fix"),
     [
-        (pd.to_datetime(["2020-01-01", None, "2020-02-01"] * 10), "which holds dates or times.*.dt.days"),
         (["1", "2", None] * 10, "numbers written as text.*pandas.to_numeric"),
         (pd.Categorical(["u", None, "v"] * 10), "'c': 'categorical'"),
-        (pd.Series([pd.Period("2020-01", "M"), None, None] * 10), "holds text or categories.*'c': 'categorical'"),
+        (pd.array(["u", None, "v"] * 10, dtype=pd.ArrowDtype(pa.string())), "holds text or categories"),
         (np.array([1j, np.nan, 2j] * 10), "complex numbers.*real and .imag"),
     ],
 )
 def test_other_columns_are_refused_with_the_fix_of_their_kind(cells, fix):
     with pytest.raises(ValueError, match=fix):
         MIWAEImputer(steps=1).fit(pd.DataFrame({"x": np.arange(30.0), "c": cells}))
+
+
+UTC, OLD = datetime.timezone.utc, datetime.datetime(1492, 10, 12, 5)
+
+
+@pytest.mark.parametrize("first", [
+    OLD, OLD.date(), OLD.replace(tzinfo=UTC), OLD.time(), OLD - OLD.replace(year=1500), pd.Period("1492-10"),
+    pd.array([OLD.date()], dtype=pd.ArrowDtype(pa.date32())), pd.to_timedelta(["3 days"]), pd.Timestamp(OLD, tz="UTC"),
+    pd.to_datetime(["2020-10-12"]).tz_localize("Asia/Tokyo"), pd.period_range("1492", periods=1),
+])  # fmt: skip
+def test_the_advice_on_dates_leads_to_numbers(first):
+    cells = pd.Series([first], dtype=object) if not hasattr(first, "dtype") else pd.Series(first)
+    X = pd.DataFrame({"x": np.arange(30.0), "c": cells.reindex(range(30)).ffill(limit=9)})
+    for _ in range(2):
+        with pytest.raises(ValueError, match="which holds dates or times") as said:
+            MIWAEImputer(steps=1).fit(X)
+        X["c"] = eval(re.search(r"(?:pandas|\(?X\[).*", str(said.value))[0], {"X": X, "pandas": pd})
+        if pd.api.types.is_numeric_dtype(X["c"]):
+            break
+    assert X["c"].notna().sum() == 10
+    with pytest.warns(MissingDataWarning, match="constant"):
+        assert MIWAEImputer(latent_dim=1, width=4, steps=1, draws=5).fit_transform(X)["c"].nunique() == 1
 
 
 def test_imputed_numbers_keep_their_column_s_range():
@@ -348,6 +379,8 @@ def test_masked_arrays_hide_what_they_mask():
     assert np.isnan(imputer._table(X, reset=False).to_numpy()).sum() == 1
     assert (imputer.transform(X) != X.data).sum() == 1
     assert (~make_missing(X, MCAR(), 0.0, random_state=0)[1]).sum() == 1
+    objects = np.where(np.arange(60).reshape(20, 3) == 10, pd.NA, X.data.astype(object))
+    assert (imputer.transform(objects) != X.data).sum() == 1
 
 
 def test_pooling_is_rubin_s_by_hand():

@@ -217,6 +217,7 @@ BAD = [
     ({"mechanism": ByClass({0: 0.5}), "y": np.arange(N) % 2, "rate": 0.6}, "rate: expected at most 0.5"),
     ({"mechanism": ImagePixels()}, "X: expected images"),
     ({"mechanism": ImagePixels(box=(0, 9, 0, 2)), "X": np.ones((2, 4, 4))}, "box: expected limits"),
+    ({"mechanism": ImagePixels(), "X": np.full((2, 4, 4), 255.0)}, "threshold: expected one on the images' scale"),
     ({"mechanism": ImagePixels(2.0), "X": np.ones((2, 4, 4)), "rate": 0.5}, "rate: expected at most 0"),
     ({"mechanism": Patterns([[0, 1]]), "rate": 0.5}, "patterns: expected 6 columns"),
     ({"mechanism": Patterns([[0, 1, 1, 1, 1, 1], [1, 0, 1, 1, 1, 1]]), "rate": 0.6}, "rate: expected at most 0.5"),

@@ -201,7 +201,7 @@ def test_a_folder_is_reserved_while_a_run_writes_it(tmp_path):
     with run_folder(out, overwrite=False) as place:
         (place.new / "a.txt").write_text("a")
         with (
-            pytest.raises(ValueError, match="out: expected a folder that no other run is writing"),
+            pytest.raises(ValueError, match="out: expected a place that nobody else is writing"),
             run_folder(out, True),
         ):
             pass

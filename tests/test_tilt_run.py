@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from typer.testing import CliRunner
 
-from latentebm import push_to_hub, stream_samples
+from latentebm import HubTilt, WrappedModel, push_to_hub, stream_samples
 from latentebm.cli.app import app
+from latentebm.models.energies import EnergyNet
+from latentebm.models.tilts import LatentTilt
 from latentebm.sampling import Draws
 from latentebm.workflow.tilt_redraw import TiltRun
 from latentebm.workflow.tilt_run import TiltSettings, _distinct, run_tilt
@@ -146,26 +150,50 @@ def test_only_images_go_into_shards(decode, message, attribute_run, tmp_path, mo
         stream_samples(run, 5, tmp_path / "x", size=5)
 
 
-def test_the_card_and_the_hub(attribute_run, tmp_path):
+def test_the_card_and_the_hub(attribute_run, tmp_path, monkeypatch):
     card = (attribute_run / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: latentebm\n")
     assert "| yes | 0.500 |" in card
 
+    hub, uploaded = pytest.importorskip("huggingface_hub.hub_mixin"), tmp_path / "hub"
+
     class Local:
-        def create_repo(self, repo, exist_ok):
-            (tmp_path / repo).mkdir(parents=True, exist_ok=exist_ok)
+        def __init__(self, token=None):
+            pass
 
-        def upload_folder(self, repo_id, folder_path, allow_patterns):
-            for pattern in allow_patterns:
-                for file in attribute_run.glob(pattern):
-                    shutil.copy(file, tmp_path / repo_id)
-            return tmp_path / repo_id
+        def create_repo(self, repo_id, **_):
+            return SimpleNamespace(repo_id=repo_id)
 
-    push_to_hub(attribute_run, "me/bright", api=Local())
-    assert {"config.json", "tilt.safetensors", "README.md"} <= {p.name for p in (tmp_path / "me/bright").iterdir()}
+        def upload_folder(self, repo_id, folder_path, **_):
+            return shutil.copytree(folder_path, uploaded / repo_id)
+
+    monkeypatch.setattr(hub, "HfApi", Local)
+    push_to_hub(attribute_run, "me/bright")
+    assert (uploaded / "me/bright/README.md").read_text() == card
     for folder, repo in ((tmp_path, "me/bright"), (attribute_run, "bright")):
         with pytest.raises((ValueError, FileNotFoundError), match="expected"):
-            push_to_hub(folder, repo, api=Local())
+            push_to_hub(folder, repo)
+    model = TiltRun(attribute_run).tilt.model
+    tilt = HubTilt.from_pretrained(uploaded / "me/bright", model=model, trusted=["toy_pictures"])
+    tilt.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again/config.json").read_bytes() == (attribute_run / "config.json").read_bytes()
+    for place in (attribute_run, uploaded / "me/bright"):  # whose config.json the mixin would delete
+        with pytest.raises(ValueError, match=r"save_directory: expected one without a config\.json"):
+            tilt.save_pretrained(place)
+    with pytest.raises(ValueError, match="pass model="):
+        HubTilt.from_pretrained(tmp_path / "again")
+
+
+def test_a_new_tilt_goes_to_the_hub_and_back(tmp_path, rng):
+    model = WrappedModel(nn.Linear(2, 3), 2)
+    tilt = LatentTilt(model, EnergyNet(2, generator=rng))
+    HubTilt(tilt * 0.5).save_pretrained(tmp_path / "tilt")
+    found = HubTilt.from_pretrained(tmp_path / "tilt", model=model)
+    z = torch.randn(5, 2, generator=rng)
+    assert torch.equal(found.energy(z), 0.5 * tilt.energy(z))
+    assert "library_name: latentebm" in (tmp_path / "tilt/README.md").read_text()
+    with pytest.raises(ValueError, match="model: expected the one that the tilt was saved from"):
+        HubTilt.from_pretrained(tmp_path / "tilt", model=WrappedModel(nn.Linear(2, 3), 2))
 
 
 @pytest.mark.parametrize(

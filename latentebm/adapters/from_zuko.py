@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.adapters.from_module import WrappedModel
+from latentebm.adapters.probing import is_normal
 from latentebm.checks import fail
 
 __all__ = ["from_zuko"]
@@ -22,9 +23,8 @@ class _Flow(nn.Module):
         self.register_buffer("context", context)
 
     def distribution(self) -> Any:
-        if not callable(self.flow):
-            return self.flow
-        return self.flow() if self.context is None else self.flow(self.context)
+        given = [] if self.context is None else [self.context]
+        return self.flow(*given) if callable(self.flow) else self.flow
 
     def forward(self, z: Tensor) -> Tensor:
         return self.distribution().transform.inv(z)
@@ -45,7 +45,7 @@ def from_zuko(flow: Any, context: Tensor | None = None) -> WrappedModel:
         context: what a conditional flow is conditioned on, one vector (C,).
 
     Raises:
-        ValueError: no ``transform`` and ``base``, or a base that is not standard normal.
+        ValueError: no ``transform`` and ``base``, a base that is not standard normal, or a context of another length.
 
     References:
         Normalizing Flows for Probabilistic Modeling and Inference (Papamakarios et al., 2021),
@@ -58,20 +58,21 @@ def from_zuko(flow: Any, context: Tensor | None = None) -> WrappedModel:
         >>> torch.allclose(model.encode(model.decode(z)), z, atol=1e-4)
         True
     """
+    if context is not None and context.numel() != context.shape[-1]:
+        raise fail("context", "one vector (C,)", tuple(context.shape), "pass one row of it, such as context[0]")
     wrapped = _Flow(flow, context).requires_grad_(False).eval()
+    like = next(wrapped.parameters(), torch.empty(0))
     try:
         found = wrapped.distribution()
-    except Exception as error:
-        got, fix = f"{type(error).__name__}: {error}", "pass a flow, and context= where it is conditional"
-        raise fail("flow", "a module that gives a distribution when called", got, fix) from error
-    if missing := [name for name in ("transform", "base") if not hasattr(found, name)]:
-        got = f"{type(found).__name__} without {missing[0]}"
-        raise fail("flow", "a distribution with transform and base", got, "pass one, or use WrappedModel")
-    probe = torch.linspace(-2, 2, 5)[:, None].expand(-1, *found.base.event_shape)
-    normal = torch.distributions.Independent(torch.distributions.Normal(torch.zeros_like(probe), 1.0), 1)
-    if not torch.allclose(
-        found.base.log_prob(probe.to(next(wrapped.parameters(), probe))).cpu(), normal.log_prob(probe)
-    ):
-        raise fail("flow", "a standard normal base", str(found.base), "put its scale into the transform")
+        if missing := [name for name in ("transform", "base") if not hasattr(found, name)]:
+            got = f"{type(found).__name__} without {missing[0]}"
+            raise fail("flow", "a distribution with transform and base", got, "pass one, or use WrappedModel")
+        if not is_normal(found.base, like):
+            raise fail("flow", "a standard normal base", found.base, "put a map from normal codes into its transform")
+        found.transform.inv(like.new_zeros(2, *found.base.event_shape))
+    except (RuntimeError, AttributeError, TypeError) as error:  # what a flow raises without the context that it needs
+        given = "no context" if context is None else f"a context of {context.numel()} numbers"
+        fix = "pass a flow, and context= with as many numbers as a conditional one was made for"
+        raise fail("flow", f"one for {given}", f"{type(error).__name__}: {error}", fix) from error
     settings = {} if context is None else {"context": context.flatten().tolist()}
     return WrappedModel(wrapped, int(found.base.event_shape[0]), encoder=wrapped.encode, settings=settings)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from latentebm.checks import fail
 from latentebm.models.latent_model import attempt, check_batch, check_function, probe_codes
 
-__all__ = ["check_untruncated", "data_in", "probe"]
+__all__ = ["check_untruncated", "data_in", "is_normal", "probe"]
 
 FIX = "pass the latent_dim or latent_shape it was made for, and labels= where it takes them and only there"
 
@@ -75,15 +75,21 @@ def check_untruncated(decoder: object) -> None:
         expected = "where the decoder's normal codes were cut off"
         raise fail("truncation", expected, "None for a decoder that names a truncation", fix)
     law = next((getattr(decoder, name) for name in ("prior", "base_dist", "base") if hasattr(decoder, name)), None)
-    if isinstance(law, torch.distributions.Distribution) and not _is_normal(law):
+    if isinstance(law, torch.distributions.Distribution) and not is_normal(law):
         fix = "pass truncation= where it is a truncated normal, or a decoder that maps normal codes to its own"
         raise fail("decoder", "standard normal codes", f"codes of {law}", fix)
 
 
-def _is_normal(law: torch.distributions.Distribution) -> bool:
-    """Whether a distribution has the log-density of a standard normal one."""
+def is_normal(law: torch.distributions.Distribution, like: Tensor | None = None) -> bool:
+    """Whether a distribution, on the device of `like`, has the log-density of a standard normal one.
+
+    Example:
+        >>> is_normal(torch.distributions.Normal(torch.zeros(2), 1.0)), is_normal(torch.distributions.Normal(0.0, 2.0))
+        (True, False)
+    """
     shape = (5, *law.batch_shape, *law.event_shape)
     points = torch.linspace(-2, 2, 5).view(-1, *[1] * (len(shape) - 1)).expand(shape)
+    points = points if like is None else points.to(like)
     support = law.support
     if support is not None and not bool(support.check(points).all()):
         return False

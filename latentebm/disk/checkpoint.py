@@ -21,7 +21,7 @@ from latentebm.disk.statefile import digest, read_state, write_state
 from latentebm.processes import grouped
 from latentebm.registry import stored
 
-__all__ = ["Checkpoint", "checkpoints", "fit_checkpoint"]
+__all__ = ["Checkpoint", "Resumable", "checkpoints", "fit_checkpoint"]
 
 STOPS = {signal.SIGTERM: SystemExit(128 + signal.SIGTERM), signal.SIGINT: KeyboardInterrupt()}
 SAMPLED = 1 << 20  # numbers of each tensor that tell one fit's data from another's
@@ -57,8 +57,9 @@ def checkpoints(folder: Path | str, *, every: float = 60.0, keep: bool = False) 
     """Let every fit inside the block write checkpoints into a folder, and go on from those it finds there.
 
     A block that was killed, run again, skips the fits that were done and goes on with the one that was not; its result
-    is the same to the last bit on the same machine. So do long draws: the pool of SNIS, Langevin's chains, and HMC and
-    NUTS chain by chain. SIGTERM and Ctrl-C end a fit after its step, with a checkpoint.
+    is the same to the last bit on the same machine. So do long draws: SNIS, rejection, i-SIR, Langevin's chains,
+    tempered particles and ladders, and HMC and NUTS chain by chain. SIGTERM and Ctrl-C end a fit after its step, with a
+    checkpoint.
     Once the block has succeeded its checkpoints are removed.
 
     Arguments:
@@ -139,6 +140,18 @@ def fit_checkpoint(
         yield Checkpoint(block, block.path(description), parts, begun)
     finally:
         block.busy = block.waits = False
+
+
+class Resumable:
+    """What is known so far of something long, in attributes that a checkpoint can hold: tensors, numbers, lists."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Set it to what was known."""
+        vars(self).update(state)
 
 
 class Checkpoint:

@@ -29,16 +29,16 @@ def locked(out: Path) -> Iterator[None]:
         >>> with locked(out), locked(out):
         ...     pass
         Traceback (most recent call last):
-        ValueError: out: expected a folder that no other run is writing, got ... delete ...
+        ValueError: out: expected a place that nobody else is writing, got ... delete ...
     """
     lock = _lock(out)
     try:
         with lock.open("x", encoding="utf-8") as stream:
             stream.write(f"{socket.gethostname()} {os.getpid()}")
     except FileExistsError:
-        got = f"{out}, which another run is writing ({lock.read_text(encoding='utf-8') or 'unknown'})"
+        got = f"{out}, which another process is writing ({lock.read_text(encoding='utf-8') or 'unknown'})"
         fix = f"wait for it or choose another; if it is gone, delete {lock}"
-        raise fail("out", "a folder that no other run is writing", got, fix) from None
+        raise fail("out", "a place that nobody else is writing", got, fix) from None
     except OSError as error:
         raise unwritable(out, error) from None
     try:

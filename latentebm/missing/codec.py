@@ -6,9 +6,6 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
-from decimal import Decimal
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -16,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from latentebm.checks import check_choice, fail
+from latentebm.missing.column_kinds import are_flags, are_numbers, no_numbers
 from latentebm.missing.mechanisms import MissingDataWarning
 from latentebm.missing.mixed_likelihoods import FAMILIES
 
@@ -117,10 +115,10 @@ class TableCodec:
         family = check_choice("likelihood", declared or "gaussian", FAMILIES)
         if family == "categorical" or column.isna().all():
             return family
-        if _flags(column):
+        if are_flags(column):
             return family if family == "bernoulli" else "categorical"
-        if not _numeric(column):
-            raise _no_numbers(name, column, declared)
+        if not are_numbers(column):
+            raise no_numbers(name, column, declared)
         return family
 
     def _learn(self, name: Any, column: pd.Series) -> ColumnCode:
@@ -171,8 +169,8 @@ class TableCodec:
 
     def _values(self, name: Any, column: pd.Series, code: ColumnCode) -> NDArray[np.float64]:
         if code.family != "categorical":
-            if not _numeric(column):
-                raise _no_numbers(name, column, code.family)
+            if not are_numbers(column):
+                raise no_numbers(name, column, code.family)
             return np.clip((_finite(name, column) - code.centre) / (code.scale or 1.0), -FARTHEST, FARTHEST)
         number = {value: i for i, value in enumerate(code.classes)}
         found = [number.get(v, -1) for v in column.tolist()]
@@ -181,37 +179,6 @@ class TableCodec:
             seen = [*code.classes[:10], *["…"] * (len(code.classes) > 10)]
             raise fail("X", f"classes of {name!r} seen in fit, {seen}", unknown, "fit on all classes")
         return np.array(found, dtype=np.float64)
-
-
-def _flags(column: pd.Series) -> bool:
-    """Whether all observed cells are True or False; with gaps, these are objects to pandas."""
-    if column.dtype == object:
-        return all(isinstance(v, bool | np.bool_) for v in column.dropna())
-    return pd.api.types.is_bool_dtype(column)
-
-
-def _numeric(column: pd.Series) -> bool:
-    """Whether all observed cells are numbers, in a column of objects too."""
-    if column.dtype == object:
-        return all(isinstance(v, Real | Decimal) for v in column.dropna())
-    return pd.api.types.is_numeric_dtype(column) and column.dtype.kind != "c"
-
-
-def _no_numbers(name: Any, column: pd.Series, declared: str | None) -> ValueError:
-    """The error about a column that is not declared categorical and holds no numbers, with the fix of its kind."""
-    kind, fix = "text or categories", f"pass likelihood={{{name!r}: 'categorical'}}"
-    cells = column.dropna()
-    if column.dtype.kind in "mM" or all(isinstance(v, date | timedelta) for v in cells):
-        kind = "dates or times"
-        day = ".dt.days" if column.dtype.kind in "mM" else ""
-        fix = f"pass days, (X[{name!r}] - X[{name!r}].min()){day}" if day else "convert it by pandas.to_datetime first"
-        if column.dtype.kind == "m":
-            fix = f"pass seconds, X[{name!r}].dt.total_seconds()"
-    elif column.dtype.kind == "c":
-        kind, fix = "complex numbers", f"pass two columns, X[{name!r}].to_numpy().real and .imag"
-    elif all(isinstance(v, str) for v in cells) and pd.to_numeric(cells, errors="coerce").notna().all():
-        kind, fix = "numbers written as text", f"pass pandas.to_numeric(X[{name!r}]), or {fix[5:]}"
-    return fail("likelihood", f"a family for {name!r}, which holds {kind}", declared, fix)
 
 
 def _classes(name: Any, seen: pd.Series) -> tuple[Any, ...]:
@@ -237,13 +204,15 @@ def _filled_classes(column: pd.Series, values: NDArray[np.int_], code: ColumnCod
 
 
 def _filled_numbers(column: pd.Series, values: NDArray[np.float64]) -> pd.Series:
-    """A column with its gaps filled by numbers; nullable whole numbers stay such."""
+    """A column with its gaps filled by numbers; nullable numbers stay such."""
     if pd.api.types.is_extension_array_dtype(column.dtype) and pd.api.types.is_integer_dtype(column.dtype):
         span = np.iinfo(column.dtype.numpy_dtype)  # what is imputed may lie beyond what the type holds
         whole = values.round().clip(np.nextafter(span.min, 0.0), np.nextafter(span.max, 0.0))
         return column.where(column.notna(), pd.Series(whole.round(), index=column.index).astype(column.dtype))
     seen = column.to_numpy(dtype=np.float64, na_value=np.nan)
-    return pd.Series(np.where(np.isnan(seen), values, seen), index=column.index)
+    filled = pd.Series(np.where(np.isnan(seen), values, seen), index=column.index)
+    nullable = pd.api.types.is_extension_array_dtype(column.dtype) and pd.api.types.is_float_dtype(column.dtype)
+    return filled.astype(column.dtype) if nullable else filled
 
 
 def check_columns(setting: str, names: Iterable[Any], table: pd.DataFrame) -> None:

@@ -189,8 +189,6 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _table(self, X: Any, *, reset: bool) -> pd.DataFrame:
         if not reset:
             check_is_fitted(self)
-        if isinstance(X, np.ma.MaskedArray):  # what it hides is missing
-            X = np.ma.filled(X.astype(np.float64), np.nan)
         table = X if isinstance(X, pd.DataFrame) else pd.DataFrame(self._numbers(X))
         if not table.columns.is_unique:
             twice = table.columns[table.columns.duplicated()].unique().tolist()
@@ -203,6 +201,12 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _numbers(self, X: Any) -> np.ndarray:
         if getattr(getattr(X, "dtype", None), "kind", "") in ("m", "M"):
             raise fail("X", "numbers in an array", "dates or times", "pass days or seconds since a day, as floats")
+        if getattr(getattr(X, "dtype", None), "names", None):
+            raise fail("X", "numbers in an array", "records with named fields", "pass pandas.DataFrame(X)")
+        if isinstance(X, np.ma.MaskedArray):  # what it hides is missing
+            X = np.ma.filled(X.astype(object), np.nan)
+        if isinstance(X, np.ndarray) and X.dtype.kind == "O":  # pandas.NA is no number to numpy
+            X = np.where(pd.isna(X), np.nan, X)
         try:
             return check_array(X, dtype=np.float64, ensure_all_finite="allow-nan", estimator=self, input_name="X")
         except ValueError as error:

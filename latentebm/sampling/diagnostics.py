@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +13,9 @@ from latentebm.checks import check_finite, check_int, check_rng, fail
 from latentebm.rng import permutation
 from latentebm.sampling.goodness import FEWEST, classifier_test
 
-__all__ = ["Agreement", "agreement", "bfmi", "ess_bulk", "ess_tail", "max_rhat", "rhat"]
+__all__ = ["Agreement", "agreement", "bfmi", "ess_bulk", "ess_tail", "max_rhat", "rhat", "stuck"]
+
+STUCK, MANY = 1e-3, 100  # acceptance below which chains stand still; places from which it is seen
 
 
 def rhat(trace: Tensor) -> Tensor:
@@ -67,11 +70,37 @@ def bfmi(energy: Tensor) -> Tensor:
     return h.diff(dim=0).square().sum(0) / (h - h.mean(0)).square().sum(0)
 
 
-def max_rhat(trace: Tensor) -> float:
-    """Largest R̂ over the coordinates of paths (draws, chains, *event); NaN for fewer than 4 draws or 2 chains."""
-    if trace.shape[0] < 4 or trace.shape[1] < 2:
-        return math.nan
-    return float(rhat(trace).max())
+def max_rhat(trace: Tensor) -> float | None:
+    """Largest R̂ over the coordinates of paths (draws, chains, *event).
+
+    None for fewer than 4 draws or 2 chains, and where a coordinate stands still in all chains.
+    """
+    if trace.shape[0] < 4 or trace.shape[1] < 2 or _still(trace):
+        return None
+    largest = float(rhat(trace).max())
+    return largest if math.isfinite(largest) else None
+
+
+def stuck(acceptance: float, trace: Tensor | None = None) -> dict[str, Any]:
+    """What diagnostics say of chains that hardly move, or whose paths (draws, chains, *event) stand; else nothing.
+
+    Example:
+        >>> stuck(0.6), stuck(0.0)
+        ({}, {'reliable': False, 'why': 'the chains hardly move: acceptance 0'})
+        >>> stuck(1.0, torch.zeros(50, 2, 1))
+        {'reliable': False, 'why': 'the chains hardly move: a coordinate stands still in all of them'}
+    """
+    places = 0 if trace is None else trace.shape[0] * trace.shape[1]
+    still = trace is not None and places >= MANY and _still(trace)
+    if acceptance >= STUCK and not still:
+        return {}
+    seen = f"acceptance {acceptance:.3g}" if acceptance < STUCK else "a coordinate stands still in all of them"
+    return {"reliable": False, "why": f"the chains hardly move: {seen}"}
+
+
+def _still(trace: Tensor) -> bool:
+    """Whether a coordinate keeps its value in all chains."""
+    return bool((trace == trace[0]).all(0).all(0).any())
 
 
 class Agreement(NamedTuple):
@@ -133,4 +162,6 @@ def _per_coordinate(trace: Tensor, statistic: str, **options: object) -> Tensor:
     paths = trace.detach().double().cpu().numpy()
     from arviz_stats.base import array_stats  # here, since it takes half a second
 
-    return torch.as_tensor(getattr(array_stats, statistic)(paths, chain_axis=1, draw_axis=0, **options))
+    with np.errstate(divide="ignore", invalid="ignore"):  # of chains that stand still
+        found = getattr(array_stats, statistic)(paths, chain_axis=1, draw_axis=0, **options)
+    return torch.as_tensor(found)

@@ -108,7 +108,7 @@ def _merged(reports: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
     """Diagnostics of all chains: means, weighted by the number of chains, and the sum of proposals taken back."""
     total, merged = sum(count for count, _ in reports), dict(reports[0][1])
     for name, value in merged.items():
-        if isinstance(value, float):
+        if isinstance(value, float) and all(report[name] is not None for _, report in reports):
             merged[name] = sum(count * report[name] for count, report in reports) / total
     merged["reverted"] = sum(report["reverted"] for _, report in reports)
     for _, report in reports:

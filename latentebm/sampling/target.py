@@ -10,9 +10,10 @@ from torch import Tensor
 
 from latentebm.checks import fail
 from latentebm.gradients import checked_values, differentiate
+from latentebm.rng import stream
 
 __all__ = ["Potential", "Target", "WithoutGradient", "agrees", "check_gradient", "check_own_gradient"]
-__all__ += ["piecewise_constant", "plain_potential", "target_device", "tilt_energy", "value_and_grad"]
+__all__ += ["piecewise_constant", "plain_potential", "probe", "target_device", "tilt_energy", "value_and_grad"]
 
 PROBED = 256  # points at which an energy and its gradient are looked at
 FLAT = 1e-3  # nats between energies that count as different; slopes a hundred times smaller count as none
@@ -81,6 +82,11 @@ def tilt_energy(tilt: Target, u: Tensor) -> Tensor:
     if not u.is_floating_point():
         raise fail("sample_base", "floating points", str(u.dtype), "convert them with .float()")
     return checked_values(tilt.energy, u, "energy")
+
+
+def probe(tilt: Target) -> Tensor:
+    """Energies of 256 base points, the same for the same tilt: they tell one from another."""
+    return tilt_energy(tilt, tilt.sample_base(PROBED, generator=stream(0)))
 
 
 def plain_potential(target: Potential) -> Callable[[Tensor], Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -86,6 +86,18 @@ class Mover:
             self.checked = True
             return start_on(tempered, u, generator=self.generator)
         return ChainState(u, *value_and_grad(self.kernel.sees(tempered, u), u), 0, self.kernel.alone)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where tuning and counts are; of the kernel its numbers, among them the step."""
+        numbers = {f.name: getattr(self.kernel, f.name) for f in fields(self.kernel)}
+        kept = {name: value for name, value in numbers.items() if isinstance(value, float)}
+        names = ("wanted", "acceptance", "evaluations", "checked")
+        return {"kernel": kept, **{name: getattr(self, name) for name in names}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Set it to where another was."""
+        rest = {name: value for name, value in state.items() if name != "kernel"}
+        vars(self).update(rest, kernel=replace(self.kernel, **state["kernel"]))
 
     def sweep(self, state: ChainState, beta: float, steps: int = 1) -> ChainState:
         """Move all points by some steps at an inverse temperature."""

@@ -175,7 +175,8 @@ def mixed(diagnostics: dict[str, Any]) -> bool:
         >>> mixed({"chains": 4, "rhat": 1.7}), mixed({"rhat": 1.7}), mixed({})
         (False, True, True)
     """
-    return "chains" not in diagnostics or bool(diagnostics["rhat"] < AGREED)
+    rhat = diagnostics.get("rhat")
+    return "chains" not in diagnostics or (rhat is not None and bool(rhat < AGREED))
 
 
 def run_metrics(

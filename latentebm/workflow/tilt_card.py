@@ -1,4 +1,4 @@
-"""A tilt in words: the model card that goes with it, its report, and the way to the Hugging Face hub."""
+"""A tilt in words: the model card that goes with it, and its report."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from latentebm.checks import fail, in_markdown
-from latentebm.models.storage.tilt_folder import tilt_config
+from latentebm.checks import in_markdown
 from latentebm.plots import plot_targets
 from latentebm.report.page import Page, Picture, command_line, drawn, picture, render_page
 from latentebm.report.run_tables import Table
 from latentebm.workflow.tilt_settings import packages_of
 
-__all__ = ["push_to_hub", "tilt_card", "tilt_page"]
+__all__ = ["tilt_card", "tilt_page"]
 
 OFF = 0.1  # of a share: what an interval may miss its target by; share of draws that may repeat
 HEADER = "---\nlibrary_name: latentebm\ntags:\n- latentebm\n- energy-based-model\n- debiasing\n---\n"
@@ -192,33 +191,6 @@ def _worries(metrics: Mapping[str, Any]) -> list[str]:
 def _flags(settings: Mapping[str, Any]) -> dict[str, Any]:
     flags = {"attributes": "attribute", "targets": "target"}
     return {flags.get(name, name): value for name, value in settings.items() if name not in ("out", "overwrite")}
-
-
-def push_to_hub(folder: Path | str, repo: str, *, api: Any = None) -> str:
-    """Upload a saved tilt and its card to the Hugging Face hub; the address of the repository.
-
-    Arguments:
-        folder: a run of ``latentebm tilt``, or what ``tilt.save`` wrote.
-        repo: ``owner/name``, made where it does not exist.
-        api: a ``huggingface_hub.HfApi``; None makes one with the machine's own login.
-
-    Raises:
-        ImportError: huggingface_hub is not installed.
-        ValueError: the folder holds no tilt, or the name is not ``owner/name``.
-    """
-    tilt_config(folder)
-    if len([part for part in repo.split("/") if part.strip()]) != 2:
-        raise fail("repo", "owner/name", repr(repo), "pass for example me/balanced-faces")
-    if api is None:
-        try:
-            from huggingface_hub import HfApi
-        except ImportError as error:
-            fix = 'pip install "latentebm[hub]"'
-            raise ImportError(f"huggingface_hub: expected for push_to_hub, not found; {fix}") from error
-        api = HfApi()
-    api.create_repo(repo, exist_ok=True)
-    patterns = ["config.json", "*.safetensors", "README.md", "metrics.json", "figures/*.png"]
-    return str(api.upload_folder(repo_id=repo, folder_path=str(folder), allow_patterns=patterns))
 
 
 def _aim(settings: Mapping[str, Any]) -> str:

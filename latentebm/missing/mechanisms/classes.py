@@ -14,6 +14,8 @@ from latentebm.missing.mechanisms.table import Columns, Table
 
 __all__ = ["ByClass", "ImagePixels"]
 
+BYTES = 20.0  # intensity above which images are not in [0, 1], nor standardised
+
 
 @dataclass(frozen=True)
 class ByClass(Mechanism):
@@ -65,6 +67,9 @@ class ImagePixels(Mechanism):
         digits: labels that lose pixels; all by default.
         direction: ``high`` removes x ≥ t, ``low`` removes x ≤ t.
 
+    Raises:
+        ValueError: a threshold between 0 and 1 for images that go to 255.
+
     Example:
         >>> from latentebm.missing.mechanisms import make_missing
         >>> image = np.array([[[0.0, 0.9], [0.2, 0.8]]] * 2)
@@ -85,12 +90,20 @@ class ImagePixels(Mechanism):
     def remove(self, table: Table, rate: float | None, rng: np.random.Generator) -> Iterator[Removal]:
         """Yield each pixel of the box with the images that lose it."""
         pixels = self._pixels(table.event_shape)
+        self._same_scale(table, pixels)
         chosen = self._chosen(table)
         share = sum(int((self._eligible(table, j) & chosen).sum()) for j in pixels)
         cells = max(1, sum(int((table.seen[j] & chosen).sum()) for j in pixels))
         q = 1.0 if rate is None else _scale(rate, share / cells, 1.0, "pixels past the threshold in the box")
         for j in pixels:
             yield [j], (rng.random(table.shape[0]) < q) & self._eligible(table, j) & chosen
+
+    def _same_scale(self, table: Table, pixels: list[int]) -> None:
+        """Raise where a threshold for images in [0, 1] meets others: it would remove all but black pixels."""
+        top = max((float(seen.max()) for j in pixels if (seen := table.numeric(j)[table.seen[j]]).size), default=0.0)
+        if 0 < self.threshold < 1 and top > BYTES:
+            fix = f"divide the images by 255, or pass threshold={255 * self.threshold:g}"
+            raise fail("threshold", f"one on the images' scale, which goes to {top:g}", self.threshold, fix)
 
     def _eligible(self, table: Table, j: int) -> np.ndarray:
         pixel = table.numeric(j)

@@ -15,14 +15,13 @@ class StepEnergy(nn.Module):
     r"""Sum of step functions of R scores, each a linear combination of the features.
 
     .. math:: E(\phi) = -\sum_r \sum_k \Delta_{rk}\,
-        \min\!\Big(1, \max\!\big(0, (v_r^\top(\phi - m) - e_{rk}) / b_r\big)\Big)
+        \min\!\Big(1, \max\!\big(0, (v_r^\top(\phi - m) - e_{rk}) / 0.02\big)\Big)
 
     Arguments:
         mean: of the features, (F,).
         directions: of the scores, (F, R), whose scores have unit standard deviation.
         edges: where the steps are, (R, K).
         jumps: what each adds to the log-weight, (R, K), nats.
-        widths: b, over which a step rises, (R,), standard deviations of the score; None for 0.02. A wide one is a ramp.
         gain: held-out gain of the fit, nats per reference item.
         gain_se: its standard error.
 
@@ -37,7 +36,6 @@ class StepEnergy(nn.Module):
     directions: Tensor
     edges: Tensor
     jumps: Tensor
-    widths: Tensor
 
     def __init__(
         self,
@@ -47,11 +45,9 @@ class StepEnergy(nn.Module):
         jumps: Tensor,
         gain: float = 0.0,
         gain_se: float = 0.0,
-        widths: Tensor | None = None,
     ) -> None:
         super().__init__()
-        widths = jumps.new_full((len(jumps),), RAMP) if widths is None else widths
-        buffers = {"mean": mean, "directions": directions, "edges": edges, "jumps": jumps, "widths": widths}
+        buffers = {"mean": mean, "directions": directions, "edges": edges, "jumps": jumps}
         for name, value in buffers.items():
             self.register_buffer(name, value.float())
         self.gain, self.gain_se = gain, gain_se
@@ -63,7 +59,7 @@ class StepEnergy(nn.Module):
 
     def arguments(self) -> dict[str, Any]:
         """All of it: tensors and figures of the fit."""
-        names = ("mean", "directions", "edges", "jumps", "gain", "gain_se", "widths")
+        names = ("mean", "directions", "edges", "jumps", "gain", "gain_se")
         return {name: getattr(self, name) for name in names}
 
     def forward(self, features: Tensor) -> Tensor:
@@ -71,5 +67,5 @@ class StepEnergy(nn.Module):
         if not self.directions.shape[1]:
             return features.new_zeros(len(features))
         scores = (features.float() - self.mean) @ self.directions
-        steps = ((scores[:, :, None] - self.edges) / self.widths[:, None]).clamp(0, 1)
+        steps = ((scores[:, :, None] - self.edges) / RAMP).clamp(0, 1)
         return -(steps * self.jumps).sum((1, 2))

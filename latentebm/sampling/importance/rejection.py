@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, check_rng, fail
+from latentebm.disk.checkpoint import Resumable, fit_checkpoint
 from latentebm.progress import Track, silent
 from latentebm.rng import uniform
+from latentebm.sampling.diagnostics import stuck
 from latentebm.sampling.draws import Draws, base_chunks, gather_draws
 from latentebm.sampling.importance.resampling import pick_columns
 from latentebm.sampling.importance.weights import BASE_DRAWS, WeightSums, check_log_weight, check_weights
-from latentebm.sampling.target import Target, tilt_energy
+from latentebm.sampling.target import Target, probe, tilt_energy
 
 __all__ = ["ISIR", "Rejection"]
 
@@ -57,31 +59,28 @@ class Rejection:
         """
         check_int("n", n)
         check_rng(generator)
-        bound = self._pilot_bound(tilt, generator)
-        sums, raised = WeightSums(self.max_proposals), 0
-        kept: list[tuple[Tensor, Tensor]] = []
-        for _ in track(range(math.ceil(self.max_proposals / self.chunk)), "proposals"):
-            u = tilt.sample_base(self.chunk, generator=generator)
-            log_weight = -tilt_energy(tilt, u)
-            top = float(sums.add(log_weight).max())
-            if top > bound:
-                kept = [_thin(*pair, bound - top, generator) for pair in kept]
-                bound, raised = top, raised + 1
-            kept.append(_thin(u, log_weight, log_weight - bound, generator))
-            count = sum(len(w) for _, w in kept)
-            if count >= n:
-                break
-        else:
-            raise fail(
-                "max_proposals", f"enough for {n} draws", f"{count} kept of {sums.count}", "use SNIS or Langevin"
-            )
-        latent, log_weight = (torch.cat(both)[:n] for both in zip(*kept, strict=True))
+        sums, kept = WeightSums(self.max_proposals), _Accepted()
+        with fit_checkpoint("proposals", [kept, sums, generator], self, lambda: [probe(tilt)]) as saved:
+            if not saved.restore():
+                kept.bound = self._pilot_bound(tilt, generator)
+            chunks = math.ceil(self.max_proposals / self.chunk) if kept.count < n else 0
+            for _ in track(range(kept.chunks, chunks), "proposals"):
+                u = tilt.sample_base(self.chunk, generator=generator)
+                log_weight = -tilt_energy(tilt, u)
+                kept.take(u, log_weight, float(sums.add(log_weight).max()), generator)
+                saved.step()
+                if kept.count >= n:
+                    break
+        if kept.count < n:
+            got = f"{kept.count} kept of {sums.count}"
+            raise fail("max_proposals", f"enough for {n} draws", got, "use SNIS or Langevin")
+        latent, log_weight = (torch.cat(both)[:n] for both in zip(*kept.pairs, strict=True))
         diagnostics = {
             "sampler": "rejection",
             "proposals": sums.count,
-            "acceptance": count / sums.count,
-            "log_bound": bound,
-            "bound_raised": raised,
+            "acceptance": kept.count / sums.count,
+            "log_bound": kept.bound,
+            "bound_raised": kept.raised,
             "log_z": sums.log_z,
             "log_z_se": sums.log_z_se,
         }
@@ -93,6 +92,27 @@ class Rejection:
         bound = max(float(sums.add(log_weight).max()) for _, log_weight in pilots)
         check_weights(sums)
         return bound
+
+
+class _Accepted(Resumable):
+    """The points and log-weights kept so far, chunk by chunk, and the bound under which they are draws."""
+
+    def __init__(self) -> None:
+        self.bound, self.raised, self.chunks = -math.inf, 0, 0
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def count(self) -> int:
+        """How many are kept."""
+        return sum(len(log_weight) for _, log_weight in self.pairs)
+
+    def take(self, u: Tensor, log_weight: Tensor, top: float, generator: torch.Generator) -> None:
+        """Keep some of a chunk, whose largest log-weight may raise the bound."""
+        if top > self.bound:
+            self.pairs = [_thin(*pair, self.bound - top, generator) for pair in self.pairs]
+            self.bound, self.raised = top, self.raised + 1
+        self.pairs.append(_thin(u, log_weight, log_weight - self.bound, generator))
+        self.chunks += 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,15 +151,19 @@ class ISIR:
         check_rng(generator)
         u = tilt.sample_base(n, generator=generator)
         log_weight = check_log_weight(-tilt_energy(tilt, u))
-        moved = 0
-        rows = max(1, self.chunk // self.proposals)
-        for _ in track(range(self.n_steps), "i-SIR"):
-            for start in range(0, n, rows):
-                moved += self._step(tilt, u[start : start + rows], log_weight[start : start + rows], generator)
+        done, rows = _Steps(), max(1, self.chunk // self.proposals)
+        with fit_checkpoint("i-SIR", [done, u, log_weight, generator], self, lambda: [probe(tilt)]) as saved:
+            saved.restore()
+            for _ in track(range(done.steps, self.n_steps), "i-SIR"):
+                for part in (slice(start, start + rows) for start in range(0, n, rows)):
+                    done.moved += self._step(tilt, u[part], log_weight[part], generator)
+                done.steps += 1
+                saved.step()
         if lost := int(torch.isneginf(log_weight).sum()):
             got = f"{lost} of {n} chains at weight zero after {self.n_steps} steps"
             raise fail("log_weight", "a weight above zero in every chain", got, "take more steps or proposals")
-        diagnostics = {"sampler": "isir", "steps": self.n_steps, "acceptance": moved / (n * self.n_steps)}
+        acceptance = done.moved / (n * self.n_steps)
+        diagnostics = {"sampler": "isir", "steps": self.n_steps, "acceptance": acceptance, **stuck(acceptance)}
         return gather_draws(tilt, u, diagnostics, log_weight=log_weight)
 
     def _step(self, tilt: Target, u: Tensor, log_weight: Tensor, generator: torch.Generator) -> int:
@@ -150,6 +174,13 @@ class ISIR:
         picked = rows * self.proposals + choice[rows] - 1
         u[rows], log_weight[rows] = fresh[picked], weights.flatten()[picked]
         return len(rows)
+
+
+class _Steps(Resumable):
+    """Steps that all chains have made, and the moves among them."""
+
+    def __init__(self) -> None:
+        self.steps = self.moved = 0
 
 
 def _thin(u: Tensor, log_weight: Tensor, log_keep: Tensor | float, generator: torch.Generator) -> tuple[Tensor, Tensor]:

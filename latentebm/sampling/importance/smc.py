@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, check_number, check_rng, fail
+from latentebm.disk.checkpoint import Resumable, fit_checkpoint
 from latentebm.progress import Track, silent
 from latentebm.rng import permutation
 from latentebm.sampling.draws import Draws, gather_draws
 from latentebm.sampling.importance.places import Places
 from latentebm.sampling.importance.weights import WeightSums, check_weights
 from latentebm.sampling.mcmc.kernels import MALA, Kernel, check_kernel
-from latentebm.sampling.target import Target
+from latentebm.sampling.target import Target, probe
 from latentebm.sampling.tempered import Mover, base_energy
 
 __all__ = ["TemperedSMC"]
@@ -36,6 +37,45 @@ class _Stage(NamedTuple):
     log_z_se: float
     ess: float
     acceptance: float
+
+
+class _Particles(Resumable):
+    """Particles, their energies and lines, and the temperatures that they have passed.
+
+    Each particle's line is the sum of its ancestors' weights' deviations from their mean: where a particle's weight
+    takes after its line's, log Z is known less well than if all temperatures were independent.
+    """
+
+    def __init__(self) -> None:
+        self.stages = [_Stage(0.0, 0.0, 0.0, 1.0, 1.0)]
+        self.u = self.energy = self.line = torch.empty(0)
+
+    @property
+    def beta(self) -> float:
+        """The inverse temperature at which they are."""
+        return self.stages[-1].beta
+
+    def begin(self, tilt: Target, size: int, generator: torch.Generator) -> None:
+        """Base draws."""
+        self.u = tilt.sample_base(size, generator=generator)
+        self.energy = base_energy(tilt, self.u)
+        self.line = self.energy.new_zeros(size, dtype=torch.float64)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Set it to what was known."""
+        super().load_state_dict({**state, "stages": [_Stage(*stage) for stage in state["stages"]]})
+
+    def resample(self, kept: Places, after: float, acceptance: float, generator: torch.Generator) -> None:
+        """Take on places by their weights, of which the next temperature is the one after."""
+        sums = WeightSums(len(self.u))
+        weights = sums.add(kept.log_mean())
+        check_weights(sums)
+        rows, self.u, self.energy = kept.resampled(generator=generator)
+        deviation = (weights.to(self.line) - sums.log_z).exp() - 1
+        shared = max(0.0, 2 * float(((self.line - self.line.mean()) * deviation).mean()) / len(self.u))
+        se = math.hypot(sums.log_z_se, math.sqrt(shared))
+        self.line = (self.line + deviation)[rows]
+        self.stages.append(_Stage(after, sums.log_z, se, sums.ess, acceptance))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,19 +144,22 @@ class TemperedSMC:
         """
         size = max(self.particles, check_int("n", n))
         mover = Mover(tilt, self.kernel, self.target, check_rng(generator))
-        u = tilt.sample_base(size, generator=generator)
-        stages, energy = [_Stage(0.0, 0.0, 0.0, 1.0, 1.0)], base_energy(tilt, u)
-        line = energy.new_zeros(size, dtype=torch.float64)
-        for _ in track(range(MOST_STAGES), "temperatures"):
-            u, energy, line, stage = self._stage(mover, u, energy, line, stages[-1].beta)
-            stages.append(stage)
-            if stage.beta == 1.0:
-                break
+        now = _Particles()
+        with fit_checkpoint(
+            "temperatures", [now, mover, generator], self, lambda: [probe(tilt), torch.tensor(size)]
+        ) as saved:
+            if not saved.restore():
+                now.begin(tilt, size, generator)
+            for _ in track(range(len(now.stages) - 1, MOST_STAGES if now.beta < 1 else 0), "temperatures"):
+                self._stage(mover, now)
+                saved.step()
+                if now.beta == 1.0:
+                    break
         done = len(mover.acceptance)
-        u = self._settle(mover, u) if stages[-1].beta == 1.0 else u
+        u = self._settle(mover, now.u) if now.beta == 1.0 else now.u
         moved = _mean(mover.acceptance[done:])
         fresh = size * (self.n_steps + 1)
-        diagnostics = {**_report(stages, moved), "evaluations": fresh + mover.evaluations}
+        diagnostics = {**_report(now.stages, moved), "evaluations": fresh + mover.evaluations}
         return gather_draws(tilt, u[permutation(size, generator, u.device)[:n]], diagnostics)
 
     def log_weight(self, energy: Tensor, beta: float, after: float) -> Tensor:
@@ -137,14 +180,9 @@ class TemperedSMC:
             low, high = (middle, high) if _ess(-middle * energy) >= self.ess else (low, middle)
         return beta + max(low, torch.finfo(torch.float64).eps)
 
-    def _stage(
-        self, mover: Mover, u: Tensor, energy: Tensor, line: Tensor, beta: float
-    ) -> tuple[Tensor, Tensor, Tensor, _Stage]:
-        """Choose the next temperature, move the particles at the present one, and resample them for the next.
-
-        Each particle's `line` is the sum of its ancestors' weights' deviations from their mean: where a particle's
-        weight takes after its line's, log Z is known less well than if all temperatures were independent.
-        """
+    def _stage(self, mover: Mover, now: _Particles) -> None:
+        """Choose the next temperature, move the particles at the present one, and resample them for the next."""
+        u, energy, beta = now.u, now.energy, now.beta
         after, first = self.next_temperature(energy, beta), len(mover.acceptance)
         kept = Places(self.n_steps + 1, u)
         kept.take(u, energy, self.log_weight(energy, beta, after), mover.generator)
@@ -157,15 +195,7 @@ class TemperedSMC:
                 state = mover.sweep(state, beta)
                 u, energy = state.position, mover.energy(state, beta)
             kept.take(u, energy, self.log_weight(energy, beta, after), mover.generator)
-        sums = WeightSums(len(u))
-        weights = sums.add(kept.log_mean())
-        check_weights(sums)
-        rows, u, energy = kept.resampled(generator=mover.generator)
-        deviation = (weights.to(line) - sums.log_z).exp() - 1
-        shared = max(0.0, 2 * float(((line - line.mean()) * deviation).mean()) / len(u))
-        se = math.hypot(sums.log_z_se, math.sqrt(shared))
-        stage = _Stage(after, sums.log_z, se, sums.ess, _mean(mover.acceptance[first:]))
-        return u, energy, (line + deviation)[rows], stage
+        now.resample(kept, after, _mean(mover.acceptance[first:]), mover.generator)
 
     def _settle(self, mover: Mover, u: Tensor) -> Tensor:
         """Moves at the tilt itself, which part the copies of a particle."""

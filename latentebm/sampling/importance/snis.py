@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, check_rng, fail
-from latentebm.disk.checkpoint import fit_checkpoint
+from latentebm.disk.checkpoint import Resumable, fit_checkpoint
 from latentebm.progress import Track, silent
-from latentebm.rng import child, on_device, stream
+from latentebm.rng import child, on_device
 from latentebm.sampling.draws import Draws, base_chunks, gather_draws
 from latentebm.sampling.importance.resampling import RESAMPLING, TwoPass, check_filled, make_resampler
 from latentebm.sampling.importance.weights import WeightSums, base_chunk, check_weights, double
-from latentebm.sampling.target import PROBED, Target, target_device, tilt_energy
+from latentebm.sampling.target import Target, probe, target_device
 
 __all__ = ["SNIS"]
 
@@ -82,7 +81,7 @@ class SNIS:
                 held.put(u, log_weight, *resampler.update(double(log_weight).to(choices.device)))
         else:
             parts = [held, sums, resampler, choices, generator]
-            with fit_checkpoint("pool", parts, self, lambda: [_probe(tilt)]) as saved:
+            with fit_checkpoint("pool", parts, self, lambda: [probe(tilt)]) as saved:
                 saved.restore()
                 for u, log_weight in chunks(first=held.chunks):
                     held.put(u, log_weight, *resampler.update(sums.add(log_weight).to(choices.device)))
@@ -95,7 +94,7 @@ class SNIS:
         return gather_draws(tilt, latent, diagnostics, log_weight=log_weight)
 
 
-class _Held:
+class _Held(Resumable):
     """The points (n, D) and log-weights (n,) that hold the n places once all chunks have passed."""
 
     def __init__(self, n: int) -> None:
@@ -109,16 +108,3 @@ class _Held:
         draws, rows = draws.to(u.device), rows.to(u.device)
         self.latent[draws], self.log_weight[draws] = u[rows], log_weight[rows]
         self.chunks += 1
-
-    def state_dict(self) -> dict[str, Any]:
-        """What has passed so far."""
-        return dict(vars(self))
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Set it to what had passed."""
-        vars(self).update(state)
-
-
-def _probe(tilt: Target) -> Tensor:
-    """Energies of some base points, which tell one tilt from another."""
-    return tilt_energy(tilt, tilt.sample_base(PROBED, generator=stream(0)))

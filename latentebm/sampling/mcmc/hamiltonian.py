@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, check_number, check_rng
-from latentebm.disk.checkpoint import fit_checkpoint
+from latentebm.disk.checkpoint import Resumable, fit_checkpoint
 from latentebm.progress import Track, silent
 from latentebm.rng import permutation, seeded, stream
-from latentebm.sampling.diagnostics import bfmi, ess_bulk, ess_tail, max_rhat
+from latentebm.sampling.diagnostics import bfmi, ess_bulk, ess_tail, max_rhat, stuck
 from latentebm.sampling.draws import Draws, gather_draws
-from latentebm.sampling.mcmc.langevin import STUCK
 from latentebm.sampling.mcmc.state import start_on
 from latentebm.sampling.target import PROBED, Target, check_gradient
 
@@ -121,19 +120,11 @@ class HMC(Hamiltonian):
         return RecordedHMC(potential_fn=potential, target_accept_prob=self.target, trajectory_length=self.trajectory)
 
 
-class _Done:
+class _Done(Resumable):
     """The chains that have run: path, report and Hamiltonians of each."""
 
     def __init__(self) -> None:
         self.runs: list[Any] = []
-
-    def state_dict(self) -> dict[str, Any]:
-        """All of them."""
-        return vars(self)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Those that had run."""
-        self.runs = list(state["runs"])
 
 
 def _chain(kernel: Any, u: Tensor, length: int, warm_up: int) -> tuple[Tensor, dict[str, Any], Tensor]:
@@ -157,7 +148,6 @@ def _bounded(energy: Tensor) -> Tensor:
 def _report(name: str, trace: Tensor, reports: Sequence[dict[str, Any]], hamiltonians: Tensor) -> dict[str, Any]:
     rates = [r["acceptance rate"]["chain 0"] for r in reports]
     acceptance = sum(rates) / len(rates)
-    stuck = {"reliable": False, "why": f"the chains hardly move: acceptance {acceptance:.3g}"}
     return {
         "sampler": name,
         "chains": trace.shape[1],
@@ -168,5 +158,5 @@ def _report(name: str, trace: Tensor, reports: Sequence[dict[str, Any]], hamilto
         "ess_bulk": float(ess_bulk(trace).min()),
         "ess_tail": float(ess_tail(trace).min()),
         "bfmi": float(bfmi(hamiltonians).min()),
-        **(stuck if acceptance < STUCK else {}),
+        **stuck(acceptance, trace),
     }

@@ -10,7 +10,7 @@ import torch
 from latentebm.checks import check_int, check_number, check_rng
 from latentebm.progress import Track, silent
 from latentebm.sampling.compiled.rounding import check_precision
-from latentebm.sampling.diagnostics import max_rhat
+from latentebm.sampling.diagnostics import max_rhat, stuck
 from latentebm.sampling.draws import Draws, gather_draws
 from latentebm.sampling.mcmc.chains import run_chains
 from latentebm.sampling.mcmc.kernels import MALA, Kernel, check_kernel
@@ -20,7 +20,6 @@ from latentebm.sampling.target import Target
 
 __all__ = ["Langevin"]
 
-STUCK = 1e-3  # acceptance below which chains stand still
 PILOTS = 1_024  # chains that tune the step: enough for an acceptance rate within 2 %
 
 
@@ -82,8 +81,7 @@ class Langevin:
         run = run_chains(tilt, start, kernel, self.n_steps, generator=rng, **how, **kept)
         report = {"sampler": type(kernel).__name__.lower(), **run.info._asdict()}
         report["rhat"] = max_rhat(run.trace[len(run.trace) // 2 :])
-        if run.info.acceptance < STUCK:
-            report |= {"reliable": False, "why": f"the chains hardly move: acceptance {run.info.acceptance:.3g}"}
+        report |= stuck(run.info.acceptance, run.trace[len(run.trace) // 2 :])
         return gather_draws(tilt, run.state.position, report, trace=run.trace)
 
     def _start(self, tilt: Target, n: int, kernel: Kernel, generator: torch.Generator) -> ChainState:

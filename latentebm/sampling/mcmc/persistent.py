@@ -16,6 +16,7 @@ from latentebm.disk.statefile import load_tensors
 from latentebm.files import write_atomic
 from latentebm.progress import Track, silent
 from latentebm.rng import permutation, uniform
+from latentebm.sampling.diagnostics import stuck
 from latentebm.sampling.draws import Draws, gather_draws
 from latentebm.sampling.mcmc.chains import run_chains
 from latentebm.sampling.mcmc.kernels import Kernel, check_kernel
@@ -219,7 +220,9 @@ class PMC:
         own: dict[str, Any] = {"restart": self.restart, "generator": generator}
         moved = self.buffer.step(n, move, base=lambda k, g: tilt.sample_base(k, generator=g), **own)
         counts = {"restarted": moved.restarted, "buffer": len(self.buffer)}
-        return gather_draws(tilt, moved.chains.x, {"sampler": "pmc", **counts, **runs[0].info._asdict()})
+        info = runs[0].info
+        report = {"sampler": "pmc", **counts, **info._asdict(), **stuck(info.acceptance)}
+        return gather_draws(tilt, moved.chains.x, report)
 
     def _check_size(self, n: int) -> None:
         if n > self.size:

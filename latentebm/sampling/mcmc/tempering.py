@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, check_number, check_rng, fail
+from latentebm.disk.checkpoint import fit_checkpoint
 from latentebm.progress import Track, silent
 from latentebm.rng import uniform
 from latentebm.sampling.diagnostics import max_rhat
@@ -17,7 +18,7 @@ from latentebm.sampling.draws import Draws, gather_draws
 from latentebm.sampling.importance.smc import TemperedSMC
 from latentebm.sampling.mcmc.kernels import MALA, Kernel, check_kernel
 from latentebm.sampling.mcmc.state import ChainState
-from latentebm.sampling.target import Target
+from latentebm.sampling.target import Target, probe
 from latentebm.sampling.tempered import Mover, base_energy, check_ladder
 
 __all__ = ["ParallelTempering"]
@@ -90,15 +91,16 @@ class ParallelTempering:
         """
         check_int("n", n)
         ladders = _Ladders(self, tilt, n, check_rng(generator))
-        path = []
-        for t in track(range(self.warm_up + self.rounds), "tempering"):
-            if t == self.warm_up:
-                ladders.begin()
-            ladders.round(t)
-            if t >= self.warm_up and self.trace:
-                path.append(ladders.states[-1].position[: self.trace])
-        trace = torch.stack(path) if path else None
-        rhat = max_rhat(trace[len(trace) // 2 :]) if trace is not None else float("nan")
+        parts = [ladders, *ladders.movers, generator]
+        with fit_checkpoint("tempering", parts, self, lambda: [probe(tilt), torch.tensor(ladders.beta)]) as saved:
+            saved.restore()
+            for t in track(range(ladders.rounds, self.warm_up + self.rounds), "tempering"):
+                if t == self.warm_up:
+                    ladders.begin()
+                ladders.round(t)
+                saved.step()
+        trace = torch.stack(ladders.path) if ladders.path else None
+        rhat = max_rhat(trace[len(trace) // 2 :]) if trace is not None else None
         return gather_draws(tilt, ladders.states[-1].position, {**ladders.report(), "rhat": rhat}, trace=trace)
 
     def rungs(self, tilt: Target, generator: torch.Generator) -> tuple[float, ...]:
@@ -119,7 +121,18 @@ class _Ladders:
         base_energy(tilt, u)
         self.movers = [Mover(tilt, owner.kernel, owner.target, generator) for _ in self.beta[1:]]
         self.states: list[ChainState] = [m.start(u, b) for m, b in zip(self.movers, self.beta[1:], strict=True)]
+        self.path: list[Tensor] = []
+        self.rounds = 0
         self.begin()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What changes from round to round, but for the movers'."""
+        names = ("states", "path", "rounds", "renewed", "swapped", "tried")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Set it to where others were."""
+        vars(self).update(state, states=[ChainState(*each) for each in state["states"]])
 
     def begin(self) -> None:
         """Count from here, at the present steps."""
@@ -145,6 +158,9 @@ class _Ladders:
         self.renewed = renewed[1:]
         for level, (mover, beta) in enumerate(zip(self.movers, self.beta[1:], strict=True)):
             self.states[level] = mover.start(places[level + 1], beta)
+        self.rounds += 1
+        if t >= self.owner.warm_up and self.owner.trace:
+            self.path.append(self.states[-1].position[: self.owner.trace])
 
     def _swap(self, i: int, places: list[Tensor], energy: list[Tensor], renewed: list[Tensor]) -> None:
         ratio = self.owner.log_swap((self.beta[i], self.beta[i + 1]), (energy[i], energy[i + 1]))
