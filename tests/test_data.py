@@ -91,6 +91,7 @@ ZEROS = np.zeros((3, 4, 4))
     ("images", "labels", "message"),
     [
         (np.zeros((3, 4)), None, "shape"),
+        ((ZEROS, np.zeros(3, int)), None, "a tuple of 2 parts of different shapes; pass images alone"),
         (np.zeros((3, 2, 4, 4)), None, "C 1 or 3"),
         (ZEROS.astype(np.int64), None, "uint8, or float"),
         (ZEROS + 2, None, r"floats in \[2, 2\]"),

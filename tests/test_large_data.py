@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 
 from latentebm import Debiaser
-from latentebm.data import stored
+from latentebm.data import reading, stored
 from latentebm.data.images import as_data, load_images, open_images
 from latentebm.data.labelled import Images, StoredSet
 from latentebm.settings.fields import Settings
@@ -52,7 +52,7 @@ def test_a_stream_goes_on_where_it_was():
     """After any number of batches: within an epoch, and between two."""
 
     def batches():
-        images = stored.StoredImages(stored.Rows(torch.from_numpy(PIXELS[:10])), (1, 4, 4))
+        images = stored.StoredImages(reading.Rows(torch.from_numpy(PIXELS[:10])), (1, 4, 4))
         settings = {"batch_size": 3, "epochs": 3, "generator": torch.Generator().manual_seed(0)}
         return stored.StoredMinibatches(images, torch.arange(10), **settings)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import socket
 
@@ -13,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from typer.testing import CliRunner
 
 from latentebm import (
     HMC,
@@ -27,12 +25,10 @@ from latentebm import (
     tilt_attributes,
     tilt_generator,
 )
-from latentebm.cli.app import app
 from latentebm.data.images import as_images
 from latentebm.disk.folders import check_out, run_folder, written
 from latentebm.settings.fields import Settings
 from latentebm.tilting.fit_tilt import TiltRecipe
-from latentebm.workflow.run import debias
 
 
 def gen(seed=0):
@@ -95,41 +91,6 @@ def test_links_homes_and_empty_folders_are_used_as_they_are(tmp_path, monkeypatc
     put(".")
     assert written(tmp_path / "here")
     assert os.listdir() != []  # the working folder is still this one
-
-
-@pytest.mark.parametrize("place", ["/sys/run", "file.npz/run", "n" * 250, "dangling"])
-def test_places_that_cannot_be_written_are_found_before_the_data(tmp_path, monkeypatch, place):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "file.npz").write_text("")
-    (tmp_path / "dangling").symlink_to("/nowhere/at/all")
-    with pytest.raises(ValueError, match="out: expected a"):
-        debias(Settings(data="absent.npz", out=place))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["dangling", "file.npz"]
-
-
-@pytest.mark.parametrize("command", ["impute", "ampute", "sample", "npy", "shards", "plan", "compare"])
-def test_every_command_refuses_such_places_before_it_reads(tmp_path, monkeypatch, command):
-    """What it would read is not there, and is not asked for."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "absent").mkdir()
-    (tmp_path / "file").write_text("")
-    kind = {"impute": ".csv", "ampute": ".csv", "sample": ".npz", "npy": ".npy", "compare": ".html"}.get(command, "")
-    (tmp_path / f"dangling{kind}").symlink_to("/nowhere/at/all")
-    (tmp_path / f"loop{kind}").symlink_to(tmp_path / f"loop{kind}")
-    words = {
-        "impute": ["absent.csv"], "ampute": ["absent.csv"], "sample": ["absent"], "npy": ["absent"],
-        "shards": ["absent", "--format", "png"], "plan": ["absent"], "compare": ["absent", "absent"],
-    }[command]  # fmt: skip
-    for place in ("/sys/run", "file/run", "n" * 256, "dangling", "loop"):
-        call = [command if kind or command == "plan" else "sample", *words, "--out", place + kind]
-        call[0] = "sample" if command == "npy" else call[0]
-        result = CliRunner().invoke(app, call)
-        assert result.exit_code == 2
-        assert re.search("out: expected a (place|f)", " ".join(result.stderr.split())), (
-            place,
-            result.stderr,
-        )
-    assert not [p for p in tmp_path.iterdir() if p.name not in ("absent", "file", f"dangling{kind}", f"loop{kind}")]
 
 
 def test_a_run_that_was_killed_while_replacing_another_is_undone(tmp_path):

@@ -77,7 +77,7 @@ def sample(
     from latentebm.workflow.shard_stores import check_stream
 
     if form is not None:
-        place = check_stream(out, form)
+        place = check_stream(out, form, overwrite)
         processes.on_main(lambda: check_writable(place))
         _print(n, out, _streamed(run, place, what, device, form, shard_size, overwrite))
         return

@@ -74,24 +74,23 @@ def table(
 
     Example: latentebm table census.csv --target 'income by sex' --out runs/census
     """
-    from latentebm.disk.folders import check_out, run_folder
+    from latentebm.disk.folders import run_folder
 
-    check_out(out, overwrite)
     kind, written = _kind(file), (sep, decimal, encoding)
-    biased = _read(file, "FILE", date, drop, na, written)
-    other = None if reference is None else _read(reference, "--reference", date, drop, na, written)
-    targets = [parse_target(text, biased) for text in target or []]
-    from latentebm.disk.checkpoint import checkpoints
-    from latentebm.report.page import command_line
-    from latentebm.report.table_page import table_tables
-    from latentebm.tables.judged.table_run import TableJob
-    from latentebm.tables.table_debiaser import TableDebiaser
-    from latentebm.training.logs import log_file, logged
-
-    model = TableDebiaser(targets or None, width=width, steps=steps, pool=pool, seed=seed, verbose=True)
-    job = TableJob(biased, model, other, label, rows, test_share)
     asked = {"file": str(file), "reference": str(reference), "target": target, "seed": seed, "steps": steps}
     with run_folder(out, overwrite, job={"latentebm": __version__, "table": asked}) as place:
+        biased = _read(file, "FILE", date, drop, na, written)
+        other = None if reference is None else _read(reference, "--reference", date, drop, na, written)
+        targets = [parse_target(text, biased) for text in target or []]
+        from latentebm.disk.checkpoint import checkpoints
+        from latentebm.report.page import command_line
+        from latentebm.report.table_page import table_tables
+        from latentebm.tables.judged.table_run import TableJob
+        from latentebm.tables.table_debiaser import TableDebiaser
+        from latentebm.training.logs import log_file, logged
+
+        model = TableDebiaser(targets or None, width=width, steps=steps, pool=pool, seed=seed, verbose=True)
+        job = TableJob(biased, model, other, label, rows, test_share)
         with checkpoints(place.kept, keep=True), logged(log_file(place, tensorboard=tensorboard)):
             metrics = job.judge()
         place.put_log()

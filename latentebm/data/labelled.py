@@ -64,7 +64,7 @@ class StoredSet(Labelled[StoredImages]):
     """Images that stay on disk and, where known, their labels.
 
     Example:
-        >>> from latentebm.data.stored import Rows
+        >>> from latentebm.data.reading import Rows
         >>> images = StoredImages(Rows(torch.zeros(5, 8, 8, dtype=torch.uint8)), (1, 8, 8), name="data")
         >>> data = StoredSet(images, torch.tensor([0, 1, 1, 0, 1]), ("cat", "dog"))
         >>> data[torch.tensor([1, 2])].whole().images.shape, data.counts()

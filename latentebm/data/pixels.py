@@ -43,13 +43,19 @@ def plain(array: Any, name: str = "images") -> Any:
     """An array of numbers, unsigned ones of 16 to 64 bits as signed ones, for which torch has arithmetic.
 
     Raises:
-        ValueError: text, dates, records or objects.
+        ValueError: text, dates, records or objects, or arrays of different shapes, such as images and labels.
 
     Example:
         >>> plain(np.arange(2, dtype=np.uint16)).dtype
         dtype('int64')
     """
-    array = np.asarray(array)
+    try:
+        array = np.asarray(array)
+    except ValueError:  # numpy's own words name no argument
+        got = f"a {type(array).__name__} of {len(array)} parts of different shapes"
+        raise fail(
+            name, "one array of numbers", got, "pass images alone, of one shape; labels are not needed"
+        ) from None
     if array.dtype.kind not in "biufc":
         raise fail(name, "an array of numbers", f"{array.dtype}", "convert it, as by .astype(numpy.float32)")
     return array.astype(np.int64) if array.dtype.kind == "u" and array.dtype.itemsize > 1 else array

@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 from latentebm.checks import fail
 from latentebm.data.labelled import Images, StoredSet
 from latentebm.data.pixels import as_uint8, rgb_file
-from latentebm.data.stored import MappedArray, Rows, StoredImages, fits
+from latentebm.data.reading import MappedArray, Rows
+from latentebm.data.stored import StoredImages, fits
 
 __all__ = ["FileImages", "is_dataset", "open_array", "open_dataset", "saved_dataset"]
 

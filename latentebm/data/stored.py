@@ -7,19 +7,17 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from latentebm.checks import check_int, fail
-from latentebm.data.pixels import item_label, item_pixels
+from latentebm.data.reading import Batch, Checked, ReadAhead, Reader
 from latentebm.rng import permutation
 
-__all__ = ["HELD", "Batch", "MappedArray", "Rows", "StoredImages", "StoredMinibatches", "fits"]
-__all__ += ["OwnRows", "whole"]
+__all__ = ["HELD", "OwnRows", "StoredImages", "StoredMinibatches", "fits", "whole"]
 
 HELD = 2**28  # bytes of pixels up to which images are read into memory
 PART = 2**25  # bytes of the random part that is held of images on disk
@@ -38,63 +36,6 @@ def fits(shape: Sequence[int]) -> bool:
     return prod(shape) <= HELD
 
 
-class Batch(NamedTuple):
-    """Images (n, C, H, W), uint8, that were read together, and their labels (n,), −1 where there are none."""
-
-    images: Tensor
-    labels: Tensor
-
-
-class Rows(Dataset[Any]):
-    """The rows of an array or tensor (N, …), as a map-style Dataset.
-
-    Example:
-        >>> len(Rows(torch.zeros(5, 8, 8))), Rows(torch.zeros(5, 8, 8))[2].shape
-        (5, torch.Size([8, 8]))
-    """
-
-    def __init__(self, array: np.ndarray | Tensor) -> None:
-        self.array = array
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def __getitem__(self, row: int) -> np.ndarray | Tensor:
-        item: np.ndarray | Tensor = self.array[row]
-        return item
-
-
-class MappedArray(Dataset[np.ndarray]):
-    """The rows of an array (N, …) that lies in a file, read without mapping it: no page of it counts to the process.
-
-    Example:
-        >>> import tempfile
-        >>> file = os.path.join(tempfile.mkdtemp(), "x.npy")
-        >>> np.save(file, np.arange(6, dtype=np.uint8).reshape(3, 2))
-        >>> MappedArray(np.load(file, mmap_mode="r")).__getitems__([2, 0]).tolist()
-        [[4, 5], [0, 1]]
-    """
-
-    def __init__(self, array: np.memmap) -> None:
-        self.file, self.offset, self.dtype, self.shape = str(array.filename), array.offset, array.dtype, array.shape
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        item: np.ndarray = self.__getitems__([row])[0]
-        return item
-
-    def __getitems__(self, rows: Sequence[int]) -> np.ndarray:
-        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        with open(self.file, "rb", buffering=0) as stream:
-            for row, place in zip(rows, found, strict=True):
-                stream.seek(self.offset + row * place.nbytes)
-                if stream.readinto(place.data) != place.nbytes:  # a file that was cut since
-                    raise ValueError(f"{self.file}: expected {len(self)} rows, got fewer; write it again")
-        return found
-
-
 @dataclass(frozen=True)
 class StoredImages:
     """Images of one shape (C, H, W) in a map-style Dataset, or those of its items that `rows` picks, read as uint8.
@@ -106,6 +47,7 @@ class StoredImages:
         name: what errors call the dataset.
 
     Example:
+        >>> from latentebm.data.reading import Rows
         >>> stored = StoredImages(Rows(torch.arange(12, dtype=torch.uint8).reshape(3, 2, 2)), (1, 2, 2), name="data")
         >>> stored.shape, stored[torch.tensor([2])].whole().tolist()
         (torch.Size([3, 1, 2, 2]), [[[[8, 9], [10, 11]]]])
@@ -130,10 +72,10 @@ class StoredImages:
 
     def first(self) -> Tensor:
         """The first image (C, H, W), uint8, of whatever shape."""
-        return _Reader(self.dataset, (), self.rows, self.name).image(0 if self.rows is None else int(self.rows[0]))[0]
+        return Reader(self.dataset, (), self.rows, self.name).image(0 if self.rows is None else int(self.rows[0]))[0]
 
     def read(self, batches: Iterable[list[int]]) -> Iterable[Batch]:
-        """The images of each batch of row numbers, in that order, read ahead by worker processes.
+        """The images of each batch of row numbers, in that order, read ahead: arrays by a thread, else by processes.
 
         Raises:
             ValueError: an item that cannot be read or has another shape; the item is named.
@@ -141,8 +83,10 @@ class StoredImages:
         workers = min(WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
         if len(self) <= FEW or multiprocessing.current_process().daemon:  # a daemon may have no children
             workers = 0
-        reader = _Reader(self.dataset, self.item, self.rows, self.name)
-        return _Checked(
+        reader = Reader(self.dataset, self.item, self.rows, self.name)
+        if reader.by_row:
+            return Checked(ReadAhead(reader, batches))
+        return Checked(
             DataLoader(
                 reader,
                 batch_sampler=batches,
@@ -174,63 +118,6 @@ class StoredImages:
         return torch.cat([torch.empty(0, *self.item, dtype=torch.uint8), *(b.images for b in self.in_order())])
 
 
-@dataclass(frozen=True)
-class _Checked:
-    """The batches of a loader; what its workers found wrong is raised here, in the process of the caller."""
-
-    loader: DataLoader[Any]
-
-    def __iter__(self) -> Iterator[Batch]:
-        for batch in self.loader:
-            if isinstance(batch, str):
-                raise ValueError(batch)
-            yield batch
-
-
-@dataclass(frozen=True)
-class _Reader(Dataset[Any]):
-    """What a worker process runs: it reads a batch of items, or says what is wrong with the first wrong one."""
-
-    dataset: Any
-    item: tuple[int, ...]
-    rows: Tensor | None
-    name: str
-
-    def __len__(self) -> int:
-        return len(self.dataset) if self.rows is None else len(self.rows)
-
-    def __getitems__(self, numbers: Sequence[int]) -> Batch | str:
-        rows = [int(n) for n in (numbers if self.rows is None else self.rows[list(numbers)])]
-        try:
-            if isinstance(self.dataset, MappedArray) and self.dataset.dtype == np.uint8:
-                images = torch.from_numpy(self.dataset.__getitems__(rows)).reshape(-1, *self.item)
-                return Batch(images, torch.full((len(rows),), -1))
-            read = [self._one(row) for row in rows]
-        except ValueError as error:
-            return str(error)
-        return Batch(torch.stack([image for image, _ in read]), torch.tensor([label for _, label in read]))
-
-    def image(self, row: int) -> tuple[Tensor, int]:
-        """An item's image of any shape and its label."""
-        name = f"{self.name}[{row}]"
-        try:
-            item = self.dataset[row]
-        except Exception as error:
-            got = f"{type(error).__name__}: {error}"
-            raise fail(name, "an item that can be read", got, "repair it or leave it out") from error
-        return item_pixels(item, name), item_label(item, name)
-
-    def _one(self, row: int) -> tuple[Tensor, int]:
-        image, label = self.image(row)
-        if self.item[0] == 1 and bool((image[:1] == image).all()):
-            image = image[:1]  # a grey image, held in three channels
-        if tuple(image.shape) != self.item:
-            expected = f"shape {self.item}, as the first item has"
-            fix = "bring all images to one size and number of channels"
-            raise fail(f"{self.name}[{row}]", expected, tuple(image.shape), fix)
-        return image, label
-
-
 def _as_read(batch: Any) -> Any:
     return batch
 
@@ -259,6 +146,7 @@ class StoredMinibatches:
     From the same generator the batches are the same; images come as uint8 on the tensors' device, or on `device`.
 
     Example:
+        >>> from latentebm.data.reading import Rows
         >>> images = StoredImages(Rows(torch.arange(6, dtype=torch.uint8).reshape(6, 1, 1)), (1, 1, 1))
         >>> batches = StoredMinibatches(images, batch_size=3, epochs=2, generator=torch.Generator().manual_seed(0))
         >>> len(batches), sorted(torch.cat([b for (b,) in batches]).flatten().tolist())

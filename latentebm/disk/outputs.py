@@ -16,7 +16,8 @@ def check_place(out: Path | str, what: Literal["file", "folder"]) -> Path:
     """Return `out` as a path where a file, or a folder, is or can be, ``~`` replaced by the home folder.
 
     Raises:
-        ValueError: the other of the two is there, or a link that leads nowhere, or it is no possible path.
+        ValueError: the other of the two is there, or it or a folder above is a link that leads nowhere, or it is no
+            possible path.
 
     Example:
         >>> check_place("/", "file")
@@ -25,8 +26,10 @@ def check_place(out: Path | str, what: Literal["file", "folder"]) -> Path:
     """
     try:
         path = Path(out).expanduser()
-        if path.is_symlink() and not path.exists():
-            got = f"{path}, a link to {path.readlink()}, which does not exist"
+        lost = [link for link in (path, *path.parents) if link.is_symlink() and not link.exists()]
+        if lost:
+            below = "" if lost[0] == path else f", below {lost[0]}"
+            got = f"{path}{below}, a link to {lost[0].readlink()}, which does not exist"
             raise fail("out", f"a {what}, or a link to one", got, "create it or choose another name")
         if path.exists() and path.is_dir() != (what == "folder"):
             other = "a file" if what == "folder" else "a folder"

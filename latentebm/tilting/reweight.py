@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from latentebm.rng import draw_seed, permutation
 __all__ = ["cluster_weights", "effective_share", "principal_scores", "raked"]
 
 LEARNED_FROM = 5_000  # biased images that components and clusters are learned from
+MOST_NUMBERS = 1 << 23  # of double precision, held at once: fewer images where they are large
 RAKINGS = 100
 LARGEST = 100.0  # of a cluster's ratio, and of its inverse
 
@@ -57,12 +59,14 @@ def principal_scores(
         raise fail("biased", "at least 2 images", len(biased), "pass more of them")
     from sklearn.decomposition import PCA  # here, since scikit-learn takes a second
 
-    rows = permutation(len(biased), generator, "cpu")[:LEARNED_FROM]
+    components = check_int("components", components)
+    at_once = max(MOST_NUMBERS // prod(biased.shape[1:]), 20 * components)
+    rows = permutation(len(biased), generator, "cpu")[: min(LEARNED_FROM, at_once)]
     sample = _flat(biased[rows])
-    fitted = PCA(min(check_int("components", components), *sample.shape), random_state=draw_seed(generator)).fit(sample)
+    fitted = PCA(min(components, *sample.shape), random_state=draw_seed(generator)).fit(sample)
     scale = max(float(np.sqrt(fitted.explained_variance_[0])), 1e-12)
     scores = [
-        np.concatenate([fitted.transform(_flat(part)) for part in images.split(LEARNED_FROM)])
+        np.concatenate([fitted.transform(_flat(part)) for part in images.split(min(LEARNED_FROM, at_once))])
         for images in (biased, reference)
     ]
     return torch.from_numpy(scores[0] / scale), torch.from_numpy(scores[1] / scale)

@@ -149,11 +149,11 @@ class OneArray(Store):
 FORMATS: dict[str, type[Store]] = {"npz": Archives, "png": Pictures, "npy": OneArray}
 
 
-def check_stream(out: Path | str, form: str) -> Path:
+def check_stream(out: Path | str, form: str, overwrite: bool = False) -> Path:
     """Return the path if shards of a format can go there.
 
     Raises:
-        ValueError: an unknown format, or a name that does not go with it.
+        ValueError: an unknown format, a name that does not go with it, or something else is there.
 
     Example:
         >>> check_stream("x.npz", "png")
@@ -165,7 +165,17 @@ def check_stream(out: Path | str, form: str) -> Path:
     if path.suffix != suffix and (suffix or path.suffix in (".npz", ".npy", ".png")):
         expected = f"a name ending in {suffix}" if suffix else "the name of a folder"
         raise fail("out", f"{expected} with format={form}", str(path), f"pass for example out=samples{suffix}")
+    if _taken(path, overwrite):
+        fix = "choose another, or pass overwrite=True" if suffix else "choose another"
+        raise fail("out", "a place where nothing is yet", str(path), fix)
     return path
+
+
+def _taken(path: Path, overwrite: bool) -> bool:
+    """Whether a file that may not be replaced is there, or a folder that holds something else than shards."""
+    if not path.is_dir():
+        return path.exists() and not overwrite
+    return any(path.iterdir()) and not (path / "manifest.json").is_file()
 
 
 def begin(store: Store, manifest: dict[str, Any], overwrite: bool) -> None:
@@ -178,9 +188,6 @@ def begin(store: Store, manifest: dict[str, Any], overwrite: bool) -> None:
         if store.suffix:
             store.out.unlink(missing_ok=True)
         earlier = None
-    if earlier is None and store.out.exists() and (store.suffix or any(store.out.iterdir())):
-        expected, fix = "a place where nothing is yet", "choose another, or overwrite it"
-        raise fail("out", expected, f"{store.out}", fix)
     if earlier is None:
         write_json(store.manifest, manifest)
     elif earlier != manifest:

@@ -74,7 +74,7 @@ def stream_samples(
         >>> [len(np.load(file)["images"]) for file in sorted(folder.glob("*.npz"))]
         [10, 10, 5]
     """
-    path, kind = check_stream(out, form), FORMATS[form]
+    path, kind = check_stream(out, form, overwrite), FORMATS[form]
     item, identity = _described(model, strength)
     store = kind(path, check_int("n", n), check_int("size", size), item)
     seed = model.seed if seed is None else check_int("seed", seed, low=0)
