@@ -8,22 +8,28 @@ import pytest
 import torch
 
 from latentebm.sampling import HMC, MALA, Langevin, TemperedSMC
+from latentebm.sampling.diagnostics import STUCK, stuck
 from latentebm.sampling.importance.places import Places
-from latentebm.sampling.mcmc import hamiltonian, langevin
+from latentebm.sampling.importance.smc import _Particles
+from latentebm.sampling.mcmc import hamiltonian
 from latentebm.sampling.tempered import Mover
 from tests.sampling_targets import GaussianTilt, gen
 
 
-def test_chains_are_stuck_below_an_acceptance(monkeypatch):
-    def draw():
-        return Langevin(kernel=MALA(2.0), n_steps=5, warm_up=0, trace=0).draw(GaussianTilt(), 9, generator=gen())
-
-    accepted = draw().diagnostics["acceptance"]
-    for bound, stuck in ((accepted, False), (math.nextafter(accepted, 1), True)):
-        monkeypatch.setattr(langevin, "STUCK", bound)
-        found = draw().diagnostics
-        assert found.get("reliable", True) is not stuck
-        assert ("why" in found) is stuck
+def test_chains_are_stuck_below_an_acceptance_or_where_a_coordinate_stands():
+    still, moving = torch.randn(20, 5, 2, generator=gen()), torch.randn(20, 5, 2, generator=gen())
+    still[..., 1] = torch.arange(5.0)
+    for accepted, trace, found in (
+        (STUCK, None, {}),
+        (STUCK, moving, {}),
+        (math.nextafter(STUCK, 0), moving, {"why": "the chains hardly move: acceptance 0.001", "reliable": False}),
+        (0.5, still, {"why": "the chains hardly move: a coordinate stands still in all of them", "reliable": False}),
+        (0.5, still[:19], {}),
+    ):
+        assert stuck(accepted, trace) == found
+    drawn = Langevin(kernel=MALA(1e9), n_steps=8, warm_up=0, trace=3).draw(GaussianTilt(), 9, generator=gen())
+    assert (drawn.diagnostics["sampler"], drawn.diagnostics["reliable"]) == ("mala", False)
+    assert drawn.trace.shape == (8, 3, 2)
 
 
 def test_the_report_of_hamiltonian_chains():
@@ -40,9 +46,9 @@ def test_the_report_of_hamiltonian_chains():
     for name in ("ess_bulk", "ess_tail"):
         assert found[name] == min(each[name] for each in one)
     assert found["bfmi"] == pytest.approx(float(hamiltonian.bfmi(h).min()))
-    for accepted, stuck in ((hamiltonian.STUCK, False), (hamiltonian.STUCK * 0.99, True)):
+    for accepted, still in ((STUCK, False), (STUCK * 0.99, True)):
         few = hamiltonian._report("hmc", trace, [rates[0] | {"acceptance rate": {"chain 0": accepted}}], h)
-        assert few.get("reliable", True) is not stuck
+        assert few.get("reliable", True) is not still
 
 
 def test_hamiltonian_chains_share_the_draws(monkeypatch):
@@ -95,7 +101,13 @@ def test_a_stage_of_particles_by_hand(monkeypatch):
     u, line = tilt.sample_base(40, generator=gen(2)), torch.randn(40, generator=gen(3)).double()
     energy = tilt.energy(u)
     after = sampler.next_temperature(energy, 0.0)
-    went, energies, lines, stage = sampler._stage(mover, u, energy, line, 0.0)
+    now = _Particles()
+    now.begin(tilt, 40, gen(2))
+    assert torch.equal(now.u, u)
+    assert (now.line.dtype, now.stages) == (torch.float64, [(0, 0, 0, 1, 1)])
+    now.line = line
+    sampler._stage(mover, now)
+    went, energies, lines, stage = now.u, now.energy, now.line, now.stages[1]
     places = Places(4, u)
     places.take(u, energy, -after * energy, rng)
     weights = [-after * energy]
