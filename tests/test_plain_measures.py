@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from types import SimpleNamespace
 
@@ -83,12 +84,11 @@ def test_rates_are_reached_up_to_all_that_can_go():
     reach = 0.25
     for rate in (reach, reach * (1 + 1e-12)):
         assert removed(ByClass({0: 0.8}), x, rate=rate, y=y).sum() == 6
-    with pytest.raises(ValueError, match="rate: expected at most 0.2500, all that the rates given can lose"):
+    with pytest.raises(ValueError, match=r"rate: expected at most 0\.2500, all that the rates given can lose"):
         removed(ByClass({0: 0.8}), x, rate=reach * 1.001, y=y)
-    with pytest.raises(ValueError, match="rate: expected at most 0.0000"):
+    with pytest.raises(ValueError, match=r"rate: expected at most 0\.0000"):
         removed(ByClass({0: 0.0}), x, rate=0.1, y=y)
-    holed = np.full((4, 1), np.nan)
-    assert not removed(ByClass({0: 1.0}), holed, rate=0.5, y=np.zeros(4)).all(0).any() or True
+    removed(ByClass({0: 1.0}), np.full((4, 1), np.nan), rate=0.5, y=np.zeros(4))  # nothing there to lose
     images = np.zeros((4, 2, 2))
     images[:, 0, 0] = 20.0
     assert removed(ImagePixels(0.5), images).sum() == 4
@@ -150,7 +150,8 @@ def test_columns_masks_and_kinds_of_items():
     with pytest.warns(MissingDataWarning):
         x, mask, label = MNARDataset(items, ByClass({"b": 1.0}), fill=-1.0)[1]
     assert (x.tolist(), mask.tolist(), label) == ([-1.0, -1.0], [False, False], "b")
-    scalars = MNARDataset(torch.arange(6.0), SelfMasking("hard", intercept=0.0))
+    with pytest.warns(MissingDataWarning, match="3 rows"):
+        scalars = MNARDataset(torch.arange(6.0), SelfMasking("hard", intercept=0.0))
     assert scalars.mask.tolist() == [True] * 3 + [False] * 3
     for label in (torch.tensor([1]), np.float32(1), 1, True, np.array(1)):
         with pytest.warns(MissingDataWarning):
@@ -164,9 +165,6 @@ def test_columns_masks_and_kinds_of_items():
 class SimpleMechanism(MCAR):
     def remove(self, table, rate, rng):
         yield [0], np.ones(3)
-
-
-# --- losses ---
 
 
 def quadratic(a):
@@ -280,7 +278,7 @@ def test_a_sampler_of_linear_codes_has_a_gaussian_score():
 @pytest.mark.parametrize("limit", [None, 0.7])
 def test_rounded_perceptrons_are_the_plain_ones_of_rounded_operands(limit):
     sizes, members = (3, 5, 4, 1), 2
-    weights = [torch.randn(members, a, b, generator=gen(a)) for a, b in zip(sizes, sizes[1:], strict=False)]
+    weights = [torch.randn(members, a, b, generator=gen(a)) for a, b in itertools.pairwise(sizes)]
     biases = [torch.randn(members * b, generator=gen(b + 9)) for b in sizes[1:]]
     x = torch.randn(6, 3, generator=gen()).requires_grad_()
     for precision in ("fp32", "tf32", "bf16"):
@@ -305,9 +303,6 @@ def test_rounded_perceptrons_are_the_plain_ones_of_rounded_operands(limit):
         rounded_form(lambda x: x, "bf16")
     layers = SimpleNamespace(perceptrons=(weights, biases, limit))
     torch.testing.assert_close(rounded_form(layers, "bf16")(x), value)
-
-
-# --- tests of fit and scores ---
 
 
 def test_classifier_test_by_hand():
