@@ -22,11 +22,12 @@ from latentebm.missing.mechanisms import (
     Patterns,
     SelfMasking,
     make_missing,
+    mechanism,
 )
 from latentebm.missing.mechanisms.mechanism import link, solve_link, standard_score
 from latentebm.missing.mechanisms.table import Table
 from latentebm.models.energies import EnergyNet
-from latentebm.objectives.contrast import contrastive_loss, interpolates, jem_loss
+from latentebm.objectives.contrast import contrastive_loss, gradient_penalty, interpolates, jem_loss
 from latentebm.objectives.sampler_entropy import entropy_surrogate, sampler_score
 from latentebm.objectives.score_matching import (
     check_scales,
@@ -38,6 +39,7 @@ from latentebm.objectives.score_matching import (
 from latentebm.objectives.tilt_losses import gain, posterior_score_loss
 from latentebm.rng import integers, normal, permutation, uniform
 from latentebm.sampling import agreement, classifier_test, stein_test
+from latentebm.sampling.compiled.perceptrons import FusedMLP, compiled_form
 from latentebm.sampling.compiled.rounding import RoundedPerceptrons, rounded, rounded_form
 from latentebm.sampling.diagnostics import max_rhat
 from latentebm.sampling.goodness import _p_value, _radial
@@ -413,3 +415,53 @@ def test_held_out_draws_are_held_out_and_as_many_as_asked():
             expected.append(gain(3 * net.members(folds[m])[m], 3 * net.members(base_draws)[m]))
     found = held_out_gain(net, sides, lambda e: 3 * e, draws=100, generator=gen())
     assert found == pytest.approx(float(torch.stack(expected).mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["logistic", "probit"])
+def test_an_intercept_takes_few_steps_and_one_or_two_over_all_rows(kind, monkeypatch):
+    asked, own = [], mechanism.link
+    monkeypatch.setattr(mechanism, "link", lambda logit, kind: asked.append(len(logit)) or own(logit, kind))
+    score = np.random.default_rng(0).normal(size=20_000)
+    for rate, slope in ((0.3, 2.0), (0.02, 4.0), (0.9, 1.0)):
+        asked.clear()
+        solve_link(score, kind, slope, rate)
+        assert asked.count(20_000) <= 2
+        assert len(asked) <= 8
+    bins, counts = mechanism._binned(np.array([0.0, 0.0, 1.0, 0.5]), 5)
+    assert (bins.tolist(), counts.tolist()) == ([0, 0.5, 1], [2, 1, 1])
+
+
+def test_a_penalty_of_slopes_can_be_learned_from():
+    scale = torch.tensor(2.0, requires_grad=True)
+    for center, slope in ((0.0, 2 * 2 * 25), (1.0, 2 * (10 - 1) * 5)):
+        x = torch.ones(3, 2, requires_grad=True)
+        penalty = gradient_penalty(scale * (x * torch.tensor([3.0, 4.0])).sum(1), x, center=center)
+        assert torch.autograd.grad(penalty, scale)[0].item() == pytest.approx(slope)
+
+
+def test_perceptrons_called_give_their_energy_alone():
+    net = torch.nn.Sequential(torch.nn.Linear(2, 5), torch.nn.SiLU(), torch.nn.Linear(5, 3), torch.nn.SiLU())
+    net.append(torch.nn.Linear(3, 1))
+    for p in net.parameters():
+        p.data.normal_(generator=gen(len(p)))
+    x = torch.randn(7, 2, generator=gen()).requires_grad_()
+    (slope,) = torch.autograd.grad(net(x).sum(), x)
+    for form in filter(None, (FusedMLP(net), compiled_form(FusedMLP(net)))):
+        torch.testing.assert_close(form(x.detach()), net(x.detach())[:, 0].detach())
+        torch.testing.assert_close(form.value_and_grad(x.detach())[1], slope)
+
+
+def test_only_perceptrons_are_fused():
+    one, two, silu = torch.nn.Linear(2, 1), torch.nn.Linear(2, 2), torch.nn.SiLU()
+    without_bias = torch.nn.Linear(2, 1, bias=False)
+    for net in (
+        [two, torch.nn.ReLU(), one],
+        [two],
+        [],
+        [without_bias],
+        [silu, one],
+        [one, silu],
+        [two, silu, one, silu],
+    ):
+        with pytest.raises(ValueError, match="net: expected Linear, SiLU"):
+            FusedMLP(torch.nn.Sequential(*net))

@@ -24,6 +24,7 @@ from latentebm.sampling import (
     ConditionalSampler,
     Draws,
     EllipticalSlice,
+    Langevin,
     ParallelTempering,
     Rejection,
     ReplayBuffer,
@@ -46,8 +47,10 @@ from latentebm.sampling.mcmc import chains, hamiltonian, moves, optim, persisten
 from latentebm.sampling.mcmc import slice as slices
 from latentebm.sampling.mcmc.annealed import annealed_langevin
 from latentebm.sampling.mcmc.state import start_chains, start_on
+from latentebm.sampling.split import draw_split
 from latentebm.sampling.target import agrees, piecewise_constant
 from latentebm.sampling.tempered import Mover
+from latentebm.tilting.reweight import principal_scores
 from tests.sampling_targets import GaussianTilt, gen
 
 TILT = GaussianTilt()
@@ -710,3 +713,34 @@ def test_chunks_of_base_draws():
     parts = list(base_chunks(TILT, 10, 4, generator=gen(), first=1, track=noted(names := [])))
     assert [len(u) for u, _ in parts] == [4, 2]
     assert names == ["pool"]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "names"),
+    [
+        (SNIS(pool=50), ["pool"]),
+        (SNIS(pool=50, resampling="residual"), ["pool", "pool"]),
+        (ISIR(n_steps=2), ["i-SIR"]),
+        (Rejection(pilot=40), ["proposals"]),
+        (PMC(MALA(0.5), n_steps=2, size=9), ["chains"]),
+        (TemperedSMC(particles=20), ["temperatures"]),
+        (Langevin(n_steps=2, warm_up=0), ["chains"]),
+        (HMC(chains=1, warm_up=1), ["hmc"]),
+        (Auto(pool=400), ["pool"]),
+    ],
+)
+def test_progress_is_shown_alone_and_in_a_group(sampler, names):
+    for draw in (sampler.draw, lambda *a, **own: draw_split(sampler, *a, **own)):
+        found = []
+        drawn = draw(TILT, 4, generator=gen(), track=noted(found))
+        assert found == names
+        assert len(drawn) == 4
+
+
+def test_scores_do_not_hang_on_the_unit_of_the_images():
+    x = torch.randn(30, 1, 2, 3, generator=gen())
+    first = principal_scores(x, x[:4], generator=gen(1))
+    for unit in (1e-4, 1e4):
+        for a, b in zip(first, principal_scores(unit * x, unit * x[:4], generator=gen(1)), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    assert float(first[0][:, 0].std()) == pytest.approx(1, rel=1e-5)
