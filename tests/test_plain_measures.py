@@ -158,6 +158,8 @@ def test_columns_masks_and_kinds_of_items():
     for label in (torch.tensor([1]), np.float32(1), 1, True, np.array(1)):
         with pytest.warns(MissingDataWarning):
             assert not MNARDataset([(torch.ones(2), label)], ByClass({1: 1.0})).mask.any()
+    held = MNARDataset(torch.arange(6.0).double().view(3, 2), MCAR(), rate=0.0)
+    assert (held[0][0].dtype, held[2][0].tolist()) == (torch.float64, [4, 5])
     with pytest.raises(ValueError, match="items whose second entry is one number or text"):
         MNARDataset([(torch.ones(2), [1, 2])], ByClass({1: 1.0}))
     with pytest.raises(ValueError, match="boolean rows of shape"):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from latentebm.models.energies import EnergyNet
 from latentebm.rng import normal, uniform
 from latentebm.sampling import (
     HMC,
@@ -35,6 +36,7 @@ from latentebm.sampling import (
     tune_step,
 )
 from latentebm.sampling.auto import _words
+from latentebm.sampling.compiled.perceptrons import build_program
 from latentebm.sampling.draws import Undecoded, base_chunks
 from latentebm.sampling.importance import annealed_weights, moments, places, rejection, two_stage, weights
 from latentebm.sampling.importance.pools import owners
@@ -125,6 +127,8 @@ def test_an_excess_at_the_resolution_is_a_tail(monkeypatch):
 def test_parts_and_rows_of_tiny_weights_are_still_chosen_by_them():
     low = torch.tensor([-2000.0, -math.inf, -2000.0]).double()
     assert owners(low.tolist(), 100, gen()).bincount().tolist()[1] == 0
+    share = (owners([1e8, 1e8 + math.log(3)], 20_000, gen()) == 1).double().mean()
+    assert float(share) == pytest.approx(0.75, abs=0.02)
     assert _pick(low, torch.tensor([0.1, 0.4, 0.6, 1.0]).double()).tolist() == [0, 0, 2, 2]
 
 
@@ -143,6 +147,39 @@ def test_grid_points_stay_within_the_ends(monkeypatch):
     resampler = make_resampler("systematic", 3, gen())
     resampler.start(0.0)
     assert resampler._shift < 1
+
+
+def test_copies_beyond_the_draws_are_left_out():
+    resampler = make_resampler("residual", 4, gen())
+    resampler.start(-1.0)  # as rounding may, it puts the sum of the weights too low
+    for _ in range(2):
+        resampler.update(torch.tensor([0.0, 0.5]).double())
+    assert (resampler._filled, int(resampler.index.min())) == (4, 0)
+
+
+@pytest.mark.parametrize(
+    ("k", "weight", "chosen"), [(0.7, 2.0, "smc"), (0.69, 2.0, "isir"), (None, 2.0, "isir"), (0.1, 1e9, "smc")]
+)
+def test_where_weights_collapse_light_tails_and_fast_chains_call_for_isir(k, weight, chosen, monkeypatch):
+    from latentebm.sampling import auto
+
+    report = {"pareto_k": k, "pareto_k_threshold": 0.7, "ess": 0.001, "log_z": 0.0, "log_z_se": 0.1, "reliable": False}
+
+    def fake(name, diagnostics):
+        draws = Draws(torch.zeros(1), torch.zeros(1, 1), torch.tensor([math.log(weight)]), diagnostics)
+        monkeypatch.setattr(auto, name, lambda **own: SimpleNamespace(draw=lambda *a, **more: draws))
+
+    fake("SNIS", dict(report))
+    fake("ISIR", {"sampler": "isir"})
+    fake("TemperedSMC", {"sampler": "smc", "reliable": True})
+    assert Auto().draw(TILT, 1, generator=gen()).diagnostics["sampler"] == chosen
+
+
+def test_perceptrons_are_compiled_unless_told_not_to():
+    net = EnergyNet(2)
+    for compile_, compiled in ((None, build_program() is not None), (False, False)):
+        form = moves.fastest(net, torch.zeros(3, 2), compile_).potential
+        assert (form is not net) == compiled
 
 
 def test_a_reservoir_goes_on_where_another_was():
@@ -258,6 +295,11 @@ def test_two_stages_by_hand(monkeypatch):
     assert (d["ess_surrogate"], d["duplicates"]) == (first.diagnostics["ess"], 1 - len(set(rows.tolist())) / 30)
     torch.testing.assert_close(drawn.log_weight, -TILT.energy(drawn.latent))
     assert names == ["pilot", "pool", "pool", "decode"]
+    asked = []
+    monkeypatch.setattr(two_stage, "_surrogate", lambda *_: lambda u: asked.append(len(u)) or cheap(u))
+    monkeypatch.setattr(two_stage, "HELD", 200)  # numbers, of codes of two
+    TwoStage(decodes=9, pilot=25, pool=250).draw(TILT, 3, generator=gen())
+    assert asked[:6] == [100, 100, 50] * 2
 
 
 def noted(names):
@@ -677,6 +719,7 @@ def test_the_bounds_of_a_flat_energy_and_of_agreement():
 
     u = torch.linspace(0, 1e9, 9).double()[:, None]
     assert piecewise_constant(Ramp(0.99e-5), u)
+    assert piecewise_constant(Ramp(0.99e-5), u - 5e8)
     assert not piecewise_constant(Ramp(1e-5), u)
     for slope, refused in ((0.99e-5, True), (1e-5, False)):
         kernel, tilt = PCNL(0.5), Ramp(slope)
@@ -690,6 +733,8 @@ def test_the_bounds_of_a_flat_energy_and_of_agreement():
     for off, alike in ((0.5e-3, True), (1.5e-3, False)):
         forms = [lambda x, k=k: 1e4 * (1 + k) + 0 * x[:, 0] for k in (0, off)]
         assert agrees(*forms, torch.zeros(3, 1)) == alike
+        near = [lambda x, k=k: k + 0 * x[:, 0] for k in (0, off)]
+        assert agrees(*near, torch.zeros(3, 1)) == alike
 
 
 def test_an_amortized_draw_and_words_of_weights():

@@ -46,7 +46,9 @@ class Threads:
         return found
 
     def gather_rows(self, x):
-        return torch.cat(self.gather(x))
+        parts = self.gather(x)
+        assert len({part.dtype for part in parts}) == 1
+        return torch.cat(parts)
 
     def tree(self, value, merge):
         return reduce(merge, self.gather(value))
@@ -58,11 +60,13 @@ class Threads:
         with processes.solo():
             return work()
 
-    def draw(self, sampler, n, tilt):
+    def draw(self, sampler, n, tilt, shown=None):
         def run(rank):
             self.own.rank = rank
-            generator = gen(5)
-            return draw_split(sampler, tilt, n, generator=generator), torch.rand(1, generator=generator).item()
+            generator, names = gen(5), []
+            drawn = draw_split(sampler, tilt, n, generator=generator, track=lambda x, name: names.append(name) or x)
+            assert shown is None or (names == ([shown] if rank == 0 or sampler.pool > 2 else []))
+            return drawn, torch.rand(1, generator=generator).item()
 
         with ThreadPoolExecutor(self.size) as pool:
             found, after = zip(*pool.map(run, range(self.size)), strict=True)
@@ -81,7 +85,7 @@ def threads(monkeypatch):
 @pytest.mark.parametrize("pool", [2, 5_000])  # of two, a process has none
 def test_each_draw_of_a_split_pool_is_its_owners(threads, pool):
     tilt, n, rng = GaussianTilt(), 40, gen(5)
-    drawn = threads.draw(SNIS(pool=pool, chunk=700), n, tilt)
+    drawn = threads.draw(SNIS(pool=pool, chunk=700), n, tilt, "pool" if pool > 2 else None)
     streams = [processes.own_stream(gen(5), r) for r in range(3)]
     processes.own_stream(rng, 0)
     shared, rows = child(rng), [processes.share(pool, r, 3) for r in range(3)]
@@ -130,3 +134,16 @@ def test_what_one_process_says_counts_for_all(threads):
         assert torch.equal(drawn.x, alone.x)
         assert drawn.diagnostics == pytest.approx(alone.diagnostics, nan_ok=True)
     assert len(threads.draw(few, 3, GaussianTilt())) == 3
+
+    class Double(GaussianTilt):
+        def sample_base(self, n, *, generator):
+            return super().sample_base(n, generator=generator).double()
+
+        def energy(self, u):
+            return u.square().sum(1)
+
+    assert threads.draw(SNIS(pool=2), 5, Double()).latent.dtype == torch.float64
+    shown = []
+    track = lambda x, name: shown.append(name) or x  # noqa: E731
+    pool_part(GaussianTilt(), 3, range(9), pool=9, chunk=4, generator=gen(), track=track)
+    assert shown == ["pool"]
