@@ -3,7 +3,8 @@
 Run ``python benchmarks/imputers.py`` (all), or ``python benchmarks/imputers.py wine mcar --only MIWAE --seeds 3``.
 HyperImpute's rows are left out where it is not installed, or pandas is 3: under it some of its imputers silently leave
 the means they begin with. It brings 9 GB of packages of its own, so install it apart,
-``pip install --target SITE hyperimpute "pandas<3"``, and put SITE on PYTHONPATH. DiffPuter is not on PyPI.
+``pip install --target SITE hyperimpute "pandas<3"``, and put SITE on PYTHONPATH. DiffPuter is not on PyPI;
+ForestDiffusion, another imputer by diffusion, is, and has a row where it is installed.
 Figures go to ``benchmarks/imputers.json``, which keeps what other calls wrote.
 
 30 % of the cells are lost of columns standardised by all their values: completely at random, at random (by the first
@@ -24,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
@@ -34,7 +35,7 @@ from latentebm.missing import MIWAEImputer
 from latentebm.missing.mechanisms import MAR, MCAR, Mechanism, SelfMasking, make_missing
 
 RESULTS = Path(__file__).with_suffix(".json")
-SETS = {"wine": load_wine, "diabetes": load_diabetes, "cancer": load_breast_cancer}
+SETS = {"iris": load_iris, "wine": load_wine, "diabetes": load_diabetes, "cancer": load_breast_cancer}
 MECHANISMS: dict[str, Mechanism] = {"mcar": MCAR(), "mar": MAR([0]), "mnar": SelfMasking("logistic")}
 Impute = Callable[[np.ndarray, int], np.ndarray]
 
@@ -55,6 +56,17 @@ def by_hyperimpute(name: str) -> Impute:
         return np.asarray(Imputers().get(name).fit_transform(pd.DataFrame(X)))
 
     return impute
+
+
+def by_forest_diffusion(X: np.ndarray, seed: int) -> np.ndarray:
+    """Diffusion whose scores are gradient-boosted trees, with the settings of its documentation but 20 noise levels."""
+    from ForestDiffusion import ForestDiffusionModel
+
+    model = ForestDiffusionModel(
+        X, n_t=20, duplicate_K=20, diffusion_type="vp", bin_indexes=[], cat_indexes=[], int_indexes=[], n_jobs=1,
+        seed=seed,
+    )  # fmt: skip
+    return np.asarray(model.impute(k=1, X=X))
 
 
 def forest(seed: int) -> IterativeImputer:
@@ -78,16 +90,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="*", help=f"of {', '.join([*SETS, *MECHANISMS])}; all by default")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0 … N − 1")
-    parser.add_argument("--only", default="", help="methods whose name holds this")
+    parser.add_argument("--first", type=int, default=0, help="of these seeds, the first that is run")
+    parser.add_argument("--only", nargs="*", default=[""], help="methods whose names hold one of these")
     words = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     runs = find_spec("hyperimpute") and pd.__version__ < "3"
     methods = METHODS | ({f"hyperimpute: {n}": by_hyperimpute(n) for n in OTHERS} if runs else {})
-    chosen = {name: method for name, method in methods.items() if words.only in name}
+    methods |= {"ForestDiffusion (20 levels, 20 copies)": by_forest_diffusion} if find_spec("ForestDiffusion") else {}
+    chosen = {name: method for name, method in methods.items() if any(w in name for w in words.only)}
     for data in [s for s in words.sets if s in SETS] or SETS:
         for mechanism in [m for m in words.sets if m in MECHANISMS] or MECHANISMS:
-            for seed in range(words.seeds):
+            for seed in range(words.first, words.seeds):
                 keep(f"{data}, {mechanism}", seed, rows(data, mechanism, seed, chosen))
     show(json.loads(RESULTS.read_text(encoding="utf-8")))
 

@@ -46,8 +46,9 @@ from latentebm.workflow.problem import Problem, pose
 OURS: dict[str, dict[str, Any]] = {
     "both, then the tilt": {"learn_from": "both"},
     "frozen, then the tilt": {"learn_from": "biased"},
-    "both, affine, then the tilt": {"learn_from": "both", "augment": "affine"},
-    "both, slight, then the tilt": {"learn_from": "both", "augment": "slight"},
+    "both, KL weight 1.5, then the tilt": {"learn_from": "both", "kl_weight": 1.5},
+    "both, affine, KL weight 1.5": {"learn_from": "both", "augment": "affine", "kl_weight": 1.5},
+    "both, slight, KL weight 1.5": {"learn_from": "both", "augment": "slight", "kl_weight": 1.5},
     "both, then the tilt (conv)": {"learn_from": "both", "network": "conv"},
 }
 OTHERS = ["oversampled", "importance-weighted", "fine-tuned", "reference only", "likelihood-free weights", "untilted"]

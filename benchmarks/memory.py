@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import tempfile
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -90,11 +92,13 @@ def main() -> None:
     found = {"threads": torch.get_num_threads()}
     with tempfile.TemporaryDirectory() as folder:
         for name, work in (
-            ("fit", lambda: fit_from_disk(Path(folder), arguments.images, 2_000)),
-            ("fit, small reference", lambda: fit_from_disk(Path(folder), arguments.images, 100)),
-            ("draws", lambda: stream(Path(folder), arguments.draws)),
+            ("fit", (fit_from_disk, Path(folder), arguments.images, 2_000)),
+            ("fit, small reference", (fit_from_disk, Path(folder), arguments.images, 100)),
+            ("draws", (stream, Path(folder), arguments.draws)),
         ):
-            found[name] = work()
+            # Each in a process of its own: memory that one has left over would serve the next.
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+                found[name] = fresh.submit(*work).result()
             print(name, json.dumps(found[name]), flush=True)
     (HERE / "memory.json").write_text(json.dumps(found, indent=2) + "\n")
 

@@ -59,7 +59,8 @@ def tilt_one(mechanism: SelfMasking, decoder: str, seed: int) -> dict[str, float
     few, many = order[: len(X) // 4], order[len(X) // 4 :]
     _, mask = make_missing(X, mechanism, random_state=seed)
     _, mask[few] = make_missing(X[few], MCAR(), 0.5, random_state=seed)
-    settings = {"latent_dim": 10, "steps": 1000, "lr": 3e-3, "decoder": decoder, "random_state": seed}
+    one = {"members": 1, "width": 128, "k": 20}  # what is tilted is a single model
+    settings = one | {"latent_dim": 10, "steps": 1000, "lr": 3e-3, "decoder": decoder, "random_state": seed}
     holed = np.where(mask, X, np.nan)
     biased = MIWAEImputer(**settings).fit(holed[many])
     union = MIWAEImputer(**settings).fit(holed)

@@ -77,14 +77,22 @@ def chosen_sampler(settings: DebiaserSettings, n: int) -> sampling.Sampler:
     return named_sampler(sampler, pool=pool, steps=settings.langevin_steps, n=n)
 
 
-def kl_weight(settings: DebiaserSettings) -> float:
-    """Weight of the KL term in the VAE's training.
+def kl_weight(settings: DebiaserSettings, learn_from: str = "biased") -> float:
+    """Weight of the KL term in the VAE's training on what it learns from, ``biased`` or ``both``.
+
+    Where it learns from the reference too, how sharp its images are limits the draws more than how evenly codes fill
+    the prior, and a smaller weight makes them sharper (docs/your-generator.md).
 
     Example:
-        >>> kl_weight(DebiaserSettings(latent_dim=10)), kl_weight(DebiaserSettings(kl_weight=2.0))
-        (1.5, 2.0)
+        >>> ten = DebiaserSettings(latent_dim=10)
+        >>> kl_weight(ten), kl_weight(ten, "both"), kl_weight(DebiaserSettings(kl_weight=2.0))
+        (1.5, 0.5, 2.0)
     """
-    return (1.0 if settings.latent_dim <= 3 else 1.5) if settings.kl_weight is None else settings.kl_weight
+    if settings.kl_weight is not None:
+        return settings.kl_weight
+    if settings.latent_dim <= 3:
+        return 1.0
+    return 0.5 if learn_from == "both" else 1.5
 
 
 def _chosen(settings: DebiaserSettings, choices: Registry) -> Any:

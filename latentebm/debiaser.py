@@ -114,7 +114,8 @@ class Debiaser(DebiaserSettings, Estimator):
 
         self.biased_ = data.part(stream(self.seed, 7)).images
         self.sources_ = choose_sources(self, self.biased_, wanted)
-        self.vae_log_ = self._train(data.images, track or self._track(), **self.sources_.training())
+        weight = kl_weight(self, self.sources_.learn_from)
+        self.vae_log_ = self._train(data.images, track or self._track(), kl_weight=weight, **self.sources_.training())
         return self
 
     def _train(self, images: Tensor | StoredImages, track: Track, **more: Any) -> FitResult:
@@ -123,7 +124,7 @@ class Debiaser(DebiaserSettings, Estimator):
         sizes: dict[str, Any] = {"network": self.network, "width": self.width, "likelihood": self.likelihood}
         with seeded(rng):
             vae = VAE(tuple(images.shape[1:]), self.latent_dim, **sizes).to(pick_device(self.device))
-        recipe: dict[str, Any] = {"kl_weight": kl_weight(self), "precision": self.precision, **more}
+        recipe: dict[str, Any] = {"precision": self.precision, **more}
         passes: dict[str, Any] = {"epochs": self.epochs, "batch_size": self.batch_size}
         with within_memory(batch_size=self.batch_size, width=self.width):
             done = fit_vae(vae, images, **passes, **recipe, generator=rng, track=track)
@@ -256,11 +257,12 @@ class Debiaser(DebiaserSettings, Estimator):
             FileNotFoundError: the folder lacks ``config.json`` or a weight file.
             ValueError: a file is not the one that was written.
         """
-        config, path = load_config(folder), Path(folder) / "config.json"
+        config, path, there = load_config(folder), Path(folder) / "config.json", pick_device(device)
         with as_written(path):
             model, shapes = cls(**config["debiaser"]), config["models"]
         model.set_params(device=device, verbose=verbose, **own)
         with as_written(path):
+            model.check()
             network = own.get("network", shapes["vae"]["network"])
             model.vae_ = VAE(**{**shapes["vae"], "network": network, "data_shape": tuple(shapes["vae"]["data_shape"])})
             if "energy" in shapes:  # else the folder was written before there was one
@@ -269,7 +271,7 @@ class Debiaser(DebiaserSettings, Estimator):
         for name in shapes:
             module = getattr(model, f"{name}_")
             load_weights(Path(folder) / f"{name}.safetensors", module)
-            module.to(pick_device(device)).requires_grad_(False).eval()
+            module.to(there).requires_grad_(False).eval()
         if sources := config["learned"].get("sources"):  # which runs of earlier versions lack
             with as_written(path):
                 sources.pop("tried", None)  # which only runs of early versions have

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -125,10 +126,13 @@ def choose_sources(
 def changed_distance(images: Tensor, how: str, *, generator: torch.Generator) -> float:
     r"""How far images are from the nearest other one once they are changed, relative to how far they were.
 
-    .. math:: \sum_i \min_j |s(T x_i) - s(x_j)| \Big/ \sum_i \min_j |s(x_i) - s(x_j)|
+    .. math:: r = \sum_i \min_j |s(T x_i) - s(x_j)| \Big/ \sum_i \min_j |s(x_i) - s(x_j)|, \qquad
+              r' = \sqrt{1 + (r^2 - 1)\, (4000 / n)^{2/m}}
 
     with principal components s. Near 1 the change T leads from images to images of the same kind, as turning a digit a
-    little does; where it is well above 1, as for clothes, a model of changed images is not one of images.
+    little does; where it is well above 1, as for clothes, a model of changed images is not one of images. Among few
+    others, n < 4000, the nearest is far away with and without T: r' is what r would be among 4000, as that distance
+    goes like n^(-1/m), where m follows from half of them.
 
     Arguments:
         images: (N, C, H, W), uint8, at least four.
@@ -145,8 +149,11 @@ def changed_distance(images: Tensor, how: str, *, generator: torch.Generator) ->
     asked, others = images[order[:count]], images[order[count:]]
     changed = (augmented(asked.float() / 255, how, generator=generator) * 255).round().byte()
     known, own = principal_scores(others, torch.cat([asked, changed]), generator=generator)
-    before, after = torch.cdist(own, known).amin(1).chunk(2)
-    return float(after.sum() / before.sum().clamp_min(1e-12))
+    apart = torch.cdist(own, known)
+    before, after = (part.sum().clamp_min(1e-12) for part in apart.amin(1).chunk(2))
+    half = apart[:count, : len(known) // 2].amin(1).sum()
+    nearer = (OTHERS / len(known)) ** float((half / before).log2().clamp(0, 1))
+    return math.sqrt(max(1 + (float(after / before) ** 2 - 1) * nearer**2, 0))
 
 
 def _effective(biased: Tensor, reference: Tensor, generator: torch.Generator) -> tuple[float, str]:

@@ -147,7 +147,7 @@ def test_missing_data(g):
         fitted = lb.MIWAE(["gaussian", "student_t", "bernoulli"], 2, width=8, missing_model=missing_model).to(DEVICE)
         x[:, 2] = (x[:, 2] > 0).float()
         fit_miwae(fitted, x, mask, MIWAERecipe(steps=2, batch_size=8, k=2), generator=g)
-    assert impute_each(fitted, x[:2], mask[:2], draws=3, seed=0).device == DEVICE
+    assert impute_each([fitted], x[:2], mask[:2], draws=3, seed=0).device == DEVICE
     for space in ("latent", "data"):
         small = {"members": 2, "rounds": 1, "copies": 2, "draws": 5, "recipe": lb.TiltRecipe(steps=2)}
         assert lb.tilt_miwae(fitted, x, mask, space=space, **small, generator=g).sample(2, pool=20, generator=g)

@@ -26,8 +26,10 @@ def test_vae_shapes_gradients_and_loss(network, likelihood, shape, rng):
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in vae.parameters())
 
 
-def test_loss_is_the_negative_elbo():
+@pytest.mark.parametrize("layers", [8, 2**17])  # all four images at once, or one after another
+def test_loss_is_the_negative_elbo(layers, monkeypatch):
     """Against torch's own KL and log-likelihood, with the same noise."""
+    monkeypatch.setattr("latentebm.models.vae.LAYERS", layers)
     vae, x = VAE((1, 6, 6), 2, width=16), torch.rand(4, 1, 6, 6)
     loss = vae.loss(x, generator=torch.Generator().manual_seed(3))
     q = vae.posterior(x)

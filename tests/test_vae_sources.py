@@ -11,7 +11,7 @@ from latentebm.models.vae import VAE
 from latentebm.progress import silent
 from latentebm.settings.fields import DebiaserSettings
 from latentebm.training.mixed_in import MixedIn
-from latentebm.vae_sources import Sources, choose_sources
+from latentebm.vae_sources import Sources, changed_distance, choose_sources
 
 from .conftest import bars
 
@@ -50,13 +50,22 @@ def test_half_of_every_batch_is_reference_unless_asked_otherwise():
     assert (asked.share, asked.augment) == (0.2, "none")
 
 
-@pytest.mark.parametrize(("spread", "chosen"), [(2.5, "affine"), (1.3, "slight"), (0.1, "none")])
-def test_images_are_changed_as_much_as_they_vary_themselves(spread, chosen):
-    bar = torch.zeros(1500, 1, 12, 12)
+def moved_bars(count, spread):
+    bar = torch.zeros(count, 1, 12, 12)
     bar[:, :, 2:10, 5:7] = 1
-    images = (255 * random_affine(bar, strength=spread, generator=rng(1))).byte()
+    return (255 * random_affine(bar, strength=spread, generator=rng(1))).byte()
+
+
+@pytest.mark.parametrize(("spread", "chosen"), [(4.0, "affine"), (2.0, "slight"), (0.1, "none")])
+def test_images_are_changed_as_much_as_they_vary_themselves(spread, chosen):
+    images = moved_bars(1500, spread)
     found = choose_sources(DebiaserSettings(learn_from="both"), images, images[:50])
     assert found.augment == chosen, found.farther
+
+
+def test_how_far_a_change_leads_hardly_depends_on_the_number_of_images():
+    few, many = (changed_distance(moved_bars(count, 2.5), "affine", generator=rng()) for count in (400, 4500))
+    assert few - 1 == pytest.approx(many - 1, rel=0.25)
 
 
 def test_only_thin_tails_bring_the_reference_in():
@@ -74,6 +83,17 @@ def test_a_frozen_fit_is_the_same_with_and_without_a_reference():
     data, settings = bars(200, 0).images, {"width": 16, "epochs": 1, "learn_from": "biased"}
     one, two = (Debiaser(**settings).fit_vae(*sets).vae_.state_dict() for sets in ([data], [data, data[:20]]))
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_vae_of_both_sets_is_sharper_as_if_its_kl_weight_were_asked_for():
+    data = bars(100, 0).images
+
+    def fitted(**more):
+        model = Debiaser(latent_dim=4, width=16, epochs=1, learn_from="both", augment="none", **more)
+        return model.fit_vae(data, data[:20]).vae_.encode(data[:5].float() / 255)
+
+    assert torch.equal(fitted(), fitted(kl_weight=0.5))
+    assert not torch.equal(fitted(), fitted(kl_weight=1.5))
 
 
 def test_positives_are_images_the_vae_has_not_seen():

@@ -1,4 +1,4 @@
-"""What a column of a table holds, in whatever type: flags, numbers, or what has to be converted first."""
+"""What a column or an array holds, in whatever type: flags, numbers, or what has to be converted first."""
 
 from __future__ import annotations
 
@@ -9,10 +9,30 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from sklearn.utils.validation import check_array
 
 from latentebm.checks import fail
 
-__all__ = ["are_flags", "are_numbers", "no_numbers"]
+__all__ = ["are_flags", "are_numbers", "no_numbers", "numbers_of"]
+
+
+def numbers_of(X: Any, estimator: Any) -> np.ndarray:
+    """An array (N, D) of floats, NaN where missing; ValueError for what holds other things."""
+    if getattr(getattr(X, "dtype", None), "kind", "") in ("m", "M"):
+        raise fail("X", "numbers in an array", "dates or times", "pass days or seconds since a day, as floats")
+    if getattr(getattr(X, "dtype", None), "names", None):
+        raise fail("X", "numbers in an array", "records with named fields", "pass pandas.DataFrame(X)")
+    if isinstance(X, np.ma.MaskedArray):  # what it hides is missing
+        X = np.ma.filled(X.astype(object), np.nan)
+    if isinstance(X, np.ndarray) and X.dtype.kind == "O":  # pandas.NA is no number to numpy
+        X = np.where(pd.isna(X), np.nan, X)
+    try:
+        return check_array(X, dtype=np.float64, ensure_all_finite="allow-nan", estimator=estimator, input_name="X")
+    except ValueError as error:
+        if "could not convert string" not in str(error):
+            raise
+        fix = "pass a DataFrame and likelihood={column: 'categorical'}"
+        raise fail("X", "numbers in an array", "text", fix) from None
 
 
 def are_flags(column: pd.Series) -> bool:

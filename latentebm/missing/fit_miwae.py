@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentebm.data.batches import Minibatches
 from latentebm.devices import beside
@@ -18,7 +19,17 @@ from latentebm.training.fit import FitResult, fit
 from latentebm.training.logs import Log
 from latentebm.training.optimisation import Optimisation, Schedule
 
-__all__ = ["MIWAERecipe", "bound_loss", "fit_miwae", "hidden_at_random", "proposal_score"]
+__all__ = [
+    "MIWAERecipe",
+    "Prediction",
+    "bound_loss",
+    "codes_per_row",
+    "fit_miwae",
+    "hidden_at_random",
+    "proposal_score",
+]
+
+FEWEST, CODES, CELLS = 5, 50, 16_000_000  # codes per row by which a state is judged; numbers of one of their arrays
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +87,7 @@ def fit_miwae(
     def loss(rows: tuple[Tensor, ...]) -> Tensor:
         return bound_loss(model, rows[0], rows[1], recipe.k, generator)
 
-    validate = None if held_out is None else _Prediction(model, *held_out, generator=child(generator))
+    validate = None if held_out is None else partial(Prediction(model), *_hidden(model, *held_out, child(generator)))
     model.train()
     result = fit(
         model, loss, batches, recipe, validate=validate, every=max(1, len(batches) // 20), state=[generator],
@@ -99,21 +110,50 @@ def bound_loss(model: MIWAE, x: Tensor, mask: Tensor, k: int, generator: torch.G
     return -(iwae_bound(terms.log_weight) + extra - extra.detach()).mean()  # the value stays the bound's
 
 
-class _Prediction:
-    r"""Mean of :math:`-\log p(x_{hidden} | x_{shown})` over held-out rows, by the same codes' noise each time."""
+class Prediction(nn.Module):
+    r"""Mean squared error of hidden cells of held-out rows, by the same codes' noise each time: lower is better.
 
-    def __init__(self, model: MIWAE, x: Tensor, mask: Tensor, *, generator: torch.Generator) -> None:
-        self.model, self.x, self.mask = model, beside(model, x), beside(model, mask)
-        self.shown = hidden_at_random(self.mask, generator)
-        self.noise = normal((100, len(x), model.latent_dim), generator, self.x)
-        self.generator = generator
+    Numbers are standardised, and classes and flags count by their Brier score, which is the squared error of their
+    probabilities. A likelihood would choose states too early: it falls by scales that are too sure long before means
+    get worse.
 
-    def __call__(self) -> Tensor:
-        model, hidden = self.model, self.mask - self.shown
-        terms = model.terms(self.x, self.shown, len(self.noise), noise=self.noise, generator=self.generator)
-        filled = torch.where(self.mask.bool(), self.x, 0)
-        cells = (model.likelihood.log_prob(filled, terms.parameter) * hidden).sum(-1)
-        return -(iwae_bound(terms.log_weight + cells) - iwae_bound(terms.log_weight)).mean()
+    Example:
+        >>> model, rng = MIWAE(["gaussian"] * 2, latent_dim=1, width=8), torch.Generator().manual_seed(0)
+        >>> x = torch.ones(9, 2)
+        >>> Prediction(model)(x, x, 0 * x, torch.zeros(50, 9, 1)).item() > 0
+        True
+    """
+
+    def __init__(self, model: MIWAE) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, mask: Tensor, shown: Tensor, noise: Tensor) -> Tensor:
+        """The error of values x (N, D) of a mask (N, D), of which a mask `shown` (N, D) is seen, by noise (K, N, d)."""
+        like, unused = self.model.likelihood, torch.Generator()
+        terms = self.model.terms(x, shown, len(noise), noise=noise, generator=unused)
+        weight = terms.log_weight.softmax(0).unsqueeze(-1)
+        mean = (weight * like.mean(terms.parameter)).sum(0)
+        truth = like.features(torch.where(mask.bool(), x, 0))
+        hidden = (mask - shown)[:, like.feature_column.to(mask.device)]
+        return ((mean - truth).square() * hidden).sum() / (mask - shown).sum().clamp_min(1)
+
+
+def _hidden(model: MIWAE, x: Tensor, mask: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """What a prediction of held-out rows reads."""
+    x, mask = beside(model, x), beside(model, mask)
+    noise = normal((codes_per_row(model, len(x)), len(x), model.latent_dim), generator, x)
+    return x, mask, hidden_at_random(mask, generator), noise
+
+
+def codes_per_row(model: MIWAE, rows: int) -> int:
+    """How many codes of each row judge a state of a fit: fewer of many rows, and where classes make many parameters.
+
+    Example:
+        >>> [codes_per_row(MIWAE([("categorical", 1600)], 1, width=8), rows) for rows in (100, 1000, 10_000)]
+        [50, 10, 5]
+    """
+    return min(CODES, max(FEWEST, CELLS // (rows * max(128, model.likelihood.n_parameters))))
 
 
 def hidden_at_random(mask: Tensor, generator: torch.Generator) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -109,9 +109,21 @@ class _Plan:
         return cls(draws, at_once, max(chunk, min(1000, most) // at_once), *wanted)
 
 
-def _impute_rows(
+def _impute_rows(model: MIWAE, x: Tensor, mask: Tensor, plan: _Plan, generator: torch.Generator) -> Imputation:
+    sums, draws = _summed(model, x, mask, plan, generator), plan.draws
+    keep, point = mask.bool(), model.likelihood.point
+    many, latent = x.new_zeros(0, *x.shape), x.new_zeros(0, len(x), model.latent_dim)
+    if plan.multiple:
+        many, latent = torch.where(keep, x, point(sums.completed)), sums.latent
+    ess = (2 * sums.log_sum - sums.log_square).exp() / draws
+    bound = sums.log_sum - math.log(draws)
+    return Imputation(torch.where(keep, x, point(sums.mean)), many, latent, ess, bound)
+
+
+def _summed(
     model: MIWAE, x: Tensor, mask: Tensor, plan: _Plan, generator: torch.Generator, noise: Tensor | None = None
-) -> Imputation:  # fmt: skip
+) -> _Sums:  # fmt: skip
+    """What the draws of rows x (N, D) add up to."""
     multiple, draws = plan.multiple, plan.draws
     sums, drawn = _Sums(x, multiple, generator), plan.of_rows or model.missing is not None
     for start in range(0, draws, plan.chunk):
@@ -120,13 +132,7 @@ def _impute_rows(
         terms = model.terms(x, mask, k, complete=multiple > 0 or drawn, noise=part, generator=generator)
         features = terms.completed if drawn else model.likelihood.mean(terms.parameter)
         sums.add(_log_weight(terms, plan.energy), features, terms)
-    keep, point = mask.bool(), model.likelihood.point
-    many, latent = x.new_zeros(0, *x.shape), x.new_zeros(0, len(x), model.latent_dim)
-    if multiple:
-        many, latent = torch.where(keep, x, point(sums.completed)), sums.latent
-    ess = (2 * sums.log_sum - sums.log_square).exp() / draws
-    bound = sums.log_sum - math.log(draws)
-    return Imputation(torch.where(keep, x, point(sums.mean)), many, latent, ess, bound)
+    return sums
 
 
 def _log_weight(terms: Terms, energy: TermsEnergy | None) -> Tensor:
@@ -141,7 +147,7 @@ def _log_weight(terms: Terms, energy: TermsEnergy | None) -> Tensor:
 
 @torch.no_grad()
 def impute_each(
-    model: MIWAE, x: Tensor, mask: Tensor, *, draws: int = 1000, seed: int, cells: int = 2_000_000,
+    models: Sequence[MIWAE], x: Tensor, mask: Tensor, *, draws: int = 1000, seed: int, cells: int = 2_000_000,
     track: Track = silent,
 ) -> Tensor:  # fmt: skip
     r"""Single imputation of every row by itself: up to rounding, a row's result does not depend on its company.
@@ -149,23 +155,28 @@ def impute_each(
     .. math:: z_{ik} = \mu(x_{i,obs}) + \sigma(x_{i,obs})\,\varepsilon_k, \quad \varepsilon_k
               \text{ the same for every row}
 
-    Where weights depend on drawn cells (a not-MIWAE), each row has draws of its own, seeded by its content. Rows share
+    Of several models of one form the means are averaged, of classes their probabilities. Where weights depend on drawn
+    cells (a not-MIWAE, of which one is taken), each row has draws of its own, seeded by its content. Rows share
     their draws, so use :func:`impute` for multiple imputation, where they must not.
 
     Example:
-        >>> model = MIWAE(["gaussian"] * 2, latent_dim=1, width=8)
+        >>> models = [MIWAE(["gaussian"] * 2, latent_dim=1, width=8)]
         >>> x, mask = torch.randn(4, 2), torch.tensor([[1, 0]] * 4)
-        >>> torch.allclose(impute_each(model, x, mask, seed=0)[2:], impute_each(model, x[2:], mask[2:], seed=0))
+        >>> torch.allclose(impute_each(models, x, mask, seed=0)[2:], impute_each(models, x[2:], mask[2:], seed=0))
         True
     """
     check_rows(x, mask)
+    model = models[0]
     x, mask = beside(model, x), beside(model, mask)
     if model.missing is not None:
         return _by_content(model, x, mask, draws, seed, track)
     plan, generator = _Plan.of(model, check_int("draws", draws), len(x), cells), torch.Generator().manual_seed(seed)
     noise = normal((draws, 1, model.latent_dim), generator, x)
-    parts = list(zip(x.split(plan.rows), mask.split(plan.rows), strict=True))
-    return torch.cat([_impute_rows(model, a, b, plan, generator, noise).x for a, b in track(parts, "impute")])
+    done = []
+    for a, b in track(list(zip(x.split(plan.rows), mask.split(plan.rows), strict=True)), "impute"):
+        means = [_summed(one, a, b, plan, generator, noise).mean for one in models]
+        done.append(torch.where(b.bool(), a, model.likelihood.point(torch.stack(means).mean(0))))
+    return torch.cat(done)
 
 
 def _by_content(model: MIWAE, x: Tensor, mask: Tensor, draws: int, seed: int, track: Track) -> Tensor:

@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from latentebm.checks import check_choice, check_int, fail
 from latentebm.devices import pick_device
+from latentebm.missing.bound import iwae_bound
 from latentebm.missing.codec import TableCodec, check_columns
+from latentebm.missing.column_kinds import numbers_of
 from latentebm.missing.fit_miwae import MIWAERecipe, fit_miwae
 from latentebm.missing.imputation import impute, impute_each
 from latentebm.missing.mechanisms import MissingDataWarning
 from latentebm.missing.miwae import MIWAE
-from latentebm.missing.refits import refit_to_bootstraps
+from latentebm.missing.mixed_likelihoods import MixedLikelihood
+from latentebm.missing.refits import fit_to_folds, refit_to_bootstraps
 from latentebm.progress import Track, silent
 from latentebm.rng import permutation, seeded, stream
 from latentebm.training.logs import Log
 
 __all__ = ["MIWAEImputer"]
 
-HELD_OUT = 0.1  # share of the rows that chooses the state of a fit, where these are at least LEAST rows, at most MOST
+HELD_OUT = 0.1  # share of the rows that chooses the state of one fit, where these are at least LEAST rows, at most MOST
 LEAST, MOST = 10, 1000
+FOLD, SMALL = 20, 2000  # rows that judge a member, and rows up to which several members are worth their time
 AT_ONCE, CELLS = 20, 16_000_000  # refitted copies held side by side, and numbers of one of their arrays
 
 
@@ -57,6 +60,9 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         decoder: ``mlp``, or ``linear`` for the probabilistic-PCA form.
         standardize: by the observed cells of each numeric column. Where these are a biased part and the columns'
             true scale is known, scale X by it and pass False.
+        members: models whose imputations are averaged, each fitted to all rows but a fold of its own, which chooses its
+            best state. One where there is a missing model, whose masks no held-out cell can judge, below 20 rows a
+            fold, and above 2000 rows, where a held-out part suffices.
         width: hidden units of each hidden layer.
         k: importance draws per row in training; this, steps, batch_size and lr as in :class:`MIWAERecipe`.
         draws: importance draws per row in imputation.
@@ -64,11 +70,14 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         random_state: seed of initial weights, training and imputation.
 
     Attributes:
-        model_: the fitted :class:`MIWAE`, over standardised columns.
+        models_: the fitted members, :class:`MIWAE` over standardised columns.
+        model_: the first of them.
         codec_: how columns become numbers.
-        bound_: importance-weighted bound at the end of training, nats per row of the standardised table.
+        bound_: importance-weighted bound at the end of training, nats per row of the standardised table, mean of the
+            members.
 
     Example:
+        >>> import numpy as np
         >>> z = np.random.default_rng(0).normal(size=(200, 1))
         >>> X = z @ np.ones((1, 3))
         >>> X[::2, 0] = np.nan
@@ -85,8 +94,9 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     decoder: Literal["mlp", "linear"] = "mlp"
     standardize: bool = True
     bounds: Mapping[Any, tuple[float, float]] | None = None
-    width: int = 128
-    k: int = 20
+    members: int = 5
+    width: int = 64
+    k: int = 10
     steps: int = 1500
     batch_size: int = 64
     lr: float = 1e-3
@@ -106,19 +116,25 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             self.likelihood, standardize=self.standardize, bounds=self.bounds, ranges=self.missing_model is None
         ).fit(table)
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
-        with seeded(self.seed_):
-            self.model_ = MIWAE(
-                self.codec_.families, self.latent_dim, width=self.width, decoder=self.decoder,
-                missing_model=self.missing_model, signs=self._signs(table),
-            ).to(device)  # fmt: skip
         x, mask = self._encode(table)
-        generator = self._generator()
-        train, held_out = _split(x, mask, 0.0 if self.missing_model else HELD_OUT, generator)
-        known: dict[str, Any] = {"generator": generator, "track": self.track, "log": self.log}
-        result = fit_miwae(self.model_, *train, recipe, held_out=held_out, **known)
+        members = self._members(len(x))
+        with seeded(self.seed_):
+            self.models_ = [
+                MIWAE(
+                    self.codec_.families, self.latent_dim, width=self.width, decoder=self.decoder,
+                    missing_model=self.missing_model, signs=self._signs(table),
+                ).to(device) for _ in range(members)
+            ]  # fmt: skip
+        known: dict[str, Any] = {"generator": self._generator(), "track": self.track, "log": self.log}
+        if members > 1:
+            result = fit_to_folds(self.models_, x, mask, recipe, **known)
+        else:
+            train, held_out = _split(x, mask, 0.0 if self.missing_model else HELD_OUT, known["generator"])
+            result = fit_miwae(self.models_[0], *train, recipe, held_out=held_out, **known)
+        self.model_ = self.models_[0]
         self.rows_: tuple[Tensor, Tensor] = (x, mask)
         self.bootstraps_: list[MIWAE] = []
-        self.bound_ = -result.losses[-1]
+        self.bound_ = -result.losses[-1] / members
         return self
 
     def transform(self, X: Any) -> Any:
@@ -131,16 +147,16 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         gaps = (mask == 0).any(1)
         if bool(gaps.any()):
             settings: dict[str, Any] = {"draws": self.draws, "seed": self.seed_, "track": self.track}
-            x[gaps] = impute_each(self.model_, x[gaps], mask[gaps], **settings).to(x)
+            x[gaps] = impute_each(self.models_, x[gaps], mask[gaps], **settings).to(x)
         return self._out(X, table, x)
 
     def multiple(self, X: Any, m: int = 20, *, proper: bool = True) -> list[Any]:
         """Draw m completed copies of X from the conditional distribution of its missing cells.
 
-        Each comes from a model of its own, refitted from the fitted one to a bootstrap sample of the fit's rows in
+        Each comes from a model of its own, refitted from a fitted member to a bootstrap sample of the fit's rows in
         half of its steps: copies differ by the parameters' uncertainty, too, so that intervals of :func:`pool` are
         wider. The refitted models are kept for further calls. Without `proper` all are drawn from
-        the one fitted model, which is quick, and intervals are too short.
+        the fitted members, which is quick, and intervals are too short.
         """
         table = self._table(X, reset=False)
         x, mask = self._encode(table)
@@ -152,28 +168,41 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 for copy, model in zip(copies, self._bootstrapped(m), strict=True):
                     copy[gaps] = impute(model, x[gaps], mask[gaps], multiple=1, **settings).draws[0].to(x)
             else:
-                copies[:, gaps] = impute(self.model_, x[gaps], mask[gaps], multiple=m, **settings).draws.to(x)
+                for i, model in enumerate(self.models_[:m]):
+                    some = copies[i :: len(self.models_)]
+                    some[:, gaps] = impute(model, x[gaps], mask[gaps], multiple=len(some), **settings).draws.to(x)
         return [self._out(X, table, copy) for copy in copies]
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Mean importance-weighted bound of the rows of X, nats per row of the standardised table."""
+        """Mean importance-weighted bound of the rows of X by the members' mixture, nats per standardised row."""
         x, mask = self._encode(self._table(X, reset=False))
         settings: dict[str, Any] = {"draws": self.draws, "generator": self._generator(), "track": self.track}
-        return float(impute(self.model_, x, mask, **settings).bound.mean())
+        bounds = torch.stack([impute(model, x, mask, **settings).bound for model in self.models_])
+        return float(iwae_bound(bounds).mean())
+
+    def _members(self, rows: int) -> int:
+        """How many models are fitted."""
+        wanted = check_int("members", self.members)
+        few = self.missing_model is None and FOLD * wanted <= rows <= SMALL
+        return min(wanted, self._at_once(self.codec_.families, rows)) if few else 1
+
+    def _at_once(self, families: Sequence[Any], rows: int) -> int:
+        """How many models may be fitted side by side: classes make many parameters."""
+        widest = max(check_int("width", self.width), MixedLikelihood(families).n_parameters)
+        return max(1, min(AT_ONCE, CELLS // (min(self.batch_size, rows) * self.k * widest)))
 
     def _bootstrapped(self, m: int) -> list[MIWAE]:
-        """The fitted model refitted to each of m bootstrap samples, several side by side."""
+        """Members in turn, each refitted to a bootstrap sample, several side by side."""
         x, mask = self.rows_
-        widest = max(self.width, self.model_.likelihood.n_parameters)  # classes make many parameters
-        at_once = max(1, min(AT_ONCE, CELLS // (min(self.batch_size, len(x)) * self.k * widest)))
+        at_once = self._at_once(self.codec_.families, len(x))
         recipe = MIWAERecipe(k=self.k, steps=max(1, self.steps // 2), batch_size=self.batch_size, lr=self.lr)
         while len(self.bootstraps_) < m:
             done = len(self.bootstraps_)
+            starts = [self.models_[i % len(self.models_)] for i in range(done, min(done + at_once, m))]
             # Rows that a sample leaves out cannot choose its state: the model that it starts from has seen them.
             self.bootstraps_ += refit_to_bootstraps(
-                self.model_, x, mask, recipe, min(at_once, m - done), generator=stream(self.seed_, done + 1),
-                track=self.track,
-            )  # fmt: skip
+                starts, x, mask, recipe, generator=stream(self.seed_, done + 1), track=self.track
+            )
         return self.bootstraps_[:m]
 
     def _generator(self) -> torch.Generator:
@@ -189,7 +218,7 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _table(self, X: Any, *, reset: bool) -> pd.DataFrame:
         if not reset:
             check_is_fitted(self)
-        table = X if isinstance(X, pd.DataFrame) else pd.DataFrame(self._numbers(X))
+        table = X if isinstance(X, pd.DataFrame) else pd.DataFrame(numbers_of(X, self))
         if not table.columns.is_unique:
             twice = table.columns[table.columns.duplicated()].unique().tolist()
             raise fail("X", "unique column names", f"{twice} more than once", "rename the columns")
@@ -197,23 +226,6 @@ class MIWAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if table.empty:
             raise fail("X", "at least one row and one column", X.shape, "pass data")
         return table
-
-    def _numbers(self, X: Any) -> np.ndarray:
-        if getattr(getattr(X, "dtype", None), "kind", "") in ("m", "M"):
-            raise fail("X", "numbers in an array", "dates or times", "pass days or seconds since a day, as floats")
-        if getattr(getattr(X, "dtype", None), "names", None):
-            raise fail("X", "numbers in an array", "records with named fields", "pass pandas.DataFrame(X)")
-        if isinstance(X, np.ma.MaskedArray):  # what it hides is missing
-            X = np.ma.filled(X.astype(object), np.nan)
-        if isinstance(X, np.ndarray) and X.dtype.kind == "O":  # pandas.NA is no number to numpy
-            X = np.where(pd.isna(X), np.nan, X)
-        try:
-            return check_array(X, dtype=np.float64, ensure_all_finite="allow-nan", estimator=self, input_name="X")
-        except ValueError as error:
-            if "could not convert string" not in str(error):
-                raise
-            fix = "pass a DataFrame and likelihood={column: 'categorical'}"
-            raise fail("X", "numbers in an array", "text", fix) from None
 
     def _signs(self, table: pd.DataFrame) -> list[int] | None:
         if self.missing_model != "self-masking-known":

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -19,6 +22,8 @@ from latentebm.registry import stored
 from latentebm.rng import normal
 
 __all__ = ["VAE", "ConditionalVAE"]
+
+LAYERS = 8  # images' worth of numbers that a likelihood and its gradient hold
 
 
 class VAE(nn.Module):
@@ -107,12 +112,26 @@ class VAE(nn.Module):
 
         With `autocast` the networks run in bfloat16, the sums in float32. The labels (N,) serve a `ConditionalVAE`.
         """
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
+        narrow = partial(torch.autocast, x.device.type, torch.bfloat16, enabled=autocast)
+        with narrow():
             mean, scale = self.moments(x)
-            logits = self.logits(mean + scale * normal(mean.shape, generator, mean), labels)
+        z = mean + scale * normal(mean.shape, generator, mean)
         # Closed-form KL(q || N(0, I)): no sampling noise, and cheaper than the general formula.
         kl = 0.5 * (mean.square() + scale.square() - 1 - 2 * scale.log()).sum(1)
-        return kl_weight * kl - self.likelihood.log_prob(x, logits.float())
+        return kl_weight * kl - self._log_likelihood(x, z, labels, narrow)
+
+    def _log_likelihood(
+        self, x: Tensor, z: Tensor, labels: Tensor | None, narrow: Callable[[], AbstractContextManager[Any]]
+    ) -> Tensor:
+        """Of images (N,) given their codes; of large images a few at once, since their gradients take memory."""
+        size = chunk_size(LAYERS * math.prod(self.data_shape), x.device)
+        known = repeat(None) if labels is None else labels.split(size)
+        found = []
+        for images, codes, label in zip(x.split(size), z.split(size), known, strict=False):
+            with narrow():
+                logits = self.logits(codes, label)
+            found.append(self.likelihood.log_prob(images, logits.float()))
+        return torch.cat(found)
 
 
 class ConditionalVAE(VAE):
