@@ -257,11 +257,12 @@ class Debiaser(DebiaserSettings, Estimator):
             FileNotFoundError: the folder lacks ``config.json`` or a weight file.
             ValueError: a file is not the one that was written.
         """
-        config, path = load_config(folder), Path(folder) / "config.json"
+        config, path, there = load_config(folder), Path(folder) / "config.json", pick_device(device)
         with as_written(path):
             model, shapes = cls(**config["debiaser"]), config["models"]
         model.set_params(device=device, verbose=verbose, **own)
         with as_written(path):
+            model.check()
             network = own.get("network", shapes["vae"]["network"])
             model.vae_ = VAE(**{**shapes["vae"], "network": network, "data_shape": tuple(shapes["vae"]["data_shape"])})
             if "energy" in shapes:  # else the folder was written before there was one
@@ -270,7 +271,7 @@ class Debiaser(DebiaserSettings, Estimator):
         for name in shapes:
             module = getattr(model, f"{name}_")
             load_weights(Path(folder) / f"{name}.safetensors", module)
-            module.to(pick_device(device)).requires_grad_(False).eval()
+            module.to(there).requires_grad_(False).eval()
         if sources := config["learned"].get("sources"):  # which runs of earlier versions lack
             with as_written(path):
                 sources.pop("tried", None)  # which only runs of early versions have

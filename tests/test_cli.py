@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from latentebm.cli.app import app
+from latentebm.cli.app import app, main
 from latentebm.debiaser import Debiaser
 from latentebm.disk.manifest import add_files
 from latentebm.settings.config import read_config
@@ -218,3 +220,13 @@ def test_config_files_in_both_forms(tmp_path):
     (tmp_path / "a.toml").write_text('latent_dim = 3\nobjective = "jensen"')
     (tmp_path / "a.json").write_text('{"latent_dim": 3, "objective": "jensen"}')
     assert read_config(tmp_path / "a.toml") == read_config(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(("asked", "kept"), [("/proc/none", None), ("{}/made", "{}/made"), ("", "")])
+def test_a_compilers_cache_that_cannot_be_written_is_not_asked_for(tmp_path, monkeypatch, asked, kept):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", asked.format(tmp_path))
+    monkeypatch.setattr("sys.argv", ["latentebm", "--version"])
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    with pytest.raises(SystemExit):
+        main()
+    assert os.environ.get("TORCHINDUCTOR_CACHE_DIR") == (kept if kept is None else kept.format(tmp_path))

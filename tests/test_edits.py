@@ -18,9 +18,10 @@ from latentebm.settings.fields import Settings
 
 GONE = object()
 VALUES = (GONE, None, {}, [], "x", -1, 1e300, float("nan"), True, 10**30, [None], {"kind": "Nope"})
+AS_SETTINGS = lambda d: Settings(**read_config(d / "config.json"))  # noqa: E731
 JOBS = {
     "config.json": (
-        lambda d: Debiaser.load(d).check(), render_report, lambda d: Settings(**read_config(d / "config.json")),
+        lambda d: Debiaser.load(d).check(), render_report, AS_SETTINGS,
     ),
     "metrics.json": (render_report,),
 }  # fmt: skip
@@ -89,6 +90,6 @@ def test_no_edit_is_used_or_ends_in_a_traceback(saved, tmp_path, name, sealed):
             try:
                 job(tmp_path / "run")
             except (ValueError, FileNotFoundError) as error:
-                assert str(error)  # noqa: PT017 - whichever of the two it is
+                assert str(tmp_path) in str(error) or job is AS_SETTINGS  # noqa: PT017 - whichever of the two it is
             else:
                 assert sealed, (path, new)

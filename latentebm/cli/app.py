@@ -49,6 +49,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    _drop_unwritable_cache()
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         app()
         return
@@ -57,3 +58,13 @@ def main() -> None:
     console.quiet = errors.quiet = os.environ.get("RANK", "0") != "0"  # rank 0 alone prints
     with joined():
         app()
+
+
+def _drop_unwritable_cache() -> None:
+    """Let torch take its default where the cache that is asked for cannot be written: its import would end the run."""
+    folder = os.environ.get("TORCHINDUCTOR_CACHE_DIR", "")
+    try:
+        if folder:
+            os.makedirs(folder, exist_ok=True)
+    except OSError:
+        del os.environ["TORCHINDUCTOR_CACHE_DIR"]

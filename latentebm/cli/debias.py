@@ -69,7 +69,7 @@ def register(app: typer.Typer, declaring: type[Settings] = Settings) -> None:
     """
 
     def debias(ctx: typer.Context, config: Path | None, resume: Path | None, **_: Any) -> None:
-        with errors_exit():
+        with errors_exit(), _from(config, ctx):
             values, typed = {} if config is None else read_config(config, declaring), given(ctx)
             if resume is not None and (values or typed):
                 got = ", ".join(typed) or "config"
@@ -90,6 +90,18 @@ def register(app: typer.Typer, declaring: type[Settings] = Settings) -> None:
         _print(result.folder, result.metrics)
 
     app.command("debias", help=HELP)(with_options(debias, declaring))
+
+
+@contextmanager
+def _from(config: Path | None, ctx: typer.Context) -> Iterator[None]:
+    """Let what is said of a setting name the file that it is from."""
+    try:
+        yield
+    except ValueError as error:
+        name, colon, rest = str(error).partition(":")
+        if config is None or not name.isidentifier() or name in ("config", *given(ctx)):
+            raise
+        raise ValueError(f"{name} {config}{colon}{rest}") from None
 
 
 @contextmanager

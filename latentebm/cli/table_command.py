@@ -74,24 +74,24 @@ def table(
 
     Example: latentebm table census.csv --target 'income by sex' --out runs/census
     """
-    from latentebm.disk.folders import run_folder
-
     kind, written = _kind(file), (sep, decimal, encoding)
+    from latentebm.disk.checkpoint import checkpoints
+    from latentebm.disk.folders import run_folder
+    from latentebm.report.page import command_line
+    from latentebm.report.table_page import table_tables
+    from latentebm.tables.judged.table_run import TableJob
+    from latentebm.tables.table_debiaser import TableDebiaser
+    from latentebm.training.logs import log_file, logged
+
     asked = {"file": str(file), "reference": str(reference), "target": target, "seed": seed, "steps": steps}
-    with run_folder(out, overwrite, job={"latentebm": __version__, "table": asked}) as place:
+    folder = run_folder(out, overwrite, job={"latentebm": __version__, "table": asked})
+    with folder as place, checkpoints(place.kept, keep=True):
         biased = _read(file, "FILE", date, drop, na, written)
         other = None if reference is None else _read(reference, "--reference", date, drop, na, written)
         targets = [parse_target(text, biased) for text in target or []]
-        from latentebm.disk.checkpoint import checkpoints
-        from latentebm.report.page import command_line
-        from latentebm.report.table_page import table_tables
-        from latentebm.tables.judged.table_run import TableJob
-        from latentebm.tables.table_debiaser import TableDebiaser
-        from latentebm.training.logs import log_file, logged
-
         model = TableDebiaser(targets or None, width=width, steps=steps, pool=pool, seed=seed, verbose=True)
         job = TableJob(biased, model, other, label, rows, test_share)
-        with checkpoints(place.kept, keep=True), logged(log_file(place, tensorboard=tensorboard)):
+        with logged(log_file(place, tensorboard=tensorboard)):
             metrics = job.judge()
         place.put_log()
         command = command_line("table", file, **given(ctx, but=("file", "overwrite")))

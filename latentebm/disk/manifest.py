@@ -128,20 +128,34 @@ def read_json(path: Path, name: str = "run") -> dict[str, Any]:
 
 
 @contextmanager
-def as_written(path: Path) -> Iterator[None]:
+def as_written(path: Path, fix: str | None = AGAIN) -> Iterator[None]:
     """Say of a file that lacks a part, or holds it in another form, that it is not as it was written.
+
+    A ValueError that does not name the folder names the file then, and this `fix`; None leaves its own.
 
     Example:
         >>> with as_written(Path("a.json")):
         ...     {}["missing"]
         Traceback (most recent call last):
         ValueError: run: expected a.json as it was written, got KeyError: 'missing' in a.json; restore ...
+        >>> with as_written(Path("b/a.json")):
+        ...     raise fail("n", "a number", "x", "pass n=1")
+        Traceback (most recent call last):
+        ValueError: n: expected a number, got x in b/a.json; restore the file or run again
     """
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError) as error:
         got = " ".join(f"{type(error).__name__}: {error} in {path}".split())
         raise fail("run", f"{path.name} as it was written", got, AGAIN) from None
+    except ValueError as error:
+        if str(path) in str(error) or f"{path.parent}/" in str(error):
+            raise
+        said, _, own = str(error).rpartition("; ")
+        if ": expected " in said:
+            kept = fix is None or own.startswith("pass load(")  # what a file cannot hold is nobody's edit
+            raise ValueError(f"{said} in {path}; {own if kept else fix}") from None
+        raise fail("run", f"{path.name} as it was written", f"{error} in {path}", AGAIN) from None
 
 
 def _digest(parts: Any) -> str:

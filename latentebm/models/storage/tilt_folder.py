@@ -74,12 +74,12 @@ def load_tilt(folder: Path | str, model: LatentModel, *, trusted: Collection[str
         0.5
         >>> load_tilt(folder, other)
         Traceback (most recent call last):
-        ValueError: model: expected the one that the tilt was saved from, got other weights; pass that model
+        ValueError: model: expected the one that the tilt was saved from, got other weights in ...; pass that model
     """
     folder = Path(folder)
     config = tilt_config(folder)
     check_model("model", model)
-    with as_written(folder / "config.json"):
+    with as_written(folder / "config.json", fix=None):
         return _loaded(folder, config, model, trusted)
 
 
