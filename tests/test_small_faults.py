@@ -177,6 +177,7 @@ def test_reweighting_hangs_on_its_generator_alone(monkeypatch):
 
     def noted(self, rows):
         starts.append((self.random_state, rows[0, 0]))
+        assert (self.reg_covar, self.max_iter) == (1e-4, 60)
         return fit(self, rows)
 
     def weights(seed):

@@ -101,7 +101,7 @@ class ClassifierChains(ABC):
 
         # A label belongs to its chain: the whole part is one chunk, so that rows and labels stay aligned.
         state = start_chains(potential, x, lambda k: self._base(k, generator), chunk=len(x))._replace(step=first)
-        run = run_chains(potential, state, kernel, n_steps, generator=generator, chunk=len(x), partial=False)
+        run = run_chains(potential, state, kernel, n_steps, generator=generator, chunk=len(x))
         return Labelled(run.state.position, y)
 
 

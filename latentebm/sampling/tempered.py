@@ -101,7 +101,7 @@ class Mover:
 
     def sweep(self, state: ChainState, beta: float, steps: int = 1) -> ChainState:
         """Move all points by some steps at an inverse temperature."""
-        kernel, settings = self.kernel, {"generator": self.generator, "compile": False, "partial": False}
+        kernel, settings = self.kernel, {"generator": self.generator, "compile": False}
         run = run_chains(TemperedTarget(self.target, beta), state, kernel, steps, **settings)  # type: ignore[arg-type]
         self.acceptance.append(run.info.acceptance)
         self.evaluations += steps * len(state.position)

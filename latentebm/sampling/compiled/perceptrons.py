@@ -59,7 +59,7 @@ class FusedMLP:
         layers = [m for m in net if not isinstance(m, nn.Flatten)]
         linear = [m for m in layers[::2] if isinstance(m, nn.Linear) and m.bias is not None]
         silu = [m for m in layers[1::2] if isinstance(m, nn.SiLU)]
-        if len(linear) + len(silu) != len(layers) or not linear or linear[-1].out_features != 1:
+        if len(layers) != 2 * len(silu) + 1 or len(linear) != len(silu) + 1 or linear[-1].out_features != 1:
             raise fail("net", "Linear, SiLU, …, Linear(·, 1)", str(net), "pass the module itself as the potential")
         self.weights = [m.weight.detach().clone() for m in linear]
         self.biases = [m.bias.detach().clone() for m in linear]

@@ -182,6 +182,6 @@ def check_weights(sums: WeightSums) -> WeightSums:
 
 def log_add(log_sum: float, chunk: Tensor) -> float:
     """Log of the sum of exp(log_sum) and of the exponentials of a chunk (n,)."""
-    other = float(torch.logsumexp(chunk, 0)) if len(chunk) else -math.inf
+    other = float(torch.logsumexp(chunk, 0))
     high, low = max(log_sum, other), min(log_sum, other)
     return high if high == -math.inf else high + math.log1p(math.exp(low - high))

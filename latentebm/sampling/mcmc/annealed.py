@@ -60,5 +60,5 @@ def annealed_langevin(
             return potential(x, level.expand(len(x)))
 
         kernel = make(step * float(level) ** 2)
-        position = run_chains(at_level, position, kernel, n_steps, generator=generator, partial=False).state.position
+        position = run_chains(at_level, position, kernel, n_steps, generator=generator).state.position
     return position

@@ -114,7 +114,7 @@ class MALA(_Stepped):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("temperature", self.temperature, low=0, high=1e12, open_low=True, fix="use ULA for temperature 0")
+        check_number("temperature", self.temperature, low=0, open_low=True, fix="use ULA for temperature 0")
 
 
 @dataclass(frozen=True)

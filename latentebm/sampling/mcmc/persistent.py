@@ -213,7 +213,7 @@ class PMC:
 
         def move(held: Labelled) -> Labelled:
             start = start_on(tilt, held.x, self.kernel, generator=generator)
-            own: dict[str, Any] = {"generator": generator, "compile": self.compile, "partial": False, "track": track}
+            own: dict[str, Any] = {"generator": generator, "compile": self.compile, "track": track}
             runs.append(run_chains(tilt, start, self.kernel, self.n_steps, **own))
             return held._replace(x=runs[0].state.position)
 

@@ -79,8 +79,10 @@ def start_chains(
         raise fail(
             "position", "float32 or float64, in which chains step", str(position.dtype), "convert it by .float()"
         )
-    if position.ndim == 0 or len(position) == 0:
-        raise fail("position", "shape (N, …) with N ≥ 1", tuple(position.shape), "start at least one chain")
+    if position.ndim < 2 or len(position) == 0:
+        raise fail(
+            "position", "shape (N, D, …) with N ≥ 1", tuple(position.shape), "start at least one chain of one number"
+        )
     position = position.detach().clone()
     size = chain_chunk(chunk, position)
     with within_memory(chunk=min(size, len(position))):
@@ -120,7 +122,7 @@ def _finite(potential: Potential, x: Tensor, redraw: Callable[[int], Tensor] | N
     The whole chunk is asked about again: a potential may know its rows, by their labels for instance.
     """
     energy, grad = value_and_grad(potential, x)
-    for _ in range(REDRAWS if redraw is not None else 0):
+    for _ in range(REDRAWS):
         if redraw is None or not len(bad := _bad(energy, grad)):
             break
         x[bad] = redraw(len(bad)).to(x)

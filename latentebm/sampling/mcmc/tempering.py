@@ -123,7 +123,7 @@ class _Ladders:
         self.states: list[ChainState] = [m.start(u, b) for m, b in zip(self.movers, self.beta[1:], strict=True)]
         self.path: list[Tensor] = []
         self.rounds = 0
-        self.begin()
+        self._count()
 
     def state_dict(self) -> dict[str, Any]:
         """What changes from round to round, but for the movers'."""
@@ -135,9 +135,12 @@ class _Ladders:
         vars(self).update(state, states=[ChainState(*each) for each in state["states"]])
 
     def begin(self) -> None:
-        """Count from here, at the present steps."""
+        """Count from here, at the steps that the warm-up has found."""
         for mover in self.movers:
-            mover.wanted, mover.acceptance = None if self.owner.warm_up else mover.wanted, []
+            mover.wanted, mover.acceptance = None, []
+        self._count()
+
+    def _count(self) -> None:
         self.renewed = [torch.zeros(self.n, dtype=torch.bool, device=s.position.device) for s in self.states]
         self.swapped, self.tried = [0.0] * len(self.movers), [0] * len(self.movers)
 

@@ -64,7 +64,7 @@ def tune_step(
     log_step, later = math.log(drift or scale), []
     for t in range(n_steps):
         now = kernel.with_step(math.exp(log_step))
-        run = run_chains(potential, state, now, 1, generator=generator, compile=False, partial=False)
+        run = run_chains(potential, state, now, 1, generator=generator, compile=False)
         state = run.state
         log_step += (t + 1) ** -0.6 * (run.info.acceptance - target)
         if t >= n_steps // 2:
