@@ -39,6 +39,7 @@ class TiltRun:
         with as_written(config):
             self.settings = TiltSettings(**tilt_config(folder)["tilt_run"])
             trusted = packages_of(vars(self.settings))
+            check_int("seed", self.settings.seed, low=0)
         model = found_at("model", self.settings.model)()
         self.tilt, self._low = load_tilt(folder, model, trusted=trusted), scale_of(model)
         self.seed, self.identity = self.settings.seed, {"sampler": self.settings.sampler, "model": sha256(config)}
