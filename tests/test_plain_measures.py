@@ -166,7 +166,9 @@ def test_columns_masks_and_kinds_of_items():
     for drivers in ([0, 1], []):
         with pytest.raises(ValueError, match="targets: expected columns other than the drivers"):
             make_missing(np.ones((3, 2)), MAR(drivers), rate=0.1)
-    assert make_missing_values(np.random.default_rng(0).normal(size=(60, 2)), mcar_rate=0.1)[1][:, 0].all()
+    assert make_missing_values(np.random.default_rng(0).normal(size=(60, 2)), mcar_rate=0.1, random_state=0)[1][
+        :, 0
+    ].all()
     with pytest.raises(ValueError, match="X: expected at least two columns"):
         make_missing_values(np.ones((3, 1)), mcar_rate=0.1)
     with pytest.raises(ValueError, match="boolean rows of shape"):
