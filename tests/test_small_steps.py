@@ -199,6 +199,10 @@ def test_a_reservoir_goes_on_where_another_was():
     first, before = Multinomial(9, rng), rng.get_state()
     assert [len(t) for t in first.update(torch.full((3,), -math.inf))] == [0, 0]
     assert torch.equal(rng.get_state(), before)  # a chunk without weight leaves nothing to chance
+    kept = rejection._Accepted()
+    for _ in range(3):
+        kept.take(torch.zeros(2, 1), torch.zeros(2), 0.0, gen())
+    assert (kept.chunks, kept.count, kept.raised) == (3, 6, 1)
     held = _Held(2)
     for _ in range(3):
         held.put(torch.ones(1, 1), torch.zeros(1), torch.tensor([0]), torch.tensor([0]))
