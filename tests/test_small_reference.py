@@ -16,10 +16,10 @@ from latentebm.models.seen.step_energy import StepEnergy
 from latentebm.models.storage.tilt_folder import load_tilt
 from latentebm.models.tilts import LatentTilt
 from latentebm.tilting.any_model import flat, tilt_generator
-from latentebm.tilting.few.cell_fit import CellFit
+from latentebm.tilting.few.cell_fit import CellFit, effective
 from latentebm.tilting.few.cells import Cells
 from latentebm.tilting.few.penalised import most_likely
-from latentebm.tilting.few.pursuit import _replaces, pursue
+from latentebm.tilting.few.pursuit import _replaces, _strength, pursue
 from latentebm.tilting.few.share_ratios import edges_of
 from latentebm.tilting.few.steps import Found
 from latentebm.tilting.supports import NoTiltWarning, SupportWarning
@@ -54,16 +54,31 @@ def found_share(made: torch.Tensor, real: torch.Tensor) -> tuple[float, float]:
     return float(w[score(made) > CUT].sum()), float(1 / w.square().sum() / len(w))
 
 
-@pytest.mark.parametrize(("each", "within"), [(100, 0.05), (25, 0.08)])
-def test_a_share_comes_back(each, within, made):
+@pytest.mark.parametrize(("each", "within", "least"), [(100, 0.05, 0.3), (25, 0.08, 0.25)])
+def test_a_share_comes_back(each, within, least, made):
     share, ess = found_share(made, reference(each, 2))
     assert share == pytest.approx(0.5, abs=within)
-    assert ess > 0.3
+    assert ess > least
 
 
 def test_without_the_bootstrap_the_share_falls_short(made, monkeypatch):
     monkeypatch.setattr("latentebm.tilting.few.pursuit.STRENGTHS", torch.ones(1).double().numpy())
     assert found_share(made, reference(25, 2))[0] < 0.42
+
+
+def test_sharp_borders_ask_for_more_strength_and_a_stronger_fit_keeps_half_of_its_draws(made):
+    """Hard cells hold the draws' mean weights; a cell's steps are worn away by the fit, which a soft truth is not."""
+    draws, real = made[:1000].double().numpy(), reference(25, 2).double().numpy()
+    fit = CellFit.of(Cells.of(draws, np.random.default_rng(0)), draws, real, np.arange(50) % 5)
+    sharp = fit.cells.sharpened(draws, fit.log_weight, np.random.default_rng(1))
+    assert len(np.unique(sharp.round(9))) <= 20
+    assert np.exp(sharp).mean() == pytest.approx(np.exp(fit.log_weight - fit.log_weight.max()).mean())
+    truths = (fit.log_weight, sharp)
+    soft, hard = (_strength(draws, [truth], fit.again, 50, np.random.default_rng(0)) for truth in truths)
+    assert hard > soft + 0.2
+    accepted = fit.accepted(2.5, real, np.arange(50) % 5)
+    assert 1 <= accepted < 2.5
+    assert effective(accepted * fit.log_weight) >= 0.5 * effective(fit.log_weight)
 
 
 def test_the_penalised_maximum_has_its_closed_form():

@@ -6,15 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.special import softmax
 
 from latentebm.models.seen.cell_energy import CellEnergy
 from latentebm.tilting.few.cells import Cells
 from latentebm.tilting.few.penalised import held_out_gains, most_likely
 from latentebm.tilting.few.share_ratios import Array
 
-__all__ = ["CellFit"]
+__all__ = ["KEPT", "CellFit", "effective", "gains", "standard_error"]
 
 PSEUDO = (64.0, 32.0, 16.0, 8.0, 4.0)  # items at the draws' shares, from cautious to bold
+STEP = 0.1  # of the strength
+KEPT = 0.5  # effective draws that a stronger fit keeps
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,18 @@ class CellFit:
         mean = self.cells.columns(reference).mean(0)
         return np.asarray(self.made @ most_likely(mean, self.made, self.pseudo / len(reference), self.theta))
 
+    def accepted(self, strength: float, reference: Array, fold: Array) -> float:
+        """The strength, or the greatest below it by which held-out items (M, F) lose no more than a standard error.
+
+        Nor may half of the effective draws go.
+        """
+        real, least = self.cells.columns(reference), KEPT * effective(self.log_weight)
+        for weaker in np.arange(strength, 1.0, -STEP):
+            held = held_out_gains(real, self.made, fold, self.pseudo, self.theta, weaker)
+            if held.mean() > -standard_error(held) and effective(weaker * self.log_weight) >= least:
+                return float(weaker)
+        return 1.0
+
     def energy(self, strength: float) -> CellEnergy:
         """As a module."""
         mean, axes = torch.from_numpy(self.cells.mean), torch.from_numpy(self.cells.axes)
@@ -78,6 +93,11 @@ class CellFit:
 def gains(held: Array, errors: float = 1.0) -> bool:
     """Whether held-out items gain more than their standard error, or so many of them."""
     return bool(held.mean() > errors * standard_error(held))
+
+
+def effective(log_weight: Array) -> float:
+    """Effective sample size, in draws."""
+    return float(1 / np.square(softmax(log_weight)).sum())
 
 
 def standard_error(held: Array) -> float:

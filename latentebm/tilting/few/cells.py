@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,6 +68,12 @@ class Cells:
         points = (features - self.mean) @ self.axes
         return np.asarray((_belongs(points, self.centres, self.widths) - self.share) @ self.basis)
 
+    def sharpened(self, draws: Array, log_weight: Array, rng: np.random.Generator) -> Array:
+        """Log-weights (N,) of draws (N, F), averaged in the hard cells of a new clustering, which are not the fit's."""
+        belongs = _k_means((draws - self.mean) @ self.axes, self.centres.shape[1], rng).labels_
+        weight, size = np.bincount(belongs, np.exp(log_weight - log_weight.max())), np.bincount(belongs)
+        return np.asarray(np.log(np.maximum(weight, TINY) / np.maximum(size, 1))[belongs])
+
     def heights(self, theta: Array) -> Tensor:
         """Log-weights (R, C) of the cells, from those of the columns (J,)."""
         return torch.from_numpy(self.basis @ theta).view(self.centres.shape[:2])
@@ -85,17 +92,21 @@ def _axes(draws: Array) -> Array:
 
 def _clusterings(points: Array, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Centres (R, C, K) of k-means from several starts, and widths (R,)."""
-    from sklearn.cluster import KMeans
-
     count = max(2, min(CELLS, len(points) // PER_CELL))
     centres, widths = [], []
     for _ in range(CLUSTERINGS):
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Number of distinct clusters")  # features of few values
-            found = KMeans(count, n_init=1, random_state=int(rng.integers(2**31))).fit(points)
+        found = _k_means(points, count, rng)
         centres.append(found.cluster_centers_)
         widths.append(max(SOFTNESS * found.inertia_ / len(points), 1e-3 * points.var(0).sum(), TINY))
     return torch.from_numpy(np.stack(centres)), torch.tensor(widths, dtype=torch.double)
+
+
+def _k_means(points: Array, count: int, rng: np.random.Generator) -> Any:
+    from sklearn.cluster import KMeans
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Number of distinct clusters")  # features of few values
+        return KMeans(count, n_init=1, random_state=int(rng.integers(2**31))).fit(points)
 
 
 def _belongs(points: Array, centres: Tensor, widths: Tensor) -> Array:

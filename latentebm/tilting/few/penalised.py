@@ -44,11 +44,11 @@ def most_likely(mean: Array, made: Array, penalty: float, start: Array | None = 
     return theta
 
 
-def held_out_gains(real: Array, made: Array, fold: Array, pseudo: float, start: Array) -> Array:
+def held_out_gains(real: Array, made: Array, fold: Array, pseudo: float, start: Array, strength: float = 1.0) -> Array:
     """What each reference item gains, (M,) nats, by a fit without its fold and with `pseudo` items of penalty."""
     held = np.zeros(len(real))
     for f in range(fold.max() + 1):
         out = fold == f
-        theta = most_likely(real[~out].mean(0), made, pseudo / (~out).sum(), start)
+        theta = strength * most_likely(real[~out].mean(0), made, pseudo / (~out).sum(), start)
         held[out] = real[out] @ theta - (logsumexp(made @ theta) - np.log(len(made)))
     return held
