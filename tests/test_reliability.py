@@ -257,12 +257,23 @@ def test_arrays_of_every_kind_are_read_right_or_refused_with_advice_that_works()
             as_images(bad)
         np.testing.assert_allclose(as_images(mended).images[:, 0].numpy(), x * 255, atol=1)
     assert as_images(x * (1 + 1e-7) / x.max()).images.max() == 255
+    last = (np.stack([x, x / 2, x], -1) * 255).astype(np.uint8)
+    with pytest.raises(ValueError, match=r"numpy\.moveaxis\(images, 3, 1\)"):
+        as_images(last)
+    assert np.array_equal(as_images(np.moveaxis(last, 3, 1)).images[0, 1], last[0, :, :, 1])
 
 
 @pytest.mark.parametrize(
-    "labels", [np.array(["cat", "dog", "cat"]), np.arange(3, dtype=np.uint16), np.array([True, False, True])]
+    "labels",
+    [
+        np.array(["cat", "dog", "cat"]),
+        np.array(["cat", "dog", "cat"]).astype("S"),
+        np.arange(3, dtype=np.uint16),
+        np.array([True, False, True]),
+    ],
 )
 def test_labels_of_any_whole_or_text_type(labels):
     data = as_images(np.zeros((3, 8, 8), np.uint8), labels)
     names = np.array(data.class_names)[data.labels.numpy()]
-    assert [str(name) for name in names] == [str(int(y)) if y.dtype.kind in "ub" else str(y) for y in labels]
+    plain = labels.astype(str) if labels.dtype.kind == "S" else labels
+    assert [str(name) for name in names] == [str(int(y)) if y.dtype.kind in "ub" else str(y) for y in plain]

@@ -112,7 +112,6 @@ def test_parquet_keeps_whole_numbers(tmp_path):
 
 def test_archives_of_nothing_but_repetition_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(array_files, "HELD", 10_000)
-    monkeypatch.setattr(table_file, "HELD", 10_000)
     same, noise = np.zeros((3_000, 10)), np.random.default_rng(0).random((3_000, 10))
     lines = gzip.compress(b"a,b\n" + b"0,\n" * 30_000)
     for name, content in (
@@ -128,3 +127,13 @@ def test_archives_of_nothing_but_repetition_are_refused(tmp_path, monkeypatch):
         read_table_file(tmp_path / "same.npz")
     np.savez_compressed(tmp_path / "noise.npz", x=noise)
     assert read_table_file(tmp_path / "noise.npz").values.shape == (3_000, 10)
+
+
+def test_a_packed_table_of_repetition_is_left_early_whatever_length_it_promises(tmp_path, monkeypatch):
+    monkeypatch.setattr(array_files, "HELD", 1 << 20)
+    monkeypatch.setattr(table_file, "PART", 1 << 16)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"a,b\n" + b"0,\n" * (1 << 22)) + gzip.compress(b"1,2\n"))
+    with pytest.raises(ValueError, match=r"a table that is mostly data, got \d,\d\d\d,\d\d\d bytes unpacked"):
+        read_table_file(tmp_path / "a.csv.gz")
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress(b"a,b\n1,2\n") + gzip.compress(b"3,\n"))
+    assert len(read_table_file(tmp_path / "b.csv.gz").values) == 2

@@ -59,7 +59,9 @@ def _numbered(labels: Any) -> tuple[tuple[str, ...], Tensor]:
         return (), labels.long() if labels.dtype == torch.bool else labels
     array = np.asarray(labels)
     array = np.array(array.tolist()) if array.dtype.kind == "O" else array  # text or numbers in a column of pandas
-    if array.dtype.kind in "US":
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8", "replace")
+    if array.dtype.kind == "U":
         names, index = np.unique(array, return_inverse=True)
         return tuple(map(str, names)), torch.as_tensor(index.reshape(array.shape))
     if array.dtype.kind not in "biufc":

@@ -35,7 +35,9 @@ def as_uint8(images: Any, name: str = "images") -> Tensor:
     if x.ndim == 3:
         x = x.unsqueeze(1)
     if x.ndim != 4 or x.shape[1] not in (1, 3) or min(x.shape[2:]) < 1:
-        raise fail(name, "shape (N, H, W) or (N, C, H, W) with C 1 or 3", tuple(x.shape), "reshape or transpose them")
+        last = x.ndim == 4 and x.shape[3] in (1, 3)  # channels, which a reshape would mix up with columns
+        fix = "move the channels: numpy.moveaxis(images, 3, 1)" if last else "pass grey or RGB images of one size"
+        raise fail(name, "shape (N, H, W) or (N, C, H, W) with C 1 or 3", tuple(x.shape), fix)
     return x if x.dtype == torch.uint8 else _quantise(name, x)
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import sys
 import zlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from latentebm.checks import fail
-from latentebm.data.formats.array_files import HELD, RATIO, SqueezedError, check_unpacked, read_npz
+from latentebm.data.formats.array_files import SqueezedError, check_unpacked, read_npz
 from latentebm.data.formats.text_table import Dialect, TextTable, parse_text
 from latentebm.files import write_atomic
 
@@ -23,6 +24,7 @@ __all__ = ["STREAM", "TableFile", "check_same_kind", "read_table_file"]
 
 STREAM = "-"  # in place of a path: the standard input or output, a .csv
 RUNS = 1_000  # bytes of a column for one in a parquet file, which writes equal cells once
+PART = 1 << 24  # bytes unpacked at once
 HEAD = 1 << 16  # bytes of a text file that are looked at first
 TEXT, KINDS = (".csv", ".tsv"), (".csv", ".tsv", ".npz", ".parquet")
 
@@ -135,26 +137,25 @@ def _read_text(file: Path | str, dialect: Dialect, encoding: str, name: str) -> 
 
 def _bytes(file: Path, name: str) -> bytes:
     """The bytes of a file, unpacked; those that begin with zeros, which no text does, are not all read."""
-    packed, size = file.suffix.lower() == ".gz", file.stat().st_size
+    packed = file.suffix.lower() == ".gz"
     try:
-        if packed:
-            check_unpacked(_promised(file), size)
-        with gzip.open(file) if packed else file.open("rb") as stream:
+        with file.open("rb") as raw, gzip.open(raw) if packed else nullcontext(raw) as stream:
             head = stream.read(HEAD)
             if head.startswith(b"\0\0\0\0"):
                 raise fail(name, "text", "zero bytes", "convert the file")
-            content = head + stream.read(max(HELD, RATIO * size) if packed else -1)
-        check_unpacked(len(content), size)
+            return _unpacked(stream, raw, head) if packed else head + stream.read()
     except SqueezedError as error:
         raise fail(name, "a table that is mostly data", str(error), "unpack it, and look into it") from None
-    return content
 
 
-def _promised(file: Path) -> int:
-    """The length that the last four bytes of a .gz file give."""
-    with file.open("rb") as stream:
-        stream.seek(-4, os.SEEK_END)
-        return int.from_bytes(stream.read(4), "little")
+def _unpacked(stream: gzip.GzipFile | BinaryIO, raw: BinaryIO, head: bytes) -> bytes:
+    """All of a .gz file, whose own word on its length is for its last part alone and may be wrong."""
+    parts, size = [head], len(head)
+    while part := stream.read(PART):
+        size += len(part)
+        check_unpacked(size, raw.tell())
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _read_npz(file: Path, name: str) -> pd.DataFrame:
