@@ -22,6 +22,7 @@ from latentebm.missing.mechanisms import (
     Patterns,
     SelfMasking,
     make_missing,
+    make_missing_values,
     mechanism,
 )
 from latentebm.missing.mechanisms.mechanism import link, solve_link, standard_score
@@ -162,6 +163,14 @@ def test_columns_masks_and_kinds_of_items():
     assert (held[0][0].dtype, held[2][0].tolist()) == (torch.float64, [4, 5])
     with pytest.raises(ValueError, match="items whose second entry is one number or text"):
         MNARDataset([(torch.ones(2), [1, 2])], ByClass({1: 1.0}))
+    for drivers in ([0, 1], []):
+        with pytest.raises(ValueError, match="targets: expected columns other than the drivers"):
+            make_missing(np.ones((3, 2)), MAR(drivers), rate=0.1)
+    assert make_missing_values(np.random.default_rng(0).normal(size=(60, 2)), mcar_rate=0.1, random_state=0)[1][
+        :, 0
+    ].all()
+    with pytest.raises(ValueError, match="X: expected at least two columns"):
+        make_missing_values(np.ones((3, 1)), mcar_rate=0.1)
     with pytest.raises(ValueError, match="boolean rows of shape"):
         make_missing(np.ones((3, 2)), SimpleMechanism())
 

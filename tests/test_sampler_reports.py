@@ -12,7 +12,7 @@ from latentebm.sampling.diagnostics import STUCK, stuck
 from latentebm.sampling.importance.places import Places
 from latentebm.sampling.importance.smc import _Particles
 from latentebm.sampling.mcmc import hamiltonian
-from latentebm.sampling.tempered import Mover
+from latentebm.sampling.tempered import Mover, check_ladder
 from tests.sampling_targets import GaussianTilt, gen
 
 
@@ -89,6 +89,14 @@ def test_the_next_temperature_has_the_wanted_share_of_the_particles():
     assert TemperedSMC(ess=0.7).next_temperature(two, 0.0) == 1
     assert TemperedSMC(ess=0.8).next_temperature(two, 0.5) == 1
     assert sampler.next_temperature(torch.full((3,), math.inf), 0.5) == 1
+    assert (
+        sampler.next_temperature(torch.tensor([0.0, 0.0, 0.0, 9.0]), 0.0)
+        == 1
+        > sampler.next_temperature(torch.tensor([9.0, 9.0, 9.0, 0.0]), 0.0)
+    )
+    for ladder in ([0, 0.5, 0.5, 1], [0, 1, 1], [0], [1], [0, 0.5], [0.5, 1], [[0, 1]], 3, ["a"]):
+        with pytest.raises(ValueError, match="ladder: expected inverse temperatures"):
+            check_ladder(ladder)
     step = sampler.next_temperature(torch.tensor([0.0, 1e30, 1e30]), 0.5) - 0.5
     assert 0 < step < 1e-15
     assert sampler.log_weight(torch.tensor([2.0]), 0.25, 0.75).tolist() == [-1.0]

@@ -38,7 +38,7 @@ from latentebm.sampling import (
 from latentebm.sampling.auto import _words
 from latentebm.sampling.compiled.perceptrons import build_program
 from latentebm.sampling.draws import Undecoded, base_chunks
-from latentebm.sampling.importance import annealed_weights, moments, places, rejection, two_stage, weights
+from latentebm.sampling.importance import annealed_weights, moments, places, rejection, smc, two_stage, weights
 from latentebm.sampling.importance.pools import owners
 from latentebm.sampling.importance.resampling import Multinomial, Systematic, _pick, make_resampler, resample
 from latentebm.sampling.importance.smc import _mean, _report, _Stage
@@ -167,12 +167,15 @@ def test_where_weights_collapse_light_tails_and_fast_chains_call_for_isir(k, wei
 
     def fake(name, diagnostics):
         draws = Draws(torch.zeros(1), torch.zeros(1, 1), torch.tensor([math.log(weight)]), diagnostics)
-        monkeypatch.setattr(auto, name, lambda **own: SimpleNamespace(draw=lambda *a, **more: draws))
+        show = lambda track: track(draws, name)  # noqa: E731
+        monkeypatch.setattr(auto, name, lambda **own: SimpleNamespace(draw=lambda *a, generator, track: show(track)))
 
     fake("SNIS", dict(report))
     fake("ISIR", {"sampler": "isir"})
     fake("TemperedSMC", {"sampler": "smc", "reliable": True})
-    assert Auto().draw(TILT, 1, generator=gen()).diagnostics["sampler"] == chosen
+    shown = []
+    assert Auto().draw(TILT, 1, generator=gen(), track=noted(shown)).diagnostics["sampler"] == chosen
+    assert shown == ["SNIS", {"smc": "TemperedSMC", "isir": "ISIR"}[chosen]]
 
 
 def test_perceptrons_are_compiled_unless_told_not_to():
@@ -193,6 +196,13 @@ def test_a_reservoir_goes_on_where_another_was():
     again.load_state_dict(first.state_dict())
     again.update(w[10:20]), again.update(w[20:])
     assert torch.equal(again.index, whole.index)
+    first, before = Multinomial(9, rng), rng.get_state()
+    assert [len(t) for t in first.update(torch.full((3,), -math.inf))] == [0, 0]
+    assert torch.equal(rng.get_state(), before)  # a chunk without weight leaves nothing to chance
+    kept = rejection._Accepted()
+    for _ in range(3):
+        kept.take(torch.zeros(2, 1), torch.zeros(2), 0.0, gen())
+    assert (kept.chunks, kept.count, kept.raised) == (3, 6, 1)
     held = _Held(2)
     for _ in range(3):
         held.put(torch.ones(1, 1), torch.zeros(1), torch.tensor([0]), torch.tensor([0]))
@@ -344,6 +354,11 @@ def test_particles_settle_at_the_tilt(monkeypatch):
     # fresh draws and three moves of them; then two times a start and three moves
     assert d["evaluations"] == 30 * 4 + 2 * 30 * 4
     assert len(d["stage_acceptance"]) == 2
+    monkeypatch.setattr(smc, "MOST_STAGES", 3)
+    monkeypatch.setattr(TemperedSMC, "next_temperature", lambda self, energy, beta: beta + 0.1)
+    d = TemperedSMC(particles=30, n_steps=2).draw(tilt, 10, generator=gen()).diagnostics
+    assert d["temperatures"] == pytest.approx([0, 0.1, 0.2, 0.3])
+    assert (seen, d["reliable"]) == ([30], False)
 
 
 def test_annealed_weights_leave_the_dead_behind(monkeypatch):

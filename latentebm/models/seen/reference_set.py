@@ -44,7 +44,8 @@ def _same_scale(made: Tensor, reference: Tensor) -> None:
     signed = [-1.01 <= low < -0.2 and high <= 1.01 for low, high in ends]
     if (signed[0] != signed[1] and ends[signed[0]][0] >= 0) or ends[1][1] > BYTES * max(1.0, ends[0][1]):
         expected = f"images on the model's scale, which spans [{ends[0][0]:.3g}, {ends[0][1]:.3g}]"
-        fix = "rescale it, for example by 2 * x - 1 from [0, 1] to [-1, 1]"
+        ways = ("x / 255", "x / 127.5 - 1") if ends[1][1] > BYTES else ("x / 2 + 0.5", "2 * x - 1")
+        fix = f"rescale it, for example by {ways[signed[0]]}"
         raise fail("reference", expected, f"values in [{ends[1][0]:.3g}, {ends[1][1]:.3g}]", fix)
 
 
