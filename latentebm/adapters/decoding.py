@@ -44,7 +44,7 @@ class Decoding(nn.Module):
         super().__init__()
         self.latent_dim, self.latent_shape = math.prod(shape), shape
         self.batch_size = None if batch_size is None else check_int("batch_size", batch_size)
-        self.settings = MappingProxyType(dict(settings or {}))
+        self._settings = dict(settings or {})
         check_eval("decoder", decoder)
         check_eval("encoder", encoder)
         self.decoder, self.key, self.encoder = decoder, key, encoder
@@ -54,6 +54,11 @@ class Decoding(nn.Module):
         if encoder is not None:
             codes = attempt("encoder", encoder, x, "pass an encoder of what the decoder returns")
             check_codes("encoder", codes, len(x), self.latent_dim)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the decoder was made with, to be read only: another setting is another model."""
+        return MappingProxyType(self._settings)
 
     @property
     def differentiable(self) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -50,14 +53,28 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     _drop_unwritable_cache()
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        app()
-        return
-    from latentebm.processes import joined  # here, since it takes the seconds that --help has not
+    with _output_full():
+        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+            app()
+            return
+        from latentebm.processes import joined  # here, since it takes the seconds that --help has not
 
-    console.quiet = errors.quiet = os.environ.get("RANK", "0") != "0"  # rank 0 alone prints
-    with joined():
-        app()
+        console.quiet = errors.quiet = os.environ.get("RANK", "0") != "0"  # rank 0 alone prints
+        with joined():
+            app()
+
+
+@contextmanager
+def _output_full() -> Iterator[None]:
+    """What is printed onto a full disk ends with a line and exit code 1; the results are written by then."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else what is left to print fails once more at exit
+        sys.stderr.write(f"Error: output: expected room for it, got {error.strerror}; print it elsewhere\n")
+        sys.exit(1)
 
 
 def _drop_unwritable_cache() -> None:
