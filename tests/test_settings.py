@@ -188,6 +188,12 @@ def test_the_pair_is_checked_before_the_vae_trains(arrays, reference, message):
     assert not hasattr(model, "vae_")
 
 
+@pytest.mark.parametrize("name", ["data", "data_root", "reference", "out"])
+def test_paths_are_text(name):
+    with pytest.raises(ValueError, match=rf"{name}: expected a path, got \{{'kind': 'x'\}}; pass"):
+        Settings(**{name: {"kind": "x"}})
+
+
 def test_values_are_parsed_once_and_written_as_text():
     settings = Settings(classes=[0, 2], proportions=[0.25, 0.75], target={"0": 0.5, "2": 0.5})
     assert settings.plain()["classes"] == "0,2"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 from latentebm.checks import check_int, check_number, fail
@@ -34,6 +35,8 @@ LEARN_FROM = (
     "biased images, weighted as the reference says, are worth less than 58 % of their number)"
 )
 SAMPLERS = ("snis", "langevin", "mala", "pmc", "hmc", "nuts", "auto")
+PATHS: dict[str, Any] = {"data": str | PathLike, "out": str | PathLike}
+PATHS |= dict.fromkeys(("data_root", "reference"), str | PathLike | None)
 OBJECTIVES = ("likelihood", "jensen", "nce", "contrastive", "score", "amortized")
 SAMPLER = (
     "snis (importance resampling in one pass), mala or langevin (one Metropolis-adjusted Langevin chain per draw), pmc "
@@ -235,6 +238,9 @@ class Settings(DebiaserSettings):
 
     def __post_init__(self) -> None:
         check_alone(self)
+        for name, kinds in PATHS.items():
+            if not isinstance(path := getattr(self, name), kinds):
+                raise fail(name, "a path", repr(path), f"pass for example {name}=images.npz")
         check_int("samples", self.samples)
         if self.resize is not None:
             check_int("resize", self.resize)
