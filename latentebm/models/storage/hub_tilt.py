@@ -74,7 +74,7 @@ class HubTilt(ScaledTilt, _SavedTilt):
 
     Arguments:
         tilt: any that can be saved.
-        folder: where it was saved, whose card, figures and metrics go along; None writes it anew.
+        folder: where it was saved, whose card, figures and metrics go along; None saves it first.
 
     Raises:
         ImportError: huggingface_hub is not installed.
