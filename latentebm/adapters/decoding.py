@@ -44,7 +44,7 @@ class Decoding(nn.Module):
         super().__init__()
         self.latent_dim, self.latent_shape = math.prod(shape), shape
         self.batch_size = None if batch_size is None else check_int("batch_size", batch_size)
-        self._settings = dict(settings or {})
+        self.settings = settings or {}
         check_eval("decoder", decoder)
         check_eval("encoder", encoder)
         self.decoder, self.key, self.encoder = decoder, key, encoder
@@ -59,6 +59,10 @@ class Decoding(nn.Module):
     def settings(self) -> Mapping[str, Any]:
         """What the decoder was made with, to be read only: another setting is another model."""
         return MappingProxyType(self._settings)
+
+    @settings.setter
+    def settings(self, given: Mapping[str, Any]) -> None:
+        self._settings = dict(given)
 
     @property
     def differentiable(self) -> bool:
