@@ -62,6 +62,12 @@ def test_posterior_draws_have_the_posterior_law(rng):
 def test_chunks_do_not_change_the_result():
     vae, z = VAE((1, 4, 4), 2, width=8), torch.randn(10, 2)
     torch.testing.assert_close(vae.decode(z, chunk=3), vae.decode(z))
+    energy, many = EnergyNet(2, hidden=(2048,), members=2), torch.randn(3_000, 2)  # 1,024 points at once
+    for parameter in energy.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    whole = energy.members(many).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(energy.members(many), whole)
 
 
 @pytest.mark.parametrize("call", ["posterior", "decode"])
