@@ -20,6 +20,7 @@ from latentebm.data.images import load_images
 from latentebm.disk.checkpoint import checkpoints
 from latentebm.disk.folders import check_out, run_folder
 from latentebm.disk.manifest import add_files
+from latentebm.disk.walk import walked
 from latentebm.evaluation.fidelity import copied_share
 from latentebm.evaluation.fixed_features import fixed_features
 from latentebm.files import write_atomic, write_json, write_text
@@ -138,7 +139,8 @@ def _write(
     folder: Path, settings: TiltSettings, tilt: LatentTilt, chosen: Sequence[Any], rng: torch.Generator, track: Track
 ) -> None:
     base = tilt.sample_base(settings.samples, generator=rng)
-    prior = torch.cat([tilt.decode(u) for u in track(base.split(decode_chunk(tilt.model)), "before")])
+    parts = base.split(decode_chunk(tilt.model))
+    prior = torch.cat(walked(tilt.decode, parts, "before", lambda: [base, tilt.decode(base[:1])], track=track))
     draws = settings.sampler_of(tilt, settings.samples).draw(tilt, settings.samples, generator=rng, track=track)
     energy, low = getattr(getattr(tilt.net, "energy", None), "gain", None), scale_of(tilt.model)
     metrics: dict[str, Any] = {

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from latentebm.checks import check_finite, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
+from latentebm.disk.walk import walked
 from latentebm.models.features import check_features, checked_features, decoded_features
 from latentebm.models.latent_model import LatentModel
 from latentebm.models.seen.named_features import named_features
@@ -85,7 +86,10 @@ def features_of_both(
 
     size = chunk_size(max(CHAIN_NUMBERS, reference[0].numel()), reference.device)
     real = in_chunks(lambda x: checked(checked_features(features, x)), reference, size)
-    made = [checked(decoded_features(model, features, z)) for z in track(draws.split(size), "pool")]
+    made = walked(
+        lambda z: checked(decoded_features(model, features, z)), draws.split(size), "pool", lambda: [draws, real],
+        track=track,
+    )  # fmt: skip
     return real, torch.cat(made)
 
 
