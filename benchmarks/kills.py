@@ -162,8 +162,10 @@ def draw(kind: str, folder: Path) -> None:
 def tilted(kind: str, folder: Path) -> None:
     """Tilt the pictures' model to as many bright ones as dark ones."""
     tilt_run.checkpoints = partial(checkpoints, every=EVERY)
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)  # the report says where it is
     chosen = {"attributes": ("kills:bright",), "targets": ("yes:.8,no:.2",), "spool": kind == "spooled"}
-    settings = TiltSettings(model="kills:build", pool=20_000, samples=2000, out=str(folder / "run"), **chosen)
+    settings = TiltSettings(model="kills:build", pool=20_000, samples=2000, out="run", **chosen)
     tilt_run.run_tilt(settings)
 
 
