@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentebm import processes
 from latentebm.checks import check_int, check_number, check_rng, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, decode_chunk, in_chunks
 from latentebm.models.decode_time import pool_size
@@ -126,10 +127,14 @@ def _pool(
     """Features (K, F) of fresh base draws, and their log-weights (K,)."""
     features, phi, log_weight = JointFeatures(attributes), [], []
     chunk, at_once = chunk_size(CHAIN_NUMBERS), decode_chunk(getattr(tilt, "model", None))
+
+    def seen(part: Tensor) -> Tensor:
+        return features(tilt.decode(part)).double().cpu()
+
     for n in track([min(chunk, size - start) for start in range(0, size, chunk)], "pool"):
         u = tilt.sample_base(n, generator=generator)
-        phi.append(in_chunks(lambda part: features(tilt.decode(part)).double().cpu(), u, at_once))
-        log_weight.append(-tilt.energy(u).double().cpu())
+        phi.append(processes.spread(lambda own: in_chunks(seen, own, at_once), u))
+        log_weight.append(processes.spread(lambda own: -tilt.energy(own).double().cpu(), u))
     return torch.cat(phi), torch.cat(log_weight)
 
 
