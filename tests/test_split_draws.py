@@ -135,6 +135,7 @@ def test_what_one_process_says_counts_for_all(threads):
         drawn = threads.draw(sampler, n, GaussianTilt())
         assert torch.equal(drawn.x, alone.x)
         assert drawn.diagnostics == pytest.approx(alone.diagnostics, nan_ok=True)
+        assert drawn.trace is alone.trace or torch.equal(drawn.trace, alone.trace)
     assert len(threads.draw(few, 3, GaussianTilt())) == 3
 
     class Double(GaussianTilt):

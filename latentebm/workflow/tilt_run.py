@@ -21,6 +21,7 @@ from latentebm.chunks import decode_chunk
 from latentebm.data.images import load_images
 from latentebm.disk.checkpoint import checkpoints
 from latentebm.disk.folders import Workplace, check_out, run_folder
+from latentebm.disk.walk import walked
 from latentebm.files import write_json
 from latentebm.models.decode_time import decode_seconds, pool_size
 from latentebm.models.features import Attribute
@@ -158,10 +159,12 @@ def _fitted(
 
 def _drawn(settings: TiltSettings, tilt: LatentTilt, rng: torch.Generator, track: Track) -> tuple[Tensor, Draws]:
     """Data of the model as it is, and draws of the tilt."""
+    base = tilt.sample_base(settings.samples, generator=rng)
 
     def decoded(own: Tensor) -> Tensor:
-        return torch.cat([tilt.decode(u) for u in track(own.split(decode_chunk(tilt.model)), "before")])
+        parts = own.split(decode_chunk(tilt.model))
+        return torch.cat(walked(tilt.decode, parts, "before", lambda: [base, tilt.decode(base[:1])], track=track))
 
-    prior = processes.spread(decoded, tilt.sample_base(settings.samples, generator=rng))
+    prior = processes.spread(decoded, base)
     sampler = settings.sampler_of(tilt, settings.samples)
     return prior, draw_split(sampler, tilt, settings.samples, generator=rng, track=track)

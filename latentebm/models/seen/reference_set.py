@@ -10,6 +10,7 @@ from torch import Tensor
 from latentebm import processes
 from latentebm.checks import check_finite, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
+from latentebm.disk.walk import walked
 from latentebm.models.features import check_features, checked_features, decoded_features
 from latentebm.models.latent_model import LatentModel
 from latentebm.models.seen.named_features import named_features
@@ -87,8 +88,11 @@ def features_of_both(
     size = chunk_size(max(CHAIN_NUMBERS, reference[0].numel()), reference.device)
     real = in_chunks(lambda x: checked(checked_features(features, x)), reference, size)
 
+    def seen(z: Tensor) -> Tensor:
+        return checked(decoded_features(model, features, z))
+
     def made(own: Tensor) -> Tensor:
-        return torch.cat([checked(decoded_features(model, features, z)) for z in track(own.split(size), "pool")])
+        return torch.cat(walked(seen, own.split(size), "pool", lambda: [draws, real], track=track))
 
     return real, processes.spread(made, draws)
 
