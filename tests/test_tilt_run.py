@@ -19,7 +19,8 @@ from latentebm.models.energies import EnergyNet
 from latentebm.models.tilts import LatentTilt
 from latentebm.sampling import Draws
 from latentebm.workflow.tilt_redraw import TiltRun
-from latentebm.workflow.tilt_run import TiltSettings, _distinct, run_tilt
+from latentebm.workflow.tilt_results import _distinct
+from latentebm.workflow.tilt_run import TiltSettings, run_tilt
 
 MODULE = """
 import torch
@@ -204,7 +205,7 @@ def test_a_new_tilt_goes_to_the_hub_and_back(tmp_path, rng):
         (["--model", "toy_pictures:none", "--reference", "x"], "expected a function there"),
         (["--model", "toy_pictures:build"], "expected a reference, or a target of each attribute, got neither"),
         (["--model", "toy_pictures:build", "--target", "yes:.5"], "expected one for each attribute"),
-        (["--model", "toy_pictures:build", "--reference", "nowhere"], "which does not exist"),
+        (["--model", "toy_pictures:build", "--reference", "nowhere"], "--reference: expected mnist"),
         (
             ["--model", "toy_pictures:build", "--attribute", "toy_pictures:bright", "--target", "yes"],
             "expected shares such as",

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentebm import processes
 from latentebm.checks import check_int, check_number, check_rng, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, decode_chunk, in_chunks
 from latentebm.disk.walk import walked
@@ -130,10 +131,13 @@ def _pool(
     features = JointFeatures(attributes)
     chunk, at_once = chunk_size(CHAIN_NUMBERS), decode_chunk(getattr(tilt, "model", None))
 
+    def seen(part: Tensor) -> Tensor:
+        return features(tilt.decode(part)).double().cpu()
+
     def drawn(n: int) -> tuple[Tensor, Tensor]:
         u = tilt.sample_base(n, generator=generator)
-        phi = in_chunks(lambda part: features(tilt.decode(part)).double().cpu(), u, at_once)
-        return phi, -tilt.energy(u).double().cpu()
+        phi = processes.spread(lambda own: in_chunks(seen, own, at_once), u)
+        return phi, processes.spread(lambda own: -tilt.energy(own).double().cpu(), u)
 
     def known() -> list[Tensor]:
         some = tilt.sample_base(KNOWN_BY, generator=stream(0))

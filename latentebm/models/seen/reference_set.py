@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from latentebm import processes
 from latentebm.checks import check_finite, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
 from latentebm.disk.walk import walked
@@ -73,7 +74,7 @@ def features_of_both(
     generator: torch.Generator,
     track: Track,
 ) -> tuple[Tensor, Tensor]:
-    """Features of the reference (M, F) and of draws of the model (pool, F)."""
+    """Features of the reference (M, F) and of draws of the model (pool, F), which several processes decode together."""
     draws = _prior(model, pool, reference, generator)
     widths: set[int] = set()
 
@@ -86,11 +87,14 @@ def features_of_both(
 
     size = chunk_size(max(CHAIN_NUMBERS, reference[0].numel()), reference.device)
     real = in_chunks(lambda x: checked(checked_features(features, x)), reference, size)
-    made = walked(
-        lambda z: checked(decoded_features(model, features, z)), draws.split(size), "pool", lambda: [draws, real],
-        track=track,
-    )  # fmt: skip
-    return real, torch.cat(made)
+
+    def seen(z: Tensor) -> Tensor:
+        return checked(decoded_features(model, features, z))
+
+    def made(own: Tensor) -> Tensor:
+        return torch.cat(walked(seen, own.split(size), "pool", lambda: [draws, real], track=track))
+
+    return real, processes.spread(made, draws)
 
 
 def _prior(model: LatentModel, n: int, reference: Tensor, generator: torch.Generator) -> Tensor:
