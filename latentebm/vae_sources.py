@@ -14,6 +14,7 @@ from latentebm.data.augment import augmented
 from latentebm.rng import permutation, stream
 from latentebm.settings.fields import DebiaserSettings
 from latentebm.tilting.reweight import effective_share, principal_scores
+from latentebm.training.dispersion import dispersion
 from latentebm.training.mixed_in import MixedIn
 
 __all__ = ["THIN", "Sources", "changed_distance", "choose_sources"]
@@ -38,6 +39,8 @@ class Sources:
         effective_share: see :func:`latentebm.tilting.reweight.effective_share`; None where nobody asked.
         reference_share: of the reference in every batch; None without.
         augment: how its images are changed at every use; None without.
+        dispersion: of the biased pixels, see :func:`latentebm.training.dispersion.dispersion`, the weight of the KL
+            term where none is asked for; 1 with a Gaussian likelihood, whose scale is learned; None without.
         farther: how far changed images are from the nearest other one, by augmentation; see `changed_distance`.
         mixed: the reference images it learns from; None for none, and once loaded.
         held_out: reference images that it never learns from, which choose its best state; likewise.
@@ -48,6 +51,7 @@ class Sources:
     effective_share: float | None = None
     reference_share: float | None = None
     augment: str | None = None
+    dispersion: float | None = None
     farther: dict[str, float] = field(default_factory=dict)
     mixed: MixedIn | None = None
     held_out: Tensor | None = None
@@ -119,8 +123,11 @@ def choose_sources(
         farther = {how: changed_distance(biased, how, generator=rng) for how in AUGMENTS[:-1]}
         augment = next((how for how, ratio in farther.items() if ratio <= FARTHER), AUGMENTS[-1])
     mixed = MixedIn(images=learned, share=amount, augment=augment)
-    chosen: dict[str, Any] = {"reference_share": amount, "augment": augment, "farther": farther, "mixed": mixed}
-    return Sources(learn_from="both", why=why, effective_share=share, held_out=held_out, **chosen)
+    noise = 1.0
+    if settings.likelihood == "bernoulli":
+        noise = dispersion(biased, settings.latent_dim, generator=rng)
+    chosen: dict[str, Any] = {"reference_share": amount, "augment": augment, "dispersion": noise, "farther": farther}
+    return Sources(learn_from="both", why=why, effective_share=share, mixed=mixed, held_out=held_out, **chosen)
 
 
 def changed_distance(images: Tensor, how: str, *, generator: torch.Generator) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from latentebm.debiaser import Debiaser
 from latentebm.models.vae import VAE
 from latentebm.progress import silent
 from latentebm.settings.fields import DebiaserSettings
+from latentebm.training.dispersion import dispersion
 from latentebm.training.mixed_in import MixedIn
 from latentebm.vae_sources import Sources, changed_distance, choose_sources
 
@@ -85,15 +88,40 @@ def test_a_frozen_fit_is_the_same_with_and_without_a_reference():
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_a_vae_of_both_sets_is_sharper_as_if_its_kl_weight_were_asked_for():
-    data = bars(100, 0).images
+def test_a_reference_larger_than_the_biased_set_is_named():
+    data, small = bars(40, 0).images, {"width": 8, "epochs": 1, "folds": 2, "tilt_steps": 2, "pool": 500}
+    with pytest.warns(UserWarning, match="The reference has 22 images, the biased set 18: a generator"):
+        Debiaser(**small).fit(data[:18], data[18:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Debiaser(**small).fit(data[:20], data[20:])
+
+
+@pytest.mark.parametrize(("mean", "sd"), [(0.5, 0.3), (0.3, 0.15)])
+def test_the_dispersion_of_grey_pixels_is_their_variance_beside_bernoullis(mean, sd):
+    x = mean + sd * torch.randn(4000, 1, 5, 5, generator=rng()).clamp(-2.5, 2.5)
+    x = (255 * x).round().byte()
+    wanted = (x.double() / 255).var().item() / (mean * (1 - mean))
+    assert dispersion(x, 1, generator=rng(1)) == pytest.approx(wanted, abs=0.03)
+    assert dispersion(torch.zeros_like(x), 1, generator=rng()) == 1
+
+
+def test_a_vae_of_both_sets_weighs_its_kl_term_by_the_dispersion():
+    noise = (255 * torch.rand(100, 1, 8, 8, generator=rng())).byte()
+    data = bars(100, 0).images // 2 + noise // 2
 
     def fitted(**more):
         model = Debiaser(latent_dim=4, width=16, epochs=1, learn_from="both", augment="none", **more)
-        return model.fit_vae(data, data[:20]).vae_.encode(data[:5].float() / 255)
+        return model.fit_vae(data, data[:20])
 
-    assert torch.equal(fitted(), fitted(kl_weight=0.5))
-    assert not torch.equal(fitted(), fitted(kl_weight=1.5))
+    def codes(**more):
+        return fitted(**more).vae_.encode(data[:5].float() / 255)
+
+    found = fitted().sources_.dispersion
+    assert 0.05 < found < 1
+    assert torch.equal(codes(), codes(kl_weight=found))
+    assert not torch.equal(codes(), codes(kl_weight=1.5))
+    assert fitted(likelihood="gaussian").sources_.dispersion == 1
 
 
 def test_positives_are_images_the_vae_has_not_seen():
