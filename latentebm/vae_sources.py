@@ -20,6 +20,7 @@ from latentebm.training.mixed_in import MixedIn
 __all__ = ["THIN", "Sources", "changed_distance", "choose_sources"]
 
 THIN = 0.58  # of the biased images, the effective share below which their tail counts as thin
+MANY = 600  # reference images that are shown as they are: each comes up too seldom to be learned by heart
 LEAST = 10  # reference images that can be cut into some to learn from and some to stop by
 # Held-out likelihood chooses neither: it prefers smaller changes, after which more of the draws are copies.
 SHARE, AUGMENTS = 0.5, ("affine", "slight", "none")
@@ -87,8 +88,8 @@ def choose_sources(
 ) -> Sources:
     """Decide what a VAE learns from, as the settings ask, without labels.
 
-    Where it learns from both, by default the reference takes half of every batch, changed as much as still leads to
-    images of the same kind: to at most 1.25 times the `changed_distance`.
+    Where it learns from both, by default the reference takes half of every batch. Fewer than 600
+    images are changed as much as still leads to images of the same kind: to at most 1.25 times the `changed_distance`.
 
     Arguments:
         settings: ``learn_from``, ``reference_share``, ``augment`` and ``seed`` of a `Debiaser`.
@@ -119,7 +120,9 @@ def choose_sources(
     amount = SHARE if settings.reference_share == "auto" else float(settings.reference_share)
     augment: str = settings.augment
     farther: dict[str, float] = {}
-    if augment == "auto":
+    if augment == "auto" and count >= MANY:
+        augment = "none"
+    elif augment == "auto":
         farther = {how: changed_distance(biased, how, generator=rng) for how in AUGMENTS[:-1]}
         augment = next((how for how, ratio in farther.items() if ratio <= FARTHER), AUGMENTS[-1])
     mixed = MixedIn(images=learned, share=amount, augment=augment)

@@ -66,6 +66,11 @@ def test_images_are_changed_as_much_as_they_vary_themselves(spread, chosen):
     assert found.augment == chosen, found.farther
 
 
+def test_many_reference_images_are_shown_as_they_are():
+    images, both = moved_bars(1500, 4.0), DebiaserSettings(learn_from="both")
+    assert [choose_sources(both, images, images[:count]).augment for count in (599, 600)] == ["affine", "none"]
+
+
 def test_how_far_a_change_leads_hardly_depends_on_the_number_of_images():
     few, many = (changed_distance(moved_bars(count, 2.5), "affine", generator=rng()) for count in (400, 4500))
     assert few - 1 == pytest.approx(many - 1, rel=0.25)

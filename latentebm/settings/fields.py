@@ -83,7 +83,7 @@ class DebiaserSettings:
     augment: Literal["auto", "none", "slight", "affine"] = setting(
         "auto",
         "small random changes of these reference images: none, slight or affine (turn, scale, shear, shift), or auto "
-        "(as large as still lead from biased images to such as lie among them)",
+        "(none from 600 of them on, below as large as still lead from biased images to such as lie among them)",
         MODEL,
         names=("auto", "none", "slight", "affine"),
     )
