@@ -71,10 +71,13 @@ class Sources:
         """Changed copies (V, M, C, H, W), uint8, of reference images (M, C, H, W), or None where none were learned.
 
         The VAE knows by heart what it was shown: the posterior of such an image is sharper than an unseen one's. The
-        tilt is therefore fitted to changes of the images that the VAE has not seen.
+        tilt is therefore fitted to changes of the images that the VAE has not seen, but for many images that it saw
+        unchanged, and too seldom for that: they stand for themselves.
         """
         if self.augment is None:
             return None
+        if self.augment == "none" and len(reference) >= MANY:
+            return reference[None]
         times = max(1, min(16, VIEWS // len(reference)))
         how = "slight" if self.augment == "none" else self.augment
         copies = [augmented(reference.float() / 255, how, generator=generator) for _ in range(times)]

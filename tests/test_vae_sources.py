@@ -135,6 +135,8 @@ def test_positives_are_images_the_vae_has_not_seen():
     assert views.shape == (16, *learned.shape)
     assert not any(bool((view == image).all()) for view in views[:4, :10].flatten(0, 1) for image in learned)
     assert Sources().views(learned, rng()) is None
+    many = learned.repeat(15, 1, 1, 1)
+    assert torch.equal(Sources(learn_from="both", augment="none").views(many, rng()), many[None])
 
 
 def test_a_tilt_to_views_starts_from_them_whatever_the_biased_images():
