@@ -85,7 +85,7 @@ def test_a_tilt_over_it_is_that_of_the_model(costly, tmp_path):
 
 @pytest.mark.parametrize("sampler", ["snis", "two-stage"])
 def test_a_killed_run_goes_on_to_the_same_bits(sampler, costly, tmp_path, monkeypatch):
-    monkeypatch.setattr("latentebm.workflow.tilt_run.plot_image_grid", lambda *_, **__: Figure(figsize=(1, 1)))
+    monkeypatch.setattr("latentebm.workflow.tilt_results.plot_image_grid", lambda *_, **__: Figure(figsize=(1, 1)))
     monkeypatch.setattr("latentebm.workflow.tilt_card.plot_targets", lambda _: Figure(figsize=(1, 1)))
     chosen = {"attributes": ("costly_pictures:bright",), "targets": ("yes:.5,no:.5",), "spool": True}
     asked = {"model": "costly_pictures:build", "pool": 600, "samples": 100, "sampler": sampler, **chosen}

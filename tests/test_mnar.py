@@ -167,6 +167,7 @@ def test_three_shares_add_up():
     assert X[only_mnar[:, 1], 1].mean() < X[:, 1].mean()
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a machine of one processor
 @pytest.mark.parametrize("workers", [0, 2])
 def test_dataset_is_deterministic_for_any_loading(workers):
     x, y = torch.rand(60, 1, 4, 4), torch.arange(60) % 10

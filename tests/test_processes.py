@@ -13,9 +13,10 @@ import torch
 import torch.distributed as dist
 from scipy.stats import ks_2samp, kstest
 
-from latentebm import MALA, SNIS, Debiaser, Langevin, processes
+from latentebm import MALA, SNIS, Debiaser, Langevin, expected_shares, processes, tilt_attributes, tilt_generator
 from latentebm.adapters.from_module import WrappedModel
 from latentebm.disk.folders import run_folder
+from latentebm.models.features import Attribute
 from latentebm.models.tilts import LatentTilt
 from latentebm.rng import child
 from latentebm.sampling.importance.pools import owners, pool_part
@@ -90,6 +91,21 @@ def settings():
     return {"width": 16, "epochs": 3, "folds": 3, "tilt_steps": 10, "pool": 2_000, "precision": "fp32", "clusters": 0}
 
 
+def attribute_tilt():
+    """θ of a tilt to half of what is above 1, and the shares that it expects on other draws."""
+    above = Attribute(lambda x: x[:, 0] > 1, {False: 0.5, True: 0.5}, "above")
+    tilt = tilt_attributes(TILT.model, above, pool=3_001, generator=gen())
+    shares = expected_shares(tilt, above, pool=3_001, generator=gen(1))["above"]
+    return [*tilt.net.energy.theta.tolist(), *shares.values()]
+
+
+def reference_tilt():
+    """Energies of a tilt to draws of N(1, 1)."""
+    reference = 1 + torch.randn(60, 1, generator=gen(2))
+    tilt = tilt_generator(TILT.model, reference, features=lambda x: x, pool=2_001, generator=gen())
+    return tilt.energy(torch.linspace(-2, 2, 5)[:, None]).tolist()
+
+
 def work(rank, folder):
     """One of two processes: what it found, into a file of its own."""
     store = dist.FileStore(f"{folder}/store", 2)
@@ -103,6 +119,8 @@ def work(rank, folder):
     weights = [p.detach().flatten() for module in (model.vae_, model.energy_) for p in module.parameters()]
     found["model"] = {"weights": torch.cat(weights).sum().item(), "loss": model.vae_log_.losses[-1]}
     found["model"] |= {"gain": model.heldout_gain_, "drawn": model.sample(7).x.sum().item()}
+    found["attribute"] = attribute_tilt()
+    found["reference"] = reference_tilt()
     for name, wrong in (("both", lambda: 1 / 0), ("one", lambda: [][rank] if rank else 0)):
         try:
             processes.together(wrong)
@@ -135,7 +153,7 @@ def two(tmp_path_factory):
 def test_two_processes_agree_in_everything(two):
     _, (first, second) = two
     assert (first["share"], second["share"]) == ([0, 3], [3, 5])
-    for name in ("snis", "chains", "model"):
+    for name in ("snis", "chains", "model", "attribute", "reference"):
         assert first[name] == second[name]
 
 
@@ -164,6 +182,13 @@ def test_model_and_tilt_of_two_processes_are_within_noise(two):
     ):
         spread = max(values) - min(values)
         assert min(values) - 3 * spread < found[name] < max(values) + 3 * spread
+
+
+def test_a_tilt_of_two_processes_is_that_of_one(two):
+    """They decode parts of one pool: its features are the same, so is what is fitted to them."""
+    found = two[1][0]
+    assert found["attribute"] == pytest.approx(attribute_tilt(), rel=1e-5)
+    assert found["reference"] == pytest.approx(reference_tilt(), rel=1e-3, abs=1e-4)
 
 
 def test_an_error_of_one_is_raised_in_both(two):

@@ -251,6 +251,25 @@ def test_two_rungs_bracket_log_z_by_plain_importance_sampling():
     assert found.upper == pytest.approx(-backward.log_z + 3 * backward.log_z_se, abs=1e-6)
 
 
+def test_draws_that_bracket_log_z_come_by_the_kernel_given(monkeypatch):
+    seen, kernel = [], PCN(0.3)
+    monkeypatch.setattr(TemperedSMC, "__post_init__", lambda self: seen.append(self.kernel))
+    bracket_log_z(GaussianTilt(), kernel=kernel, chains=50, generator=gen())
+    assert seen == [kernel]
+
+
+def test_two_passes_see_one_pool():
+    class Seen(GaussianTilt):
+        def energy(self, u):
+            pools.append(u)
+            return super().energy(u)
+
+    pools: list[torch.Tensor] = []
+    SNIS(pool=90, chunk=20, resampling="residual").draw(Seen(), 9, generator=gen())
+    assert len(pools) == 10
+    assert torch.equal(torch.cat(pools[:5]), torch.cat(pools[5:]))
+
+
 def test_a_guard_has_seen_no_gap_at_first_and_allows_its_bound():
     guard = Guard(nn.Linear(1, 1), max_gap=0.5)
     assert guard.trouble(torch.tensor(0.0)) == ""

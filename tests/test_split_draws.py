@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from latentebm import processes
+from latentebm.processes import exchanges, members
 from latentebm.rng import child
 from latentebm.sampling import MALA, SNIS, Langevin, RandomWalk
 from latentebm.sampling.diagnostics import max_rhat
@@ -29,11 +30,12 @@ class Threads:
     def __init__(self, monkeypatch):
         self.own, self.wall, self.box = threading.local(), threading.Barrier(self.size, timeout=20), [None] * self.size
         for name in ("world", "rank", "gather", "gather_rows", "tree", "from_main", "together"):
-            monkeypatch.setattr(processes, name, getattr(self, name))
-        monkeypatch.setattr(processes, "_group_rank", self.rank)
+            for module in (processes, exchanges, members):
+                monkeypatch.setattr(module, name, getattr(self, name), raising=False)
+        monkeypatch.setattr(exchanges, "group_rank", self.rank)
 
     def world(self):
-        return 1 if processes._SOLO.get() else self.size
+        return 1 if members._SOLO.get() else self.size
 
     def rank(self):
         return self.own.rank
@@ -133,6 +135,7 @@ def test_what_one_process_says_counts_for_all(threads):
         drawn = threads.draw(sampler, n, GaussianTilt())
         assert torch.equal(drawn.x, alone.x)
         assert drawn.diagnostics == pytest.approx(alone.diagnostics, nan_ok=True)
+        assert drawn.trace is alone.trace or torch.equal(drawn.trace, alone.trace)
     assert len(threads.draw(few, 3, GaussianTilt())) == 3
 
     class Double(GaussianTilt):

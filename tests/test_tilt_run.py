@@ -19,7 +19,8 @@ from latentebm.models.energies import EnergyNet
 from latentebm.models.tilts import LatentTilt
 from latentebm.sampling import Draws
 from latentebm.workflow.tilt_redraw import TiltRun
-from latentebm.workflow.tilt_run import TiltSettings, _distinct, run_tilt
+from latentebm.workflow.tilt_results import _distinct
+from latentebm.workflow.tilt_run import TiltSettings, run_tilt
 
 MODULE = """
 import torch

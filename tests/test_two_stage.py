@@ -33,7 +33,7 @@ def test_a_wrong_surrogate_is_corrected(wrong, rng, monkeypatch):
 
 def test_without_the_correction_a_wrong_surrogate_shows(rng, monkeypatch):
     monkeypatch.setattr("latentebm.sampling.importance.two_stage._surrogate", lambda *_: lambda x: x[:, 2])
-    monkeypatch.setattr(TwoStage, "_corrected", lambda self, tilt, u, surrogate, track: (u, torch.zeros(len(u))))
+    monkeypatch.setattr(TwoStage, "_corrected", lambda self, tilt, u, *_: (u, torch.zeros(len(u))))
     draws = TwoStage(decodes=5000, pilot=20, pool=50_000).draw(FAR, 2000, generator=rng)
     assert abs(draws.latent[:, 0].mean()) < 0.2
 

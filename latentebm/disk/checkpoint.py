@@ -57,9 +57,9 @@ def checkpoints(folder: Path | str, *, every: float = 60.0, keep: bool = False) 
     """Let every fit inside the block write checkpoints into a folder, and go on from those it finds there.
 
     A block that was killed, run again, skips the fits that were done and goes on with the one that was not; its result
-    is the same to the last bit on the same machine. So do long draws: SNIS, rejection, i-SIR, Langevin's chains,
-    tempered particles and ladders, and HMC and NUTS chain by chain. SIGTERM and Ctrl-C end a fit after its step, with a
-    checkpoint.
+    is the same to the last bit on the same machine. So do long draws: SNIS, two-stage, rejection, i-SIR, Langevin's
+    chains, tempered particles and ladders, and HMC and NUTS chain by chain; and what is `walked`, such as decoding and
+    imputing. SIGTERM and Ctrl-C end a fit after its step, with a checkpoint.
     Once the block has succeeded its checkpoints are removed.
 
     Arguments:
@@ -125,7 +125,8 @@ def fit_checkpoint(
     Arguments:
         description: of the fit.
         parts: what a fit changes: generators, tensors, and what has `state_dict` and `load_state_dict`.
-        settings: of the fit, a dataclass; with `data`, and the parts as they begin, they tell one fit from another.
+        settings: of the fit, a dataclass, or None; with `data`, and the parts as they begin, they tell one fit from
+            another.
         data: gives what is fitted to, or is drawn from.
         waits: whether signals to stop wait for the end of a step.
     """
@@ -133,7 +134,8 @@ def fit_checkpoint(
     if block is None or block.busy or grouped():  # several processes would not all go on from one place
         yield Checkpoint(None, Path(), parts, "")
         return
-    fields = {field.name: stored(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+    named = [] if settings is None else dataclasses.fields(settings)
+    fields = {field.name: stored(getattr(settings, field.name)) for field in named}
     begun = digest([description, fields, [_sample(x) for x in data()], [_state(part) for part in parts]])
     block.busy, block.waits = True, waits
     try:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from latentebm.checks import check_int, fail
 from latentebm.devices import beside
+from latentebm.disk.walk import walked
 from latentebm.missing.bound import Terms
 from latentebm.missing.miwae import MIWAE, check_rows
 from latentebm.progress import Track, silent
@@ -79,10 +80,14 @@ def impute(
     check_rows(x, mask)
     x, mask = beside(model, x), beside(model, mask)
     plan = _Plan.of(model, draws, len(x), cells, multiple, energy, of_rows)
-    parts = [
-        _impute_rows(model, a, b, plan, generator)
-        for a, b in track(list(zip(x.split(plan.rows), mask.split(plan.rows), strict=True)), "impute")
-    ]
+    parts = walked(
+        lambda rows: _impute_rows(model, *rows, plan, generator),
+        list(zip(x.split(plan.rows), mask.split(plan.rows), strict=True)),
+        "impute",
+        lambda: [x, mask, *model.state_dict().values()],
+        state=[generator],
+        track=track,
+    )
     axes = (0, 1, 1, 0, 0)  # of the rows, in each field
     return Imputation(*(torch.cat(each, axis) for each, axis in zip(zip(*parts, strict=True), axes, strict=True)))
 
@@ -172,23 +177,28 @@ def impute_each(
         return _by_content(model, x, mask, draws, seed, track)
     plan, generator = _Plan.of(model, check_int("draws", draws), len(x), cells), torch.Generator().manual_seed(seed)
     noise = normal((draws, 1, model.latent_dim), generator, x)
-    done = []
-    for a, b in track(list(zip(x.split(plan.rows), mask.split(plan.rows), strict=True)), "impute"):
-        means = [_summed(one, a, b, plan, generator, noise).mean for one in models]
-        done.append(torch.where(b.bool(), a, model.likelihood.point(torch.stack(means).mean(0))))
-    return torch.cat(done)
+
+    def filled(rows: tuple[Tensor, Tensor]) -> Tensor:
+        means = [_summed(one, *rows, plan, generator, noise).mean for one in models]
+        return torch.where(rows[1].bool(), rows[0], model.likelihood.point(torch.stack(means).mean(0)))
+
+    parts = list(zip(x.split(plan.rows), mask.split(plan.rows), strict=True))
+    weights = [tensor for one in models for tensor in one.state_dict().values()]
+    return torch.cat(walked(filled, parts, "impute", lambda: [x, mask, *weights], track=track))
 
 
 def _by_content(model: MIWAE, x: Tensor, mask: Tensor, draws: int, seed: int, track: Track) -> Tensor:
     """Each row with its own generator, of the same seed for the same observed cells."""
     seen = mask.bool()
     rows, back = torch.unique(torch.cat([x.where(seen, 0), seen.to(x)], 1), dim=0, return_inverse=True)
-    done = []
-    for row in track(list(rows.split(1)), "impute"):
+
+    def filled(row: Tensor) -> Tensor:
         key = hashlib.blake2b(row.cpu().numpy().tobytes(), digest_size=8, salt=seed.to_bytes(8, "little")).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(key, "little", signed=True))
-        done.append(impute(model, *row.chunk(2, 1), draws=draws, generator=generator).x)
-    return torch.cat(done)[back]
+        return impute(model, *row.chunk(2, 1), draws=draws, generator=generator).x
+
+    known = walked(filled, rows.split(1), "impute", lambda: [rows, *model.state_dict().values()], track=track)
+    return torch.cat(known)[back]
 
 
 class _Sums:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, decode_chunk, in_chunks
 from latentebm.devices import within_memory
+from latentebm.disk.walk import walked
 from latentebm.progress import Track, silent
 from latentebm.sampling.target import Target, tilt_energy
 
@@ -69,8 +70,11 @@ def gather_draws(
     if log_weight is None:
         log_weight = -in_chunks(lambda u: tilt_energy(tilt, u), latent, chunk_size(CHAIN_NUMBERS, latent.device))
     few = decode_chunk(getattr(tilt, "model", None), latent.device)  # of large data
-    size = few if few < chunk_size(CHAIN_NUMBERS, latent.device) else None
-    return Draws(in_chunks(tilt.decode, latent, size), latent, log_weight, diagnostics, trace)
+    size = (
+        few if few < chunk_size(CHAIN_NUMBERS, latent.device) else chunk_size(max(1, latent[:1].numel()), latent.device)
+    )
+    x = walked(tilt.decode, latent.split(size), "decoding", lambda: [latent, tilt.decode(latent[:1])])
+    return Draws(torch.cat(x), latent, log_weight, diagnostics, trace)
 
 
 def base_chunks(

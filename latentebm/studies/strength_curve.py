@@ -6,10 +6,13 @@ import copy
 from collections.abc import Sequence
 
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from latentebm import plots
 from latentebm.checks import check_int
+from latentebm.disk.walk import walked
 from latentebm.evaluation.metrics import NEIGHBOURS
 from latentebm.plots.style import Place
 from latentebm.progress import Track, silent
@@ -38,14 +41,20 @@ def strength_curve(
     check_int("samples", samples, low=NEIGHBOURS + 1)
     check_int("seeds", seeds)
     jobs = [(strength, seed) for strength in strengths for seed in range(seeds)]
-    rows = []
     model = copy.copy(opened.model).set_params(sampler="snis")  # which knows the ESS, whatever the run drew by
-    for strength, seed in track(jobs, "strength"):
+
+    def judged(job: tuple[float, int]) -> dict[str, float]:
+        strength, seed = job
         draws = model.sample(samples, strength=strength, seed=seed)
-        judged = opened.judge(draws.x).as_dict()
-        kept = {name: judged[name] for name in ("tv", "frechet", "density", "coverage")}
-        rows.append({"strength": strength, "seed": seed, **kept, "ess": draws.diagnostics["ess"]})
-    return pd.DataFrame(rows)
+        found = opened.judge(draws.x).as_dict()
+        kept = {name: found[name] for name in ("tv", "frechet", "density", "coverage")}
+        return {"strength": strength, "seed": seed, **kept, "ess": draws.diagnostics["ess"]}
+
+    def known() -> list[Tensor]:
+        weights = [*model.vae_.state_dict().values(), *model.energy_.state_dict().values()]
+        return [*weights, torch.tensor([*strengths, samples, seeds])]
+
+    return pd.DataFrame(walked(judged, jobs, "strength", known, track=track))
 
 
 def plot_strength(table: pd.DataFrame, title: str = "", *, ax: Place = None) -> Figure:

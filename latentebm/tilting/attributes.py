@@ -8,19 +8,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from latentebm import processes
 from latentebm.checks import check_int, check_number, check_rng, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, decode_chunk, in_chunks
+from latentebm.disk.walk import walked
 from latentebm.models.decode_time import pool_size
 from latentebm.models.features import Attribute, FeatureEnergy, JointFeatures, LinearEnergy
 from latentebm.models.latent_model import LatentModel, check_model
 from latentebm.models.tilts import LatentTilt, Tilt
 from latentebm.progress import Track, silent
+from latentebm.rng import stream
 from latentebm.sampling.importance.moments import moment_weights
 from latentebm.sampling.importance.weights import ess, normalised
 
 __all__ = ["expected_shares", "tilt_attributes"]
 
 FEWEST = 100  # effective draws below which a target rests on too few of them to mean anything
+KNOWN_BY = 16  # draws that tell one pool from another
 FIX = "ask for a smaller change, enlarge the pool, or train the model on more of what is rare"
 
 
@@ -124,12 +128,23 @@ def _pool(
     tilt: Tilt, attributes: tuple[Attribute, ...], size: int, generator: torch.Generator, track: Track
 ) -> tuple[Tensor, Tensor]:
     """Features (K, F) of fresh base draws, and their log-weights (K,)."""
-    features, phi, log_weight = JointFeatures(attributes), [], []
+    features = JointFeatures(attributes)
     chunk, at_once = chunk_size(CHAIN_NUMBERS), decode_chunk(getattr(tilt, "model", None))
-    for n in track([min(chunk, size - start) for start in range(0, size, chunk)], "pool"):
+
+    def seen(part: Tensor) -> Tensor:
+        return features(tilt.decode(part)).double().cpu()
+
+    def drawn(n: int) -> tuple[Tensor, Tensor]:
         u = tilt.sample_base(n, generator=generator)
-        phi.append(in_chunks(lambda part: features(tilt.decode(part)).double().cpu(), u, at_once))
-        log_weight.append(-tilt.energy(u).double().cpu())
+        phi = processes.spread(lambda own: in_chunks(seen, own, at_once), u)
+        return phi, processes.spread(lambda own: -tilt.energy(own).double().cpu(), u)
+
+    def known() -> list[Tensor]:
+        some = tilt.sample_base(KNOWN_BY, generator=stream(0))
+        return [features(tilt.decode(some)), tilt.energy(some), torch.tensor(size)]
+
+    sizes = [min(chunk, size - start) for start in range(0, size, chunk)]
+    phi, log_weight = zip(*walked(drawn, sizes, "pool", known, state=[generator], track=track), strict=True)
     return torch.cat(phi), torch.cat(log_weight)
 
 

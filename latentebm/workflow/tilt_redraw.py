@@ -14,6 +14,7 @@ from latentebm.models.storage.tilt_folder import load_tilt, tilt_config
 from latentebm.progress import Track, silent
 from latentebm.rng import stream
 from latentebm.sampling import Draws
+from latentebm.sampling.split import draw_split
 from latentebm.workflow.tilt_settings import TiltSettings, found_at, packages_of
 
 __all__ = ["TiltRun", "is_tilt_run"]
@@ -59,7 +60,7 @@ class TiltRun:
         """Draw `n` items from a stream of your own; the rest is as for `sample`."""
         tilt = self.tilt * check_number("strength", strength, low=0, high=STRONGEST)
         sampler = self.settings.sampler_of(self.tilt, check_int("n", n))
-        draws = sampler.draw(tilt, n, generator=generator, track=track)
+        draws = draw_split(sampler, tilt, n, generator=generator, track=track)
         draws.x = to_unit(draws.x, self._low)
         return draws
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from latentebm.checks import check_choice, check_int, fail
@@ -69,6 +69,10 @@ class TiltSettings:
         if self.targets and len(self.targets) != len(self.attributes):
             got = f"{len(self.targets)} targets for {len(self.attributes)} attributes"
             raise fail("target", "one for each attribute", got, "pass as many, in the same order")
+
+    def plain(self) -> dict[str, Any]:
+        """The settings as JSON can hold them."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
     def sampler_of(self, tilt: Tilt, n: int) -> Sampler:
         """The sampler of a tilt, for n draws from a pool of a known number."""

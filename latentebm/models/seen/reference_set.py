@@ -7,8 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from latentebm import processes
 from latentebm.checks import check_finite, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
+from latentebm.disk.walk import walked
 from latentebm.models.features import check_features, checked_features, decoded_features
 from latentebm.models.latent_model import LatentModel
 from latentebm.models.seen.named_features import named_features
@@ -72,7 +74,7 @@ def features_of_both(
     generator: torch.Generator,
     track: Track,
 ) -> tuple[Tensor, Tensor]:
-    """Features of the reference (M, F) and of draws of the model (pool, F)."""
+    """Features of the reference (M, F) and of draws of the model (pool, F), which several processes decode together."""
     draws = _prior(model, pool, reference, generator)
     widths: set[int] = set()
 
@@ -85,8 +87,14 @@ def features_of_both(
 
     size = chunk_size(max(CHAIN_NUMBERS, reference[0].numel()), reference.device)
     real = in_chunks(lambda x: checked(checked_features(features, x)), reference, size)
-    made = [checked(decoded_features(model, features, z)) for z in track(draws.split(size), "pool")]
-    return real, torch.cat(made)
+
+    def seen(z: Tensor) -> Tensor:
+        return checked(decoded_features(model, features, z))
+
+    def made(own: Tensor) -> Tensor:
+        return torch.cat(walked(seen, own.split(size), "pool", lambda: [draws, real], track=track))
+
+    return real, processes.spread(made, draws)
 
 
 def _prior(model: LatentModel, n: int, reference: Tensor, generator: torch.Generator) -> Tensor:

@@ -38,7 +38,7 @@ class Resampler(ABC):
         return torch.arange(self.n, device=self.index.device)
 
     def state_dict(self) -> dict[str, Any]:
-        """How far a resampler of one pass is, but for the generator's state."""
+        """How far a resampler is, but for the generator's state."""
         return {name: value for name, value in vars(self).items() if isinstance(value, int | float | Tensor)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -134,9 +134,17 @@ class Residual(TwoPass):
     are left at the end are the independent draws of the rest.
     """
 
-    def start(self, log_sum: float) -> None:
-        super().start(log_sum)
-        self._rest = Multinomial(self.n, self.generator)
+    def __init__(self, n: int, generator: torch.Generator) -> None:
+        super().__init__(n, generator)
+        self._rest = Multinomial(n, generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "rest": self._rest.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        own = dict(state)
+        self._rest.load_state_dict(own.pop("rest"))
+        super().load_state_dict(own)
 
     def update(self, log_weight: Tensor) -> tuple[Tensor, Tensor]:
         """Copy the whole parts to places of their own and let the remainders compete for the others."""

@@ -72,21 +72,20 @@ class SNIS:
         replay = generator.get_state()
         chunks = partial(base_chunks, tilt, self.pool, base_chunk(self.chunk, device), generator=generator, track=track)
         sums, held = WeightSums(self.pool), _Held(n)
-        if isinstance(resampler, TwoPass):
-            for _, log_weight in chunks():
-                sums.add(log_weight)
-            resampler.start(check_weights(sums).log_sum)
-            generator.set_state(replay)
-            for u, log_weight in chunks():
-                held.put(u, log_weight, *resampler.update(double(log_weight).to(choices.device)))
-        else:
-            parts = [held, sums, resampler, choices, generator]
-            with fit_checkpoint("pool", parts, self, lambda: [probe(tilt)]) as saved:
-                saved.restore()
-                for u, log_weight in chunks(first=held.chunks):
-                    held.put(u, log_weight, *resampler.update(sums.add(log_weight).to(choices.device)))
+        parts = [held, sums, resampler, choices, generator]
+        with fit_checkpoint("pool", parts, self, lambda: [probe(tilt)]) as saved:
+            saved.restore()
+            if isinstance(resampler, TwoPass) and held.chunks == 0:
+                for _, log_weight in chunks(first=held.weighed):
+                    held.weigh(sums, log_weight)
                     saved.step()
-            check_weights(sums)
+                resampler.start(check_weights(sums).log_sum)
+                generator.set_state(replay)
+            for u, log_weight in chunks(first=held.chunks):
+                known = double(log_weight) if held.weighed else sums.add(log_weight)
+                held.put(u, log_weight, *resampler.update(known.to(choices.device)))
+                saved.step()
+        check_weights(sums)
         order = check_filled(resampler).finish()
         latent, log_weight = (t[order.to(t.device)] for t in (held.latent, held.log_weight))
         duplicates = 1 - len(resampler.index.unique()) / n
@@ -98,8 +97,13 @@ class _Held(Resumable):
     """The points (n, D) and log-weights (n,) that hold the n places once all chunks have passed."""
 
     def __init__(self, n: int) -> None:
-        self.n, self.chunks = n, 0
+        self.n, self.weighed, self.chunks = n, 0, 0  # chunks of the first pass, where there are two, and of the last
         self.latent = self.log_weight = torch.empty(0)
+
+    def weigh(self, sums: WeightSums, log_weight: Tensor) -> None:
+        """Let a chunk count towards the sums alone."""
+        sums.add(log_weight)
+        self.weighed += 1
 
     def put(self, u: Tensor, log_weight: Tensor, draws: Tensor, rows: Tensor) -> None:
         """Let rows of a chunk take some places."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, check_number, check_rng
+from latentebm.disk.checkpoint import Resumable, fit_checkpoint
+from latentebm.disk.walk import walked
 from latentebm.progress import Track, silent
 from latentebm.rng import normal, uniform
 from latentebm.sampling.draws import Draws, Undecoded, gather_draws
@@ -23,6 +26,7 @@ __all__ = ["TwoStage"]
 
 WAVES, CHUNK, HELD = 256, 65_536, 2**27  # random waves of the surrogate; codes proposed at once, and their numbers
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
+KNOWN_BY = 16  # pilot draws whose energies tell one tilt from another
 HELD_OUT = 0.25  # share of the pilot that chooses the ridge
 
 
@@ -80,14 +84,15 @@ class TwoStage:
         check_int("n", n)
         check_rng(generator)
         u = tilt.sample_base(self.pilot, generator=generator)
-        energy = torch.cat([tilt_energy(tilt, part) for part in track(u.split(self.chunk), "pilot")])
+        known = lambda: [u, tilt_energy(tilt, u[:KNOWN_BY])]  # noqa: E731 - evaluated where there are checkpoints
+        energy = torch.cat(walked(partial(tilt_energy, tilt), u.split(self.chunk), "pilot", known, track=track))
         surrogate = _surrogate(u, energy, generator)
         cheap, chunk = Undecoded(tilt, surrogate), max(1, min(CHUNK, HELD // u.shape[1]))
         first = SNIS(pool=self.pool, chunk=chunk, resampling="systematic").draw(
             cheap, self.decodes, generator=generator, track=track
         )
         proposed, before = first.latent, first.diagnostics
-        kept, log_weight = self._corrected(tilt, proposed, surrogate, track)
+        kept, log_weight = self._corrected(tilt, proposed, surrogate, energy, track)
         sums = WeightSums(len(kept))
         sums.add(log_weight)
         rows = resample(log_weight, n, generator=generator).to(kept.device)
@@ -100,17 +105,29 @@ class TwoStage:
         return gather_draws(tilt, kept[rows], {"sampler": "two-stage", **report, **own}, log_weight=exact[rows])
 
     def _corrected(
-        self, tilt: Target, proposed: Tensor, surrogate: Callable[[Tensor], Tensor], track: Track
+        self, tilt: Target, proposed: Tensor, surrogate: Callable[[Tensor], Tensor], pilot: Tensor, track: Track
     ) -> tuple[Tensor, Tensor]:
         """The points decoded in time, and their remaining log-weights."""
-        log_weight: list[Tensor] = []
-        start = time.monotonic()
-        for part in track(proposed.split(self.chunk), "decode"):
-            log_weight.append(surrogate(part) - tilt_energy(tilt, part))
-            if self.seconds is not None and time.monotonic() - start > self.seconds:
-                break  # independent draws: those so far are a fair sample
-        found = torch.cat(log_weight)
+        known = _Decoded()
+        with fit_checkpoint("decode", [known], self, lambda: [proposed, pilot]) as saved:
+            saved.restore()
+            start = time.monotonic() - known.seconds
+            for part in track(proposed.split(self.chunk)[len(known.log_weight) :], "decode"):
+                if self.seconds is not None and known.seconds > self.seconds:
+                    break  # independent draws: those so far are a fair sample
+                known.log_weight.append(surrogate(part) - tilt_energy(tilt, part))
+                known.seconds = time.monotonic() - start
+                saved.step()
+        found = torch.cat(known.log_weight)
         return proposed[: len(found)], found
+
+
+class _Decoded(Resumable):
+    """Remaining log-weights of the parts that are decoded, and the time that took."""
+
+    def __init__(self) -> None:
+        self.log_weight: list[Tensor] = []
+        self.seconds = 0.0
 
 
 def _surrogate(u: Tensor, energy: Tensor, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
