@@ -121,7 +121,7 @@ class Debiaser(DebiaserSettings, Estimator):
 
         self.biased_ = data.part(stream(self.seed, 7)).images
         self.sources_ = choose_sources(self, self.biased_, wanted)
-        weight = kl_weight(self, self.sources_.dispersion)
+        weight = kl_weight(self, self.sources_.learn_from, self.sources_.dispersion)
         self.vae_log_ = self._train(data.images, track or self._track(), kl_weight=weight, **self.sources_.training())
         return self
 

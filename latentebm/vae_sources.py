@@ -20,7 +20,7 @@ from latentebm.training.mixed_in import MixedIn
 __all__ = ["THIN", "Sources", "changed_distance", "choose_sources"]
 
 THIN = 0.58  # of the biased images, the effective share below which their tail counts as thin
-MANY = 600  # reference images that are shown as they are: each comes up too seldom to be learned by heart
+MANY = 600  # reference images that may be shown as they are and learned sharply: each comes up too seldom to be copied
 LEAST = 10  # reference images that can be cut into some to learn from and some to stop by
 # Held-out likelihood chooses neither: it prefers smaller changes, after which more of the draws are copies.
 SHARE, AUGMENTS = 0.5, ("affine", "slight", "none")
@@ -40,8 +40,8 @@ class Sources:
         effective_share: see :func:`latentebm.tilting.reweight.effective_share`; None where nobody asked.
         reference_share: of the reference in every batch; None without.
         augment: how its images are changed at every use; None without.
-        dispersion: of the biased pixels, see :func:`latentebm.training.dispersion.dispersion`, the weight of the KL
-            term where none is asked for; 1 with a Gaussian likelihood, whose scale is learned; None without.
+        dispersion: of the biased pixels, see :func:`latentebm.training.dispersion.dispersion`: the weight of the KL
+            term, where none is asked for, with 600 reference images or more; None with fewer, or a Gaussian likelihood.
         farther: how far changed images are from the nearest other one, by augmentation; see `changed_distance`.
         mixed: the reference images it learns from; None for none, and once loaded.
         held_out: reference images that it never learns from, which choose its best state; likewise.
@@ -93,6 +93,7 @@ def choose_sources(
 
     Where it learns from both, by default the reference takes half of every batch. Fewer than 600
     images are changed as much as still leads to images of the same kind: to at most 1.25 times the `changed_distance`.
+    More are shown as they are, and the biased pixels' dispersion says how sharply the VAE learns.
 
     Arguments:
         settings: ``learn_from``, ``reference_share``, ``augment`` and ``seed`` of a `Debiaser`.
@@ -129,8 +130,8 @@ def choose_sources(
         farther = {how: changed_distance(biased, how, generator=rng) for how in AUGMENTS[:-1]}
         augment = next((how for how, ratio in farther.items() if ratio <= FARTHER), AUGMENTS[-1])
     mixed = MixedIn(images=learned, share=amount, augment=augment)
-    noise = 1.0
-    if settings.likelihood == "bernoulli":
+    noise = None
+    if count >= MANY and settings.likelihood == "bernoulli":
         noise = dispersion(biased, settings.latent_dim, generator=rng)
     chosen: dict[str, Any] = {"reference_share": amount, "augment": augment, "dispersion": noise, "farther": farther}
     return Sources(learn_from="both", why=why, effective_share=share, mixed=mixed, held_out=held_out, **chosen)
