@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from torch import nn
 
 from latentebm.adapters.from_module import WrappedModel
@@ -88,6 +89,16 @@ def test_the_penalised_maximum_has_its_closed_form():
     draws = (draws - draws.mean(0)) @ np.linalg.inv(np.linalg.cholesky(np.cov(draws.T, bias=True))).T
     shift, penalty = np.array([0.5, -0.3]), 0.25
     assert most_likely(shift, draws, penalty) == pytest.approx(shift / (1 + penalty), abs=0.03)
+
+
+@pytest.mark.parametrize("start", [0.0, 3.0, -20.0])
+def test_the_maximum_is_found_from_afar_where_few_draws_lie_far_out(start):
+    """There the gradient is zero: the tilted draws have the reference's mean, but for the ridge."""
+    draws = np.random.default_rng(0).standard_t(2.5, (2000, 3))
+    shift, penalty = np.array([0.4, 0.0, -0.2]), 0.01
+    theta = most_likely(shift, draws, penalty, np.full(3, start))
+    weight = softmax(draws @ theta)
+    assert weight @ draws + penalty * theta == pytest.approx(shift, abs=1e-3)
 
 
 def test_tilted_draws_have_the_reference_s_shares_of_cells_but_for_the_penalty():
@@ -225,7 +236,7 @@ def test_weights_are_read_where_they_lie_and_never_fetched(tmp_path, monkeypatch
     ("name", "data", "message"),
     [
         ("logits", torch.rand(4, 1, 8, 8), "features: expected one of .*, got 'logits'"),
-        ("pixels:x", torch.rand(4, 1, 8, 8), "features: expected a whole number of at least 1"),
+        ("pixels:x", torch.rand(4, 1, 8, 8), "features: expected a whole number of at least 1, got .x."),
         ("pixels:8", torch.rand(4, 3), r"features: expected images \(N, C, H, W\)"),
         ("torchvision:resnet18", 9 * torch.rand(4, 1, 8, 8), r"features: expected images in \[0, 1\] or \[-1, 1\]"),
         ("torchvision:nothing", torch.rand(4, 1, 8, 8), "features: expected a classification network"),

@@ -205,7 +205,7 @@ def test_a_new_tilt_goes_to_the_hub_and_back(tmp_path, rng):
         (["--model", "toy_pictures:none", "--reference", "x"], "expected a function there"),
         (["--model", "toy_pictures:build"], "expected a reference, or a target of each attribute, got neither"),
         (["--model", "toy_pictures:build", "--target", "yes:.5"], "expected one for each attribute"),
-        (["--model", "toy_pictures:build", "--reference", "nowhere"], "which does not exist"),
+        (["--model", "toy_pictures:build", "--reference", "nowhere"], "--reference: expected mnist"),
         (
             ["--model", "toy_pictures:build", "--attribute", "toy_pictures:bright", "--target", "yes"],
             "expected shares such as",

@@ -75,7 +75,7 @@ def _copied(
     """Share of draws nearer to a reference image than to any of as many untilted draws, before and after the tilt."""
     if settings.reference is None or before.ndim != IMAGES:
         return None
-    half, seen = len(before) // 2, load_images(settings.reference).float01()[:COPIES]
+    half, seen = len(before) // 2, load_images(settings.reference, name="reference").float01()[:COPIES]
     seen = seen[:half]
     if len(seen) < 2:
         return None
@@ -96,7 +96,7 @@ def _held(function: Callable[[Tensor], Any], settings: TiltSettings, low: float)
     """Shares of an attribute's values in the reference, which a tilt to it should reach."""
     if settings.reference is None:
         return {}
-    images = load_images(settings.reference).float01()
+    images = load_images(settings.reference, name="reference").float01()
     found = _read(function, images if low == 0 else 2 * images - 1)
     return {value: found.count(value) / len(found) for value in sorted({*found})}
 

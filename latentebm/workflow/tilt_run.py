@@ -150,7 +150,7 @@ def _fitted(
     if settings.reference is None:
         attributes = [Attribute(function, target, name) for name, function, target in chosen]
         return tilt_attributes(model, attributes, pool=settings.pool, generator=rng, track=track)
-    images = load_images(settings.reference).float01()
+    images = load_images(settings.reference, name="reference").float01()
     images = 2 * images - 1 if scale_of(model) < 0 else images  # files hold [0, 1]
     named = settings.features
     features: Any = named if by_name(named) else found_at("features", str(named))

@@ -153,8 +153,8 @@ def named_features(name: str, draws: Tensor) -> Callable[[Tensor], Tensor]:
     if kind not in ("pixels", "pca", "classifier", "torchvision", "timm") or not rest:
         raise fail("features", f"one of {FORMS}", repr(name), "correct the name")
     if kind in ("pixels", "pca"):
-        number = int(rest) if rest.isdecimal() else 0
-        check_int("features", number, fix=f'pass for example "{kind}:8"')
+        number = int(rest) if rest.isdecimal() else rest
+        number = check_int("features", number, fix=f'pass for example "{kind}:8"')
         return Components.of(draws, number) if kind == "pca" else _tried(Pixels(number), draws)
     _images(draws)
     low = _low(draws)

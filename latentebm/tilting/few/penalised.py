@@ -13,7 +13,7 @@ NEWTON, TRUST = 30, 2.0  # steps at most, and the change of the log-weight's sta
 
 
 def most_likely(mean: Array, made: Array, penalty: float, start: Array | None = None) -> Array:
-    r"""The maximum θ (J,) of a reference's likelihood, less a ridge, by Newton's steps of bounded length.
+    r"""The maximum θ (J,) of a reference's likelihood, less a ridge, by Newton's steps, halved until they gain.
 
     .. math:: \max_\theta\; \theta^\top \bar c - \log \mathrm{mean}_j\, e^{\theta^\top c_j}
         - \tfrac{\rho}{2} |\theta|^2
@@ -38,10 +38,19 @@ def most_likely(mean: Array, made: Array, penalty: float, start: Array | None = 
         drawn = weight @ made
         spread = (made * weight[:, None]).T @ made - np.outer(drawn, drawn)
         step = np.linalg.solve(spread + penalty * np.eye(len(theta)), mean - drawn - penalty * theta)
-        theta = theta + step * min(1.0, TRUST / max(float(np.sqrt(max(step @ spread @ step, 0.0))), TINY))
+        length = min(1.0, TRUST / max(float(np.sqrt(max(step @ spread @ step, 0.0))), TINY))
+        now = _penalised(theta, mean, made, penalty)
+        while length > TINY and _penalised(theta + length * step, mean, made, penalty) < now - TINY:
+            length /= 2  # far from the maximum its curvature says little
+        theta = theta + length * step
         if np.abs(made @ step).max() < 1e-4:
             break
     return theta
+
+
+def _penalised(theta: Array, mean: Array, made: Array, penalty: float) -> float:
+    """What is maximised."""
+    return float(theta @ mean - logsumexp(made @ theta) - penalty / 2 * theta @ theta)
 
 
 def held_out_gains(real: Array, made: Array, fold: Array, pseudo: float, start: Array, strength: float = 1.0) -> Array:
