@@ -155,7 +155,7 @@ def test_a_function_is_held_to_its_text(vae, tmp_path, monkeypatch):
     module("return x.flatten(1)[:, 7] > 0.38  # bright enough")
     load_tilt(tmp_path / "tilt", vae, trusted=["words_of_a_user"])
     module("return x.flatten(1)[:, 7] > 0.3801")
-    with pytest.raises(ValueError, match="tilt: expected words_of_a_user:up as it was .* got another text"):
+    with pytest.raises(ValueError, match=r"tilt: expected words_of_a_user:up as it was .* got another text"):
         load_tilt(tmp_path / "tilt", vae, trusted=["words_of_a_user"])
     sys.modules.pop("words_of_a_user")
 
