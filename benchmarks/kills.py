@@ -1,10 +1,13 @@
 """Kill a small run at random moments and let it go on: every output must be that of the run that was never killed.
 
     python benchmarks/kills.py --moments 50
+    python benchmarks/kills.py --kinds systematic residual two-stage tilt spooled --moments 20
 
 Every second run replaces an earlier one. After each kill what stands in the folder must be nothing, the earlier run or
 the new one, whole; after the run has gone on, its weights, draws, figures, config, and metrics without their seconds
-must be the same to the last bit. Prints the count of each.
+must be the same to the last bit. Other kinds are long draws within `checkpoints`, and runs of `latentebm tilt` whose
+decoder is slow, with and without a spool; SIGTERM and SIGINT take turns with SIGKILL there. Prints the count of each,
+and how many of the other kinds went on from something that the killed process had left.
 """
 
 from __future__ import annotations
@@ -19,17 +22,22 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from latentebm import Debiaser
+from latentebm import SNIS, Debiaser, LatentTilt, TwoStage, WrappedModel
+from latentebm.disk.checkpoint import checkpoints
 from latentebm.disk.folders import unfinished
-from latentebm.files import sha256
+from latentebm.disk.statefile import digest
+from latentebm.files import sha256, write_json
 from latentebm.settings.fields import Settings
+from latentebm.workflow import tilt_run
 from latentebm.workflow.run import debias, resume
+from latentebm.workflow.tilt_settings import TiltSettings
 
 TINY = {
     "width": 32, "epochs": 250, "folds": 2, "tilt_steps": 60, "pool": 5_000, "samples": 300, "precision": "fp32",
@@ -107,14 +115,104 @@ def trial(settings: Settings, earlier: Settings | None, at: float, known: list[d
     return "equal" if outputs(out) == known[0] and not left else f"differs {left}"
 
 
+class Pictures(torch.nn.Module):
+    """Pictures of 8 × 8 from codes of four numbers, which cost about a tenth of a millisecond each."""
+
+    latent_dim, data_shape = 4, (1, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        rng = torch.Generator().manual_seed(0)
+        self.register_buffer("inwards", torch.randn(4, 512, generator=rng))
+        self.register_buffer("on", torch.randn(512, 512, generator=rng) / 16)
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        """Pictures (N, 1, 8, 8)."""
+        x = torch.tanh(z @ self.inwards)
+        for _ in range(8):
+            x = torch.tanh(x @ self.on)
+        return (x[:, :64].reshape(-1, 1, 8, 8) + 1) / 2
+
+
+def build() -> Pictures:
+    """The model of the tilts."""
+    return Pictures()
+
+
+def bright(x: torch.Tensor) -> list[str]:
+    """Whether pictures are bright."""
+    return ["yes" if each > 0.5 else "no" for each in x.mean((1, 2, 3))]
+
+
+def draw(kind: str, folder: Path) -> None:
+    """Draw from a tilt of eight dimensions by a sampler, and write down what came."""
+    sampler = TwoStage(pilot=4000, decodes=40_000, pool=400_000) if kind == "two-stage" else SNIS(
+        pool=2_000_000, chunk=20_000, resampling=kind)  # fmt: skip
+    energy = torch.nn.Sequential(torch.nn.Linear(8, 256), torch.nn.SiLU(), torch.nn.Linear(256, 1), torch.nn.Flatten(0))
+    for i, parameter in enumerate(energy.parameters()):
+        torch.nn.init.normal_(parameter, std=0.3, generator=torch.Generator().manual_seed(i))
+    tilt = LatentTilt(WrappedModel(torch.nn.Identity(), 8), energy)
+    with checkpoints(folder / "kept", every=EVERY, keep=True):
+        draws = sampler.draw(tilt, 3000, generator=torch.Generator().manual_seed(0))
+    write_json(
+        folder / "run" / "drawn.json", digest([draws.x, draws.latent, draws.log_weight, draws.diagnostics["ess"]])
+    )
+
+
+def tilted(kind: str, folder: Path) -> None:
+    """Tilt the pictures' model to as many bright ones as dark ones."""
+    tilt_run.checkpoints = partial(checkpoints, every=EVERY)
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)  # the report says where it is
+    chosen = {"attributes": ("kills:bright",), "targets": ("yes:.8,no:.2",), "spool": kind == "spooled"}
+    settings = TiltSettings(model="kills:build", pool=20_000, samples=2000, out="run", **chosen)
+    tilt_run.run_tilt(settings)
+
+
+def written(folder: Path) -> dict[str, Any]:
+    """Every file of a draw or a tilt but for times."""
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "log.jsonl"]
+    return {str(p.relative_to(folder)): sha256(p) for p in files}
+
+
+def others(kinds: list[str], moments: int, rng: random.Random, root: Path) -> Counter[str]:
+    """How many killed draws and tilts ended as those that were not killed."""
+    found = Counter[str]()
+    works = {kind: partial(tilted if kind in ("tilt", "spooled") else draw, kind) for kind in kinds}
+    whole: dict[str, tuple[float, dict[str, Any]]] = {}
+    for kind, work in works.items():
+        start = time.perf_counter()
+        os.waitpid(child(lambda work=work, kind=kind: work(root / "whole" / kind)), 0)
+        whole[kind] = time.perf_counter() - start, written(root / "whole" / kind / "run")
+    for i in range(moments):
+        kind, folder = kinds[i % len(kinds)], root / str(i)
+        pid = child(lambda: works[kind](folder))  # noqa: B023 - forked within the turn
+        time.sleep(rng.uniform(0, whole[kind][0]))
+        number = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)[i // len(kinds) % 3]
+        os.kill(pid, number)
+        os.waitpid(pid, 0)
+        done = (folder / "run").is_dir()
+        left = [*folder.rglob("*.safetensors"), *folder.rglob("*.npy")]
+        failed = os.waitstatus_to_exitcode(os.waitpid(child(lambda: works[kind](folder)), 0)[1])  # noqa: B023
+        same = written(folder / "run") == whole[kind][1]
+        state = "done" if done else "went on" if left else "began again"
+        found[f"{'equal' if same and not failed else 'differs'} ({kind}, {number.name}, {state})"] += 1
+        print(i, dict(found), flush=True)
+    return found
+
+
 def main() -> None:
     """Print how many of the killed runs ended as the one that was not killed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--moments", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", default=[])
     asked = parser.parse_args()
     torch.set_num_threads(1)
     root, rng = Path(tempfile.mkdtemp()), random.Random(asked.seed)
+    if asked.kinds:
+        print(json.dumps(others(asked.kinds, asked.moments, rng, root), indent=1))
+        return
     source = data(root / "bars.npz")
     whole = Settings(**TINY, data=source, out=str(root / "whole" / "run"))
     other = Settings(**TINY, data=source, seed=1, out=str(root / "other" / "run"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,8 @@ def write_atomic(path: Path | str, write: Callable[[Path], object]) -> Path:
     os.close(handle)
     temporary = Path(name)
     try:
-        write(temporary)
+        with _named(path):
+            write(temporary)
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         # mkstemp makes the file private; the umask decides, as for any other file the user writes.
@@ -44,6 +47,21 @@ def write_atomic(path: Path | str, write: Callable[[Path], object]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let what fails in writing, on a full disk above all, name the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or isinstance(error, BrokenPipeError):
+            raise
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from None
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":  # by name: this module imports nothing
+            raise
+        raise OSError(errno.EIO, " ".join(str(error).split()), str(path)) from None
 
 
 def write_text(path: Path | str, text: str) -> Path:

@@ -100,6 +100,8 @@ ZEROS = np.zeros((3, 4, 4))
         (ZEROS, np.zeros(2, int), "one per image"),
         (ZEROS, np.array([0.0, 1.0, 2.0]), "whole numbers"),
         (ZEROS, np.array([0, -1, 2]), r"\[-1, 2\]"),
+        (ZEROS, np.array([0, 1, 2**63 + 1], np.uint64), r"\[0, 9223372036854775809\]"),
+        (ZEROS, torch.tensor([0, 1, 1000], dtype=torch.uint16), r"\[0, 1000\]"),
     ],
 )
 def test_bad_arrays_are_named(images, labels, message):

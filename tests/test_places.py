@@ -11,11 +11,15 @@ import shutil
 import socket
 
 import pytest
+import typer
 from click.testing import CliRunner
+from safetensors import SafetensorError
 from typer.main import get_command
 
 from latentebm.cli.app import app
+from latentebm.cli.console import errors_exit
 from latentebm.disk.folders import run_folder
+from latentebm.files import write_atomic
 
 COMMANDS = {
     "debias": "debias --data absent.npz", "tilt": "tilt --model absent:build --reference absent.npz --features pca:2",
@@ -46,6 +50,7 @@ def earlier_run(root, name):
 
 # What is at a place of that name, which `s` ends where a file is written: refused whatever is asked for.
 REFUSED = {
+    "no name": lambda r, s: "",
     "below a file": lambda r, s: write(r, "file") or f"file/x{s}",
     "not writable": lambda r, s: f"/sys/x{s}",
     "not writable, either": lambda r, s: f"/proc/x{s}",
@@ -131,6 +136,30 @@ def test_overwriting_begins_only_where_something_of_ours_is(tmp_path, monkeypatc
     if command not in ("plan", "shards"):
         assert "out: expected" in answer(tmp_path, monkeypatch, command, there)[1]
         assert "out: " not in answer(tmp_path, monkeypatch, command, there, "--overwrite")[1]
+
+
+READING = ("debias --data", "debias --reference", "debias --config", "debias --resume", "tilt --reference", "report",
+           "compare", "impute --out x", "impute x --out x --report", "plan", "table x --out x --reference")  # fmt: skip
+
+
+@pytest.mark.parametrize("words", READING)
+def test_what_is_read_has_a_name(words):
+    result = CliRunner().invoke(APP, [*words.split(), ""])
+    assert result.exit_code == 2
+    assert result.stderr.endswith(": expected a file or folder, got ''; name one\n")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space"), OSError("9 requested, 2 written"), SafetensorError("full")])
+def test_a_full_disk_names_the_file_or_the_output(tmp_path, error, capsys):
+    def fails(temporary):
+        raise error
+
+    with pytest.raises(typer.Exit), errors_exit():
+        write_atomic(tmp_path / "a.bin", fails)
+    assert "a.bin" in capsys.readouterr().err
+    if error.args[0] == 28:  # without a file it is what was printed, which `main` says
+        with pytest.raises(OSError, match="No space"), errors_exit():
+            raise error
 
 
 def test_what_changes_while_a_run_goes_on_is_not_lost(tmp_path):

@@ -18,6 +18,7 @@ from latentebm.cli.ampute import ampute
 from latentebm.cli.compare import compare
 from latentebm.cli.console import console, errors
 from latentebm.cli.missing import impute
+from latentebm.cli.named_places import NamedPlaces
 from latentebm.cli.planning import plan
 from latentebm.cli.sample import report, sample
 from latentebm.cli.table_command import table
@@ -44,7 +45,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 debias.register(app)
 for command in (tilt, sample, report, compare, impute, ampute, plan, table):
-    app.command()(command)
+    app.command(cls=NamedPlaces)(command)
 
 
 def main() -> None:

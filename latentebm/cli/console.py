@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -79,7 +80,9 @@ def errors_exit() -> Iterator[None]:
         yield
     except BrokenPipeError:  # whoever reads the output has gone, which typer knows
         raise
-    except (ValueError, OSError) as error:  # the latter name their file
+    except (ValueError, OSError) as error:  # the latter name their file, or it is what is printed that has no room
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            raise
         errors.print(f"[bold red]Error:[/bold red] {escape(as_flags(str(error)))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     except RuntimeError as error:

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from latentebm.checks import check_device_name, fail
 from latentebm.cli.console import bars, console, errors, errors_exit, print_table
+from latentebm.cli.named_places import NamedPlaces
 from latentebm.cli.options import given, with_options
 from latentebm.disk.folders import unfinished
 from latentebm.settings.config import read_config
@@ -89,7 +90,7 @@ def register(app: typer.Typer, declaring: type[Settings] = Settings) -> None:
                     result = run.resume(resume, track=track)
         _print(result.folder, result.metrics)
 
-    app.command("debias", help=HELP)(with_options(debias, declaring))
+    app.command("debias", help=HELP, cls=NamedPlaces)(with_options(debias, declaring))
 
 
 @contextmanager

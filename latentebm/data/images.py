@@ -32,6 +32,7 @@ from latentebm.files import sha256, write_atomic
 __all__ = ["Images", "as_data", "as_images", "load_images", "load_npz", "open_images"]
 
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}  # our names and its classes, imported when used
+MOST_LABEL, LABELS = 999, "whole numbers in [0, 999]"
 
 
 def as_images(images: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None, name: str = "images") -> Images:
@@ -48,16 +49,17 @@ def as_images(images: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = 
     x = as_uint8(images, name)
     if labels is None:
         return Images(x)
-    names, y = _numbered(labels)
+    names, y = _numbered(labels, name)
     y = _labels(name, y, len(x))
     return Images(x, y, names or tuple(str(k) for k in range(int(y.max()) + 1 if len(y) else 0)))
 
 
-def _numbered(labels: Any) -> tuple[tuple[str, ...], Tensor]:
+def _numbered(labels: Any, name: str) -> tuple[tuple[str, ...], Tensor]:
     """Names and indices of text labels; other labels as they are, without names."""
-    if isinstance(labels, Tensor):
+    unsigned = (torch.uint16, torch.uint32, torch.uint64)  # tensors of which know no least or largest
+    if isinstance(labels, Tensor) and labels.dtype not in unsigned:
         return (), labels.long() if labels.dtype == torch.bool else labels
-    array = np.asarray(labels)
+    array = labels.cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     array = np.array(array.tolist()) if array.dtype.kind == "O" else array  # text or numbers in a column of pandas
     if array.dtype.kind == "S":
         array = np.char.decode(array, "utf-8", "replace")
@@ -66,6 +68,8 @@ def _numbered(labels: Any) -> tuple[tuple[str, ...], Tensor]:
         return tuple(map(str, names)), torch.as_tensor(index.reshape(array.shape))
     if array.dtype.kind not in "biufc":
         raise fail("labels", "whole numbers or text", f"{array.dtype}", "number the classes from 0")
+    if array.dtype.kind == "u" and array.size and array.max() > MOST_LABEL:  # before int64, in which they may wrap
+        raise fail(f"{name} labels", LABELS, f"[{array.min()}, {array.max()}]", "number the classes from 0")
     return (), torch.as_tensor(plain(array.astype(np.int64) if array.dtype.kind == "b" else array))
 
 
@@ -73,9 +77,9 @@ def _labels(name: str, y: Tensor, n: int) -> Tensor:
     if y.shape != (n,):
         raise fail(f"{name} labels", f"shape ({n},), one per image", tuple(y.shape), "pass one label per image")
     fractional = y.is_floating_point() or y.is_complex()
-    if fractional or (n and (y.min() < 0 or y.max() > 999)):
+    if fractional or (n and (y.min() < 0 or y.max() > MOST_LABEL)):
         got = str(y.dtype) if fractional else f"[{int(y.min())}, {int(y.max())}]"
-        raise fail(f"{name} labels", "whole numbers in [0, 999]", got, "number the classes from 0")
+        raise fail(f"{name} labels", LABELS, got, "number the classes from 0")
     return y.long()
 
 

@@ -93,7 +93,7 @@ def written(folder: Path) -> list[Path]:
         []
     """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = _json(folder / "config.json")
         names = ["config.json", *FILES, *config["manifest"]] if "latentebm" in config else []
     except (OSError, ValueError, KeyError, TypeError):
         return []
@@ -213,7 +213,7 @@ def unfinished(out: Path | str) -> tuple[Path, dict[str, Any]] | None:
         hidden = _hidden(Path(out).expanduser().resolve())
         if not any((hidden / "kept").iterdir()):
             return None
-        job = json.loads((hidden / JOB).read_text(encoding="utf-8"))
+        job = _json(hidden / JOB)
     except (OSError, ValueError, RuntimeError):
         return None
     return (hidden, job) if isinstance(job, dict) else None
@@ -231,6 +231,10 @@ def recover(out: Path | str) -> None:
         undo(hidden)
         if hidden.is_dir() and not unfinished(out):
             shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None  # of a pipe nobody sees the end
 
 
 def _hidden(out: Path) -> Path:

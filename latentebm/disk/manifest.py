@@ -113,10 +113,12 @@ def read_json(path: Path, name: str = "run") -> dict[str, Any]:
     Example:
         >>> read_json(Path("/dev/null"))
         Traceback (most recent call last):
-        ValueError: run: expected a JSON object in /dev/null, got Expecting value: line 1 column 1 (char 0); restore ...
+        ValueError: run: expected a JSON object in /dev/null, got no plain file; restore the file or run again
     """
     expected = f"a JSON object in {path}"
     try:
+        if path.exists() and not path.is_file():  # of a pipe nobody would see the end
+            raise ValueError("no plain file")
         if path.stat().st_size > LARGEST:
             raise ValueError(f"{path.stat().st_size:,} bytes")
         value = json.loads(path.read_text(encoding="utf-8"))

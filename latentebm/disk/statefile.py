@@ -15,7 +15,7 @@ from torch import Tensor
 from latentebm.checks import fail
 from latentebm.files import write_atomic
 
-__all__ = ["digest", "load_tensors", "read_state", "write_state"]
+__all__ = ["digest", "load_tensors", "read_state", "save_tensors", "write_state"]
 
 
 def write_state(path: Path | str, value: Any) -> Path:
@@ -48,6 +48,8 @@ def read_state(path: Path | str) -> Any:
         ValueError: checkpoint: expected a file as it was written, got /dev/null, which is not; delete it to begin ...
     """
     try:
+        if not Path(path).is_file():  # of a pipe nobody would see the end
+            raise ValueError
         with safe_open(path, framework="pt") as file:
             text, known = file.metadata()["state"], file.metadata()["sha256"]
             tensors = {name: file.get_tensor(name) for name in file.keys() if name != "empty"}  # noqa: SIM118
@@ -57,6 +59,12 @@ def read_state(path: Path | str) -> Any:
         pass  # all are one fault
     fix = "delete it to begin that part again"
     raise fail("checkpoint", "a file as it was written", f"{path}, which is not", fix)
+
+
+def save_tensors(path: Path | str, tensors: dict[str, Tensor], **metadata: str) -> Path:
+    """Write tensors by name, with more text and a digest that `load_tensors` checks."""
+    known = {**metadata, "digest": digest(sorted(tensors.items()))}
+    return write_atomic(path, lambda temporary: save_file(tensors, temporary, known))
 
 
 def load_tensors(path: Path | str, name: str = "run") -> dict[str, Tensor]:
@@ -74,10 +82,17 @@ def load_tensors(path: Path | str, name: str = "run") -> dict[str, Tensor]:
     if not Path(path).exists():
         raise FileNotFoundError(f"{name}: expected a file at {path}, found none; check the path")
     try:
-        return load_file(path)
+        if not Path(path).is_file():  # of a pipe nobody would see the end
+            raise ValueError("no plain file")
+        found = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            known = (file.metadata() or {}).get("digest")
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise fail(name, "a safetensors file", f"{path} ({reason})", "restore it or save again") from None
+    if known is not None and known != digest(sorted(found.items())):
+        raise fail(name, "tensors as they were written", f"others in {path}", "restore it or save again")
+    return found
 
 
 def digest(value: Any) -> str:

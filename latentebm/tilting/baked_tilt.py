@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import check_int, check_rng, fail
-from latentebm.disk.manifest import load_config
+from latentebm.disk.manifest import as_written, load_config
 from latentebm.disk.outputs import check_files
 from latentebm.gradients import differentiate
 from latentebm.models.latent_model import attempt
@@ -28,6 +28,7 @@ from latentebm.training.fit import FitResult
 __all__ = ["BakedTilt", "spline_flow"]
 
 PER_DRAW, LEAST = 4, 10_000  # points of the flow per corrected draw, and the fewest that are weighed
+MOST = 1000  # transforms
 RESERVE = 0.05  # share of base draws among the flow's, which bounds the weights where the flow has no mass
 
 
@@ -41,7 +42,7 @@ def spline_flow(
 
     Raises:
         ImportError: zuko is not installed.
-        ValueError: a size below one.
+        ValueError: a size below one, or more than a thousand transforms.
 
     References:
         Neural Spline Flows (Durkan et al., 2019), https://arxiv.org/abs/1906.04032
@@ -57,7 +58,9 @@ def spline_flow(
         from zuko.transforms import MonotonicRQSTransform
     except ImportError as error:
         raise ImportError('zuko: expected for bake, not found; pip install "latentebm[flows]"') from error
-    check_int("transforms", transforms), check_int("bins", bins, low=2)
+    check_int("bins", bins, low=2)
+    if check_int("transforms", transforms) > MOST:
+        raise fail("transforms", f"at most {MOST}", transforms, "pass for example transforms=3")
     sizes: dict[str, Any] = {"passes": 2, "hidden_features": [check_int("hidden", h) for h in hidden]}
     splines = {"univariate": MonotonicRQSTransform, "shapes": [(bins,), (bins,), (bins - 1,)], "activation": nn.SiLU}
     with seeded(check_rng(generator)):
@@ -218,13 +221,15 @@ class BakedTilt(Tilt):
             FileNotFoundError: the folder lacks a file.
             ValueError: a file is not the one that was written, or the flow is of another dimension.
         """
-        sizes = load_config(folder)["models"]["flow"]
-        if flow is None and not sizes:
-            raise fail("flow", "the form of your own flow", "None", "pass a flow of the same sizes")
-        flow = spline_flow(**sizes, generator=torch.Generator()) if flow is None else flow
-        load_weights(Path(folder) / "flow.safetensors", flow)
-        like = next(tilt.parameters(), torch.empty(0))
-        return cls(tilt, flow.to(like.device).requires_grad_(False).eval())
+        config = load_config(folder)
+        with as_written(Path(folder) / "config.json"):
+            sizes = config["models"]["flow"]
+            if flow is None and sizes == {}:
+                raise fail("flow", "the form of your own flow", "None", "pass load(…, flow=one of the same sizes)")
+            flow = spline_flow(**sizes, generator=torch.Generator()) if flow is None else flow
+            load_weights(Path(folder) / "flow.safetensors", flow)
+            like = next(tilt.parameters(), torch.empty(0))
+            return cls(tilt, flow.to(like.device).requires_grad_(False).eval())
 
     def _flow_points(self, n: int, generator: torch.Generator) -> Tensor:
         with seeded(draw_seed(generator)):

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from latentebm.checks import check_event, check_int, fail
 from latentebm.chunks import chunk_size, in_chunks
-from latentebm.files import write_atomic
+from latentebm.disk.statefile import load_tensors, save_tensors
 
 __all__ = ["Classifier"]
 
@@ -78,8 +77,7 @@ class Classifier(nn.Module):
     def save(self, path: Path | str) -> Path:
         """Write weights and sizes to a safetensors file, which `load` and ``features="classifier:PATH"`` read."""
         state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
-        form = {"classifier": json.dumps({"data_shape": self.data_shape, **self.sizes})}
-        return write_atomic(path, lambda temporary: save_file(state, temporary, form))
+        return save_tensors(path, state, classifier=json.dumps({"data_shape": self.data_shape, **self.sizes}))
 
     @classmethod
     def load(cls, path: Path | str) -> Classifier:
@@ -101,7 +99,7 @@ class Classifier(nn.Module):
         try:
             with safe_open(path, "pt") as file:
                 sizes: dict[str, Any] = json.loads((file.metadata() or {})["classifier"])
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            state = load_tensors(path, "classifier")
             made = cls(tuple(sizes.pop("data_shape")), **sizes)
             made.load_state_dict(state)
         except Exception as error:

@@ -57,7 +57,7 @@ class SpooledModel(nn.Module):
         self._known(fingerprint(model))
         self._rows: dict[bytes, tuple[Path, int]] = {}
         self._next = 0
-        for file in sorted(f for f in self.folder.glob("*.npy") if f.stem.isdecimal()):
+        for file in sorted(f for f in self.folder.glob("*.npy") if f.stem.isdecimal() and f.is_file()):
             self._add(file, _keys(file.with_suffix(".txt")))
 
     def __getattr__(self, name: str) -> Any:
@@ -112,6 +112,8 @@ class SpooledModel(nn.Module):
 def _keys(file: Path) -> list[bytes]:
     """The keys of a batch."""
     try:
+        if not file.is_file():
+            raise ValueError
         return [bytes.fromhex(key) for key in file.read_text(encoding="ascii").split()]
     except (OSError, ValueError):
         raise fail("folder", "data as they were decoded", f"{file}, which is not", "delete the folder") from None

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from latentebm.checks import check_int, check_number, check_rng, fail
 from latentebm.devices import pick_device
-from latentebm.disk.statefile import load_tensors
-from latentebm.files import write_atomic
+from latentebm.disk.statefile import load_tensors, save_tensors
 from latentebm.progress import Track, silent
 from latentebm.rng import permutation, uniform
 from latentebm.sampling.diagnostics import stuck
@@ -118,7 +116,7 @@ class ReplayBuffer:
 
     def save(self, path: Path | str) -> Path:
         """Write the buffer as safetensors, atomically."""
-        return write_atomic(path, lambda p: save_file({"x": self.x.contiguous(), "y": self.y.contiguous()}, p))
+        return save_tensors(path, {"x": self.x.contiguous(), "y": self.y.contiguous()})
 
     @classmethod
     def load(cls, path: Path | str, *, device: str = "cpu") -> ReplayBuffer:
