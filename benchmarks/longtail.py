@@ -46,6 +46,9 @@ from latentebm.workflow.problem import Problem, pose
 OURS: dict[str, dict[str, Any]] = {
     "both, then the tilt": {"learn_from": "both"},
     "frozen, then the tilt": {"learn_from": "biased"},
+    "both, KL weight 0.2, then the tilt": {"learn_from": "both", "kl_weight": 0.2},
+    "both, affine, KL weight 0.5, then the tilt": {"learn_from": "both", "augment": "affine", "kl_weight": 0.5},
+    "both, slight, KL weight 0.5, then the tilt": {"learn_from": "both", "augment": "slight", "kl_weight": 0.5},
     "both, KL weight 1.5, then the tilt": {"learn_from": "both", "kl_weight": 1.5},
     "both, affine, KL weight 1.5": {"learn_from": "both", "augment": "affine", "kl_weight": 1.5},
     "both, slight, KL weight 1.5": {"learn_from": "both", "augment": "slight", "kl_weight": 1.5},

@@ -77,22 +77,25 @@ def chosen_sampler(settings: DebiaserSettings, n: int) -> sampling.Sampler:
     return named_sampler(sampler, pool=pool, steps=settings.langevin_steps, n=n)
 
 
-def kl_weight(settings: DebiaserSettings, learn_from: str = "biased") -> float:
-    """Weight of the KL term in the VAE's training on what it learns from, ``biased`` or ``both``.
+def kl_weight(settings: DebiaserSettings, learn_from: str = "biased", dispersion: float | None = None) -> float:
+    """Weight of the KL term in a VAE's training on ``biased`` images, or on ``both`` sets of some `dispersion`.
 
     Where it learns from the reference too, how sharp its images are limits the draws more than how evenly codes fill
-    the prior, and a smaller weight makes them sharper (docs/your-generator.md).
+    the prior, and a smaller weight makes them sharper: 1/2, or where there is enough of a reference not to be copied,
+    the dispersion of the pixels, which balances the two terms of the objective (docs/your-generator.md).
 
     Example:
         >>> ten = DebiaserSettings(latent_dim=10)
-        >>> kl_weight(ten), kl_weight(ten, "both"), kl_weight(DebiaserSettings(kl_weight=2.0))
-        (1.5, 0.5, 2.0)
+        >>> kl_weight(ten), kl_weight(ten, "both"), kl_weight(ten, "both", dispersion=0.2)
+        (1.5, 0.5, 0.2)
     """
     if settings.kl_weight is not None:
         return settings.kl_weight
     if settings.latent_dim <= 3:
         return 1.0
-    return 0.5 if learn_from == "both" else 1.5
+    if learn_from == "biased":
+        return 1.5
+    return 0.5 if dispersion is None else dispersion
 
 
 def _chosen(settings: DebiaserSettings, choices: Registry) -> Any:

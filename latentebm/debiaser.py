@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from latentebm.checks import check_int, fail
 from latentebm.choices import check_settings, chosen_method, chosen_sampler, kl_weight
 from latentebm.chunks import in_chunks
 from latentebm.data.images import as_data
+from latentebm.data.imbalance import larger_reference
 from latentebm.data.stored import StoredImages
 from latentebm.devices import pick_device, within_memory
 from latentebm.disk.manifest import as_written, load_config
@@ -92,12 +94,17 @@ class Debiaser(DebiaserSettings, Estimator):
             reference: the same kinds and shape of image, at least two; held in memory.
             log: called as training goes, with a step and numbers by name; see `latentebm.training.logs.logged`.
 
+        Warns:
+            UserWarning: a reference larger than the biased set.
+
         Raises:
             ValueError: a setting or an array is not as described.
         """
         self.check()
         images, wanted = as_data(biased, "biased").images, as_data(reference, "reference").whole().images
         _check_reference(wanted, tuple(images.shape[1:]))
+        if larger := larger_reference(len(wanted), len(images)):
+            warnings.warn(larger, stacklevel=2)
         with logged(log):
             return self.fit_vae(images, wanted).fit_tilt(wanted)
 
@@ -114,7 +121,7 @@ class Debiaser(DebiaserSettings, Estimator):
 
         self.biased_ = data.part(stream(self.seed, 7)).images
         self.sources_ = choose_sources(self, self.biased_, wanted)
-        weight = kl_weight(self, self.sources_.learn_from)
+        weight = kl_weight(self, self.sources_.learn_from, self.sources_.dispersion)
         self.vae_log_ = self._train(data.images, track or self._track(), kl_weight=weight, **self.sources_.training())
         return self
 

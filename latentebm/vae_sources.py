@@ -14,11 +14,13 @@ from latentebm.data.augment import augmented
 from latentebm.rng import permutation, stream
 from latentebm.settings.fields import DebiaserSettings
 from latentebm.tilting.reweight import effective_share, principal_scores
+from latentebm.training.dispersion import dispersion
 from latentebm.training.mixed_in import MixedIn
 
 __all__ = ["THIN", "Sources", "changed_distance", "choose_sources"]
 
 THIN = 0.58  # of the biased images, the effective share below which their tail counts as thin
+MANY = 600  # reference images that may be shown as they are and learned sharply: each comes up too seldom to be copied
 LEAST = 10  # reference images that can be cut into some to learn from and some to stop by
 # Held-out likelihood chooses neither: it prefers smaller changes, after which more of the draws are copies.
 SHARE, AUGMENTS = 0.5, ("affine", "slight", "none")
@@ -38,6 +40,8 @@ class Sources:
         effective_share: see :func:`latentebm.tilting.reweight.effective_share`; None where nobody asked.
         reference_share: of the reference in every batch; None without.
         augment: how its images are changed at every use; None without.
+        dispersion: of the biased pixels, see :func:`latentebm.training.dispersion.dispersion`: the weight of the KL
+            term, where none is asked for, with 600 reference images or more; None with fewer, or a Gaussian likelihood.
         farther: how far changed images are from the nearest other one, by augmentation; see `changed_distance`.
         mixed: the reference images it learns from; None for none, and once loaded.
         held_out: reference images that it never learns from, which choose its best state; likewise.
@@ -48,6 +52,7 @@ class Sources:
     effective_share: float | None = None
     reference_share: float | None = None
     augment: str | None = None
+    dispersion: float | None = None
     farther: dict[str, float] = field(default_factory=dict)
     mixed: MixedIn | None = None
     held_out: Tensor | None = None
@@ -66,10 +71,13 @@ class Sources:
         """Changed copies (V, M, C, H, W), uint8, of reference images (M, C, H, W), or None where none were learned.
 
         The VAE knows by heart what it was shown: the posterior of such an image is sharper than an unseen one's. The
-        tilt is therefore fitted to changes of the images that the VAE has not seen.
+        tilt is therefore fitted to changes of the images that the VAE has not seen, but for many images that it saw
+        unchanged, and too seldom for that: they stand for themselves.
         """
         if self.augment is None:
             return None
+        if self.augment == "none" and len(reference) >= MANY:
+            return reference[None]
         times = max(1, min(16, VIEWS // len(reference)))
         how = "slight" if self.augment == "none" else self.augment
         copies = [augmented(reference.float() / 255, how, generator=generator) for _ in range(times)]
@@ -83,8 +91,9 @@ def choose_sources(
 ) -> Sources:
     """Decide what a VAE learns from, as the settings ask, without labels.
 
-    Where it learns from both, by default the reference takes half of every batch, changed as much as still leads to
-    images of the same kind: to at most 1.25 times the `changed_distance`.
+    Where it learns from both, by default the reference takes half of every batch. Fewer than 600
+    images are changed as much as still leads to images of the same kind: to at most 1.25 times the `changed_distance`.
+    More are shown as they are, and the biased pixels' dispersion says how sharply the VAE learns.
 
     Arguments:
         settings: ``learn_from``, ``reference_share``, ``augment`` and ``seed`` of a `Debiaser`.
@@ -115,12 +124,17 @@ def choose_sources(
     amount = SHARE if settings.reference_share == "auto" else float(settings.reference_share)
     augment: str = settings.augment
     farther: dict[str, float] = {}
-    if augment == "auto":
+    if augment == "auto" and count >= MANY:
+        augment = "none"
+    elif augment == "auto":
         farther = {how: changed_distance(biased, how, generator=rng) for how in AUGMENTS[:-1]}
         augment = next((how for how, ratio in farther.items() if ratio <= FARTHER), AUGMENTS[-1])
     mixed = MixedIn(images=learned, share=amount, augment=augment)
-    chosen: dict[str, Any] = {"reference_share": amount, "augment": augment, "farther": farther, "mixed": mixed}
-    return Sources(learn_from="both", why=why, effective_share=share, held_out=held_out, **chosen)
+    noise = None
+    if count >= MANY and settings.likelihood == "bernoulli":
+        noise = dispersion(biased, settings.latent_dim, generator=rng)
+    chosen: dict[str, Any] = {"reference_share": amount, "augment": augment, "dispersion": noise, "farther": farther}
+    return Sources(learn_from="both", why=why, effective_share=share, mixed=mixed, held_out=held_out, **chosen)
 
 
 def changed_distance(images: Tensor, how: str, *, generator: torch.Generator) -> float:

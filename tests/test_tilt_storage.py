@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,8 +28,11 @@ from latentebm.tilting.objectives import Jensen
 TRUSTED = [__name__.partition(".")[0]]
 
 
+LIMIT = 0.38
+
+
 def right(x: torch.Tensor) -> torch.Tensor:
-    return x.flatten(1)[:, 7] > 0.38
+    return x.flatten(1)[:, 7] > LIMIT
 
 
 def linear(shape: tuple[int, ...]) -> nn.Module:
@@ -123,14 +128,36 @@ def test_another_model_is_refused(saved, loaded, message, vae, tmp_path):
         load_tilt(tmp_path, loaded(vae))
 
 
-def test_a_function_that_has_changed_is_refused(vae, tmp_path, monkeypatch):
-    tilt = shares(vae)
-    tilt.save(tmp_path)
-    monkeypatch.setattr(right, "__code__", (lambda x: x.flatten(1)[:, 7] < 0.38).__code__)
+def test_what_a_function_uses_has_changed(vae, tmp_path, monkeypatch):
+    shares(vae).save(tmp_path)
+    monkeypatch.setitem(globals(), "LIMIT", -5.0)
     with pytest.raises(
         ValueError, match="tilt: expected the energies that it was saved with, got energies that differ"
     ):
         load_tilt(tmp_path, vae, trusted=TRUSTED)
+
+
+def test_a_function_is_held_to_its_text(vae, tmp_path, monkeypatch):
+    """A threshold that no probed point tells from the old one is noticed; a comment is none of its business."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    written = tmp_path / "words_of_a_user.py"
+
+    def module(line: str):
+        written.write_text(f"def up(x):\n    {line}\n")
+        sys.modules.pop("words_of_a_user", None)
+        importlib.invalidate_caches()
+        return importlib.import_module("words_of_a_user")
+
+    up = module("return x.flatten(1)[:, 7] > 0.38").up
+    want = Attribute(up, {False: 0.5, True: 0.5}, "up")
+    tilt_attributes(vae, want, pool=5000, generator=torch.Generator().manual_seed(0)).save(tmp_path / "tilt")
+    module("return x.flatten(1)[:, 7] > 0.38  # bright enough")
+    load_tilt(tmp_path / "tilt", vae, trusted=["words_of_a_user"])
+    module("return x.flatten(1)[:, 7] > 0.3801")
+    with pytest.raises(ValueError, match=r"tilt: expected words_of_a_user:up as it was .* got another text"):
+        load_tilt(tmp_path / "tilt", vae, trusted=["words_of_a_user"])
+    sys.modules.pop("words_of_a_user")
 
 
 def test_untrusted_packages_are_not_imported(vae, tmp_path):

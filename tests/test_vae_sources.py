@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
@@ -10,6 +12,9 @@ from latentebm.debiaser import Debiaser
 from latentebm.models.vae import VAE
 from latentebm.progress import silent
 from latentebm.settings.fields import DebiaserSettings
+from latentebm.tilting.objectives import Likelihood
+from latentebm.tilting.spaces import LatentSpace
+from latentebm.training.dispersion import dispersion
 from latentebm.training.mixed_in import MixedIn
 from latentebm.vae_sources import Sources, changed_distance, choose_sources
 
@@ -63,6 +68,11 @@ def test_images_are_changed_as_much_as_they_vary_themselves(spread, chosen):
     assert found.augment == chosen, found.farther
 
 
+def test_many_reference_images_are_shown_as_they_are():
+    images, both = moved_bars(1500, 4.0), DebiaserSettings(learn_from="both")
+    assert [choose_sources(both, images, images[:count]).augment for count in (599, 600)] == ["affine", "none"]
+
+
 def test_how_far_a_change_leads_hardly_depends_on_the_number_of_images():
     few, many = (changed_distance(moved_bars(count, 2.5), "affine", generator=rng()) for count in (400, 4500))
     assert few - 1 == pytest.approx(many - 1, rel=0.25)
@@ -85,15 +95,40 @@ def test_a_frozen_fit_is_the_same_with_and_without_a_reference():
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_a_vae_of_both_sets_is_sharper_as_if_its_kl_weight_were_asked_for():
-    data = bars(100, 0).images
+def test_a_reference_larger_than_the_biased_set_is_named():
+    data, small = bars(40, 0).images, {"width": 8, "epochs": 1, "folds": 2, "tilt_steps": 2, "pool": 500}
+    with pytest.warns(UserWarning, match="The reference has 22 images, the biased set 18: a generator"):
+        Debiaser(**small).fit(data[:18], data[18:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Debiaser(**small).fit(data[:20], data[20:])
+
+
+@pytest.mark.parametrize(("mean", "sd"), [(0.5, 0.3), (0.3, 0.15)])
+def test_the_dispersion_of_grey_pixels_is_their_variance_beside_bernoullis(mean, sd):
+    x = mean + sd * torch.randn(4000, 1, 5, 5, generator=rng()).clamp(-2.5, 2.5)
+    x = (255 * x).round().byte()
+    wanted = (x.double() / 255).var().item() / (mean * (1 - mean))
+    assert dispersion(x, 1, generator=rng(1)) == pytest.approx(wanted, abs=0.03)
+    assert dispersion(torch.zeros_like(x), 1, generator=rng()) == 1
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_vae_of_both_sets_is_sharper_as_if_its_kl_weight_were_asked_for(many):
+    data = bars(700, 0).images // 2 + (255 * torch.rand(700, 1, 8, 8, generator=rng())).byte() // 2
 
     def fitted(**more):
         model = Debiaser(latent_dim=4, width=16, epochs=1, learn_from="both", augment="none", **more)
-        return model.fit_vae(data, data[:20]).vae_.encode(data[:5].float() / 255)
+        return model.fit_vae(data, data[: 600 if many else 20])
 
-    assert torch.equal(fitted(), fitted(kl_weight=0.5))
-    assert not torch.equal(fitted(), fitted(kl_weight=1.5))
+    def codes(**more):
+        return fitted(**more).vae_.encode(data[:5].float() / 255)
+
+    found = fitted().sources_.dispersion
+    assert 0.05 < found < 0.5 if many else found is None
+    assert torch.equal(codes(), codes(kl_weight=found or 0.5))
+    assert not torch.equal(codes(), codes(kl_weight=1.5))
+    assert fitted(likelihood="gaussian").sources_.dispersion is None
 
 
 def test_positives_are_images_the_vae_has_not_seen():
@@ -102,6 +137,8 @@ def test_positives_are_images_the_vae_has_not_seen():
     assert views.shape == (16, *learned.shape)
     assert not any(bool((view == image).all()) for view in views[:4, :10].flatten(0, 1) for image in learned)
     assert Sources().views(learned, rng()) is None
+    many = learned.repeat(15, 1, 1, 1)
+    assert torch.equal(Sources(learn_from="both", augment="none").views(many, rng()), many[None])
 
 
 def test_a_tilt_to_views_starts_from_them_whatever_the_biased_images():
@@ -115,6 +152,12 @@ def test_a_tilt_to_views_starts_from_them_whatever_the_biased_images():
     one = energies(bars(60, 1).images)
     assert torch.equal(one, energies(bars(60, 2).images[:50]))
     assert not torch.equal(one, energies(bars(60, 1).images, clusters=0))
+
+
+def test_a_tilt_to_views_has_a_start_however_many_there_are():
+    for space, views, counts in ((LatentSpace(), False, [20, 0]), (LatentSpace(), True, [20, 20])):
+        assert [space.start_clusters(Likelihood(), n, views=views) for n in (999, 1000)] == counts
+    assert LatentSpace(clusters=0).start_clusters(Likelihood(), 1000, views=True) == 0
 
 
 @pytest.mark.parametrize(

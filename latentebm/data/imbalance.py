@@ -11,7 +11,7 @@ from torch import Tensor
 from latentebm.checks import check_int, check_number, check_shares, fail
 from latentebm.rng import permutation
 
-__all__ = ["biased_split", "draw_shares", "within_classes"]
+__all__ = ["biased_split", "draw_shares", "larger_reference", "within_classes"]
 
 
 def _as_labels(labels: Tensor | np.ndarray | Sequence[int]) -> Tensor:
@@ -120,3 +120,18 @@ def biased_split(
         )
         raise fail("reference_per_class", expected, f"{size / len(classes):.6g}", fix)
     return biased, draw_shares(rest, classes, shares, size, generator=generator)
+
+
+def larger_reference(reference: int, biased: int) -> str | None:
+    """What to say of a reference of more images than the biased set has; None where it has no more.
+
+    Example:
+        >>> print(larger_reference(2_000, 500))
+        The reference has 2,000 images, the biased set 500: a generator trained on the reference alone may serve better.
+        >>> larger_reference(500, 2_000) is None
+        True
+    """
+    if reference <= biased:
+        return None
+    sizes = f"The reference has {reference:,} images, the biased set {biased:,}"
+    return f"{sizes}: a generator trained on the reference alone may serve better."

@@ -65,7 +65,8 @@ class DebiaserSettings:
     kl_weight: float | None = setting(
         None,
         "weight of the KL term in training: above 1 the codes fill the prior more evenly, as many dimensions need, "
-        "below 1 images are sharper; by default 1 up to three dimensions, 1.5 above, 0.5 where it learns from both",
+        "below 1 images are sharper; by default 1 up to three dimensions, 1.5 above, 0.5 where it learns from both, "
+        "with 600 reference images or more the dispersion of the pixels, which is low where they are grey",
         MODEL,
         kind=float,
     )
@@ -82,7 +83,7 @@ class DebiaserSettings:
     augment: Literal["auto", "none", "slight", "affine"] = setting(
         "auto",
         "small random changes of these reference images: none, slight or affine (turn, scale, shear, shift), or auto "
-        "(as large as still lead from biased images to such as lie among them)",
+        "(none from 600 of them on, below as large as still lead from biased images to such as lie among them)",
         MODEL,
         names=("auto", "none", "slight", "affine"),
     )

@@ -7,6 +7,7 @@ import hashlib
 import torch
 
 from latentebm.data.images import Images
+from latentebm.data.imbalance import larger_reference
 from latentebm.workflow.problem import Problem
 
 __all__ = ["data_notes", "shared_images"]
@@ -34,12 +35,9 @@ def data_notes(problem: Problem) -> list[str]:
         >>> [note.partition(":")[0] for note in data_notes(Problem(few, few))]
         ['3 of the 3 reference images are among the biased images too, pixel by pixel']
     """
-    notes, m, n = [], len(problem.reference), len(problem.biased)
-    if m > n:
-        notes.append(
-            f"The reference has {m:,} images, the biased set {n:,}: a generator trained on the reference alone may "
-            "serve better, and needs no tilt."
-        )
+    m = len(problem.reference)
+    larger = larger_reference(m, len(problem.biased))
+    notes = [] if larger is None else [larger]
     if same := shared_images(problem.biased.part(torch.Generator()), problem.reference):
         notes.append(
             f"{same:,} of the {m:,} reference images are among the biased images too, pixel by pixel: the generator "

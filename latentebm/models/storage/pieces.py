@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from latentebm.checks import fail
+from latentebm.models.storage.function_text import text_digest
 
 __all__ = ["Packer", "Unpacker", "find", "path_of"]
 
@@ -114,7 +115,9 @@ class Packer:
             if isinstance(value, nn.Module):
                 got, fix = f"{type(value).__name__} without one", "return what its constructor takes"
                 raise fail(name, "a module with a method arguments()", got, fix)
-            return {"function": path_of(name, value)}
+            path = path_of(name, value)
+            own = path.partition(".")[0] == OWN  # a later version of this package may say the same otherwise
+            return {"function": path} if own else {"function": path, "text": text_digest(value)}
         kind = path_of(name, type(value))
         arguments = {k: self.pack(f"{name}.{k}", v) for k, v in value.arguments().items()}
         if getattr(value, "stores_weights", False):
@@ -179,7 +182,11 @@ class Unpacker:
         return functools.partial(self.unpack(name, spec["partial"]), **self.unpack(name, spec["keywords"]))
 
     def _function(self, name: str, spec: dict[str, Any]) -> Any:
-        return find(spec["function"], self.trusted)
+        found, text = find(spec["function"], self.trusted), spec.get("text")
+        if text is not None and text_digest(found) not in (text, None):
+            fix = "restore it, or save the tilt again"
+            raise fail("tilt", f"{spec['function']} as it was when the tilt was saved", "another text", fix)
+        return found
 
     def _kind(self, name: str, spec: dict[str, Any]) -> Any:
         kind = find(spec["kind"], self.trusted)
