@@ -12,6 +12,8 @@ from latentebm.debiaser import Debiaser
 from latentebm.models.vae import VAE
 from latentebm.progress import silent
 from latentebm.settings.fields import DebiaserSettings
+from latentebm.tilting.objectives import Likelihood
+from latentebm.tilting.spaces import LatentSpace
 from latentebm.training.dispersion import dispersion
 from latentebm.training.mixed_in import MixedIn
 from latentebm.vae_sources import Sources, changed_distance, choose_sources
@@ -150,6 +152,12 @@ def test_a_tilt_to_views_starts_from_them_whatever_the_biased_images():
     one = energies(bars(60, 1).images)
     assert torch.equal(one, energies(bars(60, 2).images[:50]))
     assert not torch.equal(one, energies(bars(60, 1).images, clusters=0))
+
+
+def test_a_tilt_to_views_has_a_start_however_many_there_are():
+    for space, views, counts in ((LatentSpace(), False, [20, 0]), (LatentSpace(), True, [20, 20])):
+        assert [space.start_clusters(Likelihood(), n, views=views) for n in (999, 1000)] == counts
+    assert LatentSpace(clusters=0).start_clusters(Likelihood(), 1000, views=True) == 0
 
 
 @pytest.mark.parametrize(

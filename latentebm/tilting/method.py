@@ -31,6 +31,8 @@ __all__ = ["EnergyBuilder", "FittedTilt", "TiltMethod"]
 EnergyBuilder = Callable[[tuple[int, ...]], nn.Module]
 # Bounds of the start, widest first: where codes lie much farther out than the prior, the weights' tail is too heavy.
 START_LIMITS, CHECKED = (4.0, 2.0), 100_000
+# Codes of a sharper VAE are often just too far out for the widest: half of it would leave classes unbalanced.
+VIEW_LIMITS = (4.0, 3.0, 2.0)
 # Peak learning rates of the start, and of what then refines it: a step as large as the start's would undo it.
 START_LR, REFINING_LR = 1e-2, 1e-3
 
@@ -92,14 +94,15 @@ class TiltMethod:
         recipe = self.space.recipe(self.objective, self.gradient_penalty)
         codes, members = self.space.codes(vae, images, generator), min(self.space.folds, len(images))
         own = None if views is None else self._codes_of_views(vae, views, codes.fold, generator)
-        clusters = self.space.start_clusters(self.objective, len(images))
+        clusters = self.space.start_clusters(self.objective, len(images), views=own is not None)
         if clusters:
             known: dict[str, Any] = {"generator": generator, "track": track}
             start, weight = own, torch.ones(0 if own is None else len(own.mean))
             if start is None:
                 weight = _weight(images, biased, codes.fold, clusters=clusters, members=members, **known)
                 start = self.space.codes(vae, biased, generator)
-            energy = self._start(vae, start, weight, members, **known)
+            limits = START_LIMITS if own is None else VIEW_LIMITS
+            energy = self._start(vae, start, weight, members, limits, **known)
             recipe = dataclasses.replace(recipe, lr=REFINING_LR)
         else:
             # The weights are drawn on the CPU: a seed means the same on every device.
@@ -149,13 +152,14 @@ class TiltMethod:
         codes: Codes,
         weight: Tensor,
         members: int,
+        limits: tuple[float, ...],
         *,
         generator: torch.Generator,
         track: Track,
     ) -> EnsembleEnergy:
         """The tilt of weighted codes under the widest bound with reliable importance weights."""
         recipe = dataclasses.replace(self.space.recipe(self.objective, self.gradient_penalty), lr=START_LR)
-        for limit in START_LIMITS:
+        for limit in limits:
             one = self._energy(vae, 1, limit, generator).to(codes.mean.device)
             fit_start(one, codes, weight, recipe, generator=generator, track=track)
             sums = WeightSums(CHECKED)

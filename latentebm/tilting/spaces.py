@@ -83,8 +83,8 @@ class Space(ABC):
     def check(self, objective: Objective) -> None:  # noqa: B027 - a space may suit all objectives
         """Refuse an objective that does not suit the space."""
 
-    def start_clusters(self, objective: Objective, references: int) -> int:
-        """Clusters of the biased images that a first tilt reweights; 0 for no first tilt."""
+    def start_clusters(self, objective: Objective, references: int, *, views: bool = False) -> int:
+        """Clusters of the biased images that a first tilt reweights, or its views replace; 0 for no first tilt."""
         return 0
 
     def recipe(self, objective: Objective, gradient_penalty: float) -> TiltRecipe:
@@ -158,11 +158,11 @@ class LatentSpace(Space):
             fix = "its noise is the posterior's own"
             raise fail("posterior", "draws with objective=score", repr(self.posterior), fix)
 
-    def start_clusters(self, objective: Objective, references: int) -> int:
-        """Clusters of the start: those asked for, or what few reference images need."""
+    def start_clusters(self, objective: Objective, references: int, *, views: bool = False) -> int:
+        """Clusters of the start: those asked for, or what few reference images, or any number of views, need."""
         if not objective.from_clusters:
             return 0
-        few = CLUSTERS if references < FEW else 0
+        few = CLUSTERS if views or references < FEW else 0
         return few if self.clusters is None else self.clusters
 
 
