@@ -28,6 +28,9 @@ __all__ = [
 ]
 
 
+LARGEST = 2**63 - 1  # which tensors and generators take
+
+
 def fail(name: str, expected: str, got: object, fix: str) -> ValueError:
     """The error that every check raises, ``name: expected …, got …; fix``."""
     return ValueError(f"{name}: expected {expected}, got {got}; {fix}")
@@ -61,6 +64,8 @@ def check_int(name: str, value: Any, *, low: int = 1, fix: str = "") -> int:
     """Return `value` as an int of at least `low`."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or value.__index__() < low:
         raise fail(name, f"a whole number of at least {low}", repr(value), fix or f"pass {name}={low} or more")
+    if value.__index__() > LARGEST:
+        raise fail(name, f"a whole number up to {LARGEST}", repr(value), "pass a smaller one")
     return int(value.__index__())
 
 

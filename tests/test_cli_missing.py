@@ -1,13 +1,16 @@
 """The commands impute and ampute, end to end on small files."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from latentebm.cli.app import app
+from latentebm.cli.console import errors_exit
 from latentebm.cli.missing import _copies, _page
 
 
@@ -95,16 +98,40 @@ def test_classical_methods_and_npz(table, method):
         ),
         (["ampute", "whole.csv", "--out", "o.csv", "--mechanism", "self-masking"], "text in 'c'"),
         (["ampute", "whole.txt", "--out", "o.txt"], "FILE: expected .csv, .tsv"),
+        (["ampute", "whole.csv", "--out", "o.csv", "--class-rate", "x=1"], "none with --mechanism mcar"),
+        (["ampute", "whole.csv", "--out", "o.csv", "--driver", "a"], "pass --mechanism mar, or leave it out"),
+        (["ampute", "whole.csv", "--out", "o.csv", "--seed", "-1"], "--seed: expected a whole number of at least 0"),
+        (["impute", "ab.csv", "--out", "o.csv", "--draws", str(10**20)], "up to 9223372036854775807, got 1000"),
+        (["impute", "huge.csv", "--out", "o.csv", "--method", "mean"], "finite numbers in column 'a', got 1 infinite"),
+        (["impute", "packed.csv", "--out", "o.csv"], "got a gzip file; give it a name that ends in .gz"),
+        (["impute", "c.npz", "--out", "o.npz"], "got x, of complex64 and shape (2, 2)"),
     ],
 )
 def test_bad_input_names_the_fix(table, monkeypatch, words, message):
     monkeypatch.chdir(table)
     (table / "ab.csv").write_text("a,b\n1,2\n3,\n")
     (table / "whole.txt").write_text("a\n1\n")
+    (table / "huge.csv").write_text("a,b\n1e400,2\n3,\n")
+    (table / "packed.csv").write_bytes(gzip.compress(b"a,b\n1,2\n"))
+    np.savez(table / "c.npz", x=np.ones((2, 2), np.complex64))
     result = run(*words)
     assert result.exit_code == 2
     assert message in " ".join(result.stderr.split())
     assert not (table / "o.csv").exists()
+
+
+def test_a_column_of_gaps_is_said_to_be_filled_with_zeros(tmp_path):
+    (tmp_path / "a.csv").write_text("a,b\n1,\n2,\n")
+    result = run("impute", tmp_path / "a.csv", "--out", tmp_path / "o.csv", "--method", "mean")
+    assert "note: column b has no observed cell: it is filled with 0" in result.stderr
+    assert (tmp_path / "o.csv").read_text() == "a,b\n1,0\n2,0\n"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory: 9\nat y")])
+def test_too_little_memory_is_said_in_a_line(error, capsys):
+    with pytest.raises(typer.Exit), errors_exit():
+        raise error
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_stream_comes_back_with_its_gaps_filled_and_nothing_else_changed():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from latentebm.checks import check_choice, check_number, fail
+from latentebm.checks import check_choice, check_int, check_number, fail
 from latentebm.cli.console import errors_exit
 from latentebm.cli.table_options import (
     FILE,
@@ -31,6 +31,7 @@ __all__ = ["ampute"]
 
 KINDS, DIRECTIONS = ("hard", "probit", "logistic"), ("high", "low", "tails", "middle")
 MECHANISMS = ("mcar", "mar", "self-masking", "column-driven", "by-class")
+DRIVEN = ("mar", "column-driven", "by-class")
 
 
 @errors_exit()
@@ -65,6 +66,11 @@ def ampute(
     check_choice("--mechanism", mechanism, MECHANISMS)
     check_choice("kind", kind, KINDS)
     check_choice("direction", direction, DIRECTIONS)
+    check_int("seed", seed, low=0)
+    for name, given, users in (("--class-rate", class_rate, MECHANISMS[4:]), ("--driver", driver, DRIVEN)):
+        if given and mechanism not in users:
+            fix = f"pass --mechanism {users[0]}, or leave it out"
+            raise fail(name, f"none with --mechanism {mechanism}", given, fix)
     out = check_output(file, out, overwrite)
     with reserved(out, {}, overwrite) as at:
         from latentebm.missing.mechanisms import make_missing

@@ -85,8 +85,13 @@ def errors_exit() -> Iterator[None]:
             raise
         errors.print(f"[bold red]Error:[/bold red] {escape(as_flags(str(error)))}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         kind = type(error).__name__  # by name: to import them takes seconds
+        if kind == "MemoryError" or "can't allocate memory" in str(error):
+            text = " ".join((str(error) or kind).split("\n")[0].split())
+            said = f"memory: expected room for what is asked for, got {text}; lower the sizes"
+            errors.print(f"[bold red]Error:[/bold red] {escape(said)}", highlight=False, soft_wrap=True)
+            raise typer.Exit(2) from None
         if kind not in ("DivergedError", "LostRankError"):
             raise
         if kind == "LostRankError":

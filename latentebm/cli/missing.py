@@ -108,6 +108,8 @@ def _filled(imputer: Any, table: pd.DataFrame, method: str) -> pd.DataFrame:
     import pandas as pd
 
     # Some imputers write into what they are given, and a frame's own memory may be read-only.
+    for column in () if method in DEEP else table.columns[table.isna().all()]:
+        typer.echo(visible(f"note: column {column} has no observed cell: it is filled with 0"), err=True)
     X = table if method in DEEP else table.to_numpy(dtype="float64", na_value=float("nan"), copy=True)
     return pd.DataFrame(imputer.fit(X).transform(X), index=table.index).set_axis(table.columns, axis=1)
 
@@ -120,6 +122,7 @@ def _declared(read: TableFile, likelihood: Sequence[str] | None) -> tuple[pd.Dat
     declared = _families(likelihood, read.values)
     table = _as_declared(read, declared)
     _check_spoiled(read, declared)
+    _check_finite(read)
     return table, dict.fromkeys(text_columns(table), "categorical") | declared
 
 
@@ -141,6 +144,14 @@ def _check_spoiled(read: TableFile, declared: dict[Any, str]) -> None:
             got = f"{marker!r} in {count} of {len(read.values)} cells"
             fix = f"pass na={marker!r} if it marks a missing cell, or --likelihood '{column}=categorical' for classes"
             raise fail(f"FILE {read.file}", f"numbers in column {column!r}", got, fix)
+
+
+def _check_finite(read: TableFile) -> None:
+    """Raise ValueError where a number is infinite, or too large to be told from that."""
+    for column, cells in read.values.select_dtypes("float").items():
+        if infinite := int((cells.abs() == float("inf")).sum()):
+            got = f"{infinite} infinite of {len(cells)}"
+            raise fail(f"FILE {read.file}", f"finite numbers in column {column!r}", got, "empty or correct the cells")
 
 
 def _gaps(read: TableFile, table: pd.DataFrame) -> Any:

@@ -126,6 +126,9 @@ def _read_text(file: Path | str, dialect: Dialect, encoding: str, name: str) -> 
     except LookupError:
         raise fail("encoding", "the name of an encoding", repr(encoding), "pass for example utf-8 or latin-1") from None
     except UnicodeDecodeError as error:
+        for sign, (what, fix) in OTHERS.items():
+            if content.startswith(sign):
+                raise fail(name, f"text in {encoding}", what, fix) from None
         got = f"byte 0x{content[error.start]:02x} in line {content.count(10, 0, error.start) + 1}"
         fix = "pass encoding=" + ("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin-1, or what it is")
         raise fail(name, f"text in {encoding}", got, fix) from None
@@ -133,6 +136,14 @@ def _read_text(file: Path | str, dialect: Dialect, encoding: str, name: str) -> 
         raise fail(name, f"text in {encoding}", "zero bytes", "pass encoding=utf-16, or convert the file")
     table = parse_text(text, dialect, name=name)
     return TableFile(table.values, ".csv", table, encoding, str(file))
+
+
+OTHERS = {
+    b"\x1f\x8b": ("a gzip file", "give it a name that ends in .gz"),
+    b"PK\x03\x04": ("a zip archive, as Excel's files are", "save it as .csv"),
+    b"\xd0\xcf\x11\xe0": ("an old file of Excel", "save it as .csv"),
+    b"PAR1": ("a parquet file", "give it a name that ends in .parquet"),
+}  # by how they begin
 
 
 def _bytes(file: Path, name: str) -> bytes:
@@ -163,7 +174,8 @@ def _read_npz(file: Path, name: str) -> pd.DataFrame:
     x = arrays.get("x", next(iter(arrays.values())) if len(arrays) == 1 else np.empty(0))
     if x.ndim != 2 or x.dtype.kind not in "fiub":
         fix = "save it with numpy.savez(file, x=table)"
-        raise fail(name, "numbers x of shape (N, D)", list(arrays), fix)
+        got = f"{', '.join(arrays) or 'none'}, of {x.dtype} and shape {x.shape}" if len(arrays) == 1 else list(arrays)
+        raise fail(name, "numbers x of shape (N, D)", got, fix)
     return pd.DataFrame(x)
 
 

@@ -170,16 +170,23 @@ def _check_header(header: list[str], dialect: Dialect, name: str) -> None:
         raise fail(name, "a name of its own for each column", f"{twice[0]!r} twice", "rename one of them")
 
 
+THOUSANDS = {sign: rf"\s*[+-]?\d{{1,3}}(?:\{sign}\d{{3}})+\s*" for sign in ",."}
+
+
 def _check_decimal(table: TextTable, name: str) -> None:
     other = {".": ",", ",": "."}[table.dialect.decimal]
     for column in table.values:
         cells = table.values[column].dropna()
         if pd.api.types.is_numeric_dtype(cells) or not cells.str.contains(other, regex=False).any():
             continue
-        if bool(_numbers(cells, other).all()):
-            found = cells[cells.str.contains(other, regex=False)].iloc[0]
+        found = cells[cells.str.contains(other, regex=False)]
+        thousands = bool(found.str.fullmatch(THOUSANDS[other]).all())
+        others = cells.str.replace(other, "", regex=False) if thousands else cells
+        decimal = bool(_numbers(cells, other).all())
+        if decimal or bool(_numbers(others, table.dialect.decimal).all()):
             expected = f"numbers with the decimal sign {table.dialect.decimal!r} in column {column!r}"
-            raise fail(name, expected, repr(found), f"pass decimal={other}")
+            fixes = [f"remove each {other} that parts thousands"] * thousands + [f"pass decimal={other}"] * decimal
+            raise fail(name, expected, repr(found.iloc[0]), ", or ".join(fixes))
 
 
 def _cells(records: Iterable[tuple[str, int]], header: list[str], sep: str, name: str) -> pd.DataFrame:
