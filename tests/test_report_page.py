@@ -268,7 +268,7 @@ def test_a_comparison_has_a_column_for_each_run():
     table = comparison_table({"a": metrics(seconds={"total": 1.0}), HOSTILE: metrics(seconds={"total": None})})
     assert table.head == ["measure", "a", HOSTILE]
     assert ["seconds", "1.000", "–"] in table.rows
-    with pytest.raises(ValueError, match=r"runs: expected .* 2"):
+    with pytest.raises(ValueError, match="runs: expected two run folders"):
         write_comparison(["one"], "x.html")
 
 

@@ -38,6 +38,17 @@ def test_without_the_correction_a_wrong_surrogate_shows(rng, monkeypatch):
     assert abs(draws.latent[:, 0].mean()) < 0.2
 
 
+def test_walls_have_weight_zero(rng):
+    tilt = LatentTilt(FAR.model, lambda z: torch.where(z[:, 0] > 0, 0.0, torch.inf))
+    draws = TwoStage(decodes=4000, pilot=200, pool=20_000).draw(tilt, 2000, generator=rng)
+    assert draws.latent[:, 0].min() > 0
+    assert draws.latent[:, 0].mean() == pytest.approx(0.798, abs=0.06)
+    with pytest.raises(ValueError, match="pilot: expected at least 20 draws of a weight above zero, got "):
+        TwoStage(pilot=20).draw(tilt, 5, generator=rng)
+    with pytest.raises(ValueError, match="NaN or −∞"):
+        TwoStage(pilot=20).draw(LatentTilt(FAR.model, lambda z: -torch.inf * z[:, 0].abs()), 5, generator=rng)
+
+
 def test_time_ends_the_second_stage(rng):
     draws = TwoStage(decodes=4000, pilot=100, pool=5000, seconds=1e-9, chunk=50).draw(FAR, 10, generator=rng)
     assert draws.diagnostics["decodes"] == 150

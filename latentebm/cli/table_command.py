@@ -127,7 +127,9 @@ def parse_target(text: str, table: pd.DataFrame) -> Target:
         return Share(text)
     parity = PARITY.fullmatch(text)
     if parity and parity["by"] in table.columns:
-        bound = float(parity["at_most"] or 0)
+        bound = _number(parity["at_most"] or "0")
+        if bound is None:
+            raise fail("--target", "a number behind 'at most'", repr(parity["at_most"]), FIX)
         return Parity(parity["outcome"], parity["by"], parity["within"], at_most=bound)
     column, colon, listed = text.partition(":")
     pairs = [part.rpartition("=") for part in listed.split(",")]

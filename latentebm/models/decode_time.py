@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 
@@ -37,7 +38,7 @@ def pool_size(model: LatentModel, pool: int | str) -> int:
     each = decode_seconds(check_model("model", model))
     found = int(allowed / each)
     if found < LEAST:
-        fix = f"allow at least {LEAST * each:.0f} seconds"
+        fix = f"allow at least {math.ceil(LEAST * each)} seconds"
         raise fail("pool", f"time for at least {LEAST} decodes", f"{pool}, in which {found} are made", fix)
     return found
 

@@ -144,6 +144,8 @@ class LatentTilt(Tilt):
         self, model: LatentModel, energy: nn.Module, transform: Callable[[Tensor], Tensor] | None = None
     ) -> None:
         super().__init__()
+        if not hasattr(model, "latent_dim"):
+            raise fail("model", "a model of latent codes", type(model).__name__, "wrap it by WrappedModel(...)")
         self.model = model
         self.net = energy
         self.transform = transform

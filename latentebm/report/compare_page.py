@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from latentebm.checks import check_int, fail
+from latentebm.checks import fail
 from latentebm.disk.manifest import as_written, load_config, load_metrics
 from latentebm.files import write_text
 from latentebm.report.page import Page, Picture, picture, render_page
@@ -35,7 +35,8 @@ def write_comparison(runs: Sequence[Path | str], out: Path | str) -> Path:
         FileNotFoundError: one is no run folder.
         ValueError: fewer than two runs, a damaged one or one of another command, or `out` does not end in .html.
     """
-    check_int("runs", len(runs), low=2, fix="pass two run folders or more")
+    if len(runs) < 2:
+        raise fail("runs", "two run folders or more", f"{len(runs)}", "pass another")
     out = Path(out)
     if out.suffix != ".html":
         raise fail("out", "a name ending in .html", str(out), "pass for example out=compare.html")

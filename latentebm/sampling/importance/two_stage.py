@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentebm.checks import check_int, check_number, check_rng
+from latentebm.checks import check_int, check_number, check_rng, fail
 from latentebm.disk.checkpoint import Resumable, fit_checkpoint
 from latentebm.disk.walk import walked
 from latentebm.progress import Track, silent
@@ -19,13 +19,14 @@ from latentebm.rng import normal, uniform
 from latentebm.sampling.draws import Draws, Undecoded, gather_draws
 from latentebm.sampling.importance.resampling import resample
 from latentebm.sampling.importance.snis import SNIS
-from latentebm.sampling.importance.weights import WeightSums, check_weights
+from latentebm.sampling.importance.weights import WeightSums, check_log_weight, check_weights
 from latentebm.sampling.target import Target, tilt_energy
 
 __all__ = ["TwoStage"]
 
 WAVES, CHUNK, HELD = 256, 65_536, 2**27  # random waves of the surrogate; codes proposed at once, and their numbers
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
+FEWEST = 20  # pilot draws that a surrogate is fitted to
 KNOWN_BY = 16  # pilot draws whose energies tell one tilt from another
 HELD_OUT = 0.25  # share of the pilot that chooses the ridge
 
@@ -70,7 +71,7 @@ class TwoStage:
     def __post_init__(self) -> None:
         for name in ("decodes", "pool", "chunk"):
             check_int(name, getattr(self, name))
-        check_int("pilot", self.pilot, low=20)
+        check_int("pilot", self.pilot, low=FEWEST)
         if self.seconds is not None:
             check_number("seconds", self.seconds, low=0, open_low=True)
 
@@ -86,7 +87,12 @@ class TwoStage:
         u = tilt.sample_base(self.pilot, generator=generator)
         known = lambda: [u, tilt_energy(tilt, u[:KNOWN_BY])]  # noqa: E731 - evaluated where there are checkpoints
         energy = torch.cat(walked(partial(tilt_energy, tilt), u.split(self.chunk), "pilot", known, track=track))
-        surrogate = _surrogate(u, energy, generator)
+        check_log_weight(-energy)
+        alive = energy.isfinite()  # beside them are draws of weight zero, of which no slope can be learned
+        if int(alive.sum()) < FEWEST:
+            got = f"{int(alive.sum())} of {len(u)} of finite energy"
+            raise fail("pilot", f"at least {FEWEST} draws of a weight above zero", got, "pass a larger pilot")
+        surrogate = _surrogate(u[alive], energy[alive], generator)
         cheap, chunk = Undecoded(tilt, surrogate), max(1, min(CHUNK, HELD // u.shape[1]))
         first = SNIS(pool=self.pool, chunk=chunk, resampling="systematic").draw(
             cheap, self.decodes, generator=generator, track=track
