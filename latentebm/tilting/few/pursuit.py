@@ -22,7 +22,7 @@ from latentebm.tilting.few.steps import FORMS, Found, step_fit
 __all__ = ["pursue"]
 
 REPEATS, STRENGTHS = 24, np.linspace(1.0, 2.5, 31)
-SHARP = 2  # clusterings whose hard cells stand for the truth's
+SHARP = 8  # clusterings whose hard cells stand for the truth's
 SHOWN = 0.1  # nats by which the energy of steps may be off on average
 AHEAD = 2.0  # standard errors by which steps must lead
 
