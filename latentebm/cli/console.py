@@ -33,7 +33,7 @@ class _Terminal(Console):
 console = _Terminal()
 errors = _Terminal(stderr=True)
 FLAGS = {declared.name for declared in settings_of(Settings)} | {"config", "resume", "strength", "sizes", "seeds"}
-FLAGS |= {"sep", "decimal", "na", "encoding"}
+FLAGS |= {"sep", "decimal", "na", "encoding", "shard_size"}
 
 
 def as_flags(message: str) -> str:

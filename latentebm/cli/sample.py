@@ -169,7 +169,7 @@ def _print(n: int, out: Path, diagnostics: dict[str, Any]) -> None:
 def _check(n: int, form: str | None, shard_size: int, strength: float, sampler: str | None, seed: int | None) -> None:
     """Refuse what the options alone show to be wrong, before torch is imported."""
     check_int("n", n)
-    check_int("size", shard_size)
+    check_int("shard_size", shard_size)
     check_number("strength", strength, low=0, high=1.5)
     if form is not None:
         check_choice("format", form, FORMATS)

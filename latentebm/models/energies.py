@@ -134,7 +134,7 @@ class EnergyNet(EnsembleEnergy):
         check_event("z", z.flatten(0, -2), (self.config["dim"],))
         if z.ndim > 2 or z.device.type != "cpu" or torch.is_grad_enabled():
             return self._free(z)
-        # As many as the caches hold: the same numbers in half of the time.
+        # As many as the caches hold: the same numbers in about a third of the time.
         return in_chunks(self._free, z, chunk_size(self.n_members * max(1, sum(self.config["hidden"]))), dim=1)
 
     def _free(self, z: Tensor) -> Tensor:
