@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from latentebm import sampling
+from latentebm.checks import fail
 from latentebm.devices import pick_device
 from latentebm.models.networks import make_network
 from latentebm.registry import Option, Registry, restored
 from latentebm.sampling.named import named_sampler
 from latentebm.settings.declaration import settings_of
-from latentebm.settings.fields import DebiaserSettings, check_alone
+from latentebm.settings.fields import FLAT, DebiaserSettings, check_alone
 from latentebm.tilting.method import TiltMethod
 from latentebm.tilting.objectives import OBJECTIVES
 from latentebm.tilting.spaces import SPACES
 
-__all__ = ["check_settings", "chosen_method", "chosen_sampler", "kl_weight"]
+__all__ = ["check_settings", "chosen_method", "chosen_sampler", "components", "kl_weight"]
 
+COMPONENTS = 40  # of a learned prior
 POOL_PER_DRAW = 10  # pool of each draw at least, so that few draws repeat another one
 # Classes whose objects a config file can hold.
 SAMPLING = ("SNIS", "Rejection", "ISIR", "Langevin", "HMC", "NUTS", "ULA", "MALA", "SGLD", "ImproperSGLD", "RandomWalk")
@@ -40,6 +42,7 @@ def check_settings(settings: DebiaserSettings) -> None:
     make_network(settings.network, settings.width)
     pick_device(settings.device)
     chosen_method(settings)
+    components(settings)
     chosen_sampler(settings, 1)
 
 
@@ -77,23 +80,42 @@ def chosen_sampler(settings: DebiaserSettings, n: int) -> sampling.Sampler:
     return named_sampler(sampler, pool=pool, steps=settings.langevin_steps, n=n)
 
 
-def kl_weight(settings: DebiaserSettings, learn_from: str = "biased", dispersion: float | None = None) -> float:
-    """Weight of the KL term in a VAE's training on ``biased`` images, or on ``both`` sets of some `dispersion`.
+def components(settings: DebiaserSettings) -> int:
+    """Most components of the learned prior; 0 for a standard normal one.
 
-    Where it learns from the reference too, how sharp its images are limits the draws more than how evenly codes fill
-    the prior, and a smaller weight makes them sharper: 1/2, or where there is enough of a reference not to be copied,
-    the dispersion of the pixels, which balances the two terms of the objective (docs/your-generator.md).
+    Raises:
+        ValueError: a mixture for an objective that needs the standard normal prior.
+
+    Example:
+        >>> components(DebiaserSettings()), components(DebiaserSettings(latent_dim=10))
+        (0, 40)
+    """
+    objective = _chosen(settings, OBJECTIVES)
+    if settings.prior == "mixture" and objective.needs_normal:
+        name = type(objective).__name__.lower()
+        raise fail("prior", f"normal with objective={name}", "'mixture'", "pass objective=likelihood, jensen or nce")
+    learned = settings.latent_dim > FLAT and not objective.needs_normal if settings.prior == "auto" else None
+    return COMPONENTS if learned or settings.prior == "mixture" else 0
+
+
+def kl_weight(settings: DebiaserSettings, learn_from: str = "biased", dispersion: float | None = None) -> float:
+    """Weight of the KL term in a VAE's training on ``biased`` images, or on ``both`` sets, of some `dispersion`.
+
+    Up to three dimensions it is 1. Above them how sharp images are limits the draws more than how evenly codes fill the
+    prior, which a learned prior or a tilt makes up for: it is the dispersion of the pixels, which balances the two
+    terms of the objective, or 1/2 where that is unknown. A tilt to a small reference alone can't fill a normal prior:
+    it is 1.5 with that and a VAE of the biased images.
 
     Example:
         >>> ten = DebiaserSettings(latent_dim=10)
-        >>> kl_weight(ten), kl_weight(ten, "both"), kl_weight(ten, "both", dispersion=0.2)
-        (1.5, 0.5, 0.2)
+        >>> kl_weight(ten, dispersion=0.2), kl_weight(DebiaserSettings(latent_dim=10, prior="normal"))
+        (0.2, 1.5)
     """
     if settings.kl_weight is not None:
         return settings.kl_weight
-    if settings.latent_dim <= 3:
+    if settings.latent_dim <= FLAT:
         return 1.0
-    if learn_from == "biased":
+    if learn_from == "biased" and not components(settings):
         return 1.5
     return 0.5 if dispersion is None else dispersion
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from latentebm.checks import check_int, fail
-from latentebm.choices import check_settings, chosen_method, chosen_sampler, kl_weight
+from latentebm.choices import check_settings, chosen_method, chosen_sampler, components, kl_weight
 from latentebm.chunks import in_chunks
 from latentebm.data.images import as_data
 from latentebm.data.imbalance import larger_reference
@@ -48,7 +48,7 @@ ImageData = np.ndarray | Tensor | Dataset[Any] | StoredImages
 class Debiaser(DebiaserSettings, Estimator):
     r"""Learns a biased generator, tilts it to a small unbiased reference, and draws from the result.
 
-    .. math:: p_E(z) \propto e^{-E(z)}\, N(z; 0, I), \qquad
+    .. math:: p_E(z) \propto e^{-E(z)}\, p_0(z), \qquad
               E = \arg\max\; -E_{q_{ref}}[E(z)] - \log Z
 
     In a process group of torch.distributed, entered by every process alike, the work is split: the VAE's batches, the
@@ -122,7 +122,8 @@ class Debiaser(DebiaserSettings, Estimator):
         self.biased_ = data.part(stream(self.seed, 7)).images
         self.sources_ = choose_sources(self, self.biased_, wanted)
         weight = kl_weight(self, self.sources_.learn_from, self.sources_.dispersion)
-        self.vae_log_ = self._train(data.images, track or self._track(), kl_weight=weight, **self.sources_.training())
+        how = {"kl_weight": weight, "components": components(self)}
+        self.vae_log_ = self._train(data.images, track or self._track(), **how, **self.sources_.training())
         return self
 
     def _train(self, images: Tensor | StoredImages, track: Track, **more: Any) -> FitResult:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from latentebm.checks import fail
 from latentebm.data.augment import augmented
 from latentebm.rng import permutation, stream
-from latentebm.settings.fields import DebiaserSettings
+from latentebm.settings.fields import FLAT, DebiaserSettings
 from latentebm.tilting.reweight import effective_share, principal_scores
 from latentebm.training.dispersion import dispersion
 from latentebm.training.mixed_in import MixedIn
@@ -40,8 +40,8 @@ class Sources:
         effective_share: see :func:`latentebm.tilting.reweight.effective_share`; None where nobody asked.
         reference_share: of the reference in every batch; None without.
         augment: how its images are changed at every use; None without.
-        dispersion: of the biased pixels, see :func:`latentebm.training.dispersion.dispersion`: the weight of the KL
-            term, where none is asked for, with 600 reference images or more; None with fewer, or a Gaussian likelihood.
+        dispersion: of the biased pixels, see :func:`latentebm.training.dispersion.dispersion`: above three dimensions
+            the weight of the KL term, where none is asked for; None below, or with a Gaussian likelihood.
         farther: how far changed images are from the nearest other one, by augmentation; see `changed_distance`.
         mixed: the reference images it learns from; None for none, and once loaded.
         held_out: reference images that it never learns from, which choose its best state; likewise.
@@ -93,7 +93,7 @@ def choose_sources(
 
     Where it learns from both, by default the reference takes half of every batch. Fewer than 600
     images are changed as much as still leads to images of the same kind: to at most 1.25 times the `changed_distance`.
-    More are shown as they are, and the biased pixels' dispersion says how sharply the VAE learns.
+    More are shown as they are.
 
     Arguments:
         settings: ``learn_from``, ``reference_share``, ``augment`` and ``seed`` of a `Debiaser`.
@@ -107,6 +107,16 @@ def choose_sources(
         >>> choose_sources(DebiaserSettings(), torch.zeros(4, 1, 2, 2), None).learn_from
         'biased'
     """
+    return replace(_learned_from(settings, biased, reference), dispersion=_dispersion(settings, biased))
+
+
+def _dispersion(settings: DebiaserSettings, biased: Tensor) -> float | None:
+    if settings.latent_dim <= FLAT or settings.likelihood != "bernoulli" or len(biased) < 4:
+        return None
+    return dispersion(biased, settings.latent_dim, generator=stream(settings.seed, 12))
+
+
+def _learned_from(settings: DebiaserSettings, biased: Tensor, reference: Tensor | None) -> Sources:
     count = 0 if reference is None else len(reference)
     if settings.learn_from == "both" and count < LEAST:
         raise fail("reference", f"at least {LEAST} images with learn_from=both", count, "pass learn_from=biased")
@@ -130,10 +140,7 @@ def choose_sources(
         farther = {how: changed_distance(biased, how, generator=rng) for how in AUGMENTS[:-1]}
         augment = next((how for how, ratio in farther.items() if ratio <= FARTHER), AUGMENTS[-1])
     mixed = MixedIn(images=learned, share=amount, augment=augment)
-    noise = None
-    if count >= MANY and settings.likelihood == "bernoulli":
-        noise = dispersion(biased, settings.latent_dim, generator=rng)
-    chosen: dict[str, Any] = {"reference_share": amount, "augment": augment, "dispersion": noise, "farther": farther}
+    chosen: dict[str, Any] = {"reference_share": amount, "augment": augment, "farther": farther}
     return Sources(learn_from="both", why=why, effective_share=share, mixed=mixed, held_out=held_out, **chosen)
 
 

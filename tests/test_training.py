@@ -210,7 +210,7 @@ def test_a_flipped_reference_is_caught(objective):
 
 @pytest.mark.parametrize(("objective", "drawn"), [("score", None), ("contrastive", torch.zeros(9, 1))])
 def test_an_objective_that_does_not_suit_the_codes_is_named(objective, drawn, rng):
-    codes = Codes.split(torch.zeros(9, 1), torch.zeros(9, 1), 2, rng, drawn)
+    codes = Codes.split(torch.zeros(9, 1), torch.zeros(9, 1), 2, rng, drawn=drawn)
     with pytest.raises(ValueError, match="objective: expected"):
         fit_energy(EnergyNet(1), codes, TiltRecipe(objective=objective, steps=1), generator=rng)
 

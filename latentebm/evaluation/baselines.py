@@ -30,7 +30,7 @@ from latentebm.evaluation.ratio import Ratio, fit_ratio, held_out_fifth
 from latentebm.models.tilts import LatentTilt
 from latentebm.models.vae import VAE, ConditionalVAE
 from latentebm.progress import Track, silent
-from latentebm.rng import normal, seeded, weighted_rows
+from latentebm.rng import seeded, weighted_rows
 from latentebm.sampling import SNIS, Draws
 from latentebm.sampling.importance.weights import ess
 from latentebm.training.fit import FitResult
@@ -94,6 +94,7 @@ class Task:
             lr=lr or self.lr,
             kl_weight=self.kl_weight,
             precision=self.precision,
+            components=self.vae.config["components"],
             generator=self.generator(),
             track=self.track,
             **settings,  # type: ignore[arg-type]
@@ -238,7 +239,7 @@ def _prior(vae: VAE, **given: Callable[[int, torch.Generator], Tensor]) -> Calla
     """Draws of a VAE's prior; `given` are drawn too, after the codes, and handed to the decoder."""
 
     def draw(n: int, generator: torch.Generator) -> Draws:
-        z = normal((n, vae.latent_dim), generator, next(vae.parameters()))
+        z = LatentTilt(vae, nn.Identity()).sample_base(n, generator=generator)
         more = {name: make(n, generator).to(z.device) for name, make in given.items()}
         return Draws(vae.decode(z, **more), z, torch.zeros(n), {"sampler": "prior"})  # type: ignore[arg-type]
 

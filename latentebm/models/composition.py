@@ -13,7 +13,7 @@ from latentebm.checks import check_number, fail
 from latentebm.gradients import differentiate
 from latentebm.models.data_tilts import DataTilt
 from latentebm.models.storage.tilt_folder import model_of
-from latentebm.models.tilts import LatentTilt, ScaledTilt, Tilt, ValueAndGrad
+from latentebm.models.tilts import LatentTilt, ScaledTilt, Tilt, ValueAndGrad, log_normal
 from latentebm.rng import stream
 
 __all__ = ["NegatedTilt", "ProductTilt", "is_bounded"]
@@ -73,7 +73,7 @@ class ProductTilt(Tilt):
             got = f"{self.dim} and {narrow.dim}"
             fix = "combine tilts with the same noise setting, or a latent tilt with either"
             raise fail("tilt", "base dimensions that are equal, or one the code's", got, fix)
-        wanted = self.base.log_base(u) if narrow.dim == self.dim else Tilt.log_base(narrow, inside)
+        wanted = self.base.log_base(u) - log_normal(u[:, narrow.dim :])  # what is beside the code is noise
         if not torch.allclose(narrow.log_base(inside), wanted, atol=1e-3):
             raise fail("tilt", "one base distribution", "two different ones", "combine tilts of one base space")
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from latentebm.checks import check_event, check_int, fail
 from latentebm.chunks import chunk_size, in_chunks
 from latentebm.models.likelihoods import Gaussian
-from latentebm.models.tilts import Tilt
+from latentebm.models.mixture_prior import learned_prior
+from latentebm.models.tilts import CodeTilt, Tilt
 from latentebm.models.vae import VAE
 from latentebm.rng import normal
 
@@ -21,11 +22,12 @@ __all__ = ["DataTilt", "ElboTilt"]
 IMAGE = 28 * 28  # numbers of an item whose shape the model does not say
 
 
-class DataTilt(Tilt):
+class DataTilt(CodeTilt):
     r"""A model's data distribution tilted by an energy of the data, sampled in its base space.
 
     .. math:: p_E(x) \propto e^{-E(x)}\, p_\phi(x), \qquad
-              p_E(u) \propto e^{-E(x(u))}\, N(u; 0, I), \quad u = (z, \epsilon), \quad x(u) = \mu(z) + \sigma\,\epsilon
+              p_E(u) \propto e^{-E(x(u))}\, p_0(z)\, N(\epsilon; 0, I), \quad u = (z, \epsilon), \quad
+              x(u) = \mu(z) + \sigma\,\epsilon
 
     With `noise` the base point holds the observation noise beside the code, and the tilt is exact for the VAE's
     marginal. Without it the data are the decoder's means and u = z. Bernoulli pixels are on where
@@ -159,10 +161,17 @@ class ElboTilt(Tilt):
         check_event("u", u, (self.dim,))
         x, vae = self.decode(u), self.tilt.model
         mean, scale = vae.moments(x)
-        kl = 0.5 * (mean.square() + scale.square() - 1 - 2 * scale.log()).sum(1)
         codes = mean + scale * self.noise.unsqueeze(1)
         fit = [vae.likelihood.log_prob(x, vae.decoder(z)) for z in codes]
-        return torch.stack(fit).mean(0) - kl
+        return torch.stack(fit).mean(0) - self._kl(mean, scale, codes)
+
+    def _kl(self, mean: Tensor, scale: Tensor, codes: Tensor) -> Tensor:
+        """KL (N,) of the posterior to the prior: in closed form to N(0, I), by posterior draws to a learned prior."""
+        prior = learned_prior(self.tilt.model)
+        if prior is None:
+            return 0.5 * (mean.square() + scale.square() - 1 - 2 * scale.log()).sum(1)
+        entropy = (0.5 * math.log(2 * math.pi * math.e) + scale.log()).sum(1)
+        return -entropy - torch.stack([prior.log_prob(z) for z in codes]).mean(0)
 
     def energy(self, u: Tensor) -> Tensor:
         """Tilt energy (N,) of flat data, nats."""

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from latentebm.checks import check_event, check_number, fail
 from latentebm.gradients import differentiate
 from latentebm.models.latent_model import LatentModel
+from latentebm.models.mixture_prior import learned_prior
 from latentebm.models.storage.tilt_folder import save_tilt
 from latentebm.rng import normal
 
-__all__ = ["STRONGEST", "LatentTilt", "ScaledTilt", "Tilt", "ValueAndGrad"]
+__all__ = ["STRONGEST", "CodeTilt", "LatentTilt", "ScaledTilt", "Tilt", "ValueAndGrad", "log_normal"]
 
 STRONGEST = 1.5  # multiple of a tilt's energy
 ValueAndGrad = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -45,7 +46,7 @@ class Tilt(nn.Module, ABC):
     def log_base(self, u: Tensor) -> Tensor:
         """Log-density (N,) of the base distribution."""
         check_event("u", u, (self.dim,))
-        return -0.5 * (u.square().sum(1) + self.dim * math.log(2 * math.pi))
+        return log_normal(u)
 
     @abstractmethod
     def energy(self, u: Tensor) -> Tensor:
@@ -121,13 +122,45 @@ class Tilt(nn.Module, ABC):
         return other
 
 
-class LatentTilt(Tilt):
+class CodeTilt(Tilt):
+    r"""A tilt of base points u = (z, ε): codes from the model's prior, and standard normal numbers beside them.
+
+    .. math:: p_E(u) = e^{-E(u)}\, p_0(z)\, N(\epsilon; 0, I) / Z
+
+    p₀ is N(0, I), or the learned prior of a VAE that has one.
+    """
+
+    model: LatentModel
+
+    def sample_base(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Draw (n, dim) points of the base distribution."""
+        u = super().sample_base(n, generator=generator)
+        prior = learned_prior(self.model)
+        return u if prior is None else torch.cat([prior.placed(self._code(u), generator), self._beside(u)], 1)
+
+    def log_base(self, u: Tensor) -> Tensor:
+        """Log-density (N,) of the base distribution."""
+        prior = learned_prior(self.model)
+        if prior is None:
+            return super().log_base(u)
+        check_event("u", u, (self.dim,))
+        return prior.log_prob(self._code(u)) + log_normal(self._beside(u))
+
+    def _code(self, u: Tensor) -> Tensor:
+        return u[..., : self.model.latent_dim]
+
+    def _beside(self, u: Tensor) -> Tensor:
+        return u[..., self.model.latent_dim :]
+
+
+class LatentTilt(CodeTilt):
     r"""A model's latent prior tilted by an energy of the code.
 
-    .. math:: p_E(z) = e^{-E(z)}\, N(z; 0, I) / Z, \qquad x = \mathrm{decode}(z)
+    .. math:: p_E(z) = e^{-E(z)}\, p_0(z) / Z, \qquad x = \mathrm{decode}(z)
 
-    The model, a VAE or anything with `latent_dim` and `decode`, is never changed. The energy maps (N, d) to (N,), the
-    `transform` its values one by one, as the calibration of the Jensen objective does.
+    The model, a VAE or anything with `latent_dim` and `decode`, is never changed; its prior p₀ is N(0, I), or the learned
+    one of a VAE that has it. The energy maps (N, d) to (N,), the `transform` its values one by one, as the calibration
+    of the Jensen objective does.
 
     References:
         Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205
@@ -173,15 +206,18 @@ class LatentTilt(Tilt):
         if self.transform is not None:
             energy, pull = cast(Any, torch.func.vjp(self.transform, energy))
             grad = pull(torch.ones_like(energy))[0].unsqueeze(1) * grad
-        return energy - Tilt.log_base(self, u), grad + u  # of the standard normal, whose gradient this is
+        prior = learned_prior(self.model)
+        base, base_grad = (log_normal(u), -u) if prior is None else prior.value_and_grad(u)
+        return energy - base, grad - base_grad
 
     def with_energy(self, form: Callable[[Any], ValueAndGrad | None]) -> Tilt | None:
         """This tilt over another form of its network."""
         return self._over(form(self.net))
 
     def scaled_network(self) -> tuple[Any, float]:
-        """The network itself, unless its values are transformed."""
-        return (self.net if self.transform is None else None), 1.0
+        """The network itself, unless its values are transformed, or the base distribution is not N(0, I)."""
+        plain = self.transform is None and learned_prior(self.model) is None
+        return (self.net if plain else None), 1.0
 
     def decode(self, u: Tensor) -> Tensor:
         """Mean images of codes; ValueError where the energy was fitted through another model, or another prompt."""
@@ -189,6 +225,16 @@ class LatentTilt(Tilt):
             fix = "put the model back, or fit the tilt to the other one"
             raise fail("model", "the one whose data the energy sees", "another", fix)
         return self.model.decode(u)
+
+
+def log_normal(u: Tensor) -> Tensor:
+    """Log-density (N,) of N(0, I) at points (N, D), nats.
+
+    Example:
+        >>> log_normal(torch.zeros(1, 2))
+        tensor([-1.8379])
+    """
+    return -0.5 * (u.square().sum(1) + u.shape[1] * math.log(2 * math.pi))
 
 
 class ScaledTilt(Tilt):

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from latentebm.checks import check_choice, check_event, check_int, fail
 from latentebm.chunks import chunk_size, in_chunks
 from latentebm.models.likelihoods import LIKELIHOODS
+from latentebm.models.mixture_prior import MixturePrior
 from latentebm.models.networks import Network, make_network
 from latentebm.registry import stored
 from latentebm.rng import normal
@@ -30,6 +31,9 @@ class VAE(nn.Module):
     r"""Variational autoencoder with a standard normal prior and a diagonal Gaussian encoder.
 
     .. math:: \mathrm{ELBO}(x) = E_{q(z|x)}[\log p(x|z)] - \mathrm{KL}(q(z|x)\,\|\,N(0, I))
+
+    Once it is trained, new codes may be drawn from a learned prior, its `prior` of so many `components`, instead; 0
+    stands for none.
 
     The images (C, H, W) have pixels in [0, 1], the codes `latent_dim` numbers; the network is ``mlp`` or ``conv``, of
     `width` hidden units, or a `Network`, the likelihood ``bernoulli`` or ``gaussian``.
@@ -51,6 +55,7 @@ class VAE(nn.Module):
         network: str | Network | Mapping[str, Any] = "mlp",
         width: int = 512,
         likelihood: str = "bernoulli",
+        components: int = 0,
     ) -> None:
         super().__init__()
         check_choice("likelihood", likelihood, LIKELIHOODS)
@@ -62,11 +67,18 @@ class VAE(nn.Module):
             "network": stored(network),
             "width": check_int("width", width),
             "likelihood": likelihood,
+            "components": check_int("components", components, low=0),
         }
         self.likelihood = LIKELIHOODS[likelihood]()
         self.network = make_network(network, width)
         self.encoder = self.network.encoder(self.data_shape, 2 * latent_dim)
         self.decoder = self.network.decoder(latent_dim, self.data_shape)
+        self.prior = MixturePrior(latent_dim, components) if components else None
+
+    def set_prior(self, prior: MixturePrior | None) -> None:
+        """Draw new codes from a learned prior from now on, or with None from N(0, I)."""
+        self.prior = prior
+        self.config["components"] = 0 if prior is None else len(prior.share)
 
     def posterior(self, x: Tensor) -> Independent:
         """Encoder distribution q(z|x) of images (N, *data_shape): event shape (d,)."""

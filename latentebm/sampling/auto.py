@@ -14,8 +14,8 @@ from latentebm.sampling.draws import Draws
 from latentebm.sampling.importance.rejection import ISIR
 from latentebm.sampling.importance.smc import TemperedSMC
 from latentebm.sampling.importance.snis import SNIS
-from latentebm.sampling.mcmc.kernels import MALA, Kernel
-from latentebm.sampling.mcmc.pcn import PCN
+from latentebm.sampling.mcmc.kernels import MALA, Kernel, RandomWalk
+from latentebm.sampling.mcmc.pcn import PCN, is_normal
 from latentebm.sampling.target import Target, check_gradient
 
 __all__ = ["Auto"]
@@ -88,11 +88,12 @@ class Auto:
         return (1 - min(rate, 1.0)) ** self.n_steps
 
     def _kernel(self, tilt: Target, generator: torch.Generator) -> Kernel:
-        """MALA where the energy has a gradient, else PCN, which asks for none."""
+        """MALA where the energy has a gradient, else PCN, or where the base distribution is not N(0, I) a random walk."""
+        u = tilt.sample_base(CHECKED, generator=generator)
         try:
-            check_gradient(tilt, tilt.sample_base(CHECKED, generator=generator))
+            check_gradient(tilt, u)
         except ValueError:
-            return PCN(0.3)
+            return PCN(0.3) if is_normal(tilt, u) else RandomWalk(0.3)
         return MALA(0.3)
 
 

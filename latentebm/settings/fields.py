@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from latentebm.tilting.objectives import Objective
     from latentebm.tilting.spaces import Space
 
-__all__ = ["OBJECTIVES", "SAMPLERS", "DebiaserSettings", "Settings", "check_alone"]
+__all__ = ["FLAT", "OBJECTIVES", "SAMPLERS", "DebiaserSettings", "Settings", "check_alone"]
 
+FLAT = 3  # dimensions up to which codes fill a standard normal prior
 DATA, MODEL, TILT, DRAWS, RUN = "Data", "Model", "Tilt", "Draws", "Run"
 
 OBJECTIVE = (
@@ -62,11 +63,18 @@ class DebiaserSettings:
     likelihood: Literal["bernoulli", "gaussian"] = setting(
         "bernoulli", "of the pixels: bernoulli or gaussian", MODEL, names=("bernoulli", "gaussian")
     )
+    prior: Literal["auto", "normal", "mixture"] = setting(
+        "auto",
+        "what codes are drawn from: normal (standard normal), mixture (of up to 40 normals, learned from the codes of "
+        "the trained VAE) or auto (mixture above three dimensions with likelihood, jensen or nce, else normal)",
+        MODEL,
+        names=("auto", "normal", "mixture"),
+    )
     kl_weight: float | None = setting(
         None,
-        "weight of the KL term in training: above 1 the codes fill the prior more evenly, as many dimensions need, "
-        "below 1 images are sharper; by default 1 up to three dimensions, 1.5 above, 0.5 where it learns from both, "
-        "with 600 reference images or more the dispersion of the pixels, which is low where they are grey",
+        "weight of the KL term in training: above 1 the codes fill a normal prior more evenly, below 1 images are "
+        "sharper; by default 1 up to three dimensions, above them the dispersion of the pixels, which is low where "
+        "they are grey, or 1.5 with a normal prior and a VAE of the biased images alone",
         MODEL,
         kind=float,
     )

@@ -152,7 +152,7 @@ def fit_reference(
     members = min(folds, len(reference))
     energy = CodeEnergy(code.sizes, members, generator)
     real, made = energy.one_hot(code.encode(reference)), energy.one_hot(source.draw(pool, generator).codes())
-    sides = Codes.split(real, torch.zeros(()).expand(real.shape), members, generator, made)
+    sides = Codes.split(real, torch.zeros(()).expand(real.shape), members, generator, drawn=made)
     result = fit_energy(energy.net, sides, recipe or RECIPE, generator=generator, track=track)
     energy.requires_grad_(False)
     return RowTilt([], np.zeros(0), energy), float(-result.best.mean())

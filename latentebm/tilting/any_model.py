@@ -192,6 +192,6 @@ def _fitted(
     """An ensemble fitted to reference points N(mean, scale²)."""
     limit = LatentSpace().limit if cast(Objective, recipe.objective).bounded else None
     energy = EnergyNet(mean.shape[1], members=members, limit=limit, generator=generator).to(mean.device)
-    codes = Codes.split(mean, scale, members, generator, drawn)
+    codes = Codes.split(mean, scale, members, generator, drawn=drawn)
     fit_energy(energy, codes, recipe, generator=generator, track=track, log=log)
     return energy.requires_grad_(False)

@@ -22,7 +22,7 @@ from latentebm.tilting.held_out import held_out_gain
 from latentebm.tilting.objectives import Objective
 from latentebm.tilting.reweight import cluster_weights, principal_scores
 from latentebm.tilting.sides import Codes
-from latentebm.tilting.spaces import Space
+from latentebm.tilting.spaces import FEW, Space
 from latentebm.tilting.start import fit_start
 from latentebm.training.fit import FitResult
 
@@ -94,6 +94,8 @@ class TiltMethod:
         recipe = self.space.recipe(self.objective, self.gradient_penalty)
         codes, members = self.space.codes(vae, images, generator), min(self.space.folds, len(images))
         own = None if views is None else self._codes_of_views(vae, views, codes.fold, generator)
+        if own is None and codes.prior is not None and len(images) >= FEW:
+            own, views = codes, images[None]  # many images of a learned prior's VAE stand for themselves
         clusters = self.space.start_clusters(self.objective, len(images), views=own is not None)
         if clusters:
             known: dict[str, Any] = {"generator": generator, "track": track}

@@ -54,6 +54,11 @@ class Objective(ABC):
     recorded: ClassVar[bool] = False
     of_posteriors: ClassVar[bool] = False
 
+    @property
+    def needs_normal(self) -> bool:
+        """Whether the base distribution must be N(0, I): its density counts, not its draws alone."""
+        return self.own_negatives or self.of_posteriors
+
     @abstractmethod
     def loss(self, reference: Tensor, base: Tensor) -> Tensor:
         """Loss (M,) of every member's energies of reference draws (M, N) and of negatives (M, K), in nats."""
@@ -68,8 +73,8 @@ class Objective(ABC):
         if self.of_posteriors and (codes is None or not bool((codes.scale > 0).all())):
             expected = f"another than {name} where there are no posterior draws of codes"
             raise fail("objective", expected, name, "pass objective=likelihood")
-        if (self.own_negatives or self.of_posteriors) and codes is not None and codes.drawn is not None:
-            expected = "one that takes the base by its draws alone, as they are given"
+        if self.needs_normal and not sides.normal:
+            expected = "one that takes the base by its draws alone, where it is not standard normal"
             raise fail("objective", expected, name, "pass likelihood, jensen or nce")
 
     def negatives(

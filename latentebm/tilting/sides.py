@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from latentebm.models.data_tilts import DataTilt
+from latentebm.models.mixture_prior import MixturePrior, learned_prior
 from latentebm.rng import integers, normal, permutation
 
 __all__ = ["POSITIVES", "Codes", "Pictures", "Sides", "assign_folds"]
@@ -28,6 +29,11 @@ class Sides(Protocol):
     @property
     def dim(self) -> int:
         """Length of a base point."""
+        ...
+
+    @property
+    def normal(self) -> bool:
+        """Whether the base distribution is N(0, I)."""
         ...
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
@@ -51,7 +57,8 @@ class Codes:
         mean: posterior means, (N, d).
         scale: posterior standard deviations, (N, d); zeros stand for the means alone.
         fold: number of the member that never trains on this image, (N,).
-        drawn: draws of the base distribution to pick from, (K, d), where that is not N(0, I).
+        drawn: draws of the base distribution to pick from, (K, d), where it is known by them alone.
+        prior: the base distribution where that is a learned prior; without either it is N(0, I).
 
     Example:
         >>> Codes.split(torch.zeros(5, 2), torch.ones(5, 2), 5, torch.Generator()).fold.sort().values
@@ -62,18 +69,22 @@ class Codes:
     scale: Tensor
     fold: Tensor
     drawn: Tensor | None = None
+    prior: MixturePrior | None = None
 
     @classmethod
-    def split(
-        cls, mean: Tensor, scale: Tensor, folds: int, generator: torch.Generator, drawn: Tensor | None = None
-    ) -> Codes:
+    def split(cls, mean: Tensor, scale: Tensor, folds: int, generator: torch.Generator, **base: Any) -> Codes:
         """Assign images to folds at random, as evenly as can be; one fold holds a fifth out."""
-        return cls(mean, scale, assign_folds(len(mean), folds, generator).to(mean.device), drawn)
+        return cls(mean, scale, assign_folds(len(mean), folds, generator).to(mean.device), **base)
 
     @property
     def dim(self) -> int:
         """Length d of the codes."""
         return self.mean.shape[1]
+
+    @property
+    def normal(self) -> bool:
+        """Whether the base distribution is N(0, I)."""
+        return self.drawn is None and self.prior is None
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """One posterior draw of each image of `rows`, (*rows.shape, d)."""
@@ -84,7 +95,8 @@ class Codes:
         """Draws (k, d) of the prior, fresh each time, or of `drawn`."""
         if self.drawn is not None:
             return self.drawn[integers(len(self.drawn), (k,), generator, self.drawn.device)]
-        return normal((k, self.dim), generator, self.mean)
+        noise = normal((k, self.dim), generator, self.mean)
+        return noise if self.prior is None else self.prior.placed(noise, generator)
 
     def decode(self, u: Tensor) -> Tensor:
         """The codes themselves."""
@@ -146,6 +158,11 @@ class Pictures:
     def dim(self) -> int:
         """Length of a base point."""
         return self.tilt.dim
+
+    @property
+    def normal(self) -> bool:
+        """Whether the base distribution is N(0, I)."""
+        return learned_prior(self.tilt.model) is None
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """One image for each of `rows`, (*rows.shape, *data_shape)."""

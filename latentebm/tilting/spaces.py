@@ -15,6 +15,7 @@ from latentebm.chunks import chunk_size, in_chunks
 from latentebm.models.data_energies import DataEnergy
 from latentebm.models.data_tilts import DataTilt
 from latentebm.models.energies import EnergyNet, EnsembleEnergy
+from latentebm.models.mixture_prior import learned_prior
 from latentebm.models.tilts import LatentTilt, Tilt
 from latentebm.models.vae import VAE
 from latentebm.registry import Registry
@@ -22,7 +23,7 @@ from latentebm.tilting.fit_tilt import TiltRecipe
 from latentebm.tilting.objectives import Objective
 from latentebm.tilting.sides import POSITIVES, Codes, Pictures, Sides
 
-__all__ = ["SPACES", "DataSpace", "LatentSpace", "Space"]
+__all__ = ["FEW", "SPACES", "DataSpace", "LatentSpace", "Space"]
 
 POSTERIORS = ("draws", "means")
 FEW, CLUSTERS = 1000, 20  # below FEW reference images the tilt starts from CLUSTERS soft clusters
@@ -100,7 +101,7 @@ class Space(ABC):
             moments = [vae.moments(part.to(like.device).float() / 255) for part in parts]
         mean, scale = (torch.cat(both) for both in zip(*moments, strict=True))
         scale = scale if self.posterior == "draws" else torch.zeros_like(scale)
-        return Codes.split(mean, scale, self.folds, generator)
+        return Codes.split(mean, scale, self.folds, generator, prior=learned_prior(vae))
 
 
 @dataclass(frozen=True, kw_only=True)

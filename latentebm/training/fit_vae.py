@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from latentebm import processes
-from latentebm.checks import check_choice, check_number, fail
+from latentebm.checks import check_choice, check_int, check_number, fail
 from latentebm.data.batches import minibatches
 from latentebm.data.stored import StoredImages
 from latentebm.models.vae import VAE
@@ -17,6 +17,7 @@ from latentebm.progress import Track, silent
 from latentebm.rng import on_device
 from latentebm.training.averaged import averaged
 from latentebm.training.fit import FitResult, fit
+from latentebm.training.fit_prior import fit_prior
 from latentebm.training.logs import Log
 from latentebm.training.mixed_in import MixedIn
 from latentebm.training.optimisation import Optimisation
@@ -48,6 +49,7 @@ def fit_vae(
     mixed: MixedIn | None = None,
     held_out: Tensor | None = None,
     patience: int | None = 5,
+    components: int = 0,
     generator: torch.Generator,
     track: Track = silent,
     log: Log | None = None,
@@ -62,7 +64,8 @@ def fit_vae(
     With `kl_weight` β above 1 the codes of all images together come closer to the prior, from which new ones are drawn.
     The precision is ``fp32``, ``bf16`` autocast, or ``auto``: bf16 where the processor has it. The ELBO of images held
     out picks the best state, and stops the fit after `patience` checks, 25 steps apart, without improvement. Images
-    `mixed` in take their share of every batch from the others.
+    `mixed` in take their share of every batch from the others. A learned prior of at most so many `components` is
+    fitted to the codes afterwards; 0 leaves the standard normal one. See `latentebm.training.fit_prior.fit_prior`.
 
     References:
         beta-VAE (Higgins et al., 2017), https://openreview.net/forum?id=Sy2fzU9gl
@@ -79,6 +82,7 @@ def fit_vae(
     check_choice("precision", precision, PRECISIONS)
     if mixed is not None and labels is not None:
         raise fail("mixed", "None with labels, which mixed images lack", "both", "pass one of the two")
+    vae.set_prior(None)
     autocast = precision == "bf16" or (precision == "auto" and bf16_pays(device))
     beside = [torch.ones(len(images)) if weights is None else weights, *([] if labels is None else [labels])]
     sizes: dict[str, Any] = {"batch_size": batch_size, "epochs": epochs, "generator": generator}
@@ -110,6 +114,9 @@ def fit_vae(
     with processes.exchange():
         result = fit(vae, averaged(vae, loss, batches.batch_size), batches, optimisation, **watch, **known)
     vae.eval()
+    if check_int("components", components, low=0):
+        own: dict[str, Any] = {"weights": weights, "mixed": mixed, "generator": generator}
+        fit_prior(vae, images, components=components, **own)
     return result
 
 

@@ -17,7 +17,7 @@ from latentebm.sampling.mcmc.kernels import Kernel
 from latentebm.sampling.mcmc.moves import MoveBlock, Point, move_block
 from latentebm.sampling.target import FLAT, PROBED, Potential, Target, tilt_energy
 
-__all__ = ["PCN", "PCNL", "BaseKernel", "TiltAlone"]
+__all__ = ["PCN", "PCNL", "BaseKernel", "TiltAlone", "is_normal"]
 
 
 class TiltAlone:
@@ -67,12 +67,17 @@ class BaseKernel(Kernel):
             self._check(tilt, x[:PROBED].detach())
         return TiltAlone(tilt, gradient=self.gradient)
 
-    @torch.no_grad()
     def _check(self, tilt: Target, x: Tensor) -> None:
-        own, normal = tilt.log_base(x), -0.5 * (x.square() + math.log(2 * math.pi)).flatten(1).sum(1)
-        if own.shape != normal.shape or not torch.allclose(own.to(normal), normal, atol=1e-3):
+        if not is_normal(tilt, x):
             expected, got = f"a standard normal one for {type(self).__name__}", "another density"
             raise fail("log_base", expected, got, "use MALA or RandomWalk")
+
+
+@torch.no_grad()
+def is_normal(tilt: Target, x: Tensor) -> bool:
+    """Whether the base distribution of a target has the density of N(0, I) at points (N, D)."""
+    own, normal = tilt.log_base(x), -0.5 * (x.square() + math.log(2 * math.pi)).flatten(1).sum(1)
+    return own.shape == normal.shape and torch.allclose(own.to(normal), normal, atol=1e-3)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,85 @@
+"""A learned prior: the mixture of normal distributions that a VAE's codes really have."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentebm.checks import check_event, check_int
+from latentebm.rng import uniform
+
+__all__ = ["MixturePrior", "learned_prior"]
+
+
+class MixturePrior(nn.Module):
+    r"""A mixture of normal distributions with full covariances, in the place of a VAE's standard normal prior.
+
+    .. math:: p_0(z) = \sum_k \pi_k\, N(z; m_k, L_k L_k^\top)
+
+    The codes of all images together are never quite N(0, I): a VAE whose KL term counts little leaves parts of the
+    prior empty, which decode to images of no kind. `latentebm.training.fit_prior` fits the mixture to the codes; before
+    that its components are all standard normal. The codes have `dim` numbers.
+
+    References:
+        Diagnosing and Enhancing VAE Models (Dai and Wipf, 2019), https://arxiv.org/abs/1903.05789; From Variational to
+        Deterministic Autoencoders (Ghosh et al., 2020), https://arxiv.org/abs/1903.12436
+
+    Example:
+        >>> prior = MixturePrior(1, 2)
+        >>> prior.mean.copy_(torch.tensor([[-3.0], [3.0]])).shape
+        torch.Size([2, 1])
+        >>> prior.log_prob(torch.tensor([[3.0], [0.0]]))
+        tensor([-1.6121, -5.4189])
+    """
+
+    share: Tensor
+    mean: Tensor
+    factor: Tensor
+
+    def __init__(self, dim: int, components: int) -> None:
+        super().__init__()
+        k = check_int("components", components)
+        self.register_buffer("share", torch.full((k,), 1 / k))
+        self.register_buffer("mean", torch.zeros(k, check_int("dim", dim)))
+        self.register_buffer("factor", torch.eye(dim).repeat(k, 1, 1))
+
+    def placed(self, noise: Tensor, generator: torch.Generator) -> Tensor:
+        """Draws (N, d) of the mixture from standard normal ones, each in a component that the generator chooses."""
+        at = uniform((len(noise),), generator, self.share)
+        k = torch.searchsorted(self.share.cumsum(0), at).clamp(max=len(self.share) - 1)
+        return self.mean[k] + (self.factor[k] @ noise.to(self.mean).unsqueeze(2)).squeeze(2)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density (N,) of codes (N, d), nats."""
+        check_event("z", z, self.mean.shape[1:])
+        return self._each(z)[0].logsumexp(1)
+
+    @torch.no_grad()
+    def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-density (N,) of codes (N, d) and its gradient (N, d), without a graph."""
+        each, white, inverse = self._each(z)
+        pull = each.softmax(1).unsqueeze(2) * white
+        return each.logsumexp(1), -pull.flatten(1) @ inverse.flatten(0, 1)
+
+    def _each(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-density of each component with its share (N, K), residuals L⁻¹(z − m) (N, K, d), and L⁻¹ (K, d, d)."""
+        k, dim = self.mean.shape
+        inverse = torch.linalg.solve_triangular(self.factor, torch.eye(dim).to(self.factor).expand(k, -1, -1), upper=False)
+        shift = (inverse @ self.mean.unsqueeze(2)).squeeze(2)
+        white = (z @ inverse.flatten(0, 1).T).unflatten(1, (k, dim)) - shift
+        volume = self.factor.diagonal(dim1=1, dim2=2).log().sum(1) + 0.5 * dim * math.log(2 * math.pi)
+        return self.share.log() - volume - 0.5 * white.square().sum(2), white, inverse
+
+
+def learned_prior(model: Any) -> MixturePrior | None:
+    """The learned prior of a model, or None where its codes are standard normal.
+
+    Example:
+        >>> learned_prior(nn.Identity()) is None
+        True
+    """
+    prior = getattr(model, "prior", None)
+    return prior if isinstance(prior, MixturePrior) else None

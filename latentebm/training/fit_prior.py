@@ -1,0 +1,114 @@
+"""Fit a learned prior to the codes of what a VAE was trained on."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from itertools import islice
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentebm import processes
+from latentebm.checks import check_int
+from latentebm.data.batches import minibatches
+from latentebm.data.stored import StoredImages
+from latentebm.models.mixture_prior import MixturePrior
+from latentebm.models.vae import VAE
+from latentebm.rng import draw_seed, normal, weighted_rows
+from latentebm.training.mixed_in import MixedIn
+
+__all__ = ["fit_prior"]
+
+CODES, BATCH = 16_000, 256  # that the mixture is fitted to, and how many are encoded at once
+PER_COMPONENT = 400  # codes of a component at least
+FLOOR = 1e-2  # added to every variance, in units of the standard normal prior
+STEPS, TOLERANCE = 40, 1e-2  # of EM: nats a code
+
+
+def fit_prior(
+    vae: VAE,
+    images: Tensor | StoredImages,
+    *,
+    components: int,
+    weights: Tensor | None = None,
+    mixed: MixedIn | None = None,
+    generator: torch.Generator,
+) -> MixturePrior:
+    r"""Fit a mixture of normals to the codes of images by EM, and give it to the VAE as its prior.
+
+    .. math:: \max_{\pi, m, L}\; \mathrm{mean}_i\, w_i \log \sum_k \pi_k\, N(z_i; m_k, L_k L_k^\top),
+              \quad z_i \sim q(z|x_i)
+
+    One pass over at most 16,000 images, as training saw them: `mixed` takes its share, weights w count. A component has
+    400 codes or more, so that small sets get fewer of them. In a process group rank 0 fits and all get its mixture.
+
+    Arguments:
+        vae: trained; its `prior` is replaced.
+        images: (N, C, H, W), uint8, in memory or on disk.
+        components: most components.
+        weights: (N,), of the images; None for equal ones.
+        mixed: images that take a share of every batch.
+        generator: source of order, posterior draws and starts.
+
+    Returns:
+        The prior.
+
+    References:
+        Diagnosing and Enhancing VAE Models (Dai and Wipf, 2019), https://arxiv.org/abs/1903.05789
+
+    Example:
+        >>> rng = torch.Generator().manual_seed(0)
+        >>> vae = VAE((1, 4, 4), 2, width=8)
+        >>> images = (255 * torch.rand(900, 1, 4, 4, generator=rng)).byte()
+        >>> fit_prior(vae, images, components=40, generator=rng).share.shape, vae.config["components"]
+        (torch.Size([2]), 2)
+    """
+    own = {"weights": weights, "mixed": mixed, "generator": generator}
+    found = processes.on_main(lambda: _mixture(_codes(vae, images, **own), components, generator))
+    prior = cast(MixturePrior, processes.from_main(found)).to(next(vae.parameters()).device)
+    vae.set_prior(prior)
+    return prior
+
+
+@torch.no_grad()
+def _codes(
+    vae: VAE,
+    images: Tensor | StoredImages,
+    *,
+    weights: Tensor | None,
+    mixed: MixedIn | None,
+    generator: torch.Generator,
+) -> Tensor:
+    """Posterior draws (N, d) of images as training saw them, on the CPU."""
+    device, n = next(vae.parameters()).device, min(CODES, len(images))
+    sizes: dict[str, Any] = {"batch_size": BATCH, "epochs": 1, "generator": generator, "device": device}
+    weight = torch.ones(len(images)) if weights is None else weights
+    codes, counts = [], []
+    for x, w in islice(minibatches(images, weight, **sizes), math.ceil(n / BATCH)):
+        x = x.float() / 255
+        if mixed is not None:
+            x, w = mixed.into(x, w, generator)
+        mean, scale = vae.moments(x)
+        codes.append((mean + scale * normal(mean.shape, generator, mean)).cpu())
+        counts.append(w.cpu())
+    drawn, count = torch.cat(codes), torch.cat(counts)
+    return drawn if weights is None else drawn[weighted_rows(count, len(drawn), generator)]
+
+
+def _mixture(codes: Tensor, components: int, generator: torch.Generator) -> MixturePrior:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture  # here, since scikit-learn takes a second
+
+    count = max(1, min(check_int("components", components), len(codes) // PER_COMPONENT))
+    known: dict[str, Any] = {"init_params": "k-means++", "random_state": draw_seed(generator)}
+    mixture = GaussianMixture(count, reg_covar=FLOOR, max_iter=STEPS, tol=TOLERANCE, **known)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a few more steps would not change its use
+        mixture.fit(codes.double().numpy())
+    prior = MixturePrior(codes.shape[1], count)
+    parts = {"share": mixture.weights_, "mean": mixture.means_, "factor": np.linalg.cholesky(mixture.covariances_)}
+    prior.load_state_dict({name: torch.from_numpy(value).float() for name, value in parts.items()})
+    return prior
