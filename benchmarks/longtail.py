@@ -164,7 +164,8 @@ def fitted(cell: dict, problem: Problem, device: str, root: str | None) -> tuple
         x = problem.real.float01().to(device)[:DRAWS]
         return model, Draws(model.vae_.decode(model.vae_.encode(x)), torch.zeros(0), torch.zeros(0), {})
     steps = cell["epochs"] * (len(biased) // 256)
-    task = Task(vae=model.vae_, biased=biased, reference=reference, steps=steps, kl_weight=1.5, seed=cell["seed"])
+    weight = model.sources_.dispersion or 0.5
+    task = Task(vae=model.vae_, biased=biased, reference=reference, steps=steps, kl_weight=weight, seed=cell["seed"])
     sampled = BASELINES[method](task)
     return None, sampled.sample(DRAWS, generator=torch.Generator().manual_seed(1000 + cell["seed"]))
 
