@@ -25,6 +25,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from latentebm.choices import kl_weight
 from latentebm.data.imbalance import draw_shares
 from latentebm.debiaser import Debiaser
 from latentebm.evaluation.baselines import BASELINES, Task
@@ -57,6 +58,7 @@ class World:
     reference_labels: Tensor
     real: Tensor
     vae: VAE
+    kl_weight: float
     seconds: float
 
 
@@ -143,18 +145,13 @@ def baseline(method: str, reference: Tensor, w: World, key: dict) -> tuple[Draws
         biased=w.biased,
         reference=reference,
         steps=key["epochs"] * (len(w.biased) // 256),
-        kl_weight=kl_weight(key["dim"]),
+        kl_weight=w.kl_weight,
         labels=w.labels,
         target=[0.2] * 5,
         seed=key["seed"],
     )
     fitted = BASELINES[method](task)
     return fitted.sample(DRAWS, generator=torch.Generator().manual_seed(1000 + key["seed"])), fitted.steps
-
-
-def kl_weight(dim: int) -> float:
-    """The Debiaser's default, so that every VAE here has the same objective."""
-    return 1.0 if dim <= 3 else 1.5
 
 
 def few(w: World, size: int, seed: int) -> Tensor:
@@ -171,9 +168,9 @@ def world(dim: int, seed: int, epochs: int, folder: Path) -> World:
     path = folder / f"vae-{dim}d-seed{seed}-epochs{epochs}.safetensors"
     if not path.exists():
         train(path, problem.biased.images, dim, seed, epochs)
-    state, vae = load_file(path), VAE((1, 28, 28), dim)
-    state.pop("biased_codes", None)
-    seconds = state.pop("seconds").item()
+    state = load_file(path)
+    seconds, weight = state.pop("seconds").item(), state.pop("kl_weight").item()
+    vae = VAE((1, 28, 28), dim, components=len(state.get("prior.share", ())))
     vae.load_state_dict(state)
     return World(
         biased=problem.biased.images,
@@ -182,16 +179,18 @@ def world(dim: int, seed: int, epochs: int, folder: Path) -> World:
         reference_labels=problem.reference.labels,
         real=problem.real.float01(),
         vae=vae.requires_grad_(False).eval(),
+        kl_weight=weight,
         seconds=seconds,
     )
 
 
 def train(path: Path, images: Tensor, dim: int, seed: int, epochs: int) -> None:
-    """Train the biased VAE and keep it and the seconds it took."""
+    """Train the biased VAE and keep it, the seconds it took, and its KL weight, which every VAE here then has."""
     start = time.perf_counter()
     model = Debiaser(latent_dim=dim, seed=seed, epochs=epochs).fit_vae(images)
     state = {name: value.contiguous() for name, value in model.vae_.state_dict().items()}
     state["seconds"] = torch.tensor(time.perf_counter() - start)
+    state["kl_weight"] = torch.tensor(kl_weight(model, "biased", model.sources_.dispersion))
     write_atomic(path, lambda temporary: save_file(state, temporary))
 
 

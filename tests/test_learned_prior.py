@@ -176,7 +176,8 @@ def test_gradients_of_a_tilt_are_those_of_its_potential() -> None:
     torch.testing.assert_close(grad, slope, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("sampler", [SNIS(pool=40_000), Langevin(kernel=MALA(0.3), n_steps=60)])
+# The normals lie apart: chains have the tilt's shares of them from their weighted starts.
+@pytest.mark.parametrize("sampler", [SNIS(pool=40_000), Langevin(kernel=MALA(0.3), n_steps=20, starts=10)])
 def test_samplers_draw_the_tilt_of_the_prior(sampler: Any) -> None:
     class Slope(nn.Module):
         def forward(self, z: torch.Tensor) -> torch.Tensor:
@@ -190,8 +191,8 @@ def test_samplers_draw_the_tilt_of_the_prior(sampler: Any) -> None:
     mean = MEAN + spread @ b
     wanted = share @ mean[:, 0]
     variance = share @ (spread[:, 0, 0] + mean[:, 0].square()) - wanted**2
-    left = 1.0 if isinstance(sampler, Langevin) else 0.6  # of a pool's draws, some are the same
-    assert float(draws.latent[:, 0].mean()) == pytest.approx(float(wanted), abs=4.9 * float(variance / (left * n)) ** 0.5)
+    near = 4.9 * float(variance / (0.5 * n)) ** 0.5  # half of the draws count: some are the same, or from the same start
+    assert float(draws.latent[:, 0].mean()) == pytest.approx(float(wanted), abs=near)
 
 
 def test_elbo_has_the_priors_kl() -> None:

@@ -11,13 +11,14 @@ from latentebm.sampling import HMC, MALA, NUTS, PMC, SNIS, Auto, Langevin, Sampl
 __all__ = ["SAMPLERS", "named_sampler"]
 
 STEP = 0.3  # of MALA in a base space of unit scale; it is exact whatever its step
+STARTS = 10  # base draws that a chain's start is resampled from: a twentieth of the work of its steps
 
 
 SAMPLERS: dict[str, Callable[[int, int, int], Sampler]] = {
     "snis": lambda pool, steps, n: SNIS(pool=pool),
-    "langevin": lambda pool, steps, n: Langevin(kernel=MALA(STEP), n_steps=steps),
-    "mala": lambda pool, steps, n: Langevin(kernel=MALA(STEP), n_steps=steps),
-    "pmc": lambda pool, steps, n: PMC(MALA(STEP), n_steps=steps, size=n),
+    "langevin": lambda pool, steps, n: Langevin(kernel=MALA(STEP), n_steps=steps, starts=STARTS),
+    "mala": lambda pool, steps, n: Langevin(kernel=MALA(STEP), n_steps=steps, starts=STARTS),
+    "pmc": lambda pool, steps, n: PMC(MALA(STEP), n_steps=steps, size=n, starts=STARTS),
     "hmc": lambda pool, steps, n: HMC(),
     "nuts": lambda pool, steps, n: NUTS(),
     "auto": lambda pool, steps, n: Auto(pool=pool),
@@ -28,7 +29,8 @@ def named_sampler(sampler: Any, *, pool: int, steps: int, n: int) -> Sampler:
     """The sampler of a name; anything with ``draw(target, n, *, generator, track)`` stands for itself.
 
     ``snis`` and ``auto`` take the pool's size, ``mala`` (which ``langevin`` is too) and ``pmc`` each chain's steps; the
-    buffer of ``pmc`` holds as many chains as draws will be asked for, n.
+    buffer of ``pmc`` holds as many chains as draws will be asked for, n. Chains start at base draws resampled by their
+    weights, one of ten.
 
     Example:
         >>> named_sampler("mala", pool=1000, steps=50, n=10).n_steps, named_sampler(SNIS(pool=9), pool=1, steps=1, n=1)

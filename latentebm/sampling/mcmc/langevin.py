@@ -14,7 +14,7 @@ from latentebm.sampling.diagnostics import max_rhat, stuck
 from latentebm.sampling.draws import Draws, gather_draws
 from latentebm.sampling.mcmc.chains import run_chains
 from latentebm.sampling.mcmc.kernels import MALA, Kernel, check_kernel
-from latentebm.sampling.mcmc.state import ChainState, start_on
+from latentebm.sampling.mcmc.state import ChainState, chain_starts, start_on
 from latentebm.sampling.mcmc.tuning import tune_step
 from latentebm.sampling.target import Target
 
@@ -30,8 +30,9 @@ class Langevin:
     .. math:: u_0 \sim p_0, \quad u_{t+1} \sim K(u_t, \cdot) \text{ for } U(u) = E(u) - \log p_0(u)
 
     The default kernel, MALA, is exact whatever its step; that of any Metropolis-adjusted kernel is only a first guess,
-    fitted to an acceptance of `target` on pilot chains of `warm_up` steps, unless there are none. The paths of `trace`
-    chains are kept, the second half of which gives ``rhat``. The rest is as for :func:`run_chains`.
+    fitted to an acceptance of `target` on pilot chains of `warm_up` steps, unless there are none. With `starts` above 1
+    each chain starts at one of as many base draws, by their weights. The paths of `trace` chains are kept, the second
+    half of which gives ``rhat``. The rest is as for :func:`run_chains`.
 
     Example:
         >>> from latentebm.adapters.from_module import WrappedModel
@@ -46,6 +47,7 @@ class Langevin:
     n_steps: int = 200
     warm_up: int = 50
     target: float = 0.574
+    starts: int = 1
     trace: int = 64
     thin: int = 1
     chunk: int | None = None
@@ -56,7 +58,7 @@ class Langevin:
         check_kernel(self.kernel)
         check_number("target", self.target, low=0.01, high=0.99)
         check_precision(self.precision)
-        for name, low in (("n_steps", 1), ("warm_up", 0), ("trace", 0), ("thin", 1), ("chunk", 1)):
+        for name, low in (("n_steps", 1), ("warm_up", 0), ("starts", 1), ("trace", 0), ("thin", 1), ("chunk", 1)):
             if name != "chunk" or self.chunk is not None:
                 check_int(name, getattr(self, name), low=low)
 
@@ -85,5 +87,5 @@ class Langevin:
         return gather_draws(tilt, run.state.position, report, trace=run.trace)
 
     def _start(self, tilt: Target, n: int, kernel: Kernel, generator: torch.Generator) -> ChainState:
-        base = tilt.sample_base(n, generator=generator)
+        base = chain_starts(tilt, n, self.starts, generator=generator)
         return start_on(tilt, base, kernel, generator=generator, chunk=self.chunk)

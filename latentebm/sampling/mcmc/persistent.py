@@ -18,7 +18,7 @@ from latentebm.sampling.diagnostics import stuck
 from latentebm.sampling.draws import Draws, gather_draws
 from latentebm.sampling.mcmc.chains import run_chains
 from latentebm.sampling.mcmc.kernels import Kernel, check_kernel
-from latentebm.sampling.mcmc.state import ChainRun, start_on
+from latentebm.sampling.mcmc.state import ChainRun, chain_starts, start_on
 from latentebm.sampling.target import Target
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ class PMC:
     first step in every call.
 
     Each call makes exactly `n_steps` transitions of each chain, after it has started again from the base with
-    probability `restart`. A buffer given is gone on from; `compile` is that of :func:`run_chains`.
+    probability `restart`. With `starts` above 1 it starts, here and at first, at one of as many base draws, by their
+    weights. A buffer given is gone on from; `compile` is that of :func:`run_chains`.
 
     Example:
         >>> from latentebm.sampling.classifier import ConditionalSampler
@@ -162,6 +163,7 @@ class PMC:
         n_steps: int = 20,
         size: int = 10_000,
         restart: float = 0.05,
+        starts: int = 1,
         buffer: ReplayBuffer | None = None,
         compile: bool | None = None,  # noqa: A002 - the name torch users know
     ) -> None:
@@ -169,6 +171,7 @@ class PMC:
         self.n_steps = check_int("n_steps", n_steps)
         self.size = check_int("size", size)
         self.restart = check_number("restart", restart, low=0, high=1)
+        self.starts = check_int("starts", starts)
         if buffer is not None and not isinstance(buffer, ReplayBuffer):
             raise fail("buffer", "a ReplayBuffer or None", type(buffer).__name__, "pass ReplayBuffer(positions)")
         self.buffer = buffer
@@ -206,7 +209,7 @@ class PMC:
         check_rng(generator)
         if self.buffer is None:
             self._check_size(n)
-            self.buffer = ReplayBuffer(tilt.sample_base(self.size, generator=generator))
+            self.buffer = ReplayBuffer(chain_starts(tilt, self.size, self.starts, generator=generator))
         runs: list[ChainRun] = []
 
         def move(held: Labelled) -> Labelled:
@@ -216,7 +219,7 @@ class PMC:
             return held._replace(x=runs[0].state.position)
 
         own: dict[str, Any] = {"restart": self.restart, "generator": generator}
-        moved = self.buffer.step(n, move, base=lambda k, g: tilt.sample_base(k, generator=g), **own)
+        moved = self.buffer.step(n, move, base=lambda k, g: chain_starts(tilt, k, self.starts, generator=g), **own)
         counts = {"restarted": moved.restarted, "buffer": len(self.buffer)}
         info = runs[0].info
         report = {"sampler": "pmc", **counts, **info._asdict(), **stuck(info.acceptance)}

@@ -1,4 +1,4 @@
-"""Where chains are and how they went, and a finite start for each."""
+"""Where chains are and how they went, and where they start."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, check_rng, fail
-from latentebm.chunks import CHAIN_NUMBERS, chunk_size
+from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
 from latentebm.devices import within_memory
+from latentebm.rng import uniform
+from latentebm.sampling.importance.weights import check_log_weight
 from latentebm.sampling.mcmc.kernels import Kernel
 from latentebm.sampling.mcmc.moves import all_finite
 from latentebm.sampling.target import Potential, Target, check_gradient, check_own_gradient, tilt_energy, value_and_grad
 
-__all__ = ["ChainInfo", "ChainRun", "ChainState", "chain_chunk", "start_chains", "start_on"]
+__all__ = ["ChainInfo", "ChainRun", "ChainState", "chain_chunk", "chain_starts", "start_chains", "start_on"]
 
 REDRAWS = 100
 
@@ -93,6 +95,40 @@ def start_chains(
         raise fail("start", "a finite potential and gradient", got, "start the chains where the density is positive")
     check_own_gradient(potential, position)
     return ChainState(position, energy, grad, 0)
+
+
+@torch.no_grad()
+def chain_starts(tilt: Target, n: int, per_chain: int, *, generator: torch.Generator) -> Tensor:
+    r"""Starts (n, D) of chains, resampled from so many base draws per chain by their weights; 1 takes base draws.
+
+    .. math:: u_k \sim p_0, \quad P(u = u_k) \propto e^{-E(u_k)}
+
+    Chains cross from one class to another slowly: those that start at base draws keep the base's shares of the classes
+    for long, those that start here have the tilt's from the first step, but for the error of the weights.
+
+    Raises:
+        FloatingPointError: an energy of −∞ or NaN.
+
+    References:
+        Sampling importance resampling: A noniterative resampling alternative (Rubin, 1987); Resample-move (Gilks and
+        Berzuini, 2001)
+
+    Example:
+        >>> from latentebm.adapters.from_module import WrappedModel
+        >>> from latentebm.models.tilts import LatentTilt
+        >>> tilt = LatentTilt(WrappedModel(torch.nn.Identity(), 1), torch.nn.Flatten(0))  # N(0, 1) tilted to N(−1, 1)
+        >>> starts = chain_starts(tilt, 4000, 10, generator=torch.Generator().manual_seed(0))
+        >>> round(starts.mean().item(), 1)
+        -1.0
+    """
+    base = tilt.sample_base(n * per_chain, generator=generator)
+    if per_chain == 1:
+        return base
+    energy = in_chunks(lambda part: tilt_energy(tilt, part), base, chunk_size(CHAIN_NUMBERS, base.device))
+    check_log_weight(-energy)
+    reached = (energy.min() - energy).double().exp().cumsum(0)
+    asked = (torch.arange(n) + uniform((1,), generator, torch.empty(0, dtype=torch.float64))).to(reached) / n
+    return base[torch.searchsorted(reached, asked * reached[-1]).clamp(max=len(base) - 1)]
 
 
 def start_on(
