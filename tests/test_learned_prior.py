@@ -11,9 +11,9 @@ import pytest
 import torch
 from scipy import stats
 from torch import nn
-from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
-from latentebm import Debiaser
+from latentebm import Debiaser, tilt_generator
 from latentebm.gradients import differentiate
 from latentebm.models.composition import ProductTilt
 from latentebm.models.data_energies import DataEnergy
@@ -24,6 +24,7 @@ from latentebm.models.tilts import LatentTilt
 from latentebm.models.vae import VAE
 from latentebm.sampling import MALA, PCN, SNIS, Auto, Langevin
 from latentebm.sampling.mcmc.kernels import RandomWalk
+from latentebm.tilting.fit_tilt import TiltRecipe
 from latentebm.tilting.objectives import Contrastive, Likelihood, Score
 from latentebm.tilting.spaces import DataSpace, LatentSpace
 from latentebm.training.fit_prior import fit_prior
@@ -191,7 +192,9 @@ def test_samplers_draw_the_tilt_of_the_prior(sampler: Any) -> None:
     mean = MEAN + spread @ b
     wanted = share @ mean[:, 0]
     variance = share @ (spread[:, 0, 0] + mean[:, 0].square()) - wanted**2
-    near = 4.9 * float(variance / (0.5 * n)) ** 0.5  # half of the draws count: some are the same, or from the same start
+    near = (
+        4.9 * float(variance / (0.5 * n)) ** 0.5
+    )  # half of the draws count: some are the same, or from the same start
     assert float(draws.latent[:, 0].mean()) == pytest.approx(float(wanted), abs=near)
 
 
@@ -202,7 +205,9 @@ def test_elbo_has_the_priors_kl() -> None:
     exact = copy.deepcopy(vae)
     exact.set_prior(None)
     x = torch.rand(5, 16, generator=rng())
-    tilts = [ElboTilt(DataTilt(v, DataEnergy((1, 4, 4)), noise=True), draws=2000, generator=rng()) for v in (plain, exact)]
+    tilts = [
+        ElboTilt(DataTilt(v, DataEnergy((1, 4, 4)), noise=True), draws=2000, generator=rng()) for v in (plain, exact)
+    ]
     one, two = (tilt.log_base(x) for tilt in tilts)
     torch.testing.assert_close(one, two, rtol=0, atol=0.1)
 
@@ -217,6 +222,17 @@ def test_objectives_that_need_a_normal_prior_refuse_another() -> None:
             with pytest.raises(ValueError, match="objective: expected one that takes the base by its draws alone"):
                 objective.check(sides)
     Likelihood().check(codes)
+
+
+def test_a_fit_in_python_takes_the_prior_for_its_base() -> None:
+    """Reference codes drawn from the prior itself leave nothing to tilt, where N(0, I) as the base would."""
+    vae = known_vae(likelihood="gaussian")
+    codes = vae.prior.placed(torch.randn(2000, 2, generator=rng()), rng(1)) if vae.prior else torch.zeros(0)
+    vae.posterior = lambda x: Independent(Normal(x.flatten(1)[:, :2], 1e-3), 1)  # type: ignore[method-assign]
+    reference = torch.cat([codes, torch.zeros(2000, 14)], 1).reshape(-1, 1, 4, 4)
+    tilt = tilt_generator(vae, reference, recipe=TiltRecipe(steps=100), folds=2, generator=rng())
+    weights = SNIS(pool=20_000).draw(tilt, 5, generator=rng()).diagnostics
+    assert weights["ess"] > 0.9
 
 
 def test_settings_choose_the_prior() -> None:

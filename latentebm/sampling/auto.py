@@ -88,7 +88,7 @@ class Auto:
         return (1 - min(rate, 1.0)) ** self.n_steps
 
     def _kernel(self, tilt: Target, generator: torch.Generator) -> Kernel:
-        """MALA where the energy has a gradient, else PCN, or where the base distribution is not N(0, I) a random walk."""
+        """MALA where the energy has a gradient, else PCN, or a random walk where the base is not N(0, I)."""
         u = tilt.sample_base(CHECKED, generator=generator)
         try:
             check_gradient(tilt, u)

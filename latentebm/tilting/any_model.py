@@ -16,6 +16,7 @@ from latentebm.models.decode_time import pool_size
 from latentebm.models.energies import EnergyNet
 from latentebm.models.features import FeatureEnergy
 from latentebm.models.latent_model import LatentModel, check_codes, check_model
+from latentebm.models.mixture_prior import learned_prior
 from latentebm.models.seen.reference_set import check_reference, features_of_both, resolved_features
 from latentebm.models.tilts import LatentTilt
 from latentebm.progress import Track, silent
@@ -131,7 +132,7 @@ def tilt_generator(
     )
     if features is None and hasattr(model, "encode") and getattr(model, "encoder", model) is not None:
         real, scale = _codes(model, reference)
-        seen: nn.Module = fitted(real, scale)
+        seen: nn.Module = fitted(real, scale, prior=learned_prior(model))
         tilt = LatentTilt(model, seen)
     else:
         features = features or flat
@@ -182,16 +183,16 @@ def _fitted(
     mean: Tensor,
     scale: Tensor,
     *,
-    drawn: Tensor | None = None,
     recipe: TiltRecipe,
     members: int,
     generator: torch.Generator,
     track: Track,
     log: Log | None,
+    **base: Any,
 ) -> EnergyNet:
-    """An ensemble fitted to reference points N(mean, scale²)."""
+    """An ensemble fitted to reference points N(mean, scale²) against a `base` of `Codes`."""
     limit = LatentSpace().limit if cast(Objective, recipe.objective).bounded else None
     energy = EnergyNet(mean.shape[1], members=members, limit=limit, generator=generator).to(mean.device)
-    codes = Codes.split(mean, scale, members, generator, drawn=drawn)
+    codes = Codes.split(mean, scale, members, generator, **base)
     fit_energy(energy, codes, recipe, generator=generator, track=track, log=log)
     return energy.requires_grad_(False)

@@ -13,6 +13,7 @@ from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
 from latentebm.disk.walk import walked
 from latentebm.models.features import check_features, checked_features, decoded_features
 from latentebm.models.latent_model import LatentModel
+from latentebm.models.mixture_prior import learned_prior
 from latentebm.models.seen.named_features import named_features
 from latentebm.progress import Track
 from latentebm.rng import normal
@@ -98,4 +99,8 @@ def features_of_both(
 
 
 def _prior(model: LatentModel, n: int, reference: Tensor, generator: torch.Generator) -> Tensor:
-    return normal((n, model.latent_dim), generator, torch.empty(0, device=reference.device))
+    noise, prior = (
+        normal((n, model.latent_dim), generator, torch.empty(0, device=reference.device)),
+        learned_prior(model),
+    )
+    return noise if prior is None else prior.placed(noise, generator)
