@@ -28,7 +28,7 @@ def measure(dim: int, epochs: int) -> dict[str, Any]:
     """One fitted tilt, its flow, and how both are drawn; seconds are of processor time."""
     images = load_images("mnist")
     biased, reference = biased_split(images.labels, range(5), PROPORTIONS, generator=seeded(0))
-    model = Debiaser(latent_dim=dim, epochs=epochs, device="cpu")
+    model = Debiaser(latent_dim=dim, prior="normal", epochs=epochs, device="cpu")
     tilt = model.fit(images[biased].images, images[reference].images).tilt()
     start = time.process_time()
     baked = bake(tilt, recipe=BakeRecipe(), generator=seeded(1))

@@ -333,7 +333,7 @@ def ess_table(epochs: int) -> list[dict[str, Any]]:
     shares, split = [0.12, 0.33, 0.28, 0.20, 0.07], torch.Generator().manual_seed(0)
     biased, reference = biased_split(images.labels, range(5), shares, generator=split)
     for dim in (2, 10):
-        model = Debiaser(latent_dim=dim, epochs=epochs, device="cpu")
+        model = Debiaser(latent_dim=dim, prior="normal", epochs=epochs, device="cpu")
         tilt = model.fit(images[biased].images, images[reference].images).tilt()
         exact = SNIS(pool=4_000_000).draw(tilt, 400_000, generator=torch.Generator().manual_seed(2)).log_weight
         rows += [measured(dim, name, *pair, tilt, exact) for name, pair in ESS_SAMPLERS.items()]
