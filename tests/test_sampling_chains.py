@@ -465,3 +465,24 @@ def test_redraws_and_minus_infinity():
 def test_chains_do_not_step_in_half_precision(dtype):
     with pytest.raises(ValueError, match=r"position: expected float32 or float64, .* got torch.*float16"):
         run_chains(lambda x: x.square().sum(1), torch.zeros(2, 1, dtype=dtype), MALA(0.1), 1, generator=gen())
+
+
+@pytest.mark.parametrize("kind", [Langevin, PMC])
+def test_chains_start_at_base_draws_by_their_weights(kind):
+    """.3 N(−2, .5²) + .7 N(2, .5²): a step as short as this leaves every chain where it starts."""
+
+    def right(starts):
+        kernel, size = MALA(1e-4), 4000
+        sampler = (
+            Langevin(kernel=kernel, n_steps=1, warm_up=0, starts=starts)
+            if kind is Langevin
+            else PMC(kernel, n_steps=1, size=size, starts=starts)
+        )
+        return float((sampler.draw(MixtureTilt(), size, generator=gen(0)).latent > 0).float().mean())
+
+    # An effective share of .116 of ten base draws for each chain, and the chains themselves.
+    tolerance = 4.9 * math.sqrt(0.21 / 4000 * (1 + 1 / 1.16))
+    assert abs(right(10) - 0.699987) < tolerance
+    assert abs(right(1) - 0.699987) > tolerance
+    with pytest.raises(ValueError, match="starts: expected a whole number of at least 1, got 0"):
+        right(0)

@@ -81,4 +81,6 @@ def remarks(metrics: dict[str, Any]) -> list[str]:
             share, how = 100 * sources["reference_share"], sources["augment"]
             which = f"biased images and from the reference ({share:.0f} % of every batch, augmentation {how})"
         said.append(f"The generator learned from the {which}. {sources['why']}")
+    if components := metrics["generator"].get("prior_components"):
+        said.append(f"Its codes come from a learned prior, a mixture of {components} normal distributions.")
     return [*said, *metrics.get("notes", [])]

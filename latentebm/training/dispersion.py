@@ -59,4 +59,5 @@ def dispersion(images: Tensor, components: int, *, generator: torch.Generator) -
     fitted = PCA(min(components, *known.shape), random_state=draw_seed(generator)).fit(known)
     mean = fitted.inverse_transform(fitted.transform(asked)).clip(0, 1)
     expected = max(float((mean * (1 - mean)).sum()), 1e-12)
-    return min(max(round(float(((asked - mean) ** 2).sum()) / expected / STEP) * STEP, STEP), 1.0)
+    found = float(((asked - mean) ** 2).sum()) / expected
+    return min(max(round(round(found / STEP) * STEP, 2), STEP), 1.0)

@@ -144,6 +144,7 @@ def generator_metrics(problem: Problem, model: Debiaser, generator: torch.Genera
     """Training and held-out −ELBO in nats: held out over test images in the biased and in the target's shares."""
     metrics: dict[str, Any] = {
         "sources": model.sources_.as_dict(),
+        "prior_components": model.vae_.config["components"],
         "parameters": sum(p.numel() for p in model.vae_.parameters()),
         "train_loss": model.vae_log_.losses[-1],
         "heldout_loss": None,
