@@ -43,15 +43,18 @@ from latentebm.training.fit_vae import bf16_pays
 from latentebm.workflow.problem import Problem, pose
 
 # What each row of ours sets beside the default; auto is the default itself.
+NORMAL: dict[str, Any] = {"learn_from": "both", "prior": "normal"}
 OURS: dict[str, dict[str, Any]] = {
     "both, then the tilt": {"learn_from": "both"},
     "frozen, then the tilt": {"learn_from": "biased"},
-    "both, KL weight 0.2, then the tilt": {"learn_from": "both", "kl_weight": 0.2},
-    "both, affine, KL weight 0.5, then the tilt": {"learn_from": "both", "augment": "affine", "kl_weight": 0.5},
-    "both, slight, KL weight 0.5, then the tilt": {"learn_from": "both", "augment": "slight", "kl_weight": 0.5},
-    "both, KL weight 1.5, then the tilt": {"learn_from": "both", "kl_weight": 1.5},
-    "both, affine, KL weight 1.5": {"learn_from": "both", "augment": "affine", "kl_weight": 1.5},
-    "both, slight, KL weight 1.5": {"learn_from": "both", "augment": "slight", "kl_weight": 1.5},
+    "frozen, normal prior": {"learn_from": "biased", "prior": "normal"},
+    "both, normal prior": NORMAL,
+    "both, normal prior, KL weight 0.5": NORMAL | {"kl_weight": 0.5},
+    "both, normal prior, affine, KL weight 0.5": NORMAL | {"kl_weight": 0.5, "augment": "affine"},
+    "both, normal prior, slight, KL weight 0.5": NORMAL | {"kl_weight": 0.5, "augment": "slight"},
+    "both, normal prior, KL weight 1.5": NORMAL | {"kl_weight": 1.5},
+    "both, normal prior, affine, KL weight 1.5": NORMAL | {"kl_weight": 1.5, "augment": "affine"},
+    "both, normal prior, slight, KL weight 1.5": NORMAL | {"kl_weight": 1.5, "augment": "slight"},
     "both, then the tilt (conv)": {"learn_from": "both", "network": "conv"},
 }
 OTHERS = ["oversampled", "importance-weighted", "fine-tuned", "reference only", "likelihood-free weights", "untilted"]
