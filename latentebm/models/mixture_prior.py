@@ -50,7 +50,10 @@ class MixturePrior(nn.Module):
         """Draws (N, d) of the mixture from standard normal ones, each in a component that the generator chooses."""
         at = uniform((len(noise),), generator, self.share)
         k = torch.searchsorted(self.share.cumsum(0), at).clamp(max=len(self.share) - 1)
-        return self.mean[k] + (self.factor[k] @ noise.to(self.mean).unsqueeze(2)).squeeze(2)
+        order, counts = k.argsort(), k.bincount(minlength=len(self.share)).tolist()
+        own = noise.to(self.mean)[order].split(counts)
+        z = torch.cat([torch.addmm(m, part, f.T) for m, part, f in zip(self.mean, own, self.factor, strict=True)])
+        return torch.empty_like(z).index_copy(0, order, z)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density (N,) of codes (N, d), nats."""

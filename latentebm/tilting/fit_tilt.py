@@ -142,7 +142,7 @@ def fit_energy(
         validate=lambda: by_fold(objective.score, energy, points, x0),
         every=recipe.every,
         patience=recipe.patience,
-        noise=[noise] if objective.recorded else None,
+        noise=[noise] if objective.recorded and sides.normal else None,  # a mixture's draws differ in shape
         state=[generator, noise, *([negatives] if hasattr(negatives, "state_dict") else [])],
         data=[*points, x0],
         track=track,

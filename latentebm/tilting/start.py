@@ -71,5 +71,6 @@ def fit_start(
         base = biased.base(recipe.base_batch, noise)
         return likelihood_loss(energy(biased.draw(rows, noise)), energy(base))
 
-    known: dict[str, Any] = {"state": [generator, noise], "noise": [noise], "data": [biased.mean, biased.scale, weight]}
+    known: dict[str, Any] = {"state": [generator, noise], "data": [biased.mean, biased.scale, weight]}
+    known["noise"] = [noise] if biased.normal else None  # a mixture's draws differ in shape
     return fit(energy, loss, batches, recipe, **known, track=track, description="start")
