@@ -148,7 +148,7 @@ class DebiaserSettings:
         None,
         "clusters of the biased images that a first tilt reweights to the reference's shares (latent space, likelihood "
         "objective); by default 20 below 1,000 reference images; 0 for no first tilt; where the VAE learned from both, "
-        "changed reference images take their place",
+        "changed reference images take their place, and with a learned prior 1,000 or more reference images themselves",
         TILT,
         kind=int,
         of="space.clusters",

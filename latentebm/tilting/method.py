@@ -90,12 +90,13 @@ class TiltMethod:
 
         Changed copies of the reference, `views` (V, N, C, H, W), take its place as positives, each in its image's fold,
         and that of weighted biased images at the start: clusters underrate a class of which hardly any image is left.
+        A large reference of a VAE with a learned prior starts the fit itself.
         """
         recipe = self.space.recipe(self.objective, self.gradient_penalty)
         codes, members = self.space.codes(vae, images, generator), min(self.space.folds, len(images))
         own = None if views is None else self._codes_of_views(vae, views, codes.fold, generator)
         if own is None and codes.prior is not None and len(images) >= FEW:
-            own, views = codes, images[None]  # many images of a learned prior's VAE stand for themselves
+            own, views = codes, images[None]
         clusters = self.space.start_clusters(self.objective, len(images), views=own is not None)
         if clusters:
             known: dict[str, Any] = {"generator": generator, "track": track}

@@ -62,7 +62,7 @@ def fit_prior(
     Example:
         >>> rng = torch.Generator().manual_seed(0)
         >>> vae = VAE((1, 4, 4), 2, width=8)
-        >>> images = (255 * torch.rand(900, 1, 4, 4, generator=rng)).byte()
+        >>> images = (255 * torch.rand(1100, 1, 4, 4, generator=rng)).byte()
         >>> fit_prior(vae, images, components=40, generator=rng).share.shape, vae.config["components"]
         (torch.Size([2]), 2)
     """
