@@ -40,7 +40,8 @@ def probe(decoder: Callable[..., Any], key: str | int | None, shape: tuple[int, 
     """Data of two codes, if the decoder gives finite ones, the same again, and each by itself.
 
     Example:
-        >>> probe(lambda z: z + torch.randn(()), None, (3,), torch.empty(0))
+        >>> calls = iter(range(9))
+        >>> probe(lambda z: z + next(calls), None, (3,), torch.empty(0))
         Traceback (most recent call last):
         ValueError: decoder: expected the same data for the same codes, got other data at the second time; ...
     """

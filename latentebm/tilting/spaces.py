@@ -110,7 +110,7 @@ class LatentSpace(Space):
 
     Attributes:
         clusters: of the biased images, whose shares a first tilt sets to the reference's; None takes 20 below 1,000
-            reference images; 0 for no first tilt. Above, with a learned prior, the first tilt is to the reference itself.
+            reference images; 0 for no first tilt. With more, and a learned prior, that is to the reference itself.
 
     Example:
         >>> LatentSpace(folds=3).pool
