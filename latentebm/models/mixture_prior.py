@@ -70,9 +70,8 @@ class MixturePrior(nn.Module):
     def _each(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-density of each component with its share (N, K), residuals L⁻¹(z − m) (N, K, d), and L⁻¹ (K, d, d)."""
         k, dim = self.mean.shape
-        inverse = torch.linalg.solve_triangular(
-            self.factor, torch.eye(dim).to(self.factor).expand(k, -1, -1), upper=False
-        )
+        unit = torch.eye(dim).to(self.factor).expand(k, -1, -1)
+        inverse = torch.linalg.solve_triangular(self.factor, unit, upper=False)
         shift = (inverse @ self.mean.unsqueeze(2)).squeeze(2)
         white = (z @ inverse.flatten(0, 1).T).unflatten(1, (k, dim)) - shift
         volume = self.factor.diagonal(dim1=1, dim2=2).log().sum(1) + 0.5 * dim * math.log(2 * math.pi)

@@ -159,8 +159,8 @@ class LatentTilt(CodeTilt):
     .. math:: p_E(z) = e^{-E(z)}\, p_0(z) / Z, \qquad x = \mathrm{decode}(z)
 
     The model, a VAE or anything with `latent_dim` and `decode`, is never changed; its prior p₀ is N(0, I), or a learned
-    one. The energy maps (N, d) to (N,), the `transform` its values one by one, as the calibration
-    of the Jensen objective does.
+    one. The energy maps (N, d) to (N,), the `transform` its values one by one, as the calibration of the Jensen
+    objective does.
 
     References:
         Learning Latent Space Energy-Based Prior Model (Pang et al., 2020), https://arxiv.org/abs/2006.08205

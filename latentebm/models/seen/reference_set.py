@@ -99,8 +99,6 @@ def features_of_both(
 
 
 def _prior(model: LatentModel, n: int, reference: Tensor, generator: torch.Generator) -> Tensor:
-    noise, prior = (
-        normal((n, model.latent_dim), generator, torch.empty(0, device=reference.device)),
-        learned_prior(model),
-    )
+    noise = normal((n, model.latent_dim), generator, torch.empty(0, device=reference.device))
+    prior = learned_prior(model)
     return noise if prior is None else prior.placed(noise, generator)

@@ -20,6 +20,7 @@ from latentebm.sampling.target import Potential, Target, check_gradient, check_o
 __all__ = ["ChainInfo", "ChainRun", "ChainState", "chain_chunk", "chain_starts", "start_chains", "start_on"]
 
 REDRAWS = 100
+AT_ONCE = 4096  # chains whose base draws are weighed together
 
 
 class ChainState(NamedTuple):
@@ -121,14 +122,21 @@ def chain_starts(tilt: Target, n: int, per_chain: int, *, generator: torch.Gener
         >>> round(starts.mean().item(), 1)
         -1.0
     """
-    base = tilt.sample_base(n * per_chain, generator=generator)
     if per_chain == 1:
-        return base
+        return tilt.sample_base(n, generator=generator)
+    groups = torch.arange(n).split(AT_ONCE)
+    return torch.cat([_resampled(tilt, len(group), per_chain, generator) for group in groups])
+
+
+def _resampled(tilt: Target, n: int, per_chain: int, generator: torch.Generator) -> Tensor:
+    base = tilt.sample_base(n * per_chain, generator=generator)
     energy = in_chunks(lambda part: tilt_energy(tilt, part), base, chunk_size(CHAIN_NUMBERS, base.device))
     check_log_weight(-energy)
+    if not bool(energy.isfinite().any()):
+        return base[:n]  # whoever starts the chains redraws these, or says that there is no start
     reached = (energy.min() - energy).double().exp().cumsum(0)
     asked = (torch.arange(n) + uniform((1,), generator, torch.empty(0, dtype=torch.float64))).to(reached) / n
-    return base[torch.searchsorted(reached, asked * reached[-1]).clamp(max=len(base) - 1)]
+    return base[torch.searchsorted(reached, asked * reached[-1], right=True).clamp(max=len(base) - 1)]
 
 
 def start_on(
