@@ -177,6 +177,10 @@ class _Sides:
     def dim(self) -> int:
         return self.model.latent_dim
 
+    @property
+    def normal(self) -> bool:
+        return True  # of the chains that `decode` speaks of
+
     def draw(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         return self.positive[integers(len(self.positive), rows.shape, generator, rows.device), rows]
 

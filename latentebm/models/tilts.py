@@ -130,7 +130,7 @@ class CodeTilt(Tilt):
     p₀ is N(0, I), or the learned prior of a VAE that has one.
     """
 
-    model: LatentModel
+    model: Any
 
     def sample_base(self, n: int, *, generator: torch.Generator) -> Tensor:
         """Draw (n, dim) points of the base distribution."""

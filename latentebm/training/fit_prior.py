@@ -66,7 +66,7 @@ def fit_prior(
         >>> fit_prior(vae, images, components=40, generator=rng).share.shape, vae.config["components"]
         (torch.Size([2]), 2)
     """
-    own = {"weights": weights, "mixed": mixed, "generator": generator}
+    own: dict[str, Any] = {"weights": weights, "mixed": mixed, "generator": generator}
     found = processes.on_main(lambda: _mixture(_codes(vae, images, **own), components, generator))
     prior = cast(MixturePrior, processes.from_main(found)).to(next(vae.parameters()).device)
     vae.set_prior(prior)
