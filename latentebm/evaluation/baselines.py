@@ -49,6 +49,7 @@ __all__ = [
     "untilted",
 ]
 
+FILLING = 1.5  # weight of a KL term under which codes of many dimensions fill a normal prior
 FINE_TUNING = 0.25  # of the learning rate that trains from scratch
 TARGET_ESS = 0.1  # likelihood-free weights are flattened until this share of the pool counts
 FLOOR = 1e-3  # and clipped from below here
@@ -83,8 +84,9 @@ class Task:
         """A fresh stream from the seed."""
         return torch.Generator().manual_seed(self.seed)
 
-    def fit(self, vae: VAE, images: Tensor, *, lr: float | None = None, **settings: Tensor | None) -> FitResult:
-        """Fit a VAE within the budget, by batches that spend it in whole passes."""
+    def fit(self, vae: VAE, images: Tensor, *, lr: float | None = None, **settings: Any) -> FitResult:
+        """Fit a VAE within the budget, by batches that spend it in whole passes, with the biased one's kind of prior."""
+        own = {"kl_weight": self.kl_weight, "components": self.vae.config["components"]}
         epochs = min(self.steps, math.ceil(self.steps * self.batch_size / len(images)))
         return fit_vae(
             vae,
@@ -92,12 +94,10 @@ class Task:
             epochs=epochs,
             batch_size=max(1, len(images) // (self.steps // epochs)),
             lr=lr or self.lr,
-            kl_weight=self.kl_weight,
             precision=self.precision,
-            components=self.vae.config["components"],
             generator=self.generator(),
             track=self.track,
-            **settings,  # type: ignore[arg-type]
+            **{**own, **settings},
         )
 
     def fresh(self, kind: type[VAE] = VAE, **more: Any) -> VAE:
@@ -196,7 +196,9 @@ def conditional(task: Task) -> Sampled:
     n_classes = int(task.labels.max()) + 1
     shares = torch.tensor(check_shares("target", task.target, n_classes))
     vae = task.fresh(ConditionalVAE, n_classes=n_classes)
-    done = task.fit(vae, task.biased, labels=task.labels)
+    # A code that holds the class as well would contradict the label: such codes must fill N(0, I) themselves.
+    own = {"components": 0, "kl_weight": FILLING} if task.vae.prior is not None else {}
+    done = task.fit(vae, task.biased, labels=task.labels, **own)
 
     def classes(n: int, generator: torch.Generator) -> Tensor:
         return weighted_rows(shares, n, generator)
