@@ -14,6 +14,7 @@ from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
 from latentebm import Debiaser, tilt_generator
+from latentebm.evaluation import baselines
 from latentebm.gradients import differentiate
 from latentebm.models.composition import ProductTilt
 from latentebm.models.data_energies import DataEnergy
@@ -138,6 +139,25 @@ def test_every_fit_of_a_vae_says_its_prior() -> None:
     fit_vae(vae, x, epochs=1, generator=rng())
     assert vae.prior is None
     assert vae.config["components"] == 0
+
+
+def test_baselines_learn_their_prior_but_for_the_conditional_oracle(monkeypatch: Any) -> None:
+    asked: list[tuple[int, float]] = []
+
+    def fit(vae: VAE, images: torch.Tensor, *, components: int, kl_weight: float, **settings: Any) -> Any:
+        asked.append((components, kl_weight))
+        return fit_vae(vae, images, components=components, kl_weight=kl_weight, **settings)
+
+    monkeypatch.setattr(baselines, "fit_vae", fit)
+    x = (255 * torch.rand(40, 1, 4, 4, generator=rng())).byte()
+    for prior in (two_normals(), None):
+        vae = VAE((1, 4, 4), 2, width=8)
+        vae.set_prior(prior)
+        more: dict[str, Any] = {"labels": torch.arange(40) % 2, "target": [0.5, 0.5], "kl_weight": 0.5}
+        task = baselines.Task(vae=vae, biased=x, reference=x[:9], steps=2, **more)
+        for method in (baselines.oversampled, baselines.conditional):
+            method(task)
+    assert asked == [(2, 0.5), (0, 1.5), (0, 0.5), (0, 0.5)]
 
 
 def test_tilts_have_the_prior_for_their_base() -> None:

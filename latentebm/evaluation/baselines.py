@@ -85,7 +85,7 @@ class Task:
         return torch.Generator().manual_seed(self.seed)
 
     def fit(self, vae: VAE, images: Tensor, *, lr: float | None = None, **settings: Any) -> FitResult:
-        """Fit a VAE within the budget, by batches that spend it in whole passes, with the biased one's kind of prior."""
+        """Fit a VAE within the budget, by batches that spend it in whole passes, with a prior like the biased one's."""
         own = {"kl_weight": self.kl_weight, "components": self.vae.config["components"]}
         epochs = min(self.steps, math.ceil(self.steps * self.batch_size / len(images)))
         return fit_vae(
