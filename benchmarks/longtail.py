@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from latentebm.choices import kl_weight
 from latentebm.data.images import Images
 from latentebm.debiaser import Debiaser
 from latentebm.evaluation.baselines import BASELINES, Task
@@ -58,8 +59,9 @@ OURS: dict[str, dict[str, Any]] = {
     "both, then the tilt (conv)": {"learn_from": "both", "network": "conv"},
 }
 OTHERS = ["oversampled", "importance-weighted", "fine-tuned", "reference only", "likelihood-free weights", "untilted"]
+PLAIN = ", normal prior"  # and a KL weight of 1.5: what a method without a learned prior was best with
 CONTROLS = ["real images held out", "the same, reconstructed"]
-METHODS = [*list(OURS)[:2], "oversampled", *CONTROLS, *list(OURS)[2:], *OTHERS[1:]]
+METHODS = [*list(OURS)[:2], "oversampled", *CONTROLS, *list(OURS)[2:], *OTHERS[1:], *(o + PLAIN for o in OTHERS)]
 DRAWS, POOL = 5_000, 200_000
 MAKES = {"small convnet": Classifier, "large convnet": large_judge, "linear model": linear_judge, "insider": Classifier}
 KEY = ("data", "size", "method", "seed", "dim", "epochs")
@@ -162,14 +164,15 @@ def fitted(cell: dict, problem: Problem, device: str, root: str | None) -> tuple
         return model, model.sample(DRAWS)
     if method == CONTROLS[0]:
         return None, Draws(problem.real.float01().to(device)[:DRAWS], torch.zeros(0), torch.zeros(0), {})
-    model = biased_vae(cell["data"], cell["size"], cell["seed"], cell["dim"], cell["epochs"], device, root)
+    prior = "normal" if method.endswith(PLAIN) else "auto"
+    model = biased_vae(cell["data"], cell["size"], cell["seed"], cell["dim"], cell["epochs"], prior, device, root)
     if method == CONTROLS[1]:
         x = problem.real.float01().to(device)[:DRAWS]
         return model, Draws(model.vae_.decode(model.vae_.encode(x)), torch.zeros(0), torch.zeros(0), {})
     steps = cell["epochs"] * (len(biased) // 256)
-    weight = model.sources_.dispersion or 0.5
+    weight = kl_weight(model, "biased", model.sources_.dispersion)
     task = Task(vae=model.vae_, biased=biased, reference=reference, steps=steps, kl_weight=weight, seed=cell["seed"])
-    sampled = BASELINES[method](task)
+    sampled = BASELINES[method.removesuffix(PLAIN)](task)
     return None, sampled.sample(DRAWS, generator=torch.Generator().manual_seed(1000 + cell["seed"]))
 
 
@@ -182,10 +185,12 @@ def posed(data: str, size: int, seed: int, root: str | None) -> Problem:
     return pose(settings, torch.Generator().manual_seed(seed))
 
 
-@functools.lru_cache(maxsize=1)
-def biased_vae(data: str, size: int, seed: int, dim: int, epochs: int, device: str, root: str | None) -> Debiaser:
+@functools.lru_cache(maxsize=2)
+def biased_vae(
+    data: str, size: int, seed: int, dim: int, epochs: int, prior: str, device: str, root: str | None
+) -> Debiaser:
     """A VAE of the biased images alone, which the baselines start from."""
-    model = Debiaser(latent_dim=dim, seed=seed, epochs=epochs, device=device)
+    model = Debiaser(latent_dim=dim, prior=prior, seed=seed, epochs=epochs, device=device)
     return model.fit_vae(posed(data, size, seed, root).biased.images)
 
 
