@@ -20,8 +20,9 @@ from latentebm.data.imbalance import larger_reference
 from latentebm.data.stored import StoredImages
 from latentebm.devices import pick_device, within_memory
 from latentebm.disk.manifest import as_written, load_config
+from latentebm.models.base.abstract_tilt import Tilt
 from latentebm.models.saving import load_weights, save_model
-from latentebm.models.tilts import ScaledTilt, Tilt
+from latentebm.models.tilts import ScaledTilt
 from latentebm.models.vae import VAE
 from latentebm.objectives.tilt_losses import gain
 from latentebm.progress import Track, bars, silent

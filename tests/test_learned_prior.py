@@ -16,11 +16,11 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Mul
 from latentebm import Debiaser, tilt_generator
 from latentebm.evaluation import baselines
 from latentebm.gradients import differentiate
+from latentebm.models.base.mixture_prior import MixturePrior
 from latentebm.models.composition import ProductTilt
 from latentebm.models.data_energies import DataEnergy
 from latentebm.models.data_tilts import DataTilt, ElboTilt
 from latentebm.models.energies import EnergyNet
-from latentebm.models.mixture_prior import MixturePrior
 from latentebm.models.tilts import LatentTilt
 from latentebm.models.vae import VAE
 from latentebm.sampling import MALA, PCN, SNIS, Auto, Langevin

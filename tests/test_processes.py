@@ -8,6 +8,7 @@ import multiprocessing
 import os
 from itertools import zip_longest
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -22,6 +23,8 @@ from latentebm.rng import child
 from latentebm.sampling.importance.pools import owners, pool_part
 from latentebm.sampling.importance.weights import WeightSums
 from latentebm.sampling.split import draw_split
+from latentebm.settings.fields import Settings
+from latentebm.workflow.run import debias
 
 TILT = LatentTilt(WrappedModel(torch.nn.Identity(), 1), torch.nn.Flatten(0))  # N(0, 1) tilted to N(−1, 1), log Z = 1/2
 ALPHA = 1e-6
@@ -106,6 +109,15 @@ def reference_tilt():
     return tilt.energy(torch.linspace(-2, 2, 5)[:, None]).tolist()
 
 
+def judged_run(folder):
+    """What a run on labelled data says of its draws: rank 0 judges them while the other process waits."""
+    path = folder / "labelled.npz"
+    processes.on_main(lambda: np.savez(path, images=(255 * images(1_200)).astype("uint8"), labels=np.arange(1_200) % 2))
+    sizes = {"latent_dim": 4, "epochs": 60, "width": 32, "folds": 2, "tilt_steps": 20, "pool": 5_000, "samples": 200}
+    made = debias(Settings(data=str(path), proportions="0.6,0.4", reference_per_class=20, **sizes, out=folder / "run"))
+    return made.metrics
+
+
 def work(rank, folder):
     """One of two processes: what it found, into a file of its own."""
     store = dist.FileStore(f"{folder}/store", 2)
@@ -121,6 +133,7 @@ def work(rank, folder):
     found["model"] |= {"gain": model.heldout_gain_, "drawn": model.sample(7).x.sum().item()}
     found["attribute"] = attribute_tilt()
     found["reference"] = reference_tilt()
+    found["judged"] = judged_run(folder)
     for name, wrong in (("both", lambda: 1 / 0), ("one", lambda: [][rank] if rank else 0)):
         try:
             processes.together(wrong)
@@ -131,7 +144,7 @@ def work(rank, folder):
     if rank == 1:
         os._exit(3)  # as the kernel would end it for its memory
     try:
-        with run_folder(folder / "run", overwrite=False, job=None):
+        with run_folder(folder / "cut", overwrite=False, job=None):
             processes.together(lambda: None)
     except processes.LostRankError as error:
         (folder / "lost.txt").write_text(str(error))
@@ -153,7 +166,7 @@ def two(tmp_path_factory):
 def test_two_processes_agree_in_everything(two):
     _, (first, second) = two
     assert (first["share"], second["share"]) == ([0, 3], [3, 5])
-    for name in ("snis", "chains", "model", "attribute", "reference"):
+    for name in ("snis", "chains", "model", "attribute", "reference", "judged"):
         assert first[name] == second[name]
 
 
@@ -191,6 +204,14 @@ def test_a_tilt_of_two_processes_is_that_of_one(two):
     assert found["reference"] == pytest.approx(reference_tilt(), rel=1e-3, abs=1e-4)
 
 
+def test_a_labelled_run_of_two_processes_is_judged_and_written(two):
+    folder, (found, _) = two
+    metrics = found["judged"]
+    assert metrics["tilted"]["tv"] < 0.2
+    assert metrics["tilted"]["frechet"] > 0
+    assert (folder / "run" / "report.html").exists()
+
+
 def test_an_error_of_one_is_raised_in_both(two):
     _, (first, second) = two
     assert first["both"] == second["both"] == "ZeroDivisionError: division by zero"
@@ -201,5 +222,5 @@ def test_an_error_of_one_is_raised_in_both(two):
 def test_a_process_that_dies_ends_the_other_with_one_message_and_no_folder(two):
     folder, _ = two
     assert "lost another" in (folder / "lost.txt").read_text()
-    assert not (folder / "run").exists()
-    assert not list(folder.glob(".run*"))
+    assert not (folder / "cut").exists()
+    assert not list(folder.glob(".cut*"))

@@ -14,12 +14,13 @@ from torch import nn
 from latentebm import load_tilt
 from latentebm.adapters.from_module import WrappedModel
 from latentebm.disk.manifest import write_config
+from latentebm.models.base.abstract_tilt import Tilt
 from latentebm.models.composition import NegatedTilt
 from latentebm.models.data_energies import DataEnergy
 from latentebm.models.data_tilts import DataTilt, ElboTilt
 from latentebm.models.energies import EnergyNet, Ensemble
 from latentebm.models.features import Attribute, FeatureEnergy
-from latentebm.models.tilts import LatentTilt, Tilt
+from latentebm.models.tilts import LatentTilt
 from latentebm.models.vae import VAE
 from latentebm.tilting.any_model import Standardised, flat
 from latentebm.tilting.attributes import tilt_attributes

@@ -44,7 +44,9 @@ def frechet_distance(features: Tensor, real: Tensor) -> float:
         raise fail("features", "at least 2 rows, and 2 real ones", (len(features), len(real)), "pass more images")
     identity = nn.Identity()
     identity.num_features = features.shape[1]  # type: ignore[assignment]
-    metric = FrechetInceptionDistance(feature=identity, input_img_size=(1, 1, features.shape[1]))
+    size = (1, 1, features.shape[1])
+    # One process of a group judges while the others wait: nothing may be gathered from them.
+    metric = FrechetInceptionDistance(feature=identity, input_img_size=size, sync_on_compute=False)
     metric.set_dtype(torch.float64)
     metric.update(real.double().cpu(), real=True)
     metric.update(features.double().cpu(), real=False)

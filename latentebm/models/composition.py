@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from latentebm.checks import check_number, fail
 from latentebm.gradients import differentiate
+from latentebm.models.base.abstract_tilt import Tilt, ValueAndGrad, log_normal
 from latentebm.models.data_tilts import DataTilt
 from latentebm.models.storage.tilt_folder import model_of
-from latentebm.models.tilts import LatentTilt, ScaledTilt, Tilt, ValueAndGrad, log_normal
+from latentebm.models.tilts import LatentTilt, ScaledTilt
 from latentebm.rng import stream
 
 __all__ = ["NegatedTilt", "ProductTilt", "is_bounded"]

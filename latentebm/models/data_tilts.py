@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from latentebm.checks import check_event, check_int, fail
 from latentebm.chunks import chunk_size, in_chunks
+from latentebm.models.base.abstract_tilt import Tilt
+from latentebm.models.base.code_tilt import CodeTilt
+from latentebm.models.base.mixture_prior import learned_prior
 from latentebm.models.likelihoods import Gaussian
-from latentebm.models.mixture_prior import learned_prior
-from latentebm.models.tilts import CodeTilt, Tilt
 from latentebm.models.vae import VAE
 from latentebm.rng import normal
 

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from latentebm.checks import check_choice, check_event, check_int, fail
 from latentebm.chunks import chunk_size, in_chunks
+from latentebm.models.base.mixture_prior import MixturePrior
 from latentebm.models.likelihoods import LIKELIHOODS
-from latentebm.models.mixture_prior import MixturePrior
 from latentebm.models.networks import Network, make_network
 from latentebm.registry import stored
 from latentebm.rng import normal

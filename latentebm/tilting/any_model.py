@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from latentebm.checks import check_int, check_rng
 from latentebm.devices import beside
+from latentebm.models.base.mixture_prior import learned_prior
 from latentebm.models.decode_time import pool_size
 from latentebm.models.energies import EnergyNet
 from latentebm.models.features import FeatureEnergy
 from latentebm.models.latent_model import LatentModel, check_codes, check_model
-from latentebm.models.mixture_prior import learned_prior
 from latentebm.models.seen.reference_set import check_reference, features_of_both, resolved_features
 from latentebm.models.tilts import LatentTilt
 from latentebm.progress import Track, silent

@@ -12,10 +12,11 @@ from latentebm import processes
 from latentebm.checks import check_int, check_number, check_rng, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, decode_chunk, in_chunks
 from latentebm.disk.walk import walked
+from latentebm.models.base.abstract_tilt import Tilt
 from latentebm.models.decode_time import pool_size
 from latentebm.models.features import Attribute, FeatureEnergy, JointFeatures, LinearEnergy
 from latentebm.models.latent_model import LatentModel, check_model
-from latentebm.models.tilts import LatentTilt, Tilt
+from latentebm.models.tilts import LatentTilt
 from latentebm.progress import Track, silent
 from latentebm.rng import stream
 from latentebm.sampling.importance.moments import moment_weights

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import check_finite, check_int, check_rng, fail
-from latentebm.models.tilts import Tilt
+from latentebm.models.base.abstract_tilt import Tilt
 from latentebm.progress import Track, silent
 from latentebm.rng import integers, permutation
 from latentebm.sampling import SNIS, Sampler

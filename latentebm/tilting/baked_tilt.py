@@ -15,9 +15,9 @@ from latentebm.checks import check_int, check_rng, fail
 from latentebm.disk.manifest import as_written, load_config
 from latentebm.disk.outputs import check_files
 from latentebm.gradients import differentiate
+from latentebm.models.base.abstract_tilt import Tilt, ValueAndGrad
 from latentebm.models.latent_model import attempt
 from latentebm.models.saving import load_weights, save_model
-from latentebm.models.tilts import Tilt, ValueAndGrad
 from latentebm.progress import Track, silent
 from latentebm.rng import draw_seed, permutation, seeded
 from latentebm.sampling import SNIS, Draws, WeightSums

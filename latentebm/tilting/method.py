@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from latentebm.checks import check_number, fail
 from latentebm.chunks import chunk_size
+from latentebm.models.base.abstract_tilt import Tilt
 from latentebm.models.energies import Ensemble, EnsembleEnergy
-from latentebm.models.tilts import Tilt
 from latentebm.models.vae import VAE
 from latentebm.progress import Track
 from latentebm.sampling.importance.weights import WeightSums

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from latentebm.models.base.mixture_prior import MixturePrior, learned_prior
 from latentebm.models.data_tilts import DataTilt
-from latentebm.models.mixture_prior import MixturePrior, learned_prior
 from latentebm.rng import integers, normal, permutation
 
 __all__ = ["POSITIVES", "Codes", "Pictures", "Sides", "assign_folds"]

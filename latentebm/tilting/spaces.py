@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from latentebm.checks import check_choice, check_int, fail
 from latentebm.chunks import chunk_size, in_chunks
+from latentebm.models.base.abstract_tilt import Tilt
+from latentebm.models.base.mixture_prior import learned_prior
 from latentebm.models.data_energies import DataEnergy
 from latentebm.models.data_tilts import DataTilt
 from latentebm.models.energies import EnergyNet, EnsembleEnergy
-from latentebm.models.mixture_prior import learned_prior
-from latentebm.models.tilts import LatentTilt, Tilt
+from latentebm.models.tilts import LatentTilt
 from latentebm.models.vae import VAE
 from latentebm.registry import Registry
 from latentebm.tilting.fit_tilt import TiltRecipe

@@ -15,7 +15,7 @@ from latentebm import processes
 from latentebm.checks import check_int
 from latentebm.data.batches import minibatches
 from latentebm.data.stored import StoredImages
-from latentebm.models.mixture_prior import MixturePrior
+from latentebm.models.base.mixture_prior import MixturePrior
 from latentebm.models.vae import VAE
 from latentebm.rng import draw_seed, normal, weighted_rows
 from latentebm.training.mixed_in import MixedIn

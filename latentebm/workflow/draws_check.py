@@ -8,7 +8,7 @@ import torch
 
 from latentebm.evaluation.cluster_shares import FEWEST as FEWEST_IMAGES
 from latentebm.evaluation.cluster_shares import cluster_balance
-from latentebm.models.tilts import Tilt
+from latentebm.models.base.abstract_tilt import Tilt
 from latentebm.sampling import Draws
 from latentebm.sampling.goodness import FEWEST, stein_test
 from latentebm.sampling.target import piecewise_constant

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from latentebm.checks import check_choice, check_int, fail
+from latentebm.models.base.abstract_tilt import Tilt
 from latentebm.models.decode_time import check_pool
-from latentebm.models.tilts import Tilt
 from latentebm.sampling import SNIS, Sampler
 from latentebm.sampling.importance.two_stage import TwoStage
 from latentebm.sampling.importance.weights import BASE_DRAWS

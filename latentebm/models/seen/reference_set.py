@@ -11,9 +11,9 @@ from latentebm import processes
 from latentebm.checks import check_finite, fail
 from latentebm.chunks import CHAIN_NUMBERS, chunk_size, in_chunks
 from latentebm.disk.walk import walked
+from latentebm.models.base.mixture_prior import learned_prior
 from latentebm.models.features import check_features, checked_features, decoded_features
 from latentebm.models.latent_model import LatentModel
-from latentebm.models.mixture_prior import learned_prior
 from latentebm.models.seen.named_features import named_features
 from latentebm.progress import Track
 from latentebm.rng import normal

@@ -11,10 +11,11 @@ from typing import Any
 from latentebm.checks import fail
 from latentebm.disk.outputs import check_place
 from latentebm.files import write_atomic
+from latentebm.models.base.abstract_tilt import Tilt
 from latentebm.models.latent_model import LatentModel
 from latentebm.models.storage.hub_mixin import PyTorchModelHubMixin, snapshot_download
 from latentebm.models.storage.tilt_folder import load_tilt, save_tilt, tilt_config
-from latentebm.models.tilts import ScaledTilt, Tilt
+from latentebm.models.tilts import ScaledTilt
 
 __all__ = ["HubTilt", "push_to_hub"]
 

@@ -23,7 +23,7 @@ from latentebm.models.storage.pieces import Packer, Unpacker
 from latentebm.rng import stream
 
 if TYPE_CHECKING:
-    from latentebm.models.tilts import Tilt
+    from latentebm.models.base.abstract_tilt import Tilt
 
 __all__ = ["load_tilt", "model_of", "save_tilt", "tilt_config"]
 

@@ -1,0 +1,1 @@
+"""Base distributions, and what every tilt of one has."""
