@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import pytest
 import torch
 from torch import nn
@@ -20,7 +22,7 @@ from latentebm.tilting.negatives import Negatives
 from latentebm.tilting.objectives import Amortized, Contrastive, Jensen
 from latentebm.tilting.sides import Codes
 from latentebm.training.fit import DivergedError, fit
-from latentebm.training.fit_vae import fit_vae
+from latentebm.training.fit_vae import bf16_pays, fit_vae
 from latentebm.training.keep import BestState, Guard
 from latentebm.training.optimisation import Optimisation
 
@@ -243,6 +245,18 @@ def test_members_never_train_on_their_own_fold(rng, monkeypatch):
         at = energy.members(torch.tensor([[0.0], [3.0]]))
     assert at[0, 1] < at[0, 0]  # member 0 saw the outliers
     assert at[1, 0] < at[1, 1]  # member 1 saw the rest
+
+
+@pytest.mark.parametrize(
+    ("machine", "native", "amx", "pays"),
+    [("x86_64", False, False, False), ("x86_64", False, True, True), ("AMD64", True, False, True)],
+)
+def test_bfloat16_pays_where_it_is_not_imitated(machine, native, amx, pays, monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert bf16_pays(torch.device("cpu")) is pays
 
 
 def test_the_same_seed_gives_the_same_vae():
