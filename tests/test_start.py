@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from sklearn.cluster import KMeans
+from sklearn.mixture import GaussianMixture
 from torch.distributions import Normal
 
 from latentebm.models.energies import EnergyNet
@@ -12,6 +14,7 @@ from latentebm.tilting.fit_tilt import TiltRecipe
 from latentebm.tilting.reweight import cluster_weights, principal_scores
 from latentebm.tilting.sides import Codes
 from latentebm.tilting.start import fit_start
+from latentebm.training.fit_mixture import fit_mixture
 
 QUICK = TiltRecipe(steps=200, base_batch=256)
 
@@ -37,6 +40,37 @@ def two_groups(rng):
     biased = torch.cat([torch.randn(1800, 2, generator=rng) - 4, torch.randn(200, 2, generator=rng) + 4])
     reference = torch.randn(200, 2, generator=rng) + torch.tensor([[-4.0], [4.0]]).repeat(100, 1)
     return biased, reference, torch.arange(200) // 2 % 3
+
+
+@pytest.mark.parametrize(("points", "dim", "floor"), [(900, 3, 1e-4), (2_500, 40, 1e-2), (60, 2, 0.5)])
+def test_a_mixture_is_that_of_scikit_learn(points, dim, floor, rng):
+    """From the same clusters of k-means, in more than one part and in a single one; singular covariances too."""
+    x = torch.randn(points, dim, generator=rng).double() + 3 * torch.randint(0, 3, (points, 1), generator=rng)
+    x[:, -1] = x[:, 0]
+    known = {"max_iter": 60, "tol": 1e-3, "reg_covar": floor, "random_state": 3}
+    theirs = GaussianMixture(4, **known).fit(x.numpy())
+    first = torch.nn.functional.one_hot(torch.from_numpy(KMeans(4, n_init=1, random_state=3).fit(x).labels_).long(), 4)
+    ours = fit_mixture(x, first, floor=floor, steps=60, tolerance=1e-3)
+    torch.testing.assert_close(ours.mean, torch.from_numpy(theirs.means_), rtol=0, atol=1e-7)
+    torch.testing.assert_close(ours.share, torch.from_numpy(theirs.weights_), rtol=0, atol=1e-7)
+    covariance = ours.factor @ ours.factor.mT
+    torch.testing.assert_close(covariance, torch.from_numpy(theirs.covariances_), rtol=0, atol=1e-7)
+    belongs = torch.from_numpy(theirs.predict_proba(x.numpy()))
+    torch.testing.assert_close(ours.log_each(x).softmax(1), belongs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"first": torch.ones(3, 2)}, r"first: expected shape \(4, K\), got \(3, 2\)"),
+        ({"floor": 0.0}, "floor: expected "),
+        ({"steps": 0}, "steps: expected "),
+    ],
+)
+def test_bad_mixtures_are_named(change, message):
+    sizes = {"first": torch.ones(4, 2), "floor": 0.1, "steps": 2} | change
+    with pytest.raises(ValueError, match=message):
+        fit_mixture(torch.zeros(4, 1), **sizes, tolerance=1e-3)
 
 
 @pytest.mark.parametrize("clusters", [2, 6])

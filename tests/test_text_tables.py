@@ -60,6 +60,7 @@ def test_dialects_and_markers():
         ("a;b\n1;2\n", "pass sep=';'"),
         ("a\tb\n1\t2\n", "pass sep=tab"),
         ('a,b\n1,"2,5"\n2,\n', "pass decimal=,"),
+        ("a,b\n\u22125,2\n7,3\n", "numbers with the sign '-' in column 'a', got '\u22125'; write a hyphen"),
         ('a,b\n"1,000",2\n"12,000,000",3\n', "'1,000'; remove each , that parts thousands$"),
         ('a,b\n"1,000",2\n7,3\n', "remove each , that parts thousands, or pass decimal=,"),
         ("a,a\n1,2\n", "'a' twice"),

@@ -176,5 +176,7 @@ class TiltMethod:
 
 def _weight(images: Tensor, biased: Tensor, fold: Tensor, **settings: Any) -> Tensor:
     """Weights (M,) of the biased images, as the reference says; each clustering leaves out a fold of it."""
-    scores = principal_scores(biased, images, generator=settings["generator"])
-    return cluster_weights(*scores, fold.cpu(), **settings).mean(0)
+    # The clusters are found where the codes lie, or on the processor where that has no double precision.
+    device = "cpu" if fold.device.type == "mps" else fold.device
+    scores = [part.to(device) for part in principal_scores(biased, images, generator=settings["generator"])]
+    return cluster_weights(scores[0], scores[1], fold.to(device), **settings).mean(0).cpu()

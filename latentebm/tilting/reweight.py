@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
-from concurrent.futures import ThreadPoolExecutor
 from math import prod
-from typing import Any
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
+from torch.nn import functional as F
 
 from latentebm.checks import check_int, check_number, fail
+from latentebm.models.base.mixture_prior import MixturePrior
 from latentebm.progress import Track, silent
 from latentebm.rng import draw_seed, permutation
+from latentebm.training.fit_mixture import fit_mixture
 
 __all__ = ["cluster_weights", "effective_share", "principal_scores", "raked"]
 
@@ -124,18 +124,10 @@ def cluster_weights(
     check_number("shrinkage", shrinkage, low=0)
     if biased.shape[1:] != reference.shape[1:]:
         raise fail("reference", f"{biased.shape[1]} features", reference.shape[1], "compute both alike")
-    from sklearn.exceptions import ConvergenceWarning
-
-    # All chance first, in the order of the members: they are then fitted side by side.
-    jobs = [_clustering(biased, check_int("clusters", clusters), generator) for _ in range(members)]
-    with warnings.catch_warnings(), threadpool_limits(1), ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        # The clusters are a partition to reweight, not an estimate: a few more steps would not change its use.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        fits = [pool.submit(_responsibilities, *job, biased.numpy()) for job in jobs]
-        found = [fits[m].result() for m in track(range(members), "clusters")]
-    weights = []
-    for m, (mixture, own) in enumerate(found):
-        seen = torch.from_numpy(mixture.predict_proba(reference[fold != m].numpy()))
+    count, weights = check_int("clusters", clusters), []
+    for m in track(range(members), "clusters"):
+        mixture = _clustering(biased, count, generator)
+        own, seen = (_responsibilities(mixture, part) for part in (biased, reference[fold != m]))
         share = own.mean(0)
         target = (seen.sum(0) + shrinkage * share) / (len(seen) + shrinkage)
         weights.append(own @ raked(own, target))
@@ -177,19 +169,22 @@ def effective_share(biased: Tensor, reference: Tensor, *, clusters: int = 20, ge
     return float(weight.sum() ** 2 / (len(weight) * weight.square().sum()))
 
 
-def _responsibilities(mixture: Any, rows: np.ndarray, features: np.ndarray) -> tuple[Any, Tensor]:
-    """A mixture fitted to some rows of features, and its responsibilities of all."""
-    fitted = mixture.fit(features[rows])
-    return fitted, torch.from_numpy(fitted.predict_proba(features))
-
-
-def _clustering(biased: Tensor, clusters: int, generator: torch.Generator) -> tuple[Any, np.ndarray]:
-    """A mixture to fit, and the rows to fit it to."""
-    from sklearn.mixture import GaussianMixture
+def _clustering(biased: Tensor, clusters: int, generator: torch.Generator) -> MixturePrior:
+    """A mixture of normals fitted to some rows of features, from clusters of k-means."""
+    from sklearn.cluster import KMeans
 
     rows = permutation(len(biased), generator, "cpu")[:LEARNED_FROM]
-    count = max(1, min(clusters, len(rows) // 10))
-    return GaussianMixture(count, reg_covar=1e-4, max_iter=60, random_state=draw_seed(generator)), rows.numpy()
+    x, count = biased[rows.to(biased.device)].double(), max(1, min(clusters, len(rows) // 10))
+    with threadpool_limits(1):
+        nearest = KMeans(count, n_init=1, random_state=draw_seed(generator)).fit(x.cpu().numpy()).labels_
+    first = F.one_hot(torch.from_numpy(nearest).long(), count)
+    # The clusters are a partition to reweight, not an estimate: a few more steps would not change its use.
+    return fit_mixture(x, first, floor=1e-4, steps=60, tolerance=1e-3)
+
+
+def _responsibilities(mixture: MixturePrior, x: Tensor) -> Tensor:
+    """Share (N, K) of each component in points (N, F)."""
+    return mixture.log_each(x.double()).softmax(1)
 
 
 def raked(own: Tensor, target: Tensor) -> Tensor:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import warnings
 from itertools import islice
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +16,7 @@ from latentebm.data.stored import StoredImages
 from latentebm.models.base.mixture_prior import MixturePrior
 from latentebm.models.vae import VAE
 from latentebm.rng import draw_seed, normal, weighted_rows
+from latentebm.training.fit_mixture import fit_mixture
 from latentebm.training.mixed_in import MixedIn
 
 __all__ = ["fit_prior"]
@@ -99,16 +98,11 @@ def _codes(
 
 
 def _mixture(codes: Tensor, components: int, generator: torch.Generator) -> MixturePrior:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture  # here, since scikit-learn takes a second
+    from sklearn.cluster import kmeans_plusplus  # here, since scikit-learn takes a second
 
     count = max(1, min(check_int("components", components), len(codes) // PER_COMPONENT))
-    known: dict[str, Any] = {"init_params": "k-means++", "random_state": draw_seed(generator)}
-    mixture = GaussianMixture(count, reg_covar=FLOOR, max_iter=STEPS, tol=TOLERANCE, **known)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a few more steps would not change its use
-        mixture.fit(codes.double().numpy())
-    prior = MixturePrior(codes.shape[1], count)
-    parts = {"share": mixture.weights_, "mean": mixture.means_, "factor": np.linalg.cholesky(mixture.covariances_)}
-    prior.load_state_dict({name: torch.from_numpy(value).float() for name, value in parts.items()})
-    return prior
+    x = codes.double()
+    _, rows = kmeans_plusplus(x.numpy(), count, random_state=draw_seed(generator))
+    first = torch.zeros(len(x), count).double()
+    first[torch.from_numpy(rows).long(), torch.arange(count)] = 1
+    return fit_mixture(x, first, floor=FLOOR, steps=STEPS, tolerance=TOLERANCE).float()

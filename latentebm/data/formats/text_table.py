@@ -129,7 +129,7 @@ def parse_text(text: str, dialect: Dialect, *, name: str = "FILE") -> TextTable:
 
     Raises:
         ValueError: no header or rows, two columns of one name, a record of another length (by its line), a quote
-            without its end, or a separator or decimal sign that seems to be another one.
+            without its end, or a separator, decimal sign or minus that seems to be another one.
 
     Example:
         >>> parse_text('a,b\n1,2\n3,4,5\n', Dialect())
@@ -151,6 +151,7 @@ def parse_text(text: str, dialect: Dialect, *, name: str = "FILE") -> TextTable:
     cells = _cells(((records[i], lines[i]) for i in rows), header, dialect.sep, name)
     table = TextTable(cells, dialect, records, rows, newline)
     _check_decimal(table, name)
+    _check_minus(table, name)
     return table
 
 
@@ -170,6 +171,7 @@ def _check_header(header: list[str], dialect: Dialect, name: str) -> None:
         raise fail(name, "a name of its own for each column", f"{twice[0]!r} twice", "rename one of them")
 
 
+MINUS = "[\u2212\u2013]"  # the minus sign, and the dash that stands for it
 THOUSANDS = {sign: rf"\s*[+-]?\d{{1,3}}(?:\{sign}\d{{3}})+\s*" for sign in ",."}
 
 
@@ -187,6 +189,17 @@ def _check_decimal(table: TextTable, name: str) -> None:
             expected = f"numbers with the decimal sign {table.dialect.decimal!r} in column {column!r}"
             fixes = [f"remove each {other} that parts thousands"] * thousands + [f"pass decimal={other}"] * decimal
             raise fail(name, expected, repr(found.iloc[0]), ", or ".join(fixes))
+
+
+def _check_minus(table: TextTable, name: str) -> None:
+    for column in table.values:
+        cells = table.values[column].dropna()
+        if pd.api.types.is_numeric_dtype(cells):
+            continue
+        found = cells[cells.str.contains(MINUS)]
+        if len(found) and bool(_numbers(cells.str.replace(MINUS, "-", regex=True), table.dialect.decimal).all()):
+            got = repr(found.iloc[0])
+            raise fail(name, f"numbers with the sign '-' in column {column!r}", got, "write a hyphen for each minus")
 
 
 def _cells(records: Iterable[tuple[str, int]], header: list[str], sep: str, name: str) -> pd.DataFrame:

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from latentebm.checks import check_event, check_int
+from latentebm.chunks import chunk_size, in_chunks
 from latentebm.rng import uniform
 
-__all__ = ["MixturePrior", "learned_prior"]
+__all__ = ["COPIES", "MixturePrior", "learned_prior"]
+
+COPIES = 8  # of what one code holds: parts of codes whose products stay in a cache
 
 
 class MixturePrior(nn.Module):
@@ -58,24 +61,43 @@ class MixturePrior(nn.Module):
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density (N,) of codes (N, d), nats."""
         check_event("z", z, self.mean.shape[1:])
-        return self._each(z)[0].logsumexp(1)
+        return self.log_each(z).logsumexp(1)
+
+    def log_each(self, z: Tensor) -> Tensor:
+        """Log-density (N, K) of codes (N, d) in each component, its share included, nats."""
+        inverse, shift, level = self._inverse()
+
+        def each(part: Tensor) -> Tensor:
+            white = self._white(part, inverse, shift)
+            # In place where no gradient needs them: fresh memory takes longer than the products.
+            return level - 0.5 * _sums(white.square() if white.requires_grad else white.square_())
+
+        return in_chunks(each, z, chunk_size(COPIES * self.mean.numel(), z.device))
 
     @torch.no_grad()
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Log-density (N,) of codes (N, d) and its gradient (N, d), without a graph."""
-        each, white, inverse = self._each(z)
+        inverse, shift, level = self._inverse()
+        white = self._white(z, inverse, shift)
+        each = level - 0.5 * _sums(white.square())
         pull = each.softmax(1).unsqueeze(2) * white
         return each.logsumexp(1), -pull.flatten(1) @ inverse.flatten(0, 1)
 
-    def _each(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-density of each component with its share (N, K), residuals L⁻¹(z − m) (N, K, d), and L⁻¹ (K, d, d)."""
+    def _inverse(self) -> tuple[Tensor, Tensor, Tensor]:
+        """L⁻¹ (K, d, d), L⁻¹ m (K d,), and each component's log-density at its mean, its share included (K,)."""
         k, dim = self.mean.shape
         unit = torch.eye(dim).to(self.factor).expand(k, -1, -1)
         inverse = torch.linalg.solve_triangular(self.factor, unit, upper=False)
-        shift = (inverse @ self.mean.unsqueeze(2)).squeeze(2)
-        white = (z @ inverse.flatten(0, 1).T).unflatten(1, (k, dim)) - shift
         volume = self.factor.diagonal(dim1=1, dim2=2).log().sum(1) + 0.5 * dim * math.log(2 * math.pi)
-        return self.share.log() - volume - 0.5 * white.square().sum(2), white, inverse
+        return inverse, (inverse @ self.mean.unsqueeze(2)).flatten(), self.share.log() - volume
+
+    def _white(self, z: Tensor, inverse: Tensor, shift: Tensor) -> Tensor:
+        """Residuals L⁻¹(z − m) (N, K, d)."""
+        return torch.addmm(-shift, z, inverse.flatten(0, 1).T).unflatten(1, self.mean.shape)
+
+
+def _sums(x: Tensor) -> Tensor:
+    return x @ x.new_ones(x.shape[2])  # faster than a sum along a short axis
 
 
 def learned_prior(model: Any) -> MixturePrior | None:
