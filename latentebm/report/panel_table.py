@@ -72,6 +72,8 @@ def remarks(metrics: dict[str, Any]) -> list[str]:
     Example:
         >>> remarks({"generator": {"sources": {"learn_from": "biased", "why": "As asked."}}, "notes": ["Few images."]})
         ['The generator learned from the biased images. As asked.', 'Few images.']
+        >>> remarks({"generator": {"prior_components": 1}})
+        ['Its codes come from a learned prior, one normal distribution.']
     """
     sources = metrics["generator"].get("sources")
     said = []
@@ -82,5 +84,6 @@ def remarks(metrics: dict[str, Any]) -> list[str]:
             which = f"biased images and from the reference ({share:.0f} % of every batch, augmentation {how})"
         said.append(f"The generator learned from the {which}. {sources['why']}")
     if components := metrics["generator"].get("prior_components"):
-        said.append(f"Its codes come from a learned prior, a mixture of {components} normal distributions.")
+        kind = "one normal distribution" if components == 1 else f"a mixture of {components} normal distributions"
+        said.append(f"Its codes come from a learned prior, {kind}.")
     return [*said, *metrics.get("notes", [])]
