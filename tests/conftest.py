@@ -74,7 +74,7 @@ def run(fast_settings, tmp_path_factory) -> Path:
 def mnist_run(tmp_path_factory) -> Path:
     """Run folder of the main job on real MNIST, shortened."""
     out = tmp_path_factory.mktemp("mnist") / "run"
-    short = {"epochs": 6, "tilt_steps": 400, "folds": 2, "pool": 200_000, "samples": 3000, "latent_dim": 2}
+    short = {"epochs": 10, "tilt_steps": 400, "folds": 2, "pool": 200_000, "samples": 3000, "latent_dim": 2}
     with pytest.MonkeyPatch.context() as patch:  # judges that look at fewer images
         once = lambda data, *, epochs, **more: fit_classifier(data, epochs=epochs // 2, **more)  # noqa: E731
         patch.setattr("latentebm.workflow.judge.fit_classifier", once)
