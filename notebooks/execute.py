@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import ast
 import asyncio
-import base64
 import hashlib
 import os
 import sys
@@ -31,11 +30,6 @@ from latentebm.files import write_atomic
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parent
 PACKAGE = "latentebm"
-SHOWN = {
-    "codes": 1,
-    "energy-2d": 3,
-    "overlay-2d": 5,
-}  # figures of 2d-small, by place, that the README shows
 TIMEOUT = 600  # seconds a notebook, far above the four minutes that each is meant to take at most
 
 
@@ -189,21 +183,6 @@ def execute(path: Path) -> float:
     return time.perf_counter() - started
 
 
-def figures(notebook: NotebookNode) -> list[bytes]:
-    """PNG files of a notebook's figures, in their order."""
-    shown = (output.get("data", {}) for cell in code_cells(notebook) for output in cell.outputs)
-    return [base64.b64decode(data["image/png"]) for data in shown if "image/png" in data]
-
-
-def shown_figures() -> dict[Path, bytes]:
-    """The figures that the README shows, as 2d-small made them, by the file that they belong in."""
-    made = figures(nbformat.read(FOLDER / "2d-small.ipynb", as_version=4))
-    return {
-        ROOT / "docs" / "figures" / f"notebook-{name}.png": made[place]
-        for name, place in SHOWN.items()
-    }
-
-
 def main() -> int:
     """Execute the notebooks named, or all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -234,8 +213,6 @@ def main() -> int:
     with ThreadPoolExecutor(options.jobs) as pool:
         for path, seconds in zip(paths, pool.map(execute, paths), strict=True):
             print(f"{path.stem}: {seconds:.0f} s, {path.stat().st_size / 1e6:.2f} MB", flush=True)
-    for path, png in shown_figures().items():
-        write_atomic(path, lambda p, png=png: p.write_bytes(png))
     return 0
 
 

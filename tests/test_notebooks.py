@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
 
-from notebooks.execute import FOLDER, PACKAGE, changes, code_cells, code_of, notebooks, run, shown_figures, stamp
+from notebooks.execute import FOLDER, PACKAGE, changes, code_cells, code_of, notebooks, run, stamp
 
 SCREEN = 45  # lines of code that a screen shows
 APART = {
@@ -79,11 +79,6 @@ def test_committed_outputs_are_current(path):
     assert "its cells" not in changed, f"run: python notebooks/execute.py {path.stem}"
     if changed:
         pytest.skip(f"older than {', '.join(changed)}; to refresh it: python notebooks/execute.py {path.stem}")
-
-
-def test_the_readme_shows_figures_of_the_committed_notebook():
-    for path, png in shown_figures().items():
-        assert path.read_bytes() == png, "run: python notebooks/execute.py 2d-small"
 
 
 @pytest.fixture(scope="module")
