@@ -41,13 +41,17 @@ from latentebm.rng import stream
 from latentebm.sampling import Draws
 from latentebm.settings.fields import Settings
 from latentebm.training.fit_vae import bf16_pays
+from latentebm.vae_sources import PULL
 from latentebm.workflow.problem import Problem, pose
 
 # What each row of ours sets beside the default; auto is the default itself.
-NORMAL: dict[str, Any] = {"learn_from": "both", "prior": "normal"}
+NORMAL: dict[str, Any] = {"learn_from": "both", "prior": "normal", "sharpen": 0}
 OURS: dict[str, dict[str, Any]] = {
     "both, then the tilt": {"learn_from": "both"},
     "frozen, then the tilt": {"learn_from": "biased"},
+    "both, without a critic": {"learn_from": "both", "sharpen": 0},
+    "both, with a critic": {"learn_from": "both", "sharpen": 0.5},
+    "frozen, with a critic": {"learn_from": "biased", "sharpen": 0.5},
     "frozen, normal prior": {"learn_from": "biased", "prior": "normal"},
     "both, normal prior": NORMAL,
     "both, normal prior, KL weight 0.5": NORMAL | {"kl_weight": 0.5},
@@ -58,10 +62,12 @@ OURS: dict[str, dict[str, Any]] = {
     "both, normal prior, slight, KL weight 1.5": NORMAL | {"kl_weight": 1.5, "augment": "slight"},
     "both, then the tilt (conv)": {"learn_from": "both", "network": "conv"},
 }
+CRITIC = ", with a critic"  # as ours has by default in that cell
 OTHERS = ["oversampled", "importance-weighted", "fine-tuned", "reference only", "likelihood-free weights", "untilted"]
 PLAIN = ", normal prior"  # and a KL weight of 1.5: what a method without a learned prior was best with
 CONTROLS = ["real images held out", "the same, reconstructed"]
 METHODS = [*list(OURS)[:2], "oversampled", *CONTROLS, *list(OURS)[2:], *OTHERS[1:], *(o + PLAIN for o in OTHERS)]
+METHODS += [o + CRITIC for o in OTHERS[:4]]
 DRAWS, POOL = 5_000, 200_000
 MAKES = {"small convnet": Classifier, "large convnet": large_judge, "linear model": linear_judge, "insider": Classifier}
 KEY = ("data", "size", "method", "seed", "dim", "epochs")
@@ -170,9 +176,10 @@ def fitted(cell: dict, problem: Problem, device: str, root: str | None) -> tuple
         x = problem.real.float01().to(device)[:DRAWS]
         return model, Draws(model.vae_.decode(model.vae_.encode(x)), torch.zeros(0), torch.zeros(0), {})
     steps = cell["epochs"] * (len(biased) // 256)
-    weight = kl_weight(model, "biased", model.sources_.dispersion)
-    task = Task(vae=model.vae_, biased=biased, reference=reference, steps=steps, kl_weight=weight, seed=cell["seed"])
-    sampled = BASELINES[method.removesuffix(PLAIN)](task)
+    weight, pull = kl_weight(model, "biased", model.sources_.dispersion), PULL if method.endswith(CRITIC) else 0.0
+    own = {"biased": biased, "reference": reference, "kl_weight": weight, "pull": pull}
+    task = Task(vae=model.vae_, steps=steps, seed=cell["seed"], **own)
+    sampled = BASELINES[method.removesuffix(PLAIN).removesuffix(CRITIC)](task)
     return None, sampled.sample(DRAWS, generator=torch.Generator().manual_seed(1000 + cell["seed"]))
 
 

@@ -24,7 +24,8 @@ MANY = 600  # reference images that may be shown as they are and learned sharply
 LEAST = 10  # reference images that can be cut into some to learn from and some to stop by
 # Held-out likelihood chooses neither: it prefers smaller changes, after which more of the draws are copies.
 SHARE, AUGMENTS = 0.5, ("affine", "slight", "none")
-FARTHER = 1.25  # as far from the nearest other image as an unchanged one: how far changes may take an image
+PULL, GREY = 0.5, 0.3  # of a critic, and the dispersion up to which pixels are grey enough to need one
+FARTHER = 1.35  # as far from the nearest other image as an unchanged one: how far changes may take an image
 CHANGED, OTHERS = 500, 4_000  # biased images that are changed, and those they are held against
 VIEWS = 4096  # changed reference images that the tilt is fitted to, at most 16 of each
 IMAGES = ("mixed", "held_out")  # fields that no file holds
@@ -42,6 +43,7 @@ class Sources:
         augment: how its images are changed at every use; None without.
         dispersion: of the biased pixels, see :func:`latentebm.training.dispersion.dispersion`: above three dimensions
             the weight of the KL term, where none is asked for; None below, or with a Gaussian likelihood.
+        pull: of the critic that sharpens the images, 0 for none; see :func:`latentebm.training.sharpen.sharpen`.
         farther: how far changed images are from the nearest other one, by augmentation; see `changed_distance`.
         mixed: the reference images it learns from; None for none, and once loaded.
         held_out: reference images that it never learns from, which choose its best state; likewise.
@@ -53,6 +55,7 @@ class Sources:
     reference_share: float | None = None
     augment: str | None = None
     dispersion: float | None = None
+    pull: float = 0.0
     farther: dict[str, float] = field(default_factory=dict)
     mixed: MixedIn | None = None
     held_out: Tensor | None = None
@@ -64,8 +67,8 @@ class Sources:
     def training(self) -> dict[str, Any]:
         """What `fit_vae` is told besides the biased images; training goes on to the end, and its best state is kept."""
         if self.mixed is None:
-            return {}
-        return {"mixed": self.mixed, "held_out": self.held_out, "patience": None}
+            return {"pull": self.pull}
+        return {"pull": self.pull, "mixed": self.mixed, "held_out": self.held_out, "patience": None}
 
     def views(self, reference: Tensor, generator: torch.Generator) -> Tensor | None:
         """Changed copies (V, M, C, H, W), uint8, of reference images (M, C, H, W), or None where none were learned.
@@ -92,8 +95,8 @@ def choose_sources(
     """Decide what a VAE learns from, as the settings ask, without labels.
 
     Where it learns from both, by default the reference takes half of every batch. Fewer than 600
-    images are changed as much as still leads to images of the same kind: to at most 1.25 times the `changed_distance`.
-    More are shown as they are.
+    images are changed as much as still leads to images of the same kind: to at most 1.35 times the `changed_distance`.
+    More are shown as they are. Where pixels are grey a critic sharpens what the VAE makes of them.
 
     Arguments:
         settings: ``learn_from``, ``reference_share``, ``augment`` and ``seed`` of a `Debiaser`.
@@ -107,7 +110,16 @@ def choose_sources(
         >>> choose_sources(DebiaserSettings(), torch.zeros(4, 1, 2, 2), None).learn_from
         'biased'
     """
-    return replace(_learned_from(settings, biased, reference), dispersion=_dispersion(settings, biased))
+    found = replace(_learned_from(settings, biased, reference), dispersion=_dispersion(settings, biased))
+    return replace(found, pull=_pull(settings, found))
+
+
+def _pull(settings: DebiaserSettings, found: Sources) -> float:
+    """A critic's pull: by default for thin tails of grey pixels, whose blur is read as classes that have more."""
+    if settings.sharpen != "auto":
+        return float(settings.sharpen)
+    grey = found.dispersion is not None and found.dispersion <= GREY
+    return PULL if found.learn_from == "both" and grey else 0.0
 
 
 def _dispersion(settings: DebiaserSettings, biased: Tensor) -> float | None:

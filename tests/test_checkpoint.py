@@ -26,6 +26,7 @@ from latentebm.tilting.fit_tilt import TiltRecipe, fit_energy
 from latentebm.tilting.sides import Codes
 from latentebm.training.fit import fit
 from latentebm.training.fit_vae import fit_vae
+from latentebm.training.sharpen import sharpen
 
 SHAPE = (1, 8, 8)
 X = torch.randn(96, 2, generator=torch.Generator().manual_seed(7))
@@ -37,6 +38,12 @@ def vae(g, track):
     fit_vae(
         model, IMAGES[:48], epochs=10, batch_size=12, held_out=IMAGES[48:], precision="fp32", generator=g, track=track
     )
+    return model
+
+
+def sharper(g, track):
+    model = VAE(SHAPE, 2, width=8)
+    sharpen(model, IMAGES[:48], epochs=8, batch_size=12, generator=g, track=track)
     return model
 
 
@@ -81,7 +88,7 @@ def judge(g, track):
 
 
 FITS = {
-    "vae": vae, "miwae": miwae, "ebm": ebm, "score": score, "amortized": amortized, "judge": judge,
+    "vae": vae, "sharper": sharper, "miwae": miwae, "ebm": ebm, "score": score, "amortized": amortized, "judge": judge,
     **{name: tilt(name) for name in ("likelihood", "contrastive", "amortized")},
 }  # fmt: skip
 

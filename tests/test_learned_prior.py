@@ -141,23 +141,23 @@ def test_every_fit_of_a_vae_says_its_prior() -> None:
     assert vae.config["components"] == 0
 
 
-def test_baselines_learn_their_prior_but_for_the_conditional_oracle(monkeypatch: Any) -> None:
-    asked: list[tuple[int, float]] = []
+def test_baselines_have_the_prior_and_critic_of_ours_but_for_the_conditional_oracle(monkeypatch: Any) -> None:
+    asked: list[tuple[int, float, float]] = []
 
-    def fit(vae: VAE, images: torch.Tensor, *, components: int, kl_weight: float, **settings: Any) -> Any:
-        asked.append((components, kl_weight))
-        return fit_vae(vae, images, components=components, kl_weight=kl_weight, **settings)
+    def fit(vae: VAE, images: torch.Tensor, **settings: Any) -> Any:
+        asked.append((settings["components"], settings["kl_weight"], settings["pull"]))
+        return fit_vae(vae, images, **settings)
 
     monkeypatch.setattr(baselines, "fit_vae", fit)
     x = (255 * torch.rand(40, 1, 4, 4, generator=rng())).byte()
     for prior in (two_normals(), None):
         vae = VAE((1, 4, 4), 2, width=8)
         vae.set_prior(prior)
-        more: dict[str, Any] = {"labels": torch.arange(40) % 2, "target": [0.5, 0.5], "kl_weight": 0.5}
+        more: dict[str, Any] = {"labels": torch.arange(40) % 2, "target": [0.5, 0.5], "kl_weight": 0.5, "pull": 0.2}
         task = baselines.Task(vae=vae, biased=x, reference=x[:9], steps=2, **more)
         for method in (baselines.oversampled, baselines.conditional):
             method(task)
-    assert asked == [(2, 0.5), (0, 1.5), (0, 0.5), (0, 0.5)]
+    assert asked == [(2, 0.5, 0.2), (0, 1.5, 0), (0, 0.5, 0.2), (0, 0.5, 0)]
 
 
 def test_tilts_have_the_prior_for_their_base() -> None:

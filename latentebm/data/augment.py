@@ -14,6 +14,7 @@ from latentebm.rng import uniform
 __all__ = ["AUGMENTATIONS", "augmented", "random_affine"]
 
 TURN, SCALE, SHEAR, SHIFT = 0.2, 0.1, 0.15, 0.05  # radians, relative, relative, share of the image's side
+SLIGHT = 0.65  # of these: draws of clothes are nearer to copies at 0.4, and less balanced at 1
 
 
 def random_affine(x: Tensor, *, strength: float = 1.0, generator: torch.Generator) -> Tensor:
@@ -56,13 +57,13 @@ def random_affine(x: Tensor, *, strength: float = 1.0, generator: torch.Generato
     return F.grid_sample(x, grid, align_corners=False).clamp(0, 1)
 
 
-def _half_affine(x: Tensor, *, generator: torch.Generator) -> Tensor:
-    return random_affine(x, strength=0.4, generator=generator)
+def _slight(x: Tensor, *, generator: torch.Generator) -> Tensor:
+    return random_affine(x, strength=SLIGHT, generator=generator)
 
 
 AUGMENTATIONS: dict[str, Callable[..., Tensor]] = {
     "none": lambda x, *, generator: x,
-    "slight": _half_affine,
+    "slight": _slight,
     "affine": random_affine,
 }
 

@@ -66,6 +66,7 @@ class Task:
     batch_size: int = 256
     lr: float = 4e-3  # peak learning rate of a VAE trained from scratch
     kl_weight: float = 1.0  # of the ELBO's KL term
+    pull: float = 0.0  # of a critic, see `latentebm.training.sharpen.sharpen`
     precision: Literal["auto", "bf16", "fp32"] = "auto"  # as in `fit_vae`
     pool: int = 50_000  # draws that the likelihood-free weights resample
     labels: Tensor | None = None  # class of each biased image, (N,), from 0; for the oracle only
@@ -86,7 +87,7 @@ class Task:
 
     def fit(self, vae: VAE, images: Tensor, *, lr: float | None = None, **settings: Any) -> FitResult:
         """Fit a VAE within the budget, by batches that spend it in whole passes, with a prior like the biased one's."""
-        own = {"kl_weight": self.kl_weight, "components": self.vae.config["components"]}
+        own = {"kl_weight": self.kl_weight, "pull": self.pull, "components": self.vae.config["components"]}
         epochs = min(self.steps, math.ceil(self.steps * self.batch_size / len(images)))
         return fit_vae(
             vae,
@@ -198,7 +199,7 @@ def conditional(task: Task) -> Sampled:
     vae = task.fresh(ConditionalVAE, n_classes=n_classes)
     # A code that holds the class as well would contradict the label: such codes must fill N(0, I) themselves.
     own = {"components": 0, "kl_weight": FILLING} if task.vae.prior is not None else {}
-    done = task.fit(vae, task.biased, labels=task.labels, **own)
+    done = task.fit(vae, task.biased, labels=task.labels, pull=0.0, **own)
 
     def classes(n: int, generator: torch.Generator) -> Tensor:
         return weighted_rows(shares, n, generator)

@@ -126,11 +126,15 @@ class VAE(nn.Module):
         """
         narrow = partial(torch.autocast, x.device.type, torch.bfloat16, enabled=autocast)
         with narrow():
-            mean, scale = self.moments(x)
-        z = mean + scale * normal(mean.shape, generator, mean)
-        # Closed-form KL(q || N(0, I)): no sampling noise, and cheaper than the general formula.
-        kl = 0.5 * (mean.square() + scale.square() - 1 - 2 * scale.log()).sum(1)
+            z, kl = self.coded(x, generator=generator)
         return kl_weight * kl - self._log_likelihood(x, z, labels, narrow)
+
+    def coded(self, x: Tensor, *, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """One reparametrised draw (N, d) of each image's q(z|x), and KL(q(z|x) || N(0, I)), (N,), nats."""
+        mean, scale = self.moments(x)
+        z = mean + scale * normal(mean.shape, generator, mean)
+        # In closed form: no sampling noise, and cheaper than the general formula.
+        return z, 0.5 * (mean.square() + scale.square() - 1 - 2 * scale.log()).sum(1)
 
     def _log_likelihood(
         self, x: Tensor, z: Tensor, labels: Tensor | None, narrow: Callable[[], AbstractContextManager[Any]]

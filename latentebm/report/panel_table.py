@@ -83,6 +83,7 @@ def remarks(metrics: dict[str, Any]) -> list[str]:
             share, how = 100 * sources["reference_share"], sources["augment"]
             which = f"biased images and from the reference ({share:.0f} % of every batch, augmentation {how})"
         said.append(f"The generator learned from the {which}. {sources['why']}")
+        said += ["A critic sharpened its images."] if sources.get("pull") else []
     if components := metrics["generator"].get("prior_components"):
         kind = "one normal distribution" if components == 1 else f"a mixture of {components} normal distributions"
         said.append(f"Its codes come from a learned prior, {kind}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from math import ceil
 from typing import Any, Literal
 
 import torch
@@ -22,6 +23,7 @@ from latentebm.training.fit_prior import fit_prior
 from latentebm.training.logs import Log
 from latentebm.training.mixed_in import MixedIn
 from latentebm.training.optimisation import Optimisation
+from latentebm.training.sharpen import sharpen
 
 __all__ = ["PRECISIONS", "bf16_pays", "fit_vae"]
 
@@ -57,6 +59,7 @@ def fit_vae(
     mixed: MixedIn | None = None,
     held_out: Tensor | None = None,
     patience: int | None = 5,
+    pull: float = 0.0,
     components: int = 0,
     generator: torch.Generator,
     track: Track = silent,
@@ -72,8 +75,10 @@ def fit_vae(
     With `kl_weight` β above 1 the codes of all images together come closer to the prior, from which new ones are drawn.
     The precision is ``fp32``, ``bf16`` autocast, or ``auto``: bf16 where the processor has it. The ELBO of images held
     out picks the best state, and stops the fit after `patience` checks, 25 steps apart, without improvement. Images
-    `mixed` in take their share of every batch from the others. A learned prior of at most so many `components` is
-    fitted to the codes afterwards; 0 leaves the standard normal one. See `latentebm.training.fit_prior.fit_prior`.
+    `mixed` in take their share of every batch from the others. With a `pull` above 0 a quarter as many epochs follow in
+    which a critic sharpens the images; see `latentebm.training.sharpen.sharpen`. A learned prior of at most so many
+    `components` is fitted to the codes at last; 0 leaves the standard normal one. See
+    `latentebm.training.fit_prior.fit_prior`.
 
     References:
         beta-VAE (Higgins et al., 2017), https://openreview.net/forum?id=Sy2fzU9gl
@@ -90,6 +95,8 @@ def fit_vae(
     check_choice("precision", precision, PRECISIONS)
     if mixed is not None and labels is not None:
         raise fail("mixed", "None with labels, which mixed images lack", "both", "pass one of the two")
+    if check_number("pull", pull, low=0) and labels is not None:
+        raise fail("pull", "0 with labels, without which images are sharpened", pull, "leave pull out")
     vae.set_prior(None)
     autocast = precision == "bf16" or (precision == "auto" and bf16_pays(device))
     beside = [torch.ones(len(images)) if weights is None else weights, *([] if labels is None else [labels])]
@@ -122,8 +129,11 @@ def fit_vae(
     with processes.exchange():
         result = fit(vae, averaged(vae, loss, batches.batch_size), batches, optimisation, **watch, **known)
     vae.eval()
+    own: dict[str, Any] = {"weights": weights, "mixed": mixed, "generator": generator}
+    if pull:
+        more: dict[str, Any] = {"kl_weight": kl_weight, "autocast": autocast, "batch_size": batch_size}
+        sharpen(vae, images, pull=pull, epochs=ceil(epochs / 4), **more, **own, track=track, log=log)
     if check_int("components", components, low=0):
-        own: dict[str, Any] = {"weights": weights, "mixed": mixed, "generator": generator}
         fit_prior(vae, images, components=components, **own)
     return result
 
