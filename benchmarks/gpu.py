@@ -253,6 +253,8 @@ def paths(run: Run) -> None:
     run.line("paths", "data, sampler mala", lambda: fitted(sampler="mala", space="data"), 30)
     images = images[0], images[1][:40]
     run.line("paths", "few references", fitted, 30)
+    both = {"learn_from": "both", "latent_dim": 5, "sharpen": 0.5}
+    run.line("paths", "learning from both, with a critic", lambda: fitted(**both), 30)
     try:
         from tests import test_devices as listed
     except ImportError as error:
