@@ -51,7 +51,6 @@ OURS: dict[str, dict[str, Any]] = {
     "frozen, then the tilt": {"learn_from": "biased"},
     "both, without a critic": {"learn_from": "both", "sharpen": 0},
     "both, with a critic": {"learn_from": "both", "sharpen": 0.5},
-    "frozen, with a critic": {"learn_from": "biased", "sharpen": 0.5},
     "frozen, normal prior": {"learn_from": "biased", "prior": "normal"},
     "both, normal prior": NORMAL,
     "both, normal prior, KL weight 0.5": NORMAL | {"kl_weight": 0.5},

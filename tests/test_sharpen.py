@@ -77,7 +77,7 @@ def test_images_that_do_not_count_change_nothing() -> None:
     for beside in (other, 255 - other):
         vae.load_state_dict(start)
         both = torch.stack([beside, x], 1).flatten(0, 1)
-        # The length of the pull is that of the whole batch's gradient, which other images do change.
+        # Without a pull: the critic itself is shared by all images of a batch.
         sharpen(vae, both, pull=0.0, epochs=2, batch_size=128, weights=weights.float(), generator=rng())
         found.append(vae.encode(x.float() / 255))
     torch.testing.assert_close(*found)
