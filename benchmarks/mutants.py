@@ -40,7 +40,7 @@ from mutmut.mutation import mutators
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = ("sampling", "objectives", "missing/mechanisms", "training/keep.py", "tilting/held_out.py")
-MODULES += ("tilting/reweight.py",)
+MODULES += ("tilting/clusters/reweight.py",)
 NEED_A_GPU = {"gpu_chains.py", "triton_chains.py", "captured.py"}
 # Whole runs, pages and notebooks: a fault that only they would notice counts as a survivor.
 TOO_LONG = {

@@ -18,7 +18,7 @@ from latentebm.tilting.spaces import SPACES
 
 __all__ = ["check_settings", "chosen_method", "chosen_sampler", "components", "kl_weight"]
 
-COMPONENTS = 40  # of a learned prior
+COMPONENTS = 160  # of a learned prior
 POOL_PER_DRAW = 10  # pool of each draw at least, so that few draws repeat another one
 # Classes whose objects a config file can hold.
 SAMPLING = ("SNIS", "Rejection", "ISIR", "Langevin", "HMC", "NUTS", "ULA", "MALA", "SGLD", "ImproperSGLD", "RandomWalk")
@@ -88,7 +88,7 @@ def components(settings: DebiaserSettings) -> int:
 
     Example:
         >>> components(DebiaserSettings()), components(DebiaserSettings(latent_dim=10))
-        (0, 40)
+        (0, 160)
     """
     objective = _chosen(settings, OBJECTIVES)
     if settings.prior == "mixture" and objective.needs_normal:

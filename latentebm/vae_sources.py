@@ -13,7 +13,7 @@ from latentebm.checks import fail
 from latentebm.data.augment import augmented
 from latentebm.rng import permutation, stream
 from latentebm.settings.fields import FLAT, DebiaserSettings
-from latentebm.tilting.reweight import effective_share, principal_scores
+from latentebm.tilting.clusters.reweight import effective_share, principal_scores
 from latentebm.training.dispersion import dispersion
 from latentebm.training.mixed_in import MixedIn
 
@@ -38,7 +38,7 @@ class Sources:
     Attributes:
         learn_from: ``biased`` or ``both``.
         why: the reason, one sentence.
-        effective_share: see :func:`latentebm.tilting.reweight.effective_share`; None where nobody asked.
+        effective_share: see :func:`latentebm.tilting.clusters.reweight.effective_share`; None where nobody asked.
         reference_share: of the reference in every batch; None without.
         augment: how its images are changed at every use; None without.
         dispersion: of the biased pixels, see :func:`latentebm.training.dispersion.dispersion`: above three dimensions

@@ -73,6 +73,14 @@ def test_samplers(sampler, g):
     assert {t.device for t in (draws.x, draws.latent, draws.log_weight)} == {DEVICE}
 
 
+def test_the_shares_of_a_learned_prior(device):
+    x = bars(1000, 0).images
+    here, fitted = (debiaser(d, latent_dim=4).fit(x, x) for d in ("cpu", device))
+    assert torch.allclose(here.energy_.log_ratio, fitted.energy_.log_ratio.cpu(), atol=1e-2)
+    for sampler in ("snis", "mala"):
+        assert fitted.set_params(sampler=sampler).sample(4).x.device == DEVICE
+
+
 @pytest.mark.parametrize(("space", "network"), [("latent", "conv"), ("data", "mlp")])
 def test_the_estimator(space, network, device, tmp_path):
     biased, reference = bars(48, 0).images, bars(12, 1).images

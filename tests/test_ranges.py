@@ -42,7 +42,7 @@ from latentebm.sampling import (
 )
 from latentebm.sampling.importance.two_stage import TwoStage
 from latentebm.sampling.mcmc.annealed import annealed_langevin
-from latentebm.tilting.reweight import cluster_weights
+from latentebm.tilting.clusters.reweight import cluster_weights
 from latentebm.training.keep import Average, Guard
 from tests.sampling_targets import GaussianTilt, gen
 

@@ -61,7 +61,7 @@ from latentebm.sampling import (
 from latentebm.sampling.importance.two_stage import TwoStage
 from latentebm.sampling.mcmc.moves import clip_gradient, move_block
 from latentebm.sampling.mcmc.pyro_kernels import MOST_STEPS, RecordedHMC
-from latentebm.tilting.reweight import cluster_weights, principal_scores
+from latentebm.tilting.clusters.reweight import cluster_weights, principal_scores
 from latentebm.training.keep import BestState, Guard
 from tests.sampling_targets import GaussianTilt, assert_mean, gen
 

@@ -52,7 +52,7 @@ from latentebm.sampling.mcmc.state import start_chains, start_on
 from latentebm.sampling.split import draw_split
 from latentebm.sampling.target import agrees, piecewise_constant
 from latentebm.sampling.tempered import Mover
-from latentebm.tilting.reweight import principal_scores
+from latentebm.tilting.clusters.reweight import principal_scores
 from tests.sampling_targets import GaussianTilt, gen
 
 TILT = GaussianTilt()

@@ -9,11 +9,11 @@ from sklearn.mixture import GaussianMixture
 from torch.distributions import Normal
 
 from latentebm.models.energies import EnergyNet
-from latentebm.tilting import reweight
+from latentebm.tilting.clusters import reweight
+from latentebm.tilting.clusters.reweight import cluster_weights, principal_scores
+from latentebm.tilting.clusters.start import fit_start
 from latentebm.tilting.fit_tilt import TiltRecipe
-from latentebm.tilting.reweight import cluster_weights, principal_scores
 from latentebm.tilting.sides import Codes
-from latentebm.tilting.start import fit_start
 from latentebm.training.fit_mixture import fit_mixture
 
 QUICK = TiltRecipe(steps=200, base_batch=256)

@@ -65,7 +65,7 @@ class DebiaserSettings:
     )
     prior: Literal["auto", "normal", "mixture"] = setting(
         "auto",
-        "what codes are drawn from: normal (standard normal), mixture (of up to 40 normals, learned from the codes of "
+        "what codes are drawn from: normal (standard normal), mixture (of up to 160 normals, learned from the codes of "
         "the trained VAE) or auto (mixture above three dimensions with likelihood, jensen or nce, else normal)",
         MODEL,
         names=("auto", "normal", "mixture"),

@@ -17,13 +17,14 @@ from latentebm.models.energies import Ensemble, EnsembleEnergy
 from latentebm.models.vae import VAE
 from latentebm.progress import Track
 from latentebm.sampling.importance.weights import WeightSums
+from latentebm.tilting.clusters.fit_shares import fit_shares
+from latentebm.tilting.clusters.reweight import cluster_weights, principal_scores
+from latentebm.tilting.clusters.start import fit_start
 from latentebm.tilting.fit_tilt import fit_members
 from latentebm.tilting.held_out import held_out_gain
 from latentebm.tilting.objectives import Objective
-from latentebm.tilting.reweight import cluster_weights, principal_scores
 from latentebm.tilting.sides import Codes
-from latentebm.tilting.spaces import FEW, Space
-from latentebm.tilting.start import fit_start
+from latentebm.tilting.spaces import Space
 from latentebm.training.fit import FitResult
 
 __all__ = ["EnergyBuilder", "FittedTilt", "TiltMethod"]
@@ -90,13 +91,13 @@ class TiltMethod:
 
         Changed copies of the reference, `views` (V, N, C, H, W), take its place as positives, each in its image's fold,
         and that of weighted biased images at the start: clusters underrate a class of which hardly any image is left.
-        A large reference of a VAE with a learned prior starts the fit itself.
+        A large reference of a VAE with a learned prior gives its normals other shares instead.
         """
         recipe = self.space.recipe(self.objective, self.gradient_penalty)
         codes, members = self.space.codes(vae, images, generator), min(self.space.folds, len(images))
         own = None if views is None else self._codes_of_views(vae, views, codes.fold, generator)
-        if own is None and codes.prior is not None and len(images) >= FEW:
-            own, views = codes, images[None]
+        if own is None and self._counts(codes):
+            return self._by_shares(codes, members, generator)
         clusters = self.space.start_clusters(self.objective, len(images), views=own is not None)
         if clusters:
             known: dict[str, Any] = {"generator": generator, "track": track}
@@ -135,6 +136,16 @@ class TiltMethod:
         sides = self.space.sides(tilt, images, codes, generator, decoded=1)
         with torch.no_grad():
             return self.space.read(tilt, sides.draw(torch.arange(len(images)), generator))
+
+    def _counts(self, codes: Codes) -> bool:
+        """Whether the tilt is one of the shares of a learned prior's normals."""
+        known = codes.prior is not None and self.build is None
+        return known and self.space.by_shares(self.objective, len(codes.mean))
+
+    def _by_shares(self, codes: Codes, members: int, generator: torch.Generator) -> FittedTilt:
+        """The tilt of the prior's normals, in closed form."""
+        energy, log = fit_shares(codes, members, self._limit(), generator=generator)
+        return FittedTilt(energy, log, held_out_gain(energy, codes, generator=generator))
 
     def _limit(self) -> float | None:
         return self.space.limit if self.objective.bounded else None

@@ -17,6 +17,7 @@ from latentebm.models.base.mixture_prior import learned_prior
 from latentebm.models.data_energies import DataEnergy
 from latentebm.models.data_tilts import DataTilt
 from latentebm.models.energies import EnergyNet, EnsembleEnergy
+from latentebm.models.mixture_energy import MixtureEnergy
 from latentebm.models.tilts import LatentTilt
 from latentebm.models.vae import VAE
 from latentebm.registry import Registry
@@ -89,6 +90,10 @@ class Space(ABC):
         """Clusters of the biased images that a first tilt reweights, or its views replace; 0 for no first tilt."""
         return 0
 
+    def by_shares(self, objective: Objective, references: int) -> bool:
+        """Whether over a learned prior the energy is one of its normals' shares."""
+        return False
+
     def recipe(self, objective: Objective, gradient_penalty: float) -> TiltRecipe:
         """How the energy is fitted here."""
         sizes = {**self.sizes, "steps": self.steps, "gradient_penalty": gradient_penalty}
@@ -111,7 +116,7 @@ class LatentSpace(Space):
 
     Attributes:
         clusters: of the biased images, whose shares a first tilt sets to the reference's; None takes 20 below 1,000
-            reference images; 0 for no first tilt. With more, and a learned prior, that is to the reference itself.
+            reference images; 0 for no first tilt. With more, and a learned prior, None takes `fit_shares`.
 
     Example:
         >>> LatentSpace(folds=3).pool
@@ -134,9 +139,9 @@ class LatentSpace(Space):
         """Perceptrons of the code."""
         return EnergyNet(vae.latent_dim, members=members, limit=limit, generator=generator)
 
-    def restored(self, config: dict[str, Any]) -> EnergyNet:
+    def restored(self, config: dict[str, Any]) -> EnsembleEnergy:
         """An energy of a saved shape, its weights not yet loaded."""
-        return EnergyNet.from_config(config)
+        return (MixtureEnergy if "components" in config else EnergyNet).from_config(config)
 
     def event_shape(self, vae: VAE) -> tuple[int, ...]:
         """Shape (d,) of a code."""
@@ -166,6 +171,10 @@ class LatentSpace(Space):
             return 0
         few = CLUSTERS if views or references < FEW else 0
         return few if self.clusters is None else self.clusters
+
+    def by_shares(self, objective: Objective, references: int) -> bool:
+        """Whether there are enough reference images to count how many of them each normal has."""
+        return objective.from_clusters and self.clusters is None and references >= FEW
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -77,11 +78,18 @@ class MixturePrior(nn.Module):
     @torch.no_grad()
     def value_and_grad(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Log-density (N,) of codes (N, d) and its gradient (N, d), without a graph."""
+        each, pulls = self.each_and_pulls(z)
+        return each.logsumexp(1), pulls(each.softmax(1))
+
+    def each_and_pulls(self, z: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """What `log_each` finds, and what sums the gradients of the components' log-densities by weights (N, K)."""
         inverse, shift, level = self._inverse()
         white = self._white(z, inverse, shift)
-        each = level - 0.5 * _sums(white.square())
-        pull = each.softmax(1).unsqueeze(2) * white
-        return each.logsumexp(1), -pull.flatten(1) @ inverse.flatten(0, 1)
+
+        def pulls(weight: Tensor) -> Tensor:
+            return -(weight.unsqueeze(2) * white).flatten(1) @ inverse.flatten(0, 1)
+
+        return level - 0.5 * _sums(white.square()), pulls
 
     def _inverse(self) -> tuple[Tensor, Tensor, Tensor]:
         """L⁻¹ (K, d, d), L⁻¹ m (K d,), and each component's log-density at its mean, its share included (K,)."""

@@ -40,7 +40,7 @@ def fit_start(
     Arguments:
         energy: fitted in place.
         biased: posterior distributions of the biased images.
-        weight: (N,), non-negative, such as the mean of :func:`latentebm.tilting.reweight.cluster_weights`.
+        weight: (N,), non-negative, such as the mean of :func:`latentebm.tilting.clusters.reweight.cluster_weights`.
         recipe: steps, batches and learning rate.
         generator: source of all draws.
         track: shows progress.

@@ -1,0 +1,1 @@
+"""Tilts by clusters: how much more of each the reference has than the biased images or their prior."""
