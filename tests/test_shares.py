@@ -138,7 +138,7 @@ def test_many_references_of_a_learned_prior_are_counted_and_saved(tmp_path: Path
     assert model.energy_.n_members == 2
     again = Debiaser.load(model.save(tmp_path / "model"))
     assert torch.equal(again.sample(20).latent, model.sample(20).latent)
-    for other in ({"objective": "jensen"}, {"prior": "normal"}):
+    for other in ({"objective": "jensen"}, {"prior": "normal"}, {"gradient_penalty": 0.1}):
         assert isinstance(Debiaser(**{**small, **other}).fit(x, x[:1000]).energy_, EnergyNet)
     assert isinstance(Debiaser(**small).fit(x, x[:900]).energy_, EnergyNet)
     own = Debiaser(**small, energy=lambda shape: nn.Linear(shape[0], 1)).fit(x, x[:1000]).energy_

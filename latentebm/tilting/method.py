@@ -138,8 +138,8 @@ class TiltMethod:
             return self.space.read(tilt, sides.draw(torch.arange(len(images)), generator))
 
     def _counts(self, codes: Codes) -> bool:
-        """Whether the tilt is one of the shares of a learned prior's normals."""
-        known = codes.prior is not None and self.build is None
+        """Whether the tilt is one of the shares of a learned prior's normals, which no penalty can smooth."""
+        known = codes.prior is not None and self.build is None and not self.gradient_penalty
         return known and self.space.by_shares(self.objective, len(codes.mean))
 
     def _by_shares(self, codes: Codes, members: int, generator: torch.Generator) -> FittedTilt:
