@@ -251,6 +251,8 @@ def paths(run: Run) -> None:
     for sampler in ("mala", "pmc", "auto"):
         run.line("paths", f"sampler {sampler}", lambda s=sampler: fitted(sampler=s), 30)
     run.line("paths", "data, sampler mala", lambda: fitted(sampler="mala", space="data"), 30)
+    images = images[0], data.images[reference][:1_000]
+    run.line("paths", "shares of a learned prior", lambda: fitted(latent_dim=5), 30)
     images = images[0], images[1][:40]
     run.line("paths", "few references", fitted, 30)
     both = {"learn_from": "both", "latent_dim": 5, "sharpen": 0.5}
