@@ -143,7 +143,7 @@ class TiltMethod:
         return known and self.space.by_shares(self.objective, len(codes.mean))
 
     def _by_shares(self, codes: Codes, members: int, generator: torch.Generator) -> FittedTilt:
-        """The tilt of the prior's normals, in closed form."""
+        """The tilt that gives the prior's normals the shares of the reference."""
         energy, log = fit_shares(codes, members, self._limit(), generator=generator)
         return FittedTilt(energy, log, held_out_gain(energy, codes, generator=generator))
 

@@ -52,8 +52,8 @@ def fit_prior(
               \quad z_i \sim q(z|x_i)
 
     One pass over at most 16,000 images, as training saw them: `mixed` takes its share, weights w count. A component has
-    100 images or more, ten for each number of a code, and each image four codes; where images are mixed in or weighted,
-    400 and one. In a process group rank 0 fits and all get its mixture.
+    at least 100 images, and ten for each number of a code, and each image four codes; where images are mixed in or
+    weighted, 400 and one. In a process group rank 0 fits and all get its mixture.
 
     Arguments:
         vae: trained; its `prior` is replaced.
