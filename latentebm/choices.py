@@ -83,19 +83,23 @@ def chosen_sampler(settings: DebiaserSettings, n: int) -> sampling.Sampler:
 def components(settings: DebiaserSettings) -> int:
     """Most components of the learned prior; 0 for a standard normal one.
 
+    By default it is learned above three dimensions, and below where its normals' shares are the tilt.
+
     Raises:
         ValueError: a mixture for an objective that needs the standard normal prior.
 
     Example:
-        >>> components(DebiaserSettings()), components(DebiaserSettings(latent_dim=10))
-        (0, 160)
+        >>> components(DebiaserSettings()), components(DebiaserSettings(objective="jensen"))
+        (160, 0)
     """
-    objective = _chosen(settings, OBJECTIVES)
+    method = chosen_method(settings)
+    objective = method.objective
     if settings.prior == "mixture" and objective.needs_normal:
         name = type(objective).__name__.lower()
         raise fail("prior", f"normal with objective={name}", "'mixture'", "pass objective=likelihood, jensen or nce")
-    learned = settings.latent_dim > FLAT and not objective.needs_normal if settings.prior == "auto" else None
-    return COMPONENTS if learned or settings.prior == "mixture" else 0
+    if settings.prior != "auto":
+        return COMPONENTS if settings.prior == "mixture" else 0
+    return COMPONENTS if method.by_shares or (settings.latent_dim > FLAT and not objective.needs_normal) else 0
 
 
 def kl_weight(settings: DebiaserSettings, learn_from: str = "biased", dispersion: float | None = None) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from latentebm.models.mixture_energy import MixtureEnergy
 from latentebm.models.tilts import LatentTilt
 from latentebm.models.vae import VAE
 from latentebm.sampling import MALA, SNIS, Langevin
-from latentebm.tilting.clusters.fit_shares import fit_shares
+from latentebm.tilting.clusters.fit_shares import _overlaps, fit_shares
 from latentebm.tilting.held_out import held_out_gain
 from latentebm.tilting.sides import Codes
 from latentebm.training.fit_prior import fit_prior
@@ -112,6 +113,28 @@ def test_gain_is_the_divergence_and_members_leave_their_folds_out() -> None:
     assert log.losses[-1] < 0 < float(log.best.min())
 
 
+def test_few_references_fill_broader_components() -> None:
+    # Two pairs of normals: 1 and 1 + h overlap, 9 and 9 + h, and the pairs do not.
+    line = MixturePrior(1, 4)
+    share, mean = torch.tensor([0.1, 0.5, 0.3, 0.1]), torch.tensor([[1.0], [2.0], [9.0], [10.0]])
+    line.load_state_dict({"share": share, "mean": mean, "factor": torch.ones(4, 1, 1)})
+    near = math.exp(-1 / 4)  # of a distance of 1, squared Bhattacharyya coefficient
+    broad = _overlaps(line, share.double())
+    wanted = torch.tensor([[0.1, 0.5 * near], [0.1 * near, 0.5]]).double()
+    torch.testing.assert_close(broad[:2, :2], wanted / wanted.sum(1, keepdim=True), rtol=1e-5, atol=1e-7)
+    assert broad[:2, 2:].max() < 1e-5
+    # Images on the far side of the first normal: few fill the component around it, many itself alone.
+    around = (share * broad[:, 0]).float()
+    for n, filled in ((999, around / around.sum()), (1000, torch.tensor([1.0, 0, 0, 0]))):
+        sides = Codes(mean[[0]].expand(n, 1) - 1, torch.zeros(n, 1), torch.arange(n) % 2, prior=line)
+        found = share * fit_shares(sides, 2, None, generator=rng())[0].log_ratio.exp()
+        torch.testing.assert_close(found, filled.expand(2, 4), rtol=0, atol=0.01)
+    # A volume counts as well: N(0, 1) and N(0, 4), whose squared coefficient is 0.8.
+    line.load_state_dict({"share": share, "mean": 0 * mean, "factor": torch.tensor([1.0, 2, 1, 1]).reshape(4, 1, 1)})
+    between = _overlaps(line, share.double())[0]
+    assert float(between[1] / between[0] / 5) == pytest.approx(0.8)
+
+
 def test_ratios_stay_within_the_limit() -> None:
     apart = Codes(MEAN[[0]].repeat(2000, 1), torch.zeros(2000, 2), torch.arange(2000) % 2, prior=prior())
     assert fit_shares(apart, 2, 0.5, generator=rng())[0].log_ratio.abs().max() == 0.5
@@ -130,16 +153,19 @@ def test_images_that_are_mixed_in_or_weighted_get_no_normals_of_their_own() -> N
     assert counts == [10, 2, 2]
 
 
-def test_many_references_of_a_learned_prior_are_counted_and_saved(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dim", "references"), [(4, 1000), (2, 90)])
+def test_references_of_a_learned_prior_are_counted_and_saved(dim: int, references: int, tmp_path: Path) -> None:
     x = (255 * torch.rand(1200, 1, 4, 4, generator=rng())).byte().numpy()
-    small: dict[str, Any] = {"latent_dim": 4, "width": 8, "epochs": 1, "folds": 2, "tilt_steps": 5, "pool": 1000}
-    model = Debiaser(**small).fit(x, x[:1000])
+    small: dict[str, Any] = {"latent_dim": dim, "width": 8, "epochs": 1, "folds": 2, "tilt_steps": 5, "pool": 1000}
+    model = Debiaser(**small).fit(x, x[:references])
     assert isinstance(model.energy_, MixtureEnergy)
     assert model.energy_.n_members == 2
     again = Debiaser.load(model.save(tmp_path / "model"))
     assert torch.equal(again.sample(20).latent, model.sample(20).latent)
-    for other in ({"objective": "jensen"}, {"prior": "normal"}, {"gradient_penalty": 0.1}):
-        assert isinstance(Debiaser(**{**small, **other}).fit(x, x[:1000]).energy_, EnergyNet)
-    assert isinstance(Debiaser(**small).fit(x, x[:900]).energy_, EnergyNet)
-    own = Debiaser(**small, energy=lambda shape: nn.Linear(shape[0], 1)).fit(x, x[:1000]).energy_
+    others: list[dict[str, Any]] = [{"objective": "jensen"}, {"prior": "normal"}, {"gradient_penalty": 0.1}]
+    for other in (*others, {"clusters": 3}):
+        found = Debiaser(**{**small, **other}).fit(x, x[:references])
+        assert isinstance(found.energy_, EnergyNet)
+        assert (found.vae_.prior is None) == (dim == 2 or "prior" in other)
+    own = Debiaser(**small, energy=lambda shape: nn.Linear(shape[0], 1)).fit(x, x[:references]).energy_
     assert isinstance(own, Ensemble)

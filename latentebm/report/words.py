@@ -52,7 +52,9 @@ def headline(metrics: dict[str, Any]) -> str:
         'Class cat: 90.0 → 55.0 %, target 50 %'
     """
     if not metrics["judged"]:
-        return f"Held-out reference images gain {shown(metrics['tilted']['heldout_gain'])} nats each"
+        gain = metrics["tilted"]["heldout_gain"]
+        verb = "gain" if gain is None or gain >= 0 else "lose"
+        return f"Held-out reference images {verb} {shown(gain if gain is None else abs(gain))} nats each"
     (before, after), wanted = (as_read(metrics)[side]["shares"] for side in ("untilted", "tilted")), metrics["target"]
     k = max(range(len(wanted)), key=lambda k: abs((after[k] or 0) - (before[k] or 0)))
     name, moved = metrics["data"]["class_names"][k], [shown(side[k], ".1f", 100) for side in (before, after)]
@@ -81,6 +83,11 @@ def finding(metrics: dict[str, Any]) -> str:
     """
     if not metrics["judged"]:
         gain = metrics["tilted"]["heldout_gain"]
+        if gain is not None and gain < 0:
+            return (
+                f"The tilt takes {shown(-gain)} nats from the mean log-likelihood bound of a held-out reference image: "
+                "the reference says how much of each kind there should be, and too little of what each is like."
+            )
         return f"The tilt adds {shown(gain)} nats to the mean log-likelihood bound of a held-out reference image."
     sides = as_read(metrics)
     before, after = sides["untilted"]["tv"], sides["tilted"]["tv"]

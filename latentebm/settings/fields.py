@@ -66,7 +66,8 @@ class DebiaserSettings:
     prior: Literal["auto", "normal", "mixture"] = setting(
         "auto",
         "what codes are drawn from: normal (standard normal), mixture (of up to 160 normals, learned from the codes of "
-        "the trained VAE) or auto (mixture above three dimensions with likelihood, jensen or nce, else normal)",
+        "the trained VAE) or auto (mixture above three dimensions with likelihood, jensen or nce, and below with "
+        "likelihood in latent space, else normal)",
         MODEL,
         names=("auto", "normal", "mixture"),
     )
@@ -155,8 +156,8 @@ class DebiaserSettings:
     clusters: int | None = setting(
         None,
         "clusters of the biased images that a first tilt reweights to the reference's shares (latent space, likelihood "
-        "objective); by default 20 below 1,000 reference images; 0 for no first tilt; where the VAE learned from both, "
-        "changed reference images take their place, and with a learned prior 1,000 or more reference images themselves",
+        "objective); 0 for no first tilt; by default none over a learned prior, whose normals' shares are the tilt, "
+        "else 20 below 1,000 reference images; where the VAE learned from both, changed reference images replace them",
         TILT,
         kind=int,
         of="space.clusters",
@@ -164,7 +165,7 @@ class DebiaserSettings:
     )
     tilt_steps: int | None = setting(
         None,
-        "most optimizer steps of the energy; by default 1,500, in data space 400",
+        "most optimizer steps of the energy, where it is a network; by default 1,500, in data space 400",
         TILT,
         kind=int,
         of="space.steps",

@@ -91,13 +91,13 @@ class TiltMethod:
 
         Changed copies of the reference, `views` (V, N, C, H, W), take its place as positives, each in its image's fold,
         and that of weighted biased images at the start: clusters underrate a class of which hardly any image is left.
-        A large reference of a VAE with a learned prior gives its normals other shares instead.
+        A reference of a VAE of biased images alone with a learned prior gives its normals other shares instead.
         """
         recipe = self.space.recipe(self.objective, self.gradient_penalty)
         codes, members = self.space.codes(vae, images, generator), min(self.space.folds, len(images))
         own = None if views is None else self._codes_of_views(vae, views, codes.fold, generator)
-        if own is None and self._counts(codes):
-            return self._by_shares(codes, members, generator)
+        if own is None and self.by_shares and codes.prior is not None:
+            return self._fit_shares(codes, members, generator)
         clusters = self.space.start_clusters(self.objective, len(images), views=own is not None)
         if clusters:
             known: dict[str, Any] = {"generator": generator, "track": track}
@@ -137,12 +137,12 @@ class TiltMethod:
         with torch.no_grad():
             return self.space.read(tilt, sides.draw(torch.arange(len(images)), generator))
 
-    def _counts(self, codes: Codes) -> bool:
+    @property
+    def by_shares(self) -> bool:
         """Whether the tilt is one of the shares of a learned prior's normals, which no penalty can smooth."""
-        known = codes.prior is not None and self.build is None and not self.gradient_penalty
-        return known and self.space.by_shares(self.objective, len(codes.mean))
+        return self.build is None and not self.gradient_penalty and self.space.by_shares(self.objective)
 
-    def _by_shares(self, codes: Codes, members: int, generator: torch.Generator) -> FittedTilt:
+    def _fit_shares(self, codes: Codes, members: int, generator: torch.Generator) -> FittedTilt:
         """The tilt that gives the prior's normals the shares of the reference."""
         energy, log = fit_shares(codes, members, self._limit(), generator=generator)
         return FittedTilt(energy, log, held_out_gain(energy, codes, generator=generator))

@@ -23,12 +23,12 @@ from latentebm.models.vae import VAE
 from latentebm.registry import Registry
 from latentebm.tilting.fit_tilt import TiltRecipe
 from latentebm.tilting.objectives import Objective
-from latentebm.tilting.sides import POSITIVES, Codes, Pictures, Sides
+from latentebm.tilting.sides import FEW, POSITIVES, Codes, Pictures, Sides
 
-__all__ = ["FEW", "SPACES", "DataSpace", "LatentSpace", "Space"]
+__all__ = ["SPACES", "DataSpace", "LatentSpace", "Space"]
 
 POSTERIORS = ("draws", "means")
-FEW, CLUSTERS = 1000, 20  # below FEW reference images the tilt starts from CLUSTERS soft clusters
+CLUSTERS = 20  # that a first tilt starts from
 Transform = Callable[[Tensor], Tensor] | None
 
 
@@ -90,7 +90,7 @@ class Space(ABC):
         """Clusters of the biased images that a first tilt reweights, or its views replace; 0 for no first tilt."""
         return 0
 
-    def by_shares(self, objective: Objective, references: int) -> bool:
+    def by_shares(self, objective: Objective) -> bool:
         """Whether over a learned prior the energy is one of its normals' shares."""
         return False
 
@@ -115,8 +115,8 @@ class LatentSpace(Space):
     """The energy reads the code; its fields are those of `Space`, and one more.
 
     Attributes:
-        clusters: of the biased images, whose shares a first tilt sets to the reference's; None takes 20 below 1,000
-            reference images; 0 for no first tilt. With more, and a learned prior, None takes `fit_shares`.
+        clusters: of the biased images, whose shares a first tilt sets to the reference's; 0 for no first tilt. None
+            takes `fit_shares` over a learned prior, else 20 below 1,000 reference images.
 
     Example:
         >>> LatentSpace(folds=3).pool
@@ -172,9 +172,9 @@ class LatentSpace(Space):
         few = CLUSTERS if views or references < FEW else 0
         return few if self.clusters is None else self.clusters
 
-    def by_shares(self, objective: Objective, references: int) -> bool:
-        """Whether there are enough reference images to count how many of them each normal has."""
-        return objective.from_clusters and self.clusters is None and references >= FEW
+    def by_shares(self, objective: Objective) -> bool:
+        """Whether nothing else is asked for than the likelihood."""
+        return objective.from_clusters and self.clusters is None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, fail
+from latentebm.models.base.mixture_prior import MixturePrior
 from latentebm.models.mixture_energy import MixtureEnergy
-from latentebm.tilting.sides import Codes
+from latentebm.tilting.sides import FEW, Codes
 from latentebm.training.fit import FitResult
 
 __all__ = ["fit_shares"]
@@ -27,7 +28,12 @@ def fit_shares(
 
     This is the `likelihood` objective of a tilt whose log Z is zero: p(k|z) are responsibilities under the prior, whose
     mean is π. Member m never counts its own fold. A few thousand reference codes fit a perceptron so well that
-    importance weights follow single images; they say far more reliably how much of each normal there should be.
+    importance weights follow single images; they say far more reliably how much of each normal there should be. Fewer
+    than 1,000 say so of broader components only, each a normal with those it overlaps:
+
+    .. math:: \rho_{mk} = \sum_j B_{kj}\, \theta_{mj}, \qquad
+              B_{kj} \propto \pi_j \Big(\int \sqrt{N(z; m_k, C_k)\, N(z; m_j, C_j)}\, dz\Big)^2, \quad
+              \sum_j B_{kj} = 1
 
     Arguments:
         codes: of the reference, over a learned prior.
@@ -42,10 +48,10 @@ def fit_shares(
         ValueError: codes over a normal prior.
 
     References:
-        Adjusting the Outputs of a Classifier to New a Priori Probabilities (Saerens et al., 2002)
+        Adjusting the Outputs of a Classifier to New a Priori Probabilities (Saerens et al., 2002); On a Measure of
+        Divergence between Two Statistical Populations (Bhattacharyya, 1943), of the integral
 
     Example:
-        >>> from latentebm.models.base.mixture_prior import MixturePrior
         >>> rng, prior = torch.Generator().manual_seed(0), MixturePrior(1, 2)
         >>> prior.mean.copy_(torch.tensor([[-3.0], [3.0]])).shape
         torch.Size([2, 1])
@@ -62,6 +68,9 @@ def fit_shares(
     # Double precision, where the device has it.
     share = codes.prior.share.to("cpu" if codes.mean.device.type == "mps" else codes.mean.device).double()
     own, fold = _responsibilities(codes, generator), codes.fold.to(share.device)
+    broad = _overlaps(codes.prior, share) if len(codes.mean) < FEW else None
+    if broad is not None:
+        own, share = own @ broad, share @ broad
     counted = (fold != torch.arange(members, device=share.device).unsqueeze(1)).double()  # (M, N)
     ratio, result = torch.ones(members, len(share)).to(share), FitResult()
     for _ in range(STEPS):
@@ -69,6 +78,7 @@ def fit_shares(
         _note(result, gains, counted)
         if len(result.losses) > 1 and result.losses[-2] - result.losses[-1] < TOLERANCE:
             break
+    ratio = ratio if broad is None else ratio @ broad.T
     bound = float("inf") if limit is None else limit
     energy.requires_grad_(False).log_ratio.copy_(ratio.log().clamp(-bound, bound))
     result.steps, result.best = len(result.losses), result.scores[-1]
@@ -83,6 +93,20 @@ def _responsibilities(codes: Codes, generator: torch.Generator) -> Tensor:
     z, prior = codes.draw(rows, generator).flatten(0, 1), codes.prior
     own = torch.cat([prior.log_each(part).softmax(1) for part in z.split(DRAWN)])  # type: ignore[union-attr]
     return own.to("cpu" if own.device.type == "mps" else own.device).double().unflatten(0, (-1, n))
+
+
+@torch.no_grad()
+def _overlaps(prior: MixturePrior, share: Tensor) -> Tensor:
+    """Parts (K, K) of the broader components, one a column, in the ratio of each normal; rows sum to one."""
+    mean, factor = prior.mean.to(share), prior.factor.to(share)
+    covariance, volume = factor @ factor.mT, factor.diagonal(dim1=1, dim2=2).log().sum(1)
+    rows = []
+    for m, c, v in zip(mean, covariance, volume, strict=True):
+        between = torch.linalg.cholesky((c + covariance) / 2)
+        white = torch.linalg.solve_triangular(between, (m - mean).unsqueeze(2), upper=False).squeeze(2)
+        apart = between.diagonal(dim1=1, dim2=2).log().sum(1) - (v + volume) / 2
+        rows.append((share.log() - white.square().sum(1) / 4 - 2 * apart).softmax(0))
+    return torch.stack(rows)
 
 
 def _step(ratio: Tensor, own: Tensor, counted: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
