@@ -73,9 +73,10 @@ def test_samplers(sampler, g):
     assert {t.device for t in (draws.x, draws.latent, draws.log_weight)} == {DEVICE}
 
 
-def test_the_shares_of_a_learned_prior(device):
+@pytest.mark.parametrize(("dim", "references"), [(4, 1000), (2, 48)])
+def test_the_shares_of_a_learned_prior(dim, references, device):
     x = bars(1000, 0).images
-    here, fitted = (debiaser(d, latent_dim=4).fit(x, x) for d in ("cpu", device))
+    here, fitted = (debiaser(d, latent_dim=dim).fit(x, x[:references]) for d in ("cpu", device))
     assert torch.allclose(here.energy_.log_ratio, fitted.energy_.log_ratio.cpu(), atol=1e-2)
     for sampler in ("snis", "mala"):
         assert fitted.set_params(sampler=sampler).sample(4).x.device == DEVICE
@@ -84,7 +85,7 @@ def test_the_shares_of_a_learned_prior(device):
 @pytest.mark.parametrize(("space", "network"), [("latent", "conv"), ("data", "mlp")])
 def test_the_estimator(space, network, device, tmp_path):
     biased, reference = bars(48, 0).images, bars(12, 1).images
-    known = {"space": space, "network": network, "sharpen": 0.5}
+    known = {"space": space, "network": network, "sharpen": 0.5, "prior": "normal"}
     here, fitted = (debiaser(d, **known).fit(biased, reference) for d in ("cpu", device))
     for module, same in ((here.vae_, fitted.vae_), (here.energy_, fitted.energy_)):  # a seed means the same everywhere
         for a, b in zip(module.parameters(), same.parameters(), strict=True):

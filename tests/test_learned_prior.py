@@ -262,8 +262,8 @@ def test_settings_choose_the_prior() -> None:
     def found(**settings: Any) -> int:
         return Debiaser(**small, **settings).fit(x, x[:30]).vae_.config["components"]
 
-    assert found() == 0
-    assert found(latent_dim=4) == 10
+    assert found() == found(latent_dim=4) == found(latent_dim=4, objective="jensen") == 10
+    assert found(objective="jensen") == found(space="data") == found(gradient_penalty=0.1) == found(clusters=0) == 0
     assert found(latent_dim=4, prior="normal") == 0
     assert found(prior="mixture") == 10
     assert found(latent_dim=4, objective="contrastive") == 0

@@ -75,7 +75,8 @@ class Objective(ABC):
             raise fail("objective", expected, name, "pass objective=likelihood")
         if self.needs_normal and not sides.normal:
             expected = "one that takes the base by its draws alone, where it is not standard normal"
-            raise fail("objective", expected, name, "pass likelihood, jensen or nce")
+            fix = "pass likelihood, jensen or nce, or fit a VAE with prior='normal'"
+            raise fail("objective", expected, name, fix)
 
     def negatives(
         self, energy: EnsembleEnergy, sides: Sides, recipe: TiltRecipe, generator: torch.Generator

@@ -70,7 +70,7 @@ def fit_shares(
     own, fold = _responsibilities(codes, generator), codes.fold.to(share.device)
     broad = _overlaps(codes.prior, share) if len(codes.mean) < FEW else None
     if broad is not None:
-        own, share = own @ broad, share @ broad
+        own, share = own @ broad, broad.T @ share
     counted = (fold != torch.arange(members, device=share.device).unsqueeze(1)).double()  # (M, N)
     ratio, result = torch.ones(members, len(share)).to(share), FitResult()
     for _ in range(STEPS):
