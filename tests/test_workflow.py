@@ -63,6 +63,8 @@ def test_run_folder_is_complete(run):
     assert [line["stage"] for line in lines if "stage" in line][:4] == ["data", "vae", "classifier", "tilt"]
     steps = [line["step"] for line in lines if "energy/loss" in line]
     assert steps == sorted(set(steps)) != []
+    assert metrics_of(run)["tilted"]["energy"] == "network (2 fits)"
+    assert "<td>network (2 fits)</td>" in (run / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_page_has_one_reading_of_the_shares(run):

@@ -158,6 +158,8 @@ def _weight_rows(metrics: dict[str, Any]) -> list[list[str]]:
         ["Pareto k̂", shown(t["pareto_k"], ".2f")],
         ["sampler", str(t["sampler"])],
     ]
+    if t.get("energy") is not None:  # which runs of earlier versions lack
+        rows.insert(0, ["tilt", t["energy"]])
     if t.get("copied") is not None:
         title = "nearer to a reference image than to any of as many unseen (fair: 50 %)"
         rows.append([title, f"{shown(t['copied'], '.0f', 100)} %"])

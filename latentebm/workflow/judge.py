@@ -15,6 +15,8 @@ from latentebm.debiaser import Debiaser
 from latentebm.evaluation.judges import Classifier, fit_classifier
 from latentebm.evaluation.metrics import Judgement, judge
 from latentebm.evaluation.shares import confusion_rates
+from latentebm.models.energies import EnsembleEnergy
+from latentebm.models.mixture_energy import MixtureEnergy
 from latentebm.progress import Track, silent
 from latentebm.sampling import Draws
 from latentebm.workflow.problem import Problem
@@ -211,10 +213,18 @@ def run_metrics(
         "tilted": {
             **after,
             **weights,
+            "energy": _kind(model.energy_),
             "heldout_gain": model.heldout_gain_,
             "test_gain": None if problem.real is None or len(problem.real) < 2 else model.gain(problem.real.images),
         },
     }
+
+
+def _kind(energy: EnsembleEnergy) -> str:
+    """What the energy is, in words."""
+    if isinstance(energy, MixtureEnergy):
+        return f"shares of the prior's {energy.config['components']} normals ({energy.n_members} fits)"
+    return f"network ({energy.n_members} fits)"
 
 
 def judge_draws(
