@@ -160,7 +160,7 @@ def test_references_of_a_learned_prior_are_counted_and_saved(dim: int, reference
     small: dict[str, Any] = {"latent_dim": dim, "width": 8, "epochs": 1, "folds": 2, "tilt_steps": 5, "pool": 1000}
     model = Debiaser(**small).fit(x, x[:references])
     assert isinstance(model.energy_, MixtureEnergy)
-    assert _kind(model.energy_) == f"shares of the prior's {len(model.vae_.prior.share)} normals (2 fits)"
+    assert _kind(model.energy_) == f"shares of the prior's {model.vae_.config['components']} normals (2 fits)"
     again = Debiaser.load(model.save(tmp_path / "model"))
     assert torch.equal(again.sample(20).latent, model.sample(20).latent)
     others: list[dict[str, Any]] = [{"objective": "jensen"}, {"prior": "normal"}, {"gradient_penalty": 0.1}]
