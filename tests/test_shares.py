@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from latentebm.models.mixture_energy import MixtureEnergy
 from latentebm.models.tilts import LatentTilt
 from latentebm.models.vae import VAE
 from latentebm.sampling import MALA, SNIS, Langevin
-from latentebm.tilting.clusters.fit_shares import _overlaps, fit_shares
+from latentebm.tilting.clusters.fit_shares import fit_shares
 from latentebm.tilting.held_out import held_out_gain
 from latentebm.tilting.sides import Codes
 from latentebm.training.fit_prior import fit_prior
@@ -114,26 +114,22 @@ def test_gain_is_the_divergence_and_members_leave_their_folds_out() -> None:
     assert log.losses[-1] < 0 < float(log.best.min())
 
 
-def test_few_references_fill_broader_components() -> None:
-    # Two pairs of normals: 1 and 1 + h overlap, 9 and 9 + h, and the pairs do not.
-    line = MixturePrior(1, 4)
-    share, mean = torch.tensor([0.1, 0.5, 0.3, 0.1]), torch.tensor([[1.0], [2.0], [9.0], [10.0]])
-    line.load_state_dict({"share": share, "mean": mean, "factor": torch.ones(4, 1, 1)})
-    near = math.exp(-1 / 4)  # of a distance of 1, squared Bhattacharyya coefficient
-    broad = _overlaps(line, share.double())
-    wanted = torch.tensor([[0.1, 0.5 * near], [0.1 * near, 0.5]]).double()
-    torch.testing.assert_close(broad[:2, :2], wanted / wanted.sum(1, keepdim=True), rtol=1e-5, atol=1e-7)
-    assert broad[:2, 2:].max() < 1e-5
-    # Images on the far side of the first normal: few fill the component around it, many itself alone.
-    around = (share * broad[:, 0]).float()
-    for n, filled in ((999, around / around.sum()), (1000, torch.tensor([1.0, 0, 0, 0]))):
-        sides = Codes(mean[[0]].expand(n, 1) - 1, torch.zeros(n, 1), torch.arange(n) % 2, prior=line)
-        found = share * fit_shares(sides, 2, None, generator=rng())[0].log_ratio.exp()
-        torch.testing.assert_close(found, filled.expand(2, 4), rtol=0, atol=0.01)
-    # A volume counts as well: N(0, 1) and N(0, 4), whose squared coefficient is 0.8.
-    line.load_state_dict({"share": share, "mean": 0 * mean, "factor": torch.tensor([1.0, 2, 1, 1]).reshape(4, 1, 1)})
-    between = _overlaps(line, share.double())[0]
-    assert float(between[1] / between[0] / 5) == pytest.approx(0.8)
+def test_weighted_images_stand_for_a_hundred_of_the_reference() -> None:
+    # Apart, so that responsibilities are none but one: counts are all there is.
+    line = MixturePrior(1, 3)
+    share, mean = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([[-20.0], [0.0], [20.0]])
+    line.load_state_dict({"share": share, "mean": mean, "factor": torch.ones(3, 1, 1)})
+    counts, n = torch.tensor([50, 30, 20]), 60
+    biased = Codes(mean.repeat_interleave(counts, 0), torch.zeros(100, 1), torch.zeros(100, dtype=torch.long))
+    biased = replace(biased, prior=line)
+    weight = torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 3.5]]).repeat_interleave(counts, 1)
+    sides = Codes(mean[[2]].expand(n, 1), torch.zeros(n, 1), torch.arange(n) % 2, prior=line)
+    found = share * fit_shares(sides, 2, None, weighted=(biased, weight), generator=rng())[0].log_ratio.exp()
+    towards = (weight.reshape(2, 100) @ torch.eye(3).repeat_interleave(counts, 0) + 2 * share) / (
+        weight.sum(1, keepdim=True) + 2
+    )
+    wanted = (n / 2 * torch.eye(3)[2] + 100 * towards) / (n / 2 + 100)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_ratios_stay_within_the_limit() -> None:

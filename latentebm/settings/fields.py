@@ -156,8 +156,9 @@ class DebiaserSettings:
     clusters: int | None = setting(
         None,
         "clusters of the biased images that a first tilt reweights to the reference's shares (latent space, likelihood "
-        "objective); 0 for no first tilt; by default none over a learned prior, whose normals' shares are the tilt, "
-        "else 20 below 1,000 reference images; where the VAE learned from both, changed reference images replace them",
+        "objective); by default 20 below 1,000 reference images, where over a learned prior no network but the shares "
+        "of its normals follow them; 0 for no first tilt; where the VAE learned from both, changed reference images "
+        "take their place",
         TILT,
         kind=int,
         of="space.clusters",

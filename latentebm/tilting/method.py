@@ -96,17 +96,19 @@ class TiltMethod:
         recipe = self.space.recipe(self.objective, self.gradient_penalty)
         codes, members = self.space.codes(vae, images, generator), min(self.space.folds, len(images))
         own = None if views is None else self._codes_of_views(vae, views, codes.fold, generator)
-        if own is None and self.by_shares and codes.prior is not None:
-            return self._fit_shares(codes, members, generator)
         clusters = self.space.start_clusters(self.objective, len(images), views=own is not None)
-        if clusters:
-            known: dict[str, Any] = {"generator": generator, "track": track}
-            start, weight = own, torch.ones(0 if own is None else len(own.mean))
-            if start is None:
-                weight = _weight(images, biased, codes.fold, clusters=clusters, members=members, **known)
-                start = self.space.codes(vae, biased, generator)
+        known: dict[str, Any] = {"generator": generator, "track": track}
+        start: tuple[Codes, Tensor] | None = None
+        if clusters and own is not None:
+            start = own, torch.ones(1, len(own.mean))
+        elif clusters:
+            weights = _weights(images, biased, codes.fold, clusters=clusters, members=members, **known)
+            start = self.space.codes(vae, biased, generator), weights
+        if own is None and self.by_shares and codes.prior is not None:
+            return self._fit_shares(codes, members, start, generator)
+        if start is not None:
             limits = START_LIMITS if own is None else VIEW_LIMITS
-            energy = self._start(vae, start, weight, members, limits, **known)
+            energy = self._start(vae, start[0], start[1].mean(0), members, limits, **known)
             recipe = dataclasses.replace(recipe, lr=REFINING_LR)
         else:
             # The weights are drawn on the CPU: a seed means the same on every device.
@@ -142,9 +144,11 @@ class TiltMethod:
         """Whether the tilt is one of the shares of a learned prior's normals, which no penalty can smooth."""
         return self.build is None and not self.gradient_penalty and self.space.by_shares(self.objective)
 
-    def _fit_shares(self, codes: Codes, members: int, generator: torch.Generator) -> FittedTilt:
+    def _fit_shares(
+        self, codes: Codes, members: int, weighted: tuple[Codes, Tensor] | None, generator: torch.Generator
+    ) -> FittedTilt:
         """The tilt that gives the prior's normals the shares of the reference."""
-        energy, log = fit_shares(codes, members, self._limit(), generator=generator)
+        energy, log = fit_shares(codes, members, self._limit(), weighted=weighted, generator=generator)
         return FittedTilt(energy, log, held_out_gain(energy, codes, generator=generator))
 
     def _limit(self) -> float | None:
@@ -185,9 +189,9 @@ class TiltMethod:
         return self._energy(vae, members, limit, torch.Generator()).to(codes.mean.device).start_from(one)
 
 
-def _weight(images: Tensor, biased: Tensor, fold: Tensor, **settings: Any) -> Tensor:
-    """Weights (M,) of the biased images, as the reference says; each clustering leaves out a fold of it."""
+def _weights(images: Tensor, biased: Tensor, fold: Tensor, **settings: Any) -> Tensor:
+    """Weights (members, M) of the biased images, as the reference says; each clustering leaves out a fold of it."""
     # The clusters are found where the codes lie, or on the processor where that has no double precision.
     device = "cpu" if fold.device.type == "mps" else fold.device
     scores = [part.to(device) for part in principal_scores(biased, images, generator=settings["generator"])]
-    return cluster_weights(scores[0], scores[1], fold.to(device), **settings).mean(0).cpu()
+    return cluster_weights(scores[0], scores[1], fold.to(device), **settings).cpu()

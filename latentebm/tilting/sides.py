@@ -12,10 +12,9 @@ from latentebm.models.base.mixture_prior import MixturePrior, learned_prior
 from latentebm.models.data_tilts import DataTilt
 from latentebm.rng import integers, normal, permutation
 
-__all__ = ["FEW", "POSITIVES", "Codes", "Pictures", "Sides", "assign_folds"]
+__all__ = ["POSITIVES", "Codes", "Pictures", "Sides", "assign_folds"]
 
 POSITIVES = ("reconstructed", "raw")
-FEW = 1000  # reference images below which their codes alone say too little
 DECODED = 32_768  # images decoded once to draw from: enough that no energy of this size learns them by heart
 
 

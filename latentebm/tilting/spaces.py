@@ -23,12 +23,12 @@ from latentebm.models.vae import VAE
 from latentebm.registry import Registry
 from latentebm.tilting.fit_tilt import TiltRecipe
 from latentebm.tilting.objectives import Objective
-from latentebm.tilting.sides import FEW, POSITIVES, Codes, Pictures, Sides
+from latentebm.tilting.sides import POSITIVES, Codes, Pictures, Sides
 
 __all__ = ["SPACES", "DataSpace", "LatentSpace", "Space"]
 
 POSTERIORS = ("draws", "means")
-CLUSTERS = 20  # that a first tilt starts from
+FEW, CLUSTERS = 1000, 20  # below FEW reference images the tilt starts from CLUSTERS soft clusters
 Transform = Callable[[Tensor], Tensor] | None
 
 
@@ -116,7 +116,7 @@ class LatentSpace(Space):
 
     Attributes:
         clusters: of the biased images, whose shares a first tilt sets to the reference's; 0 for no first tilt. None
-            takes `fit_shares` over a learned prior, else 20 below 1,000 reference images.
+            takes 20 below 1,000 reference images, and `fit_shares` over a learned prior.
 
     Example:
         >>> LatentSpace(folds=3).pool

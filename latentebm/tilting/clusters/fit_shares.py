@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from latentebm.checks import check_int, fail
-from latentebm.models.base.mixture_prior import MixturePrior
 from latentebm.models.mixture_energy import MixtureEnergy
-from latentebm.tilting.sides import FEW, Codes
+from latentebm.rng import permutation
+from latentebm.tilting.sides import Codes
 from latentebm.training.fit import FitResult
 
 __all__ = ["fit_shares"]
@@ -16,10 +19,16 @@ __all__ = ["fit_shares"]
 DRAWN, MOST = 30_000, 8  # posterior draws in all, and of one image at most
 STEPS, TOLERANCE = 50, 1e-4  # of EM: nats an image
 SHRINKAGE = 2.0  # pseudo-images that have the prior's shares
+PSEUDO = 100.0  # or those of weighted biased images
 
 
 def fit_shares(
-    codes: Codes, members: int, limit: float | None, *, generator: torch.Generator
+    codes: Codes,
+    members: int,
+    limit: float | None,
+    *,
+    weighted: tuple[Codes, Tensor] | None = None,
+    generator: torch.Generator,
 ) -> tuple[MixtureEnergy, FitResult]:
     r"""Maximise the likelihood of reference codes under the prior's normals with shares of their own, by EM.
 
@@ -28,17 +37,17 @@ def fit_shares(
 
     This is the `likelihood` objective of a tilt whose log Z is zero: p(k|z) are responsibilities under the prior, whose
     mean is π. Member m never counts its own fold. A few thousand reference codes fit a perceptron so well that
-    importance weights follow single images; they say far more reliably how much of each normal there should be. Fewer
-    than 1,000 say so of broader components only, each a normal with those it overlaps:
+    importance weights follow single images; they say far more reliably how much of each normal there should be.
 
-    .. math:: \rho_{mk} = \sum_j B_{kj}\, \theta_{mj}, \qquad
-              B_{kj} \propto \pi_j \Big(\int \sqrt{N(z; m_k, C_k)\, N(z; m_j, C_j)}\, dz\Big)^2, \quad
-              \sum_j B_{kj} = 1
+    A few hundred don't say that either, but how much there should be of each of twenty clusters: biased images weighted
+    so, `weighted`, say the rest. They stand for 100 more reference images, whatever their number.
 
     Arguments:
         codes: of the reference, over a learned prior.
         members: sets of shares, one for each fold.
         limit: bound of the log-ratios, nats; None for none.
+        weighted: codes of N biased images, and their weights (M, N) for each member, such as those of
+            :func:`latentebm.tilting.clusters.reweight.cluster_weights`.
         generator: source of the posterior draws.
 
     Returns:
@@ -48,10 +57,10 @@ def fit_shares(
         ValueError: codes over a normal prior.
 
     References:
-        Adjusting the Outputs of a Classifier to New a Priori Probabilities (Saerens et al., 2002); On a Measure of
-        Divergence between Two Statistical Populations (Bhattacharyya, 1943), of the integral
+        Adjusting the Outputs of a Classifier to New a Priori Probabilities (Saerens et al., 2002)
 
     Example:
+        >>> from latentebm.models.base.mixture_prior import MixturePrior
         >>> rng, prior = torch.Generator().manual_seed(0), MixturePrior(1, 2)
         >>> prior.mean.copy_(torch.tensor([[-3.0], [3.0]])).shape
         torch.Size([2, 1])
@@ -68,19 +77,15 @@ def fit_shares(
     # Double precision, where the device has it.
     share = codes.prior.share.to("cpu" if codes.mean.device.type == "mps" else codes.mean.device).double()
     own, fold = _responsibilities(codes, generator), codes.fold.to(share.device)
-    broad = _overlaps(codes.prior, share) if len(codes.mean) < FEW else None
-    if broad is not None:
-        own, share = own @ broad, broad.T @ share
     counted = (fold != torch.arange(members, device=share.device).unsqueeze(1)).double()  # (M, N)
-    ratio, result = torch.ones(members, len(share)).to(share), FitResult()
-    for _ in range(STEPS):
-        ratio, gains = _step(ratio, own, counted, share)
+    towards, pseudo = share.expand(members, -1), SHRINKAGE
+    if weighted is not None:
+        towards, pseudo = _shares_of(*weighted, share, generator), PSEUDO
+    result, steps = FitResult(), list(_maximised(own, counted, share, towards, pseudo))
+    for _, gains in steps:
         _note(result, gains, counted)
-        if len(result.losses) > 1 and result.losses[-2] - result.losses[-1] < TOLERANCE:
-            break
-    ratio = ratio if broad is None else ratio @ broad.T
     bound = float("inf") if limit is None else limit
-    energy.requires_grad_(False).log_ratio.copy_(ratio.log().clamp(-bound, bound))
+    energy.requires_grad_(False).log_ratio.copy_(steps[-1][0].log().clamp(-bound, bound))
     result.steps, result.best = len(result.losses), result.scores[-1]
     return energy.to(codes.mean.device), result
 
@@ -95,28 +100,37 @@ def _responsibilities(codes: Codes, generator: torch.Generator) -> Tensor:
     return own.to("cpu" if own.device.type == "mps" else own.device).double().unflatten(0, (-1, n))
 
 
-@torch.no_grad()
-def _overlaps(prior: MixturePrior, share: Tensor) -> Tensor:
-    """Parts (K, K) of the broader components, one a column, in the ratio of each normal; rows sum to one."""
-    mean, factor = prior.mean.to(share), prior.factor.to(share)
-    covariance, volume = factor @ factor.mT, factor.diagonal(dim1=1, dim2=2).log().sum(1)
-    rows = []
-    for m, c, v in zip(mean, covariance, volume, strict=True):
-        between = torch.linalg.cholesky((c + covariance) / 2)
-        white = torch.linalg.solve_triangular(between, (m - mean).unsqueeze(2), upper=False).squeeze(2)
-        apart = between.diagonal(dim1=1, dim2=2).log().sum(1) - (v + volume) / 2
-        rows.append((share.log() - white.square().sum(1) / 4 - 2 * apart).softmax(0))
-    return torch.stack(rows)
+def _shares_of(biased: Codes, weight: Tensor, share: Tensor, generator: torch.Generator) -> Tensor:
+    """Shares (M, K) that weighted biased images have of the normals."""
+    rows = permutation(len(biased.mean), generator, biased.mean.device)[:DRAWN]
+    some = dataclasses.replace(biased, mean=biased.mean[rows], scale=biased.scale[rows], fold=biased.fold[rows])
+    counted = weight[:, rows.to(weight.device)].to(share.device).double()
+    own = _responsibilities(some, generator)
+    *_, (ratio, _) = _maximised(own, counted, share, share.expand(len(weight), -1), SHRINKAGE)
+    return ratio * share
 
 
-def _step(ratio: Tensor, own: Tensor, counted: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+def _maximised(
+    own: Tensor, counted: Tensor, share: Tensor, towards: Tensor, pseudo: float
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Ratios (M, K) after each step of EM from the shares `towards` (M, K), and the gains (M, N) before it, nats."""
+    ratio, losses = towards / share, []
+    for _ in range(STEPS):
+        ratio, gains = _step(ratio, own, counted, share, pseudo * towards)
+        yield ratio, gains
+        losses.append(-float((gains * counted).sum() / counted.sum()))
+        if len(losses) > 1 and losses[-2] - losses[-1] < TOLERANCE:
+            return
+
+
+def _step(ratio: Tensor, own: Tensor, counted: Tensor, share: Tensor, pseudo: Tensor) -> tuple[Tensor, Tensor]:
     """Ratios (M, K) after a step of EM, and the gains (M, N) before it, nats."""
     # One member at a time: the responsibilities are the largest tensor there is.
     ratios, gains = [], []
-    for now, weight in zip(ratio, counted, strict=True):
+    for now, weight, more in zip(ratio, counted, pseudo, strict=True):
         tilted = own @ now  # (R, N)
         filled = torch.einsum("rnk,rn->k", own, weight / tilted) * now / len(own)
-        ratios.append((filled + SHRINKAGE * share) / (weight.sum() + SHRINKAGE) / share)
+        ratios.append((filled + more) / (weight.sum() + more.sum()) / share)
         gains.append(tilted.log().mean(0))
     return torch.stack(ratios), torch.stack(gains)
 
