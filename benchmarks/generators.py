@@ -6,7 +6,8 @@
 MNIST digits 0-4, 18,353 biased images in the shares .12/.33/.28/.20/.07, target uniform. The biased VAE is trained for
 `--epochs` passes; no method takes more VAE gradient steps than that took. Each finished row is merged into the JSON
 file, and rows that are there already are skipped, so that the work can be stopped, resumed and shared by processes.
-The evaluation classifier and the VAEs are kept in the run folder. Seconds are wall-clock and mean little where
+The evaluation classifier and the VAEs are kept in the run folder, and the three classifiers of different make whose mean
+shares are *TV, panel* in longtail.py's. Seconds are wall-clock and mean little where
 processes share a machine; the budget is measured in VAE steps.
 """
 
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from longtail import judges
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -31,10 +33,13 @@ from latentebm.debiaser import Debiaser
 from latentebm.evaluation.baselines import BASELINES, Task
 from latentebm.evaluation.fidelity import copied_share, frechet_distance, neighbourhoods
 from latentebm.evaluation.judges import Classifier
+from latentebm.evaluation.panel import Panel
+from latentebm.evaluation.panel_shares import panel_shares
 from latentebm.evaluation.shares import class_shares, confusion_rates, corrected_shares, kl_to_target, total_variation
 from latentebm.files import write_atomic, write_json
 from latentebm.models.saving import load_weights, save_weights
 from latentebm.models.vae import VAE
+from latentebm.rng import stream
 from latentebm.sampling import Draws
 from latentebm.settings.fields import Settings
 from latentebm.workflow.judge import fit_judge
@@ -64,10 +69,11 @@ class World:
 
 @dataclass(frozen=True)
 class Judge:
-    """The evaluation classifier and its confusions on test images."""
+    """The evaluation classifier, its confusions on test images, and three more of different make."""
 
     classifier: Classifier
     confusion: Tensor
+    panel: Panel
 
 
 def main() -> None:
@@ -114,9 +120,13 @@ def measure(method: str, size: int, w: World, key: dict, judge: Judge) -> dict:
     full, target, classes = class_shares(read, range(10)), [0.2] * 5, range(5)
     corrected = corrected_shares(full, judge.confusion)
     around = neighbourhoods(features, real)
+    names, by_panel = list(judge.panel.strangers), judge.panel.read(draws.x)
+    found = panel_shares(*by_panel, names, list(classes), target, generator=stream(key["seed"], 10))
     return {
         "tv": total_variation(full[:5], target),
         "tv_corrected": total_variation([corrected[k] for k in classes], target),
+        "tv_panel": found.tv,
+        "tv_panel_interval": found.tv_interval,
         "kl": kl_to_target(full[:5], target, len(read)),
         "shares": full,
         "frechet": frechet_distance(features, real),
@@ -203,7 +213,8 @@ def fit_or_load_judge(folder: Path) -> Judge:
         classifier = fit_judge(problem, torch.Generator().manual_seed(0), torch.device("cpu"))
         save_weights(path, classifier)
     read = classifier.probabilities(classifier.embed(problem.judge_test.float01())).argmax(1)
-    return Judge(classifier, confusion_rates(read, problem.judge_test.labels, 10))
+    panel = judges("mnist:50", None, "cpu", Path("runs/longtail"))
+    return Judge(classifier, confusion_rates(read, problem.judge_test.labels, 10), panel)
 
 
 def read(path: Path) -> list[dict]:
@@ -222,12 +233,15 @@ def merge(path: Path, row: dict) -> None:
 
 def table(rows: list[dict]) -> str:
     """Markdown: one line for each dimension, size and method; mean ± sd over seeds."""
-    head = "| d | per class | method | TV | TV corrected | Fréchet | coverage | ESS | VAE steps | seeds |"
-    lines = [head, "|---" * 10 + "|"]
+    head = "| d | per class | method | TV | TV, panel | TV corrected | Fréchet | coverage | ESS | VAE steps | seeds |"
+    lines = [head, "|---" * 11 + "|"]
     for dim, size, method in dict.fromkeys((r["dim"], r["size"], r["method"]) for r in rows):
         group = [r for r in rows if (r["dim"], r["size"], r["method"]) == (dim, size, method)]
         cells = [str(dim), str(size or "–"), method]
-        cells += [spread(group, name, digits) for name, digits in (("tv", 3), ("tv_corrected", 3), ("frechet", 0))]
+        cells += [
+            spread(group, name, digits)
+            for name, digits in (("tv", 3), ("tv_panel", 3), ("tv_corrected", 3), ("frechet", 0))
+        ]
         cells += [
             spread(group, "coverage", 3),
             spread(group, "ess", 0, 100),
@@ -239,7 +253,7 @@ def table(rows: list[dict]) -> str:
 
 
 def spread(group: list[dict], name: str, digits: int, factor: float = 1) -> str:
-    values = [factor * r[name] for r in group if r[name] is not None]
+    values = [factor * r[name] for r in group if r.get(name) is not None]  # earlier rows lack the panel
     if not values:
         return "–"
     mean = f"{statistics.fmean(values):.{digits}f}"
