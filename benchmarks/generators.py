@@ -6,9 +6,9 @@
 MNIST digits 0-4, 18,353 biased images in the shares .12/.33/.28/.20/.07, target uniform. The biased VAE is trained for
 `--epochs` passes; no method takes more VAE gradient steps than that took. Each finished row is merged into the JSON
 file, and rows that are there already are skipped, so that the work can be stopped, resumed and shared by processes.
-The evaluation classifier and the VAEs are kept in the run folder, and the three classifiers of different make whose mean
-shares are *TV, panel* in longtail.py's. Seconds are wall-clock and mean little where
-processes share a machine; the budget is measured in VAE steps.
+The evaluation classifier and the VAEs are kept in the run folder; the three classifiers made differently whose mean
+shares are *TV, panel* are those of longtail.py, in its folder. Seconds are wall-clock and mean little where processes
+share a machine; the budget is measured in VAE steps.
 """
 
 from __future__ import annotations
