@@ -114,7 +114,7 @@ def test_gain_is_the_divergence_and_members_leave_their_folds_out() -> None:
     assert log.losses[-1] < 0 < float(log.best.min())
 
 
-def test_weighted_images_stand_for_a_hundred_of_the_reference() -> None:
+def test_weighted_images_stand_for_a_hundred_of_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     # Apart, so that responsibilities are none but one: counts are all there is.
     line = MixturePrior(1, 3)
     share, mean = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([[-20.0], [0.0], [20.0]])
@@ -130,6 +130,10 @@ def test_weighted_images_stand_for_a_hundred_of_the_reference() -> None:
     )
     wanted = (n / 2 * torch.eye(3)[2] + 100 * towards) / (n / 2 + 100)
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    # Of some of the biased images, the weights are still their own: none of the first member's is in the third normal.
+    monkeypatch.setattr("latentebm.tilting.clusters.fit_shares.DRAWN", 50)
+    found = share * fit_shares(sides, 2, None, weighted=(biased, weight), generator=rng())[0].log_ratio.exp()
+    assert float(found[0, 2]) == pytest.approx(30 / 130, abs=0.01)
 
 
 def test_ratios_stay_within_the_limit() -> None:
@@ -150,12 +154,18 @@ def test_images_that_are_mixed_in_or_weighted_get_no_normals_of_their_own() -> N
     assert counts == [10, 2, 2]
 
 
-@pytest.mark.parametrize(("dim", "references"), [(4, 1000), (2, 90)])
-def test_references_of_a_learned_prior_are_counted_and_saved(dim: int, references: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dim", "references", "weights"), [(4, 1000, None), (2, 90, (2, 1200))])
+def test_references_of_a_learned_prior_are_counted_and_saved(
+    dim: int, references: int, weights: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x = (255 * torch.rand(1200, 1, 4, 4, generator=rng())).byte().numpy()
     small: dict[str, Any] = {"latent_dim": dim, "width": 8, "epochs": 1, "folds": 2, "tilt_steps": 5, "pool": 1000}
+    passed: list[dict[str, Any]] = []
+    noted = lambda *given, **more: passed.append(more) or fit_shares(*given, **more)  # noqa: E731
+    monkeypatch.setattr("latentebm.tilting.method.fit_shares", noted)
     model = Debiaser(**small).fit(x, x[:references])
     assert isinstance(model.energy_, MixtureEnergy)
+    assert [None if each["weighted"] is None else each["weighted"][1].shape for each in passed] == [weights]
     assert _kind(model.energy_) == f"shares of the prior's {model.vae_.config['components']} normals (2 fits)"
     again = Debiaser.load(model.save(tmp_path / "model"))
     assert torch.equal(again.sample(20).latent, model.sample(20).latent)
