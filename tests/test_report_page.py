@@ -258,6 +258,12 @@ def test_low_recall_and_copies_do_not_pass_without_a_word():
     assert "stays" in finding(judged)
 
 
+def test_a_loss_of_held_out_images_is_called_one():
+    lost = {"judged": False, "tilted": {"heldout_gain": -0.25}}
+    assert headline(lost) == "Held-out reference images lose 0.250 nats each"
+    assert finding(lost).startswith("The tilt takes 0.250 nats from the mean log-likelihood bound")
+
+
 def test_missing_numbers_print_as_dashes():
     side = dict.fromkeys(("log_z", "log_z_se", "ess", "pareto_k", "heldout_gain")) | {"sampler": "snis"}
     tables = metric_tables({"judged": False, "tilted": side, "generator": {}, "seconds": {"total": None}})
