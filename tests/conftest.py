@@ -72,9 +72,10 @@ def run(fast_settings, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def mnist_run(tmp_path_factory) -> Path:
-    """Run folder of the main job on real MNIST, shortened."""
+    """Run folder of the main job on real MNIST, shortened, over a normal prior, which every sampler takes."""
     out = tmp_path_factory.mktemp("mnist") / "run"
     short = {"epochs": 10, "tilt_steps": 400, "folds": 2, "pool": 200_000, "samples": 3000, "latent_dim": 2}
+    short |= {"prior": "normal"}
     with pytest.MonkeyPatch.context() as patch:  # judges that look at fewer images
         once = lambda data, *, epochs, **more: fit_classifier(data, epochs=epochs // 2, **more)  # noqa: E731
         patch.setattr("latentebm.workflow.judge.fit_classifier", once)
