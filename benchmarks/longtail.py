@@ -5,15 +5,17 @@
     python benchmarks/longtail.py --table
 
 Each finished row is appended to the JSON lines file at once, and rows that are there already are skipped, so that the
-work can be stopped and resumed. Cells come in the order of the arguments, sizes outermost; `--jobs` processes share
-them. Every set of draws is judged by three classifiers of real images made differently (TV is of their mean shares) and
-by one that also knows a VAE's reconstructions; they are trained once and kept. Fashion-MNIST needs a network or its
-files in a folder that `--data-root` names (``FashionMNIST/raw``). Seconds mean little where processes share a machine.
+work can be stopped and resumed. `--jobs` processes share the work, seed after seed: methods that know nothing of the
+reference, and the biased VAE that others start from, are fitted once for all sizes. Every set of draws is judged by
+three classifiers of real images made differently (TV is of their mean shares) and by one that also knows a VAE's
+reconstructions; they are trained once and kept. Fashion-MNIST needs a network or its files in a folder that
+`--data-root` names (``FashionMNIST/raw``). Seconds mean little where processes share a machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import fcntl
 import functools
 import itertools
@@ -30,7 +32,7 @@ from torch import Tensor
 from latentebm.choices import kl_weight
 from latentebm.data.images import Images
 from latentebm.debiaser import Debiaser
-from latentebm.evaluation.baselines import BASELINES, Task
+from latentebm.evaluation.baselines import BASELINES, Sampled, Task
 from latentebm.evaluation.fidelity import copied_share, frechet_distance
 from latentebm.evaluation.fixed_features import fixed_features
 from latentebm.evaluation.judges import Classifier, fit_classifier
@@ -63,11 +65,15 @@ OURS: dict[str, dict[str, Any]] = {
 }
 CRITIC = ", with a critic"  # as ours has by default in that cell
 OTHERS = ["oversampled", "importance-weighted", "fine-tuned", "reference only", "likelihood-free weights", "untilted"]
+ORACLE = "conditional (oracle)"  # is told the classes of the biased images
+SIZELESS = ("untilted", ORACLE)  # know nothing of the reference
 PLAIN = ", normal prior"  # and a KL weight of 1.5: what a method without a learned prior was best with
 CONTROLS = ["real images held out", "the same, reconstructed"]
-METHODS = [*list(OURS)[:2], "oversampled", *CONTROLS, *list(OURS)[2:], *OTHERS[1:], *(o + PLAIN for o in OTHERS)]
+METHODS = [*list(OURS)[:2], "oversampled", *CONTROLS, *list(OURS)[2:], *OTHERS[1:], ORACLE]
+METHODS += [o + PLAIN for o in OTHERS]
 METHODS += [o + CRITIC for o in OTHERS[:4]]
 DRAWS, POOL = 5_000, 200_000
+ANY = 25  # reference images per class, where their number changes nothing
 MAKES = {"small convnet": Classifier, "large convnet": large_judge, "linear model": linear_judge, "insider": Classifier}
 KEY = ("data", "size", "method", "seed", "dim", "epochs")
 
@@ -93,13 +99,13 @@ def main() -> None:
 
 
 def work(arguments: argparse.Namespace) -> None:
-    """Deal the missing cells out to processes, all methods of one data, size and seed to one of them at a time."""
+    """Deal the missing cells out to processes, all that share a VAE to one of them at a time."""
     done = [tuple(row[name] for name in KEY) for row in read(arguments.json)]
     groups = []
-    for size, methods in itertools.product(arguments.sizes, _groups(arguments.methods)):
-        for seed, data in itertools.product(arguments.seeds, arguments.data):
-            keys = [(data, size, method, seed, arguments.dim, arguments.epochs) for method in methods]
-            groups.append([dict(zip(KEY, key, strict=True)) for key in keys if key not in done])
+    for seed, data, methods in itertools.product(arguments.seeds, arguments.data, _groups(arguments.methods)):
+        cells = itertools.product(methods, arguments.sizes)
+        keys = [(data, size, method, seed, arguments.dim, arguments.epochs) for method, size in cells]
+        groups.append([dict(zip(KEY, key, strict=True)) for key in keys if key not in done])
     known = (arguments.device, arguments.data_root, arguments.folder)
     jobs = [(group, *known, arguments.json) for group in groups if group]
     for data in dict.fromkeys(arguments.data):
@@ -114,10 +120,19 @@ def work(arguments: argparse.Namespace) -> None:
 
 
 def _groups(methods: list[str]) -> list[list[str]]:
-    """Methods that share a VAE of the biased images stay together."""
-    alone = [[method] for method in methods if method in OURS or method == "oversampled"]
-    rest = [method for method in methods if [method] not in alone]
+    """Methods that share a VAE of the biased images stay together, those of one prior after those of the other."""
+    alone = [[method] for method in methods if method in OURS and not _frozen(method)]
+    rest = sorted((method for method in methods if [method] not in alone), key=_prior)
     return [*alone, rest] if rest else alone
+
+
+def _frozen(method: str) -> bool:
+    return OURS.get(method, {}).get("learn_from") == "biased"
+
+
+def _prior(method: str) -> str:
+    """Which prior the biased VAE that a method starts from has."""
+    return "normal" if PLAIN in method else "auto"
 
 
 def run(job: tuple[list[dict], str, str | None, Path, Path]) -> None:
@@ -164,22 +179,41 @@ def fitted(cell: dict, problem: Problem, device: str, root: str | None) -> tuple
     """The draws of a method, and the debiaser they are from where there is one."""
     method, sizes = cell["method"], {"latent_dim": cell["dim"], "seed": cell["seed"], "epochs": cell["epochs"]}
     biased, reference = problem.biased.images, problem.reference.images
-    if method in OURS:
+    if method in OURS and not _frozen(method):
         model = Debiaser(**sizes, pool=POOL, device=device, **OURS[method]).fit(biased, reference)
         return model, model.sample(DRAWS)
     if method == CONTROLS[0]:
         return None, Draws(problem.real.float01().to(device)[:DRAWS], torch.zeros(0), torch.zeros(0), {})
-    prior = "normal" if method.endswith(PLAIN) else "auto"
-    model = biased_vae(cell["data"], cell["size"], cell["seed"], cell["dim"], cell["epochs"], prior, device, root)
+    start = (cell["data"], cell["seed"], cell["dim"], cell["epochs"], device, root)
+    if method in OURS:
+        model = copy.copy(biased_vae(*start, _prior(method))).fit_tilt(reference)
+        return model, model.sample(DRAWS)
     if method == CONTROLS[1]:
-        x = problem.real.float01().to(device)[:DRAWS]
+        x, model = problem.real.float01().to(device)[:DRAWS], biased_vae(*start, _prior(method))
         return model, Draws(model.vae_.decode(model.vae_.encode(x)), torch.zeros(0), torch.zeros(0), {})
-    steps = cell["epochs"] * (len(biased) // 256)
-    weight, pull = kl_weight(model, "biased", model.sources_.dispersion), PULL if method.endswith(CRITIC) else 0.0
-    own = {"biased": biased, "reference": reference, "kl_weight": weight, "pull": pull}
-    task = Task(vae=model.vae_, steps=steps, seed=cell["seed"], **own)
-    sampled = BASELINES[method.removesuffix(PLAIN).removesuffix(CRITIC)](task)
+    sampled = baseline(*start, method, None if method in SIZELESS else cell["size"])
     return None, sampled.sample(DRAWS, generator=torch.Generator().manual_seed(1000 + cell["seed"]))
+
+
+@functools.lru_cache(maxsize=2)
+def baseline(
+    data: str, seed: int, dim: int, epochs: int, device: str, root: str | None, method: str, size: int | None
+) -> Sampled:
+    """A method of `latentebm.evaluation.baselines`, fitted; one that knows nothing of a reference needs no size."""
+    problem = posed(data, size or ANY, seed, root)
+    model, biased = biased_vae(data, seed, dim, epochs, device, root, _prior(method)), problem.biased
+    task = Task(
+        vae=model.vae_,
+        biased=biased.images,
+        reference=problem.reference.images,
+        steps=epochs * (len(biased) // 256),
+        kl_weight=kl_weight(model, "biased", model.sources_.dispersion),
+        pull=PULL if method.endswith(CRITIC) else 0.0,
+        labels=biased.labels,
+        target=problem.target,
+        seed=seed,
+    )
+    return BASELINES[method.removesuffix(PLAIN).removesuffix(CRITIC)](task)
 
 
 @functools.lru_cache(maxsize=4)
@@ -191,13 +225,12 @@ def posed(data: str, size: int, seed: int, root: str | None) -> Problem:
     return pose(settings, torch.Generator().manual_seed(seed))
 
 
-@functools.lru_cache(maxsize=2)
-def biased_vae(
-    data: str, size: int, seed: int, dim: int, epochs: int, prior: str, device: str, root: str | None
-) -> Debiaser:
-    """A VAE of the biased images alone, which the baselines start from."""
-    model = Debiaser(latent_dim=dim, prior=prior, seed=seed, epochs=epochs, device=device)
-    return model.fit_vae(posed(data, size, seed, root).biased.images)
+@functools.lru_cache(maxsize=1)
+def biased_vae(data: str, seed: int, dim: int, epochs: int, device: str, root: str | None, prior: str) -> Debiaser:
+    """A VAE of the biased images alone, which are the same whatever the size of the reference."""
+    sizes = {"latent_dim": dim, "seed": seed, "epochs": epochs, "device": device}
+    model = Debiaser(**sizes, pool=POOL, learn_from="biased", prior=prior)
+    return model.fit_vae(posed(data, ANY, seed, root).biased.images)
 
 
 @functools.lru_cache(maxsize=2)
@@ -207,7 +240,7 @@ def judges(data: str, root: str | None, device: str, folder: Path) -> Panel:
     What it knows of reconstructions is those of a VAE of all training images, so that it favours no method.
     """
     name = data.partition(":")[0]
-    train, rng = posed(data, 25, 0, root).judge_train, stream(0, 9)
+    train, rng = posed(data, ANY, 0, root).judge_train, stream(0, 9)
     paths = {kind: folder / f"{name}-{kind.replace(' ', '-')}.safetensors" for kind in MAKES}
     if not all(path.exists() for path in paths.values()):
         train_judges(train, device, rng, paths)
