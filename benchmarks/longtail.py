@@ -21,12 +21,12 @@ import functools
 import itertools
 import json
 import multiprocessing
-import statistics
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from longtail_tables import read, tables
 from torch import Tensor
 
 from latentebm.choices import kl_weight
@@ -91,11 +91,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".jsonl"))
     parser.add_argument("--folder", type=Path, default=Path("runs/longtail"), help="where the judges are kept")
-    parser.add_argument("--table", action="store_true", help="print the table of the rows there are, and stop")
+    parser.add_argument("--table", action="store_true", help="print the tables of the rows there are, and stop")
     arguments = parser.parse_args()
     if not arguments.table:
         work(arguments)
-    print(table(read(arguments.json)))
+    print(tables(read(arguments.json)))
 
 
 def work(arguments: argparse.Namespace) -> None:
@@ -265,32 +265,6 @@ def train_judges(train: Images, device: str, rng: torch.Generator, paths: dict[s
 
 def reconstructed(model: Debiaser, x: Tensor, device: str) -> Tensor:
     return model.vae_.decode(model.vae_.encode(x.to(device)))
-
-
-def read(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-
-def table(rows: list[dict]) -> str:
-    """Markdown: one line for each dataset, size and method; mean ± sd over seeds."""
-    head = "| data | per class | method | TV | TV, as meant | Fréchet | fixed features | copied | ESS | seeds |"
-    lines = [head, "|---" * 10 + "|"]
-    order = {name: i for i, name in enumerate(METHODS)}
-    kinds = sorted({(r["data"], r["size"], r["method"]) for r in rows}, key=lambda k: (k[0], k[1], order[k[2]]))
-    for kind in kinds:
-        group = [r for r in rows if (r["data"], r["size"], r["method"]) == kind]
-        shown = (("tv", 3), ("tv_meant", 3), ("frechet", 1), ("frechet_fixed", 4), ("copied", 2), ("ess", 2))
-        cells = [kind[0], str(kind[1]), kind[2], *(spread(group, *each) for each in shown), str(len(group))]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def spread(group: list[dict], name: str, digits: int) -> str:
-    values = [r[name] for r in group if r[name] is not None]
-    if not values:
-        return "–"
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 if __name__ == "__main__":
