@@ -62,6 +62,10 @@ OURS: dict[str, dict[str, Any]] = {
     "both, normal prior, affine, KL weight 1.5": NORMAL | {"kl_weight": 1.5, "augment": "affine"},
     "both, normal prior, slight, KL weight 1.5": NORMAL | {"kl_weight": 1.5, "augment": "slight"},
     "both, then the tilt (conv)": {"learn_from": "both", "network": "conv"},
+    **{
+        f"both, reference share {share}": {"learn_from": "both", "reference_share": share}
+        for share in (0.1, 0.25, 0.75)
+    },
 }
 CRITIC = ", with a critic"  # as ours has by default in that cell
 OTHERS = ["oversampled", "importance-weighted", "fine-tuned", "reference only", "likelihood-free weights", "untilted"]
@@ -159,7 +163,7 @@ def measure(cell: dict, device: str, root: str | None, folder: Path) -> dict:
     found = panel_shares(seen, meant, list(panel.strangers), problem.classes, problem.target, generator=rng)
     embed = panel.strangers["small convnet"].embed
     features, held, own = embed(x), embed(real), embed(problem.reference.float01().to(device))
-    sources = model.sources_ if model is not None and hasattr(model, "sources_") else None
+    sources = model.sources_ if model is not None else None
     return {
         "tv": found.tv,
         "tv_interval": found.tv_interval,
@@ -171,6 +175,7 @@ def measure(cell: dict, device: str, root: str | None, folder: Path) -> dict:
         "frechet_fixed": frechet_distance(fixed_features(x), fixed_features(real)),
         "copied": copied_share(features, own, held, generator=torch.Generator().manual_seed(0)),
         "ess": draws.diagnostics.get("ess"),
+        "held_out": None if sources is None or sources.held_out is None else float(model.vae_log_.best),  # nats
         "learned": None if sources is None else {k: v for k, v in sources.as_dict().items() if k != "why"},
     }
 
