@@ -115,7 +115,8 @@ def mean(group: Rows, name: str) -> float:
 
 
 def number(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}".replace("0.", ".", 1) if abs(value) < 1 and digits else f"{value:.{digits}f}"
+    shown = f"{round(value, digits) + 0.0:.{digits}f}"  # no minus before a zero
+    return shown.replace("0.", ".", 1) if digits and abs(value) < 1 else shown
 
 
 def spread(group: Rows, name: str, digits: int) -> str:
