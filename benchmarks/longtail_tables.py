@@ -76,15 +76,18 @@ def side_by_side(rows: Rows, data: str) -> str:
 
 
 def overview(rows: Rows, name: str, digits: int) -> str:
-    """The means of one number of every method over all data sets."""
-    cells = [(data, size) for data in DATA for size in SIZES]
-    head = f"| {name} | " + " | ".join(f"{DATA[data]}, {size}" for data, size in cells) + " |"
+    """The means of one number of every method, with few images per class, more and most."""
+    head = (
+        f"| {name} | " + " | ".join(f"{data}: {', '.join(map(str, SIZES))} per class" for data in DATA.values()) + " |"
+    )
 
-    def line(method: str) -> list[str]:
-        groups = [[row for row in picked(rows, *cell, method) if row[name] is not None] for cell in cells]
-        return [number(mean(group, name), digits) if group else "–" for group in groups]
+    def cell(data: str, method: str) -> str:
+        groups = [[row for row in picked(rows, data, size, method) if row[name] is not None] for size in SIZES]
+        return (
+            ", ".join(number(mean(group, name), digits) if group else "–" for group in groups) if any(groups) else "–"
+        )
 
-    return wide(head, len(cells), line)
+    return wide(head, len(DATA), lambda method: [cell(data, method) for data in DATA])
 
 
 def wide(head: str, columns: int, line: Callable[[str], list[str]]) -> str:
