@@ -2,8 +2,7 @@
 
     python benchmarks/longtail_tables.py [--json FILE]
 
-Means over seeds, with their standard deviation where there are several. *n* names the seeds of a row that has fewer
-than five.
+Means over seeds, with their standard deviation where there are several; the seeds are named where they are not all five.
 """
 
 from __future__ import annotations
@@ -138,7 +137,7 @@ def seeds(group: Rows) -> str:
 
 def fewer(group: Rows) -> str:
     """Which seeds, where they are not all."""
-    return f" (n: {seeds(group)})" if 0 < len(group) < SEEDS else ""
+    return f" (seed{'s' * (len(group) > 1)} {seeds(group)})" if 0 < len(group) < SEEDS else ""
 
 
 if __name__ == "__main__":
