@@ -2,7 +2,7 @@
 
     python benchmarks/longtail_tables.py [--json FILE]
 
-Means over seeds, with their standard deviation where there are several; the seeds are named where they are not all five.
+Means over seeds, with their standard deviation where there are several. Seeds are named where they are not all five.
 """
 
 from __future__ import annotations
