@@ -30,6 +30,7 @@ METHODS = {
 DATA = {"mnist:50": "MNIST, 50:1", "mnist:100": "MNIST, 100:1", "fashion-mnist:50": "Fashion-MNIST, 50:1"}
 SIZES = (10, 25, 100)
 SEEDS = 5
+OVERVIEWS = {"tv_meant": ("TV, as meant", 3), "copied": ("Copied", 2), "ess": ("ESS", 2)}
 COLUMNS = {"tv": 3, "tv_meant": 3, "frechet": 0, "frechet_fixed": 4, "copied": 2, "ess": 2}
 
 Rows = list[dict]
@@ -48,7 +49,7 @@ def read(path: Path) -> Rows:
 def tables(rows: Rows) -> str:
     """A table of balance and quality for each data set, three over all of them, and one of all else."""
     parts = [side_by_side(rows, data) for data in DATA if any(row["data"] == data for row in rows)]
-    parts += [overview(rows, name, digits) for name, digits in (("tv_meant", 3), ("copied", 2), ("ess", 2))]
+    parts += [overview(rows, name, *shown) for name, shown in OVERVIEWS.items()]
     return "\n\n".join([*parts, varied([row for row in rows if row["method"] not in METHODS])])
 
 
@@ -64,27 +65,25 @@ def side_by_side(rows: Rows, data: str) -> str:
 
     def cell(size: int, method: str) -> str:
         group = known[size, method]
-        shown = (spread(group, "tv", 3), number(mean(group, "frechet"), 0)) if group else ("–",)
-        first = (best[size, "tv"], best[size, "frechet"]) if method in free else (None, None)
-        found = (mean(group, "tv"), mean(group, "frechet")) if group else (None,)
-        marked = [f"**{s}**" if f is not None and f == b else s for s, f, b in zip(shown, found, first, strict=False)]
-        return " / ".join(marked) + fewer(group)
+        if not group:
+            return "–"
+        shown = {"tv": spread(group, "tv", 3), "frechet": number(mean(group, "frechet"), 0)}
+        first = [name for name in shown if method in free and mean(group, name) == best[size, name]]
+        return " / ".join(f"**{text}**" if name in first else text for name, text in shown.items()) + fewer(group)
 
     head = f"| {DATA[data]}: TV / Fréchet distance | " + " | ".join(f"{size} per class" for size in SIZES) + " |"
     return wide(head, len(SIZES), lambda method: [cell(size, method) for size in SIZES])
 
 
-def overview(rows: Rows, name: str, digits: int) -> str:
+def overview(rows: Rows, name: str, title: str, digits: int) -> str:
     """The means of one number of every method, with few images per class, more and most."""
-    head = (
-        f"| {name} | " + " | ".join(f"{data}: {', '.join(map(str, SIZES))} per class" for data in DATA.values()) + " |"
-    )
+    sizes = ", ".join(map(str, SIZES))
+    head = f"| {title} | " + " | ".join(f"{data}: {sizes} per class" for data in DATA.values()) + " |"
 
     def cell(data: str, method: str) -> str:
         groups = [[row for row in picked(rows, data, size, method) if row[name] is not None] for size in SIZES]
-        return (
-            ", ".join(number(mean(group, name), digits) if group else "–" for group in groups) if any(groups) else "–"
-        )
+        means = [number(mean(group, name), digits) if group else "–" for group in groups]
+        return ", ".join(means) if any(groups) else "–"
 
     return wide(head, len(DATA), lambda method: [cell(data, method) for data in DATA])
 
