@@ -2,14 +2,14 @@
 
     python benchmarks/longtail.py [--data mnist:50 mnist:100 fashion-mnist:50] [--sizes 25 10 100] [--seeds 0 1 2 3 4]
                                   [--methods …] [--device cpu] [--jobs 1] [--json FILE] [--data-root FOLDER]
-    python benchmarks/longtail.py --table
 
 Each finished row is appended to the JSON lines file at once, and rows that are there already are skipped, so that the
 work can be stopped and resumed. `--jobs` processes share the work, seed after seed: methods that know nothing of the
 reference, and the biased VAE that others start from, are fitted once for all sizes. Every set of draws is judged by
 three classifiers of real images made differently (TV is of their mean shares) and by one that also knows a VAE's
 reconstructions; they are trained once and kept. Fashion-MNIST needs a network or its files in a folder that
-`--data-root` names (``FashionMNIST/raw``). Seconds mean little where processes share a machine.
+`--data-root` names (``FashionMNIST/raw``). Seconds mean little where processes share a machine. The tables are those
+that longtail_tables.py prints.
 """
 
 from __future__ import annotations
@@ -87,17 +87,16 @@ def main() -> None:
     parser.add_argument("--data-root", default=None, help="folder of Fashion-MNIST's files")
     parser.add_argument("--sizes", type=int, nargs="+", default=[25, 10, 100], help="reference images per class")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--methods", nargs="+", default=list(SIDE_BY_SIDE), help=f"among {', '.join(METHODS)}")
+    methods = {"choices": METHODS, "default": list(SIDE_BY_SIDE), "metavar": "METHOD"}
+    parser.add_argument("--methods", nargs="+", **methods, help=f"among {', '.join(METHODS)}")
     parser.add_argument("--dim", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=Settings.epochs)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--json", type=Path, default=Path(__file__).with_suffix(".jsonl"))
     parser.add_argument("--folder", type=Path, default=Path("runs/longtail"), help="where the judges are kept")
-    parser.add_argument("--table", action="store_true", help="print the tables of the rows there are, and stop")
     arguments = parser.parse_args()
-    if not arguments.table:
-        work(arguments)
+    work(arguments)
     print(tables(read(arguments.json)))
 
 
